@@ -1,0 +1,14 @@
+//! The control plane: ordinary tokio on threads of its own, never on a shard's.
+//!
+//! Does not: touch a peer's socket or read payload for a peer; that is `seedring-io`'s work.
+#![forbid(unsafe_code)]
+
+pub mod announce;
+pub mod config;
+pub mod create;
+pub mod exporter;
+pub mod http;
+pub mod logging;
+pub mod state;
+pub mod tracker;
+pub mod verify;

@@ -1,0 +1,17 @@
+//! The `seedring` binary: composition of the layers and the command line, nothing else.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod failure;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

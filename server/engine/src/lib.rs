@@ -1,0 +1,12 @@
+//! BitTorrent state machines: bytes and times come in, actions come out.
+//!
+//! Pure: no I/O, no clock, no randomness of its own, no tokio, no libc (its `Cargo.toml` is the proof), so
+//! that a test drives any of them in virtual time from one seed.
+#![forbid(unsafe_code)]
+
+pub mod choker;
+pub mod layout;
+pub mod queue;
+pub mod rate;
+pub mod session;
+pub mod time;

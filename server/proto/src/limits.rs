@@ -1,0 +1,36 @@
+//! Every limit on what a stranger can make a decoder do, in one place, with its reason.
+//!
+//! A limit is checked before the allocation or the loop that it bounds.
+
+/// A `.torrent` file, in bytes. Sets of 1 TB with small pieces need tens of MiB of hashes.
+pub const METAINFO_BYTES_MAX: usize = 64 << 20;
+
+/// Tokens (integers, strings, list and dictionary starts and ends) in one bencoded document.
+pub const BENCODE_TOKENS_MAX: usize = 3_000_000;
+
+/// How deep lists and dictionaries may nest.
+pub const BENCODE_DEPTH_MAX: usize = 100;
+
+/// Pieces in one torrent: 2^21, 2 TiB at 1 MiB a piece.
+pub const PIECES_MAX: u32 = 1 << 21;
+
+/// The length of a piece, in bytes.
+pub const PIECE_LENGTH_MAX: u32 = 512 << 20;
+
+/// Components of one file's path.
+pub const PATH_DEPTH_MAX: usize = 100;
+
+/// The length of one path component after sanitising, in bytes: what Linux file systems accept.
+pub const PATH_COMPONENT_BYTES_MAX: usize = 255;
+
+/// A block that we serve, in bytes (the usual request is 16 KiB; some clients ask for up to 128 KiB).
+pub const BLOCK_LENGTH_MAX: u32 = 128 << 10;
+
+/// The usual length of a block, in bytes (BEP 3 as practised).
+pub const BLOCK_LENGTH: u32 = 16 << 10;
+
+/// A tracker's reply, in bytes.
+pub const TRACKER_REPLY_BYTES_MAX: usize = 1 << 20;
+
+/// A magnet link, in bytes.
+pub const MAGNET_BYTES_MAX: usize = 1 << 20;
