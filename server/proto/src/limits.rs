@@ -32,5 +32,17 @@ pub const BLOCK_LENGTH: u32 = 16 << 10;
 /// A tracker's reply, in bytes.
 pub const TRACKER_REPLY_BYTES_MAX: usize = 1 << 20;
 
+/// Tokens in a tracker's reply: 20,000 peers as dictionaries, far more than fit its bytes.
+pub const TRACKER_REPLY_TOKENS_MAX: usize = 400_000;
+
+/// How deep a tracker's reply or an extension message may nest; the protocols need 4.
+pub const MESSAGE_DEPTH_MAX: usize = 16;
+
+/// An extension message (BEP 10) with the 16 KiB that a metadata message carries after its dictionary.
+pub const EXTENSION_BYTES_MAX: usize = 128 << 10;
+
+/// Tokens in the dictionary of an extension message.
+pub const EXTENSION_TOKENS_MAX: usize = 4_096;
+
 /// A magnet link, in bytes.
 pub const MAGNET_BYTES_MAX: usize = 1 << 20;
