@@ -1,0 +1,409 @@
+//! Every metric of the data plane and the control plane, declared once.
+//!
+//! Names follow Prometheus: a `seedring_` prefix, base units (bytes, seconds), counters end in
+//! `_total`. A family is `per_shard` (one series a shard, label `shard`) where an operator needs to
+//! see imbalance, else `summed` over shards. Labels have one fixed set of values each.
+//!
+//! Metrics of the process (CPU, memory, descriptors) are read from `/proc` by the exporter.
+
+/// How the cells of a family become series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One series a shard, with the label `shard`.
+    PerShard,
+    /// The sum over all shards.
+    Summed,
+}
+
+/// One metric name with its help and its series.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// The Prometheus name.
+    pub name: &'static str,
+    /// What it means, for an operator who sees it for the first time.
+    pub help: &'static str,
+    /// Whether shards are told apart.
+    pub scope: Scope,
+    /// The label that tells the series apart, where there is more than one.
+    pub label: Option<&'static str>,
+    /// The series, in the order declared.
+    pub series: &'static [Series],
+}
+
+/// One series of a family.
+#[derive(Debug, Clone, Copy)]
+pub struct Series {
+    /// The cell: the metric's position in its enum.
+    pub index: usize,
+    /// The value of the family's label.
+    pub value: Option<&'static str>,
+}
+
+/// An enum of metrics of one kind: its variants index a fixed array of cells.
+pub trait Metric: Copy {
+    /// The families, in the order declared.
+    const FAMILIES: &'static [Family];
+    /// How many cells there are.
+    const COUNT: usize;
+    /// This metric's cell.
+    fn index(self) -> usize;
+}
+
+macro_rules! option {
+    () => {
+        None
+    };
+    ($value:literal) => {
+        Some($value)
+    };
+}
+
+macro_rules! scope {
+    (per_shard) => {
+        Scope::PerShard
+    };
+    (summed) => {
+        Scope::Summed
+    };
+}
+
+/// Declares an enum of metrics: `scope "name", "help" by "label" { Variant = "value", … }`.
+macro_rules! metrics {
+    (
+        $(#[$meta:meta])*
+        $Enum:ident {
+            $(
+                $scope:ident $name:literal, $help:literal $(, by $label:literal)?
+                { $( $variant:ident $(= $value:literal)? ),+ $(,)? }
+            )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        pub enum $Enum {
+            $($(
+                #[doc = concat!("`", $name, "`", $(" (`", $value, "`)",)? ": ", $help)]
+                $variant,
+            )+)+
+        }
+
+        impl Metric for $Enum {
+            const FAMILIES: &'static [Family] = &[
+                $(
+                    Family {
+                        name: $name,
+                        help: $help,
+                        scope: scope!($scope),
+                        label: option!($($label)?),
+                        series: &[
+                            $(
+                                Series {
+                                    index: $Enum::$variant as usize,
+                                    value: option!($($value)?),
+                                },
+                            )+
+                        ],
+                    },
+                )+
+            ];
+            const COUNT: usize = [$($($Enum::$variant),+),+].len();
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Counters of a shard. Only that shard's thread may add to them.
+    Counter {
+        per_shard "seedring_uploaded_bytes_total",
+            "Payload bytes of blocks handed to the kernel for peers, without message headers."
+            { UploadedBytes }
+        per_shard "seedring_downloaded_bytes_total",
+            "Payload bytes of blocks received from peers, without message headers."
+            { DownloadedBytes }
+        summed "seedring_protocol_bytes_total",
+            "Bytes of the peer protocol other than payload: handshakes, headers and messages.",
+            by "direction" { ProtocolBytesSent = "sent", ProtocolBytesReceived = "received" }
+
+        per_shard "seedring_connections_accepted_total",
+            "TCP connections accepted from peers."
+            { ConnectionsAccepted }
+        summed "seedring_connections_refused_total",
+            "Connections closed before their handshake was read, by the limit that they met.",
+            by "reason" {
+                RefusedConnectionLimit = "connections_max",
+                RefusedAddressLimit = "connections_per_address_max",
+                RefusedHandshakeLimit = "handshakes_max",
+                RefusedDescriptors = "descriptors",
+                RefusedStopping = "stopping",
+            }
+        summed "seedring_accept_errors_total",
+            "Errors of accept, by cause; descriptors means that the process has none left.",
+            by "reason" { AcceptErrorDescriptors = "descriptors", AcceptErrorOther = "other" }
+        summed "seedring_connections_closed_total",
+            "Connections closed after their handshake, by reason.",
+            by "reason" {
+                ClosedByPeer = "peer",
+                ClosedReset = "reset",
+                ClosedIdle = "idle",
+                ClosedStalled = "stalled",
+                ClosedProtocol = "protocol_error",
+                ClosedFlood = "flood",
+                ClosedDuplicate = "duplicate",
+                ClosedTorrent = "torrent_stopped",
+                ClosedStorage = "storage_error",
+                ClosedStopping = "stopping",
+                ClosedOther = "other",
+            }
+        per_shard "seedring_handshakes_total",
+            "Handshakes completed with peers."
+            { Handshakes }
+        summed "seedring_handshakes_failed_total",
+            "Handshakes that did not complete, by reason.",
+            by "reason" {
+                HandshakeTimeout = "timeout",
+                HandshakeClosed = "closed",
+                HandshakeProtocol = "protocol",
+                HandshakeUnknownTorrent = "unknown_torrent",
+                HandshakeSelf = "self",
+            }
+        summed "seedring_shard_moves_total",
+            "Connections handed to the shard that is home to their torrent."
+            { ShardMoves }
+
+        per_shard "seedring_requests_received_total",
+            "Block requests received from peers."
+            { RequestsReceived }
+        per_shard "seedring_requests_served_total",
+            "Block requests answered in full with payload."
+            { RequestsServed }
+        summed "seedring_requests_rejected_total",
+            "Block requests that were not served, by reason; fast peers got a reject message.",
+            by "reason" {
+                RejectedChoked = "choked",
+                RejectedQueueFull = "queue_full",
+                RejectedInvalid = "invalid",
+                RejectedNotOwned = "not_owned",
+                RejectedStorage = "storage_error",
+            }
+        summed "seedring_requests_cancelled_total",
+            "Queued block requests that were dropped before they were sent, by cause.",
+            by "reason" { CancelledByPeer = "peer", CancelledByChoke = "choke",
+                CancelledByClose = "close" }
+        summed "seedring_messages_received_total",
+            "Messages received from peers, by type.",
+            by "type" {
+                MessagesKeepAlive = "keep_alive",
+                MessagesChoke = "choke",
+                MessagesUnchoke = "unchoke",
+                MessagesInterested = "interested",
+                MessagesNotInterested = "not_interested",
+                MessagesHave = "have",
+                MessagesBitfield = "bitfield",
+                MessagesRequest = "request",
+                MessagesPiece = "piece",
+                MessagesCancel = "cancel",
+                MessagesFast = "fast",
+                MessagesExtended = "extended",
+                MessagesOther = "other",
+            }
+        summed "seedring_choke_changes_total",
+            "Peers choked and unchoked by us.",
+            by "change" { Chokes = "choke", Unchokes = "unchoke" }
+        summed "seedring_rate_limit_waits_total",
+            "Times that a peer with requests had to wait, by the limit that made it wait.",
+            by "limit" { RateWaitsGlobal = "global", RateWaitsTorrent = "torrent",
+                RateWaitsClass = "class" }
+
+        summed "seedring_sends_total",
+            "Sends of payload submitted; requests served divided by this is the coalescing."
+            { Sends }
+        summed "seedring_partial_sends_total",
+            "Sends that the socket took only a part of, so that the rest waited."
+            { PartialSends }
+        per_shard "seedring_disk_reads_total",
+            "Reads of torrent data, from the page cache or the disk, coalesced over requests."
+            { DiskReads }
+        per_shard "seedring_disk_read_bytes_total",
+            "Bytes of torrent data read; divided by uploaded bytes this is the read amplification."
+            { DiskReadBytes }
+        summed "seedring_disk_errors_total",
+            "Failures of torrent data, by kind; each one puts its torrent into the error state.",
+            by "kind" {
+                DiskErrorOpen = "open",
+                DiskErrorRead = "read",
+                DiskErrorTruncated = "truncated",
+                DiskErrorChanged = "changed",
+            }
+        per_shard "seedring_buffer_pool_waits_total",
+            "Times that a read waited because every buffer of the shard's pool was in use."
+            { BufferPoolWaits }
+        summed "seedring_file_lookups_total",
+            "Look-ups of an open file by the result; a miss opens the file.",
+            by "result" { FileHits = "hit", FileMisses = "miss" }
+        summed "seedring_file_evictions_total",
+            "Files closed to stay under storage.open_files_max."
+            { FileEvictions }
+        per_shard "seedring_ring_submissions_total",
+            "Operations submitted to the shard's io_uring."
+            { RingSubmissions }
+        summed "seedring_ring_cancellations_total",
+            "Operations of io_uring that were cancelled, most of them at the close of a connection."
+            { RingCancellations }
+    }
+}
+
+metrics! {
+    /// Gauges of a shard. Only that shard's thread may change them.
+    Gauge {
+        per_shard "seedring_peers_connected",
+            "Peers whose handshake is done."
+            { PeersConnected }
+        summed "seedring_peers_interested",
+            "Connected peers that are interested in our data."
+            { PeersInterested }
+        summed "seedring_peers_unchoked",
+            "Connected peers that may request from us."
+            { PeersUnchoked }
+        summed "seedring_handshakes_pending",
+            "Accepted connections whose handshake is not done yet."
+            { HandshakesPending }
+        summed "seedring_requests_queued",
+            "Block requests that wait to be served."
+            { RequestsQueued }
+        per_shard "seedring_buffer_pool_bytes",
+            "Size of the shard's pool of buffers."
+            { BufferPoolBytes }
+        per_shard "seedring_buffer_pool_used_bytes",
+            "Bytes of the pool that reads and sends are using now."
+            { BufferPoolUsedBytes }
+        summed "seedring_files_open",
+            "Files of torrents that are open now."
+            { FilesOpen }
+    }
+}
+
+metrics! {
+    /// Latency histograms of a shard. Only that shard's thread may record into them.
+    Histogram {
+        summed "seedring_request_duration_seconds",
+            "Time from a block request's arrival to its payload being handed to the kernel."
+            { RequestDuration }
+        summed "seedring_disk_read_duration_seconds",
+            "Time that a read of torrent data took, from submission to completion."
+            { DiskReadDuration }
+        summed "seedring_handshake_duration_seconds",
+            "Time from accept to a completed handshake."
+            { HandshakeDuration }
+    }
+}
+
+metrics! {
+    /// Counters of the control plane. Any thread may add to them.
+    ControlCounter {
+        summed "seedring_announces_total",
+            "Announces to trackers that ended, by result.",
+            by "result" { AnnouncesOk = "ok", AnnouncesRefused = "refused",
+                AnnouncesFailed = "failed" }
+        summed "seedring_announces_sent_total",
+            "Announces sent to trackers, by event.",
+            by "event" { AnnouncesStarted = "started", AnnouncesRegular = "none",
+                AnnouncesCompleted = "completed", AnnouncesStopped = "stopped" }
+        summed "seedring_announce_peers_total",
+            "Peer addresses received in answers of trackers."
+            { AnnouncePeers }
+        summed "seedring_tracker_requests_total",
+            "Requests to the embedded tracker that were answered, by kind.",
+            by "kind" { TrackerAnnounces = "announce", TrackerScrapes = "scrape" }
+        summed "seedring_tracker_requests_refused_total",
+            "Requests to the embedded tracker that were refused, by reason.",
+            by "reason" {
+                TrackerRefusedInvalid = "invalid",
+                TrackerRefusedUnlisted = "unlisted_torrent",
+                TrackerRefusedFull = "full",
+                TrackerRefusedRate = "rate",
+                TrackerRefusedConnections = "connections",
+            }
+        summed "seedring_verified_bytes_total",
+            "Bytes of torrent data hashed to check them."
+            { VerifiedBytes }
+        summed "seedring_pieces_checked_total",
+            "Pieces checked against their hash, by result.",
+            by "result" { PiecesGood = "good", PiecesBad = "bad" }
+        summed "seedring_log_events_total",
+            "Log events of all levels that the log is configured to show.",
+            by "level" { LogError = "error", LogWarn = "warn", LogInfo = "info",
+                LogDebug = "debug", LogTrace = "trace" }
+        summed "seedring_http_requests_total",
+            "Requests to the HTTP API, by status class.",
+            by "status" { HttpOk = "2xx", HttpRedirect = "3xx", HttpClientError = "4xx",
+                HttpServerError = "5xx" }
+        summed "seedring_http_refused_total",
+            "HTTP connections and requests refused before they reached a handler, by reason.",
+            by "reason" { HttpRefusedHost = "host", HttpRefusedConnections = "connections_max",
+                HttpRefusedMethod = "method" }
+    }
+}
+
+metrics! {
+    /// Gauges of the control plane. Any thread may change them.
+    ControlGauge {
+        summed "seedring_ready",
+            "1 while the server is ready: listening, and its torrents are loaded."
+            { Ready }
+        summed "seedring_shards",
+            "Shards that are running."
+            { Shards }
+        summed "seedring_torrents",
+            "Torrents by state.",
+            by "state" {
+                TorrentsLoading = "loading",
+                TorrentsChecking = "checking",
+                TorrentsSeeding = "seeding",
+                TorrentsPaused = "paused",
+                TorrentsError = "error",
+            }
+        summed "seedring_torrent_bytes",
+            "Payload bytes of all torrents that are loaded."
+            { TorrentBytes }
+        summed "seedring_connections_max",
+            "The limit of peer connections, peers.connections_max."
+            { ConnectionsMax }
+        summed "seedring_upload_rate_limit_bytes",
+            "The limit of upload in bytes per second, limits.upload_rate; 0 is unlimited."
+            { UploadRateLimit }
+        summed "seedring_announces_overdue",
+            "Announces whose time has come but that were not sent yet."
+            { AnnouncesOverdue }
+        summed "seedring_announces_in_flight",
+            "Announces that wait for the answer of a tracker."
+            { AnnouncesInFlight }
+        summed "seedring_trackers_failing",
+            "Pairs of torrent and tracker whose last announce failed."
+            { TrackersFailing }
+        summed "seedring_tracker_torrents",
+            "Torrents that the embedded tracker knows."
+            { TrackerTorrents }
+        summed "seedring_tracker_peers",
+            "Peers that the embedded tracker holds."
+            { TrackerPeers }
+    }
+}
+
+metrics! {
+    /// Latency histograms of the control plane. Any thread may record into them.
+    ControlHistogram {
+        summed "seedring_announce_duration_seconds",
+            "Time that an announce took, from its first byte to the end of the answer."
+            { AnnounceDuration }
+        summed "seedring_tracker_request_duration_seconds",
+            "Time that the embedded tracker took to answer a request."
+            { TrackerRequestDuration }
+        summed "seedring_http_request_duration_seconds",
+            "Time that the HTTP API took to answer a request."
+            { HttpRequestDuration }
+    }
+}
