@@ -46,3 +46,7 @@ pub const EXTENSION_TOKENS_MAX: usize = 4_096;
 
 /// A magnet link, in bytes.
 pub const MAGNET_BYTES_MAX: usize = 1 << 20;
+
+/// The payload of a peer message that we do not know and skip, in bytes: room for the hash messages of
+/// BEP 52, which are the longest that are in use.
+pub const UNKNOWN_MESSAGE_BYTES_MAX: u32 = 32 << 10;
