@@ -1,1 +1,318 @@
-//! Not written yet.
+//! What survives a restart: torrents, and which files on disk were verified as theirs. One redb file.
+//!
+//! A record that [`State::remember`] has returned from survives `kill -9` and power loss. Only one process
+//! may have a state directory open.
+//!
+//! Limits: one record per torrent; a record is as large as its metainfo plus 41 bytes per file.
+
+use engine::layout::FileStamp;
+use proto::ids::InfoHashV1;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// The layout of the tables below. A newer one is refused, never guessed at.
+const SCHEMA: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Info-hash to the .torrent file's bytes.
+const METAINFO: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("metainfo");
+/// Info-hash to the data directory's path.
+const DATA_DIR: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("data_dir");
+/// Info-hash to the stamps of its files, in the order of the torrent.
+const STAMPS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("stamps");
+/// What a torrent was made from (path and options) to its info-hash.
+const SOURCES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sources");
+
+/// One stamp: a presence byte and five 64-bit numbers.
+const STAMP_BYTES: usize = 1 + 5 * 8;
+
+/// The store can not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The directory can not be made.
+    #[error("state directory {path:?}: {error}; choose another with --state-dir")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// Another process has it.
+    #[error(
+        "state directory {path:?} is in use by another seedring; stop that one, or choose another \
+         directory with --state-dir"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It was written by a later version.
+    #[error(
+        "state file {path:?} has schema {found}, this version knows up to {SCHEMA}; \
+         run the version that wrote it, or a later one"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u64,
+    },
+    /// The store failed.
+    #[error("state file {path:?}: {error}")]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// What the store said.
+        error: Box<redb::Error>,
+    },
+}
+
+/// A torrent with the proof that its data were verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The .torrent file's bytes.
+    pub metainfo: Vec<u8>,
+    /// Where its data are.
+    pub data_dir: PathBuf,
+    /// What each file was when it was verified; `None` for pad files.
+    pub stamps: Vec<Option<FileStamp>>,
+}
+
+/// The open store.
+pub struct State {
+    database: Database,
+    path: PathBuf,
+}
+
+impl State {
+    /// Opens the store in `directory`, making both if they are not there.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`], which says what to do.
+    pub fn open(directory: &Path) -> Result<State, StateError> {
+        std::fs::create_dir_all(directory).map_err(|error| StateError::Directory {
+            path: directory.to_owned(),
+            error,
+        })?;
+        let path = directory.join("state.redb");
+        let database = match Database::create(&path) {
+            Ok(database) => database,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                return Err(StateError::InUse { path: directory.to_owned() });
+            }
+            Err(error) => return Err(StateError::Store { path, error: Box::new(error.into()) }),
+        };
+        let state = State { database, path };
+        match state.schema() {
+            Ok(found) if found > SCHEMA => {
+                Err(StateError::Newer { path: state.path.clone(), found })
+            }
+            Ok(_) => Ok(state),
+            Err(error) => Err(state.failed(error)),
+        }
+    }
+
+    /// Keeps `record`, and that it was made from `source` if that is given. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Store`]; nothing has changed then.
+    pub fn remember(
+        &self,
+        info_hash: InfoHashV1,
+        record: &Record,
+        source: Option<&[u8]>,
+    ) -> Result<(), StateError> {
+        self.write(info_hash, record, source).map_err(|error| self.failed(error))
+    }
+
+    /// The record of a torrent.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Store`].
+    pub fn record(&self, info_hash: InfoHashV1) -> Result<Option<Record>, StateError> {
+        self.read(info_hash).map_err(|error| self.failed(error))
+    }
+
+    /// The torrent that was made from `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Store`].
+    pub fn made_from(&self, source: &[u8]) -> Result<Option<InfoHashV1>, StateError> {
+        let find = || -> Result<Option<InfoHashV1>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(SOURCES)?;
+            let found = table.get(source)?;
+            Ok(found.and_then(|hash| hash.value().try_into().ok()).map(InfoHashV1))
+        };
+        find().map_err(|error| self.failed(error))
+    }
+
+    /// The schema of the file; makes the tables of a new one.
+    fn schema(&self) -> Result<u64, redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let found = {
+            let mut meta = transaction.open_table(META)?;
+            let found = meta.get("schema")?.map(|schema| schema.value());
+            if found.is_none() {
+                meta.insert("schema", SCHEMA)?;
+            }
+            transaction.open_table(METAINFO)?;
+            transaction.open_table(DATA_DIR)?;
+            transaction.open_table(STAMPS)?;
+            transaction.open_table(SOURCES)?;
+            found.unwrap_or(SCHEMA)
+        };
+        if found <= SCHEMA {
+            transaction.commit()?;
+        }
+        Ok(found)
+    }
+
+    fn write(
+        &self,
+        info_hash: InfoHashV1,
+        record: &Record,
+        source: Option<&[u8]>,
+    ) -> Result<(), redb::Error> {
+        let key = info_hash.0.as_slice();
+        let transaction = self.database.begin_write()?;
+        transaction.open_table(METAINFO)?.insert(key, record.metainfo.as_slice())?;
+        transaction.open_table(DATA_DIR)?.insert(key, record.data_dir.as_os_str().as_bytes())?;
+        transaction.open_table(STAMPS)?.insert(key, encode_stamps(&record.stamps).as_slice())?;
+        if let Some(source) = source {
+            transaction.open_table(SOURCES)?.insert(source, key)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn read(&self, info_hash: InfoHashV1) -> Result<Option<Record>, redb::Error> {
+        let key = info_hash.0.as_slice();
+        let transaction = self.database.begin_read()?;
+        let metainfo = transaction.open_table(METAINFO)?;
+        let data_dir = transaction.open_table(DATA_DIR)?;
+        let stamps = transaction.open_table(STAMPS)?;
+        let (Some(metainfo), Some(data_dir), Some(stamps)) =
+            (metainfo.get(key)?, data_dir.get(key)?, stamps.get(key)?)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Record {
+            metainfo: metainfo.value().to_vec(),
+            data_dir: std::ffi::OsString::from_vec(data_dir.value().to_vec()).into(),
+            stamps: decode_stamps(stamps.value()),
+        }))
+    }
+
+    fn failed(&self, error: redb::Error) -> StateError {
+        StateError::Store { path: self.path.clone(), error: Box::new(error) }
+    }
+}
+
+fn encode_stamps(stamps: &[Option<FileStamp>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(stamps.len() * STAMP_BYTES);
+    for stamp in stamps {
+        let Some(stamp) = stamp else {
+            bytes.extend_from_slice(&[0; STAMP_BYTES]);
+            continue;
+        };
+        bytes.push(1);
+        bytes.extend_from_slice(&stamp.device.to_le_bytes());
+        bytes.extend_from_slice(&stamp.inode.to_le_bytes());
+        bytes.extend_from_slice(&stamp.size.to_le_bytes());
+        bytes.extend_from_slice(&stamp.mtime_ns.to_le_bytes());
+        bytes.extend_from_slice(&stamp.ctime_ns.to_le_bytes());
+    }
+    bytes
+}
+
+fn decode_stamps(bytes: &[u8]) -> Vec<Option<FileStamp>> {
+    let decode = |stamp: &[u8]| {
+        let mut words = stamp[1..].chunks_exact(8).map(|word| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(word);
+            bytes
+        });
+        let mut next = || words.next().unwrap_or_default();
+        let decoded = FileStamp {
+            device: u64::from_le_bytes(next()),
+            inode: u64::from_le_bytes(next()),
+            size: u64::from_le_bytes(next()),
+            mtime_ns: i64::from_le_bytes(next()),
+            ctime_ns: i64::from_le_bytes(next()),
+        };
+        (stamp[0] == 1).then_some(decoded)
+    };
+    bytes.chunks_exact(STAMP_BYTES).map(decode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let stamp = FileStamp {
+            device: 1,
+            inode: u64::MAX,
+            size: 3,
+            mtime_ns: -4,
+            ctime_ns: i64::MAX,
+        };
+        Record {
+            metainfo: b"d4:infod0:0:ee".to_vec(),
+            data_dir: "/data/\u{e9}".into(),
+            stamps: vec![Some(stamp), None],
+        }
+    }
+
+    #[test]
+    fn a_record_survives_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let hash = InfoHashV1([7; 20]);
+        {
+            let state = State::open(directory.path()).unwrap();
+            assert_eq!(state.record(hash).unwrap(), None);
+            state.remember(hash, &record(), Some(b"source")).unwrap();
+        }
+        let state = State::open(directory.path()).unwrap();
+        assert_eq!(state.record(hash).unwrap(), Some(record()));
+        assert_eq!(state.made_from(b"source").unwrap(), Some(hash));
+        assert_eq!(state.made_from(b"other").unwrap(), None);
+    }
+
+    #[test]
+    fn a_second_process_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let _first = State::open(directory.path()).unwrap();
+        assert!(matches!(State::open(directory.path()), Err(StateError::InUse { .. })));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let state = State::open(directory.path()).unwrap();
+            let transaction = state.database.begin_write().unwrap();
+            transaction.open_table(META).unwrap().insert("schema", SCHEMA + 1).unwrap();
+            transaction.commit().unwrap();
+        }
+        for _ in 0..2 {
+            let refused = State::open(directory.path());
+            assert!(
+                matches!(refused, Err(StateError::Newer { found, .. }) if found == SCHEMA + 1)
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_an_error_not_a_new_store() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("state.redb"), b"something else").unwrap();
+        assert!(matches!(State::open(directory.path()), Err(StateError::Store { .. })));
+    }
+}

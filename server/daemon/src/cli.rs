@@ -52,8 +52,52 @@ pub enum Command {
 
 /// Arguments of `seedring seed`.
 #[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("what").args(["paths", "torrent"]).required(true).multiple(false),
+    after_help = SEED_EXAMPLES
+)]
 pub struct SeedArgs {
-    /// Files or folders to seed
+    /// Files or folders to seed; the torrent of each is made, or used again when nothing has changed
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Seed the data of an existing torrent instead; with --data-dir
+    #[arg(long, value_name = "FILE", requires = "data_dir")]
+    pub torrent: Option<PathBuf>,
+    /// Where the data of --torrent are: the folder that holds its file or folder
+    #[arg(long, short = 'd', value_name = "DIR", requires = "torrent")]
+    pub data_dir: Option<PathBuf>,
+    /// Port for peers, 0 for any [default: 6890, or peers.port of the configuration]
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Address of the API and /metrics, port 0 for any [default: 127.0.0.1:8690]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub api: Option<String>,
+    /// Port of our own tracker, 0 for any [default: 6969]
+    #[arg(long, value_name = "N")]
+    pub tracker_port: Option<u16>,
+    /// Announce to this tracker too (repeatable: each is a tier of its own)
+    #[arg(long, value_name = "URL")]
+    pub tracker: Vec<String>,
+    /// Start no tracker of our own
+    #[arg(long)]
+    pub no_tracker: bool,
+    /// Host name or address by which others reach our tracker [default: this machine's address]
+    #[arg(long, value_name = "HOST")]
+    pub announce_host: Option<String>,
+    /// Shards: threads that serve peers [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u16>,
+    /// Piece size of torrents made now, such as 256K or 1M [default: by total size]
+    #[arg(long, value_name = "SIZE")]
+    pub piece_size: Option<String>,
+    /// Make private torrents (no DHT, no peer exchange; BEP 27)
+    #[arg(long)]
+    pub private: bool,
 }
+
+const SEED_EXAMPLES: &str = "\
+Examples:
+  seedring seed ~/videos                         seed a folder; prints its magnet link
+  seedring seed a.iso b.iso --port 0             two torrents, any port
+  seedring seed --torrent x.torrent -d /data     seed what a torrent describes
+  seedring seed . --tracker http://tracker.example/announce --no-tracker";
