@@ -13,5 +13,6 @@ pub mod limits;
 pub mod magnet;
 pub mod metainfo;
 pub mod path;
+pub mod text;
 pub mod tracker;
 pub mod wire;

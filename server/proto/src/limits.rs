@@ -50,3 +50,9 @@ pub const MAGNET_BYTES_MAX: usize = 1 << 20;
 /// The payload of a peer message that we do not know and skip, in bytes: room for the hash messages of
 /// BEP 52, which are the longest that are in use.
 pub const UNKNOWN_MESSAGE_BYTES_MAX: u32 = 32 << 10;
+
+/// The client's name and version in an extension handshake, in characters.
+pub const CLIENT_TEXT_CHARS_MAX: usize = 64;
+
+/// How many requests a peer may say that it queues (`reqq`); more is taken as this.
+pub const PEER_REQUEST_QUEUE_MAX: u32 = 1 << 16;
