@@ -7,6 +7,7 @@ pub mod announce;
 pub mod config;
 pub mod create;
 pub mod exporter;
+pub mod hashing;
 pub mod http;
 pub mod logging;
 pub mod state;

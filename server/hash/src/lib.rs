@@ -1,11 +1,13 @@
 //! SHA-1 and SHA-256 of many pieces at a time.
 //!
-//! One SHA-1 stream is bound by the latency of its rounds, so a caller that has several pieces at hand
-//! gives them together: [`hash_pieces`] for pieces that lie in memory, [`Sha1::update_many`] for pieces that
-//! are read slice by slice. [`lanes`] says how many at a time are worth it on this machine.
+//! One SHA-1 stream is bound by the latency of its rounds, so a caller that has several pieces at
+//! hand gives them together: [`hash_pieces`] for pieces that lie in memory, [`Sha1::update_many`]
+//! for pieces that are read slice by slice. [`lanes`] says how many at a time are worth it on this
+//! machine.
 //!
-//! Limits: every call hashes on the calling thread and allocates nothing. Today each stream is hashed by
-//! the fastest library kernel (SHA-NI where the CPU has it), one after the other, so [`lanes`] is 1.
+//! Limits: every call hashes on the calling thread and allocates nothing. Today each stream is
+//! hashed by the fastest library kernel (SHA-NI where the CPU has it), one after the other, so
+//! [`lanes`] is 1.
 //! Does not: read files or start threads; that is the caller's work.
 #![forbid(unsafe_code)]
 
@@ -42,8 +44,8 @@ impl Sha1 {
         self.0.update(data);
     }
 
-    /// Appends to each of `streams` the slice of the same index. Slices may differ in length; equal lengths
-    /// that are multiples of 64 bytes are the fast case.
+    /// Appends to each of `streams` the slice of the same index. Slices may differ in length; equal
+    /// lengths that are multiples of 64 bytes are the fast case.
     ///
     /// # Panics
     ///
@@ -120,8 +122,8 @@ pub fn hash_pieces(pieces: &[&[u8]], digests: &mut [Sha1Digest]) {
     }
 }
 
-/// Writes the SHA-256 of each of `blocks` to the digest of the same index: the leaves of a merkle tree
-/// (BEP 52).
+/// Writes the SHA-256 of each of `blocks` to the digest of the same index: the leaves of a merkle
+/// tree (BEP 52).
 ///
 /// # Panics
 ///

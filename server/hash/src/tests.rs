@@ -18,8 +18,8 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// SHA-1 written from the text of FIPS 180-4 for this test alone, so that a kernel is never compared with
-/// itself.
+/// SHA-1 written from the text of FIPS 180-4 for this test alone, so that a kernel is never
+/// compared with itself.
 fn sha1_reference(data: &[u8]) -> Sha1Digest {
     let mut state: [u32; 5] = [
         0x6745_2301,
