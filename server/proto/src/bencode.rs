@@ -45,6 +45,13 @@ impl Limits {
         depth_max: limits::BENCODE_DEPTH_MAX as u32,
     };
 
+    /// For a `.torrent` that this machine made itself, of as many files as it has.
+    pub const METAINFO_OWN: Self = Self {
+        bytes_max: 1 << 30,
+        tokens_max: limits::BENCODE_TOKENS_OWN_MAX as u32,
+        depth_max: limits::BENCODE_DEPTH_MAX as u32,
+    };
+
     /// For a tracker's reply to an announce or a scrape.
     pub const TRACKER_REPLY: Self = Self {
         bytes_max: limits::TRACKER_REPLY_BYTES_MAX as u32,

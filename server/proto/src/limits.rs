@@ -20,6 +20,28 @@ pub const PIECE_LENGTH_MAX: u32 = 512 << 20;
 /// Components of one file's path.
 pub const PATH_DEPTH_MAX: usize = 100;
 
+/// All paths of a version 2 torrent together, in bytes, with 32 added for each component. Its tree of names
+/// shares directories, so a small file could otherwise unfold to paths of gigabytes.
+pub const PATHS_BYTES_MAX: usize = 256 << 20;
+
+/// Tokens in a torrent that this machine made itself: a directory of a million files needs nine each.
+pub const BENCODE_TOKENS_OWN_MAX: usize = 16_000_000;
+
+/// Trackers in one torrent or magnet link; further ones are ignored.
+pub const TRACKERS_MAX: usize = 10_000;
+
+/// Web seeds in one torrent or magnet link; further ones are ignored.
+pub const WEB_SEEDS_MAX: usize = 10_000;
+
+/// DHT nodes or peers named in one torrent or magnet link; further ones are ignored.
+pub const NODES_MAX: usize = 1_000;
+
+/// Ranges of file indices in a magnet link's selection (BEP 53).
+pub const SELECTION_RANGES_MAX: usize = 65_536;
+
+/// A tracker's or web seed's URL, in bytes; a longer one is ignored.
+pub const URL_BYTES_MAX: usize = 8 << 10;
+
 /// The length of one path component after sanitising, in bytes: what Linux file systems accept.
 pub const PATH_COMPONENT_BYTES_MAX: usize = 255;
 
