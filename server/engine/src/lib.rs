@@ -7,6 +7,7 @@
 pub mod choker;
 pub mod layout;
 pub mod queue;
+pub mod random;
 pub mod rate;
 pub mod session;
 pub mod time;

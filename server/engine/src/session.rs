@@ -1,1 +1,798 @@
-//! Not written yet.
+//! One peer connection of a seed, after the handshake: a state machine without I/O.
+//!
+//! Messages come in by [`Session::handle_message`]. What is to be sent comes out in two streams: small
+//! messages, encoded ([`Session::take_control`]), and batches of blocks ([`Session::next_batch`]) that the I/O
+//! layer sends without their bytes ever passing here. Control goes out before the next batch, never inside one.
+//!
+//! Every request that is accepted is answered once: by a batch, by a reject (BEP 6), or it is legally dropped
+//! (cancelled or choked without the fast extension). Limits: [`SessionConfig`]. Each message costs O(1), but
+//! for a bitfield, an extension message and a choke, which cost their length. What a peer can make a session
+//! hold is its request queue and `control_bytes_max` plus the rejects of one whole queue.
+//!
+//! A seed needs of the peer's pieces only how many they are, so no bitfield of the peer is kept.
+//!
+//! Not here: downloading, peer exchange, choosing whom to unchoke ([`crate::choker`]), rate limits
+//! ([`crate::rate`]).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::extension::{Extension, ExtensionHandshake, HANDSHAKE_ID, MessageIds, MetadataMessage};
+use proto::extension::{metadata_block_bytes, metadata_blocks};
+use proto::ids::PieceIndex;
+use proto::wire::{self, BlockRequest, FrameLimits, Message};
+
+use crate::choker::{PeerKey, PeerView};
+use crate::queue::{BATCH_BYTES_MAX, Batch, RequestQueue};
+use crate::time::Time;
+
+mod config;
+mod disconnect;
+
+pub use config::{PeerIdentity, Pieces, SessionConfig, TorrentView};
+pub use disconnect::{Disconnect, DisconnectKind};
+
+/// Requests outside the torrent or too long that are rejected before the peer is closed: a peer that heeds
+/// rejects never comes near.
+const INVALID_REQUESTS_MAX: u32 = 500;
+
+/// Requests for metadata that are rejected before the peer is closed.
+const METADATA_REFUSALS_MAX: u32 = 500;
+
+/// How long a queue keeps its memory after the last message, so that a busy one does not allocate anew.
+const QUEUE_SHRINK_AFTER: Duration = Duration::from_secs(10);
+
+/// What a session has counted since its start. They only grow; the I/O layer publishes the differences.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SessionCounters {
+    /// Messages from the peer.
+    pub messages: u64,
+    /// Requests from the peer, whatever became of them.
+    pub requests: u64,
+    /// Requests that were put into the queue.
+    pub requests_accepted: u64,
+    /// Accepted requests whose block was sent.
+    pub blocks_sent: u64,
+    /// The bytes of content in those blocks.
+    pub uploaded_bytes: u64,
+    /// Requests that were refused at once by a reject.
+    pub requests_refused: u64,
+    /// Accepted requests that were answered by a reject later: cancelled, choked, failed.
+    pub requests_rejected: u64,
+    /// Accepted requests that were dropped without an answer, as BEP 3 has it: cancelled, choked, failed.
+    pub requests_dropped: u64,
+    /// Requests that were ignored, as BEP 3 has it: while choked, or into a full queue.
+    pub requests_ignored: u64,
+    /// Cancels from the peer, whether or not they found their request.
+    pub cancels: u64,
+    /// Chokes that we sent.
+    pub chokes: u64,
+    /// Unchokes that we sent.
+    pub unchokes: u64,
+    /// Blocks of metadata that we sent.
+    pub metadata_sent: u64,
+    /// Requests for metadata that we refused.
+    pub metadata_refused: u64,
+}
+
+/// One peer connection of a seed: see the module.
+pub struct Session {
+    config: Arc<SessionConfig>,
+    torrent: Arc<TorrentView>,
+    /// Which pieces we have now; starts as the torrent's.
+    pieces: Pieces,
+    peer: PeerIdentity,
+    /// Both sides speak the fast extension.
+    fast: bool,
+
+    queue: RequestQueue,
+    in_flight_blocks: u64,
+    control: Vec<u8>,
+    choked: bool,
+    /// Requests since the peer was choked.
+    choked_requests: u32,
+    invalid_requests: u32,
+
+    interested: bool,
+    /// A bitfield, have-all or have-none came.
+    bitfield_seen: bool,
+    /// How many pieces the peer says it has; haves for the same piece count again, up to the piece count.
+    peer_pieces: u32,
+    /// A bitfield or have-all said that the peer is complete.
+    peer_complete: bool,
+    peer_upload_only: bool,
+    peer_extensions: MessageIds,
+    peer_client: Option<String>,
+
+    metadata_queue: VecDeque<u32>,
+    metadata_in_flight: u32,
+    metadata_accepted: u32,
+    metadata_refused: u32,
+
+    connected_at: Time,
+    received_at: Time,
+    /// Input was unwanted since `received_at`, so the peer's silence means nothing.
+    input_was_unwanted: bool,
+    sent_at: Time,
+    /// Bytes that the I/O layer tries to send, and when the socket last took some.
+    unsent_bytes: u64,
+    progress_at: Time,
+    /// When the peer was last of use: it asked for something or got something.
+    useful_at: Time,
+    unchoked_at: Time,
+    uploaded_at_unchoke: u64,
+    uploaded_at_round: u64,
+    counters: SessionCounters,
+}
+
+impl Session {
+    /// A session whose handshakes are done. Its opening messages are queued: which pieces we have, and the
+    /// extension handshake.
+    pub fn new(
+        config: Arc<SessionConfig>,
+        torrent: Arc<TorrentView>,
+        peer: PeerIdentity,
+        now: Time,
+    ) -> Session {
+        assert!(
+            config.block_length_max <= BATCH_BYTES_MAX,
+            "a block must fit into a batch"
+        );
+        let mut session = Session {
+            fast: config.fast_extension && peer.reserved.fast(),
+            queue: RequestQueue::new(config.requests_max),
+            pieces: torrent.pieces.clone(),
+            config,
+            torrent,
+            peer,
+            in_flight_blocks: 0,
+            control: Vec::new(),
+            choked: true,
+            choked_requests: 0,
+            invalid_requests: 0,
+            interested: false,
+            bitfield_seen: false,
+            peer_pieces: 0,
+            peer_complete: false,
+            peer_upload_only: false,
+            peer_extensions: MessageIds::default(),
+            peer_client: None,
+            metadata_queue: VecDeque::new(),
+            metadata_in_flight: 0,
+            metadata_accepted: 0,
+            metadata_refused: 0,
+            connected_at: now,
+            received_at: now,
+            input_was_unwanted: false,
+            sent_at: now,
+            unsent_bytes: 0,
+            progress_at: now,
+            useful_at: now,
+            unchoked_at: Time::default(),
+            uploaded_at_unchoke: 0,
+            uploaded_at_round: 0,
+            counters: SessionCounters::default(),
+        };
+        session.queue_opening();
+        session
+    }
+
+    /// The limits to decode this peer's messages with: we request nothing, so it may send no block.
+    pub fn frame_limits(&self) -> FrameLimits {
+        FrameLimits {
+            block_bytes_max: 0,
+            ..FrameLimits::for_torrent(self.torrent.piece_count)
+        }
+    }
+
+    /// Takes one message from the peer. On an error the connection is to be closed. Afterwards the I/O layer
+    /// looks at [`Self::wants_unchoke`], [`Self::take_control`] and [`Self::next_batch`].
+    pub fn handle_message(&mut self, message: &Message<'_>, now: Time) -> Result<(), Disconnect> {
+        self.counters.messages += 1;
+        self.received_at = now;
+        self.input_was_unwanted = false;
+        match *message {
+            Message::Request(block) => self.handle_request(block, now)?,
+            Message::Cancel(block) => self.handle_cancel(block),
+            Message::Interested => self.interested = true,
+            Message::NotInterested => self.set_not_interested(now),
+            Message::Have(piece) => self.handle_have(piece, now)?,
+            Message::Bitfield(bits) => self.handle_bitfield(bits, now)?,
+            Message::HaveAll | Message::HaveNone => {
+                self.require_fast(message)?;
+                let all = matches!(message, Message::HaveAll);
+                self.set_peer_pieces(if all { self.torrent.piece_count } else { 0 }, now)?;
+            }
+            Message::Suggest(_) | Message::AllowedFast(_) | Message::Reject(_) => {
+                // They are for one who downloads.
+                self.require_fast(message)?;
+            }
+            Message::Piece { piece, .. } => return Err(Disconnect::UnrequestedPiece { piece }),
+            Message::Extended { id, payload } => self.handle_extended(id, payload, now)?,
+            // What the peer would serve does not matter to a seed.
+            Message::Choke | Message::Unchoke | Message::KeepAlive => {}
+            Message::Port(_) | Message::Unknown { .. } => {}
+        }
+        self.input_was_unwanted = !self.wants_input();
+        Ok(())
+    }
+
+    /// Whether to read from the peer. It is to be asked before every message, those already read included:
+    /// `false` while queued control messages are over the limit, and, for a peer that cannot be sent rejects,
+    /// while its request queue is full.
+    pub fn wants_input(&self) -> bool {
+        self.control.len() <= self.config.control_bytes_max
+            && (self.fast || self.choked || self.queue.len() < self.config.requests_max)
+    }
+
+    /// Whether the peer waits to be unchoked. Where slots are free, unchoke at once.
+    pub fn wants_unchoke(&self) -> bool {
+        self.interested && self.choked
+    }
+
+    /// Chokes or unchokes the peer. A choke answers what is queued by rejects, or drops it where the fast
+    /// extension is not spoken (BEP 3). Batches in flight still go out.
+    pub fn set_choked(&mut self, choked: bool, now: Time) {
+        if choked == self.choked {
+            return;
+        }
+        self.choked = choked;
+        if choked {
+            self.counters.chokes += 1;
+            self.choked_requests = 0;
+            Message::Choke.encode(&mut self.control);
+            self.give_up_queue();
+        } else {
+            self.counters.unchokes += 1;
+            self.unchoked_at = now;
+            self.uploaded_at_unchoke = self.counters.uploaded_bytes;
+            Message::Unchoke.encode(&mut self.control);
+        }
+    }
+
+    /// Says which pieces we have now. Queued requests for pieces that are gone are rejected, or dropped where
+    /// the fast extension is not spoken. Pieces that came back need not be announced: the peer was never told
+    /// that they were gone.
+    pub fn set_pieces(&mut self, pieces: Pieces) {
+        self.pieces = pieces;
+        for _ in 0..self.queue.len() {
+            let Some(block) = self.queue.pop() else { break };
+            if self.pieces.has(block.piece) {
+                assert!(self.queue.push(block), "it was in the queue before");
+            } else {
+                self.give_up(block);
+            }
+        }
+    }
+
+    /// Moves the queued control messages to the end of `out`; they are to be sent before the next batch.
+    pub fn take_control(&mut self, out: &mut Vec<u8>) {
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.control);
+        } else {
+            out.append(&mut self.control);
+        }
+        // An idle peer holds no buffer.
+        self.control = Vec::new();
+    }
+
+    /// How many bytes of control messages are queued.
+    pub fn control_bytes(&self) -> usize {
+        self.control.len()
+    }
+
+    /// What [`Self::next_batch`] would return: to ask the rate limit for the right number of bytes.
+    pub fn peek_batch(&self, bytes_max: u32) -> Option<Batch> {
+        self.queue.peek_batch(bytes_max)
+    }
+
+    /// Takes the next blocks to send, at most `bytes_max` bytes of content (from the rate limit). `None` if
+    /// there are none, or if the first is longer than `bytes_max`. Each batch taken is to be given back once:
+    /// to [`Self::batch_sent`] or to [`Self::batch_failed`].
+    pub fn next_batch(&mut self, bytes_max: u32) -> Option<Batch> {
+        let batch = self.queue.next_batch(bytes_max)?;
+        self.in_flight_blocks += u64::from(batch.count);
+        Some(batch)
+    }
+
+    /// Says that the socket has taken the whole batch.
+    pub fn batch_sent(&mut self, batch: &Batch, now: Time) {
+        self.take_off_flight(batch);
+        self.counters.blocks_sent += u64::from(batch.count);
+        self.counters.uploaded_bytes += u64::from(batch.bytes);
+        self.sent_at = now;
+        self.useful_at = now;
+    }
+
+    /// Says that the batch cannot be sent, and that no byte of it was: its requests are rejected, or dropped
+    /// where the fast extension is not spoken.
+    pub fn batch_failed(&mut self, batch: &Batch) {
+        self.take_off_flight(batch);
+        for block in batch.blocks() {
+            self.give_up(block);
+        }
+    }
+
+    /// Says that the I/O layer starts to send `bytes` (of anything) to the socket.
+    pub fn send_started(&mut self, bytes: u64, now: Time) {
+        if self.unsent_bytes == 0 {
+            self.progress_at = now;
+        }
+        self.unsent_bytes = self.unsent_bytes.saturating_add(bytes);
+    }
+
+    /// Says that the socket took `bytes` of what was started.
+    pub fn send_progressed(&mut self, bytes: u64, now: Time) {
+        self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes);
+        self.progress_at = now;
+        self.sent_at = now;
+    }
+
+    /// The next block of metadata (BEP 9) that the peer waits for, by its index. The answer is
+    /// [`Self::send_metadata`] or [`Self::reject_metadata`].
+    pub fn take_metadata_request(&mut self) -> Option<u32> {
+        if self.control.len() > self.config.control_bytes_max {
+            return None;
+        }
+        let piece = self.metadata_queue.pop_front()?;
+        self.metadata_in_flight += 1;
+        Some(piece)
+    }
+
+    /// Queues block `piece` of the metadata. A block of the wrong length is rejected instead.
+    pub fn send_metadata(&mut self, piece: u32, block: &[u8]) {
+        let total_bytes = self.torrent.metadata_bytes.unwrap_or(0);
+        if metadata_block_bytes(total_bytes, piece).map(|due| due as usize) != Some(block.len()) {
+            return self.reject_metadata(piece);
+        }
+        self.metadata_in_flight = self.metadata_in_flight.saturating_sub(1);
+        self.counters.metadata_sent += 1;
+        self.queue_metadata(&MetadataMessage::Data {
+            piece,
+            total_bytes,
+            block,
+        });
+    }
+
+    /// Says to the peer that it does not get block `piece` of the metadata.
+    pub fn reject_metadata(&mut self, piece: u32) {
+        self.metadata_in_flight = self.metadata_in_flight.saturating_sub(1);
+        self.counters.metadata_refused += 1;
+        self.queue_metadata(&MetadataMessage::Reject { piece });
+    }
+
+    /// When to call [`Self::handle_timeout`], unless something else happens before.
+    pub fn next_timeout(&self) -> Time {
+        let mut next = Time::NEVER;
+        let mut at = |time: Time| next = next.min(time);
+        if self.wants_input() {
+            at(self.received_at + self.config.idle_timeout);
+        }
+        if self.unsent_bytes > 0 {
+            at(self.progress_at + self.config.stall_timeout);
+        } else if self.control.is_empty() {
+            at(self.sent_at + self.config.keep_alive_interval);
+        }
+        if self.is_redundant() {
+            at(self.useful_at + self.config.redundant_grace);
+        }
+        if self.queue.is_empty() && self.queue.memory_bytes() > 0 {
+            at(self.received_at + QUEUE_SHRINK_AFTER);
+        }
+        next
+    }
+
+    /// Does what is due at `now`: queues a keep-alive, gives memory back, or says that the connection is to be
+    /// closed. Calling it early does no harm.
+    pub fn handle_timeout(&mut self, now: Time) -> Result<(), Disconnect> {
+        if self.input_was_unwanted {
+            // It was we who did not read.
+            self.received_at = now;
+            self.input_was_unwanted = !self.wants_input();
+        }
+        let idle = now.since(self.received_at);
+        if self.wants_input() && idle >= self.config.idle_timeout {
+            return Err(Disconnect::Idle {
+                seconds: idle.as_secs(),
+            });
+        }
+        let stalled = now.since(self.progress_at);
+        if self.unsent_bytes > 0 && stalled >= self.config.stall_timeout {
+            let bytes = self.unsent_bytes;
+            return Err(Disconnect::Stalled {
+                seconds: stalled.as_secs(),
+                bytes,
+            });
+        }
+        if self.is_redundant() && now.since(self.useful_at) >= self.config.redundant_grace {
+            let complete = self.peer_pieces == self.torrent.piece_count;
+            return Err(if complete {
+                Disconnect::BothComplete
+            } else {
+                Disconnect::BothUploadOnly
+            });
+        }
+        let quiet = now.since(self.sent_at) >= self.config.keep_alive_interval;
+        if quiet && self.unsent_bytes == 0 && self.control.is_empty() {
+            Message::KeepAlive.encode(&mut self.control);
+            self.sent_at = now;
+        }
+        if idle >= QUEUE_SHRINK_AFTER {
+            self.queue.shrink();
+        }
+        Ok(())
+    }
+
+    /// The peer as the choker sees it.
+    pub fn choke_view(&self, key: PeerKey) -> PeerView {
+        let uploaded = self.counters.uploaded_bytes;
+        let has = u64::from(self.peer_pieces) * u64::from(self.torrent.piece_length);
+        PeerView {
+            key,
+            interested: self.interested,
+            choked: self.choked,
+            connected_at: self.connected_at,
+            unchoked_at: self.unchoked_at,
+            uploaded_in_round: uploaded - self.uploaded_at_round,
+            uploaded_since_unchoke: uploaded - self.uploaded_at_unchoke,
+            progress_bytes: uploaded.max(has).min(self.torrent.total_length),
+            total_length: self.torrent.total_length,
+            piece_length: self.torrent.piece_length,
+        }
+    }
+
+    /// Says that a round of the choker is over: the next view counts from here.
+    pub fn start_choke_round(&mut self) {
+        self.uploaded_at_round = self.counters.uploaded_bytes;
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &SessionCounters {
+        &self.counters
+    }
+
+    /// Who the peer is.
+    pub fn peer(&self) -> &PeerIdentity {
+        &self.peer
+    }
+
+    /// The name and version that the peer gave in its extension handshake; printable.
+    pub fn peer_client(&self) -> Option<&str> {
+        self.peer_client.as_deref()
+    }
+
+    /// How many pieces the peer says it has.
+    pub fn peer_pieces(&self) -> u32 {
+        self.peer_pieces
+    }
+
+    /// Whether the peer wants something of us.
+    pub fn is_interested(&self) -> bool {
+        self.interested
+    }
+
+    /// Whether we choke the peer.
+    pub fn is_choked(&self) -> bool {
+        self.choked
+    }
+
+    /// How many requests wait.
+    pub fn queued_requests(&self) -> u32 {
+        self.queue.len()
+    }
+
+    /// How many bytes the waiting requests ask for.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queue.bytes()
+    }
+
+    /// Panics if the state contradicts itself. For tests and simulation: O(queue).
+    pub fn check_invariants(&self) {
+        self.queue.check_invariants();
+        let counters = &self.counters;
+        assert_eq!(
+            counters.requests,
+            counters.requests_accepted + counters.requests_refused + counters.requests_ignored,
+            "each request is accepted, refused or ignored"
+        );
+        let answered =
+            counters.blocks_sent + counters.requests_rejected + counters.requests_dropped;
+        let waiting = u64::from(self.queue.len()) + self.in_flight_blocks;
+        assert_eq!(
+            counters.requests_accepted,
+            answered + waiting,
+            "each is answered once"
+        );
+        assert!(
+            !self.choked || self.queue.is_empty(),
+            "a choked peer has no request"
+        );
+        assert!(self.queue.len() <= self.config.requests_max);
+        assert!(self.peer_pieces <= self.torrent.piece_count);
+        assert!(self.metadata_queue.len() <= self.config.metadata_requests_max);
+    }
+
+    fn queue_opening(&mut self) {
+        let complete = self.pieces == Pieces::All;
+        match &self.pieces {
+            Pieces::All if self.fast => Message::HaveAll.encode(&mut self.control),
+            Pieces::All => queue_full_bitfield(self.torrent.piece_count, &mut self.control),
+            Pieces::Some(bits) => Message::Bitfield(bits).encode(&mut self.control),
+        }
+        if !self.peer.reserved.extension_protocol() {
+            return;
+        }
+        let mut messages = MessageIds::ours(&[Extension::UploadOnly]);
+        if self.torrent.metadata_bytes.is_some() {
+            messages = MessageIds::ours(&[Extension::UploadOnly, Extension::Metadata]);
+        }
+        let handshake = ExtensionHandshake {
+            messages,
+            client: Some(self.config.client_version.clone()),
+            listen_port: self.config.listen_port,
+            request_queue: Some(self.config.requests_max),
+            your_ip: self.peer.ip,
+            metadata_bytes: self.torrent.metadata_bytes,
+            upload_only: complete,
+            ..ExtensionHandshake::default()
+        };
+        let mut payload = Vec::new();
+        handshake.encode(&mut payload);
+        let message = Message::Extended {
+            id: HANDSHAKE_ID,
+            payload: &payload,
+        };
+        message.encode(&mut self.control);
+    }
+
+    fn handle_request(&mut self, block: BlockRequest, now: Time) -> Result<(), Disconnect> {
+        self.counters.requests += 1;
+        self.useful_at = now;
+        let length_max = self.config.block_length_max;
+        let piece_length = self.torrent.piece_length_of(block.piece);
+        let end = block.begin.checked_add(block.length);
+        if block.length == 0 || end.is_none_or(|end| end > piece_length) {
+            return self.refuse_invalid(block, Disconnect::RequestOutside(block));
+        }
+        if block.length > length_max {
+            let length = block.length;
+            return self.refuse_invalid(block, Disconnect::RequestTooLong { length, length_max });
+        }
+        if self.choked {
+            return self.refuse_choked(block);
+        }
+        if !self.pieces.has(block.piece) {
+            let piece = block.piece;
+            return self.refuse_or(block, Disconnect::PieceLost { piece });
+        }
+        if self.queue.push(block) {
+            self.counters.requests_accepted += 1;
+        } else if self.fast {
+            self.refuse(block);
+        } else {
+            self.counters.requests_ignored += 1;
+        }
+        Ok(())
+    }
+
+    /// Refuses what can never be served.
+    fn refuse_invalid(&mut self, block: BlockRequest, cause: Disconnect) -> Result<(), Disconnect> {
+        self.invalid_requests += 1;
+        let count = self.invalid_requests;
+        self.refuse_or(block, cause)?;
+        if count > INVALID_REQUESTS_MAX {
+            return Err(Disconnect::InvalidRequests { count });
+        }
+        Ok(())
+    }
+
+    /// Refuses a request that came while the peer is choked: rightly, if our choke was still on its way, but
+    /// then no more than a whole queue of them.
+    fn refuse_choked(&mut self, block: BlockRequest) -> Result<(), Disconnect> {
+        self.choked_requests = self.choked_requests.saturating_add(1);
+        if self.fast {
+            self.refuse(block);
+        } else {
+            self.counters.requests_ignored += 1;
+        }
+        let count = self.choked_requests;
+        if count
+            > self
+                .config
+                .requests_max
+                .saturating_mul(2)
+                .max(INVALID_REQUESTS_MAX)
+        {
+            return Err(Disconnect::RequestsWhileChoked { count });
+        }
+        Ok(())
+    }
+
+    /// Rejects the request; closes with `cause` where there is no reject.
+    fn refuse_or(&mut self, block: BlockRequest, cause: Disconnect) -> Result<(), Disconnect> {
+        if !self.fast {
+            self.counters.requests_ignored += 1;
+            return Err(cause);
+        }
+        self.refuse(block);
+        Ok(())
+    }
+
+    fn refuse(&mut self, block: BlockRequest) {
+        self.counters.requests_refused += 1;
+        Message::Reject(block).encode(&mut self.control);
+    }
+
+    fn handle_cancel(&mut self, block: BlockRequest) {
+        self.counters.cancels += 1;
+        // Not found: it is on its way, or was answered. Either way there is nothing to say (BEP 6).
+        if self.queue.cancel(block) {
+            self.give_up(block);
+        }
+    }
+
+    /// Ends an accepted request that gets no block.
+    fn give_up(&mut self, block: BlockRequest) {
+        if self.fast {
+            self.counters.requests_rejected += 1;
+            Message::Reject(block).encode(&mut self.control);
+        } else {
+            self.counters.requests_dropped += 1;
+        }
+    }
+
+    fn give_up_queue(&mut self) {
+        if self.fast {
+            self.control
+                .reserve(self.queue.len() as usize * wire::REQUEST_FRAME_BYTES);
+        }
+        while let Some(block) = self.queue.pop() {
+            self.give_up(block);
+        }
+    }
+
+    fn take_off_flight(&mut self, batch: &Batch) {
+        let count = u64::from(batch.count);
+        assert!(count <= self.in_flight_blocks, "a batch is given back once");
+        self.in_flight_blocks -= count;
+    }
+
+    fn set_not_interested(&mut self, now: Time) {
+        if self.interested {
+            self.useful_at = now;
+        }
+        self.interested = false;
+    }
+
+    fn handle_have(&mut self, piece: PieceIndex, now: Time) -> Result<(), Disconnect> {
+        let piece_count = self.torrent.piece_count;
+        if piece.0 >= piece_count {
+            return Err(Disconnect::HaveOutside { piece, piece_count });
+        }
+        if self.peer_pieces < piece_count {
+            self.peer_pieces += 1;
+            self.useful_at = now;
+        }
+        Ok(())
+    }
+
+    fn handle_bitfield(&mut self, bits: &[u8], now: Time) -> Result<(), Disconnect> {
+        wire::check_bitfield(bits, self.torrent.piece_count)?;
+        let pieces = bits.iter().map(|byte| byte.count_ones()).sum();
+        self.set_peer_pieces(pieces, now)
+    }
+
+    fn set_peer_pieces(&mut self, pieces: u32, now: Time) -> Result<(), Disconnect> {
+        if self.bitfield_seen {
+            return Err(Disconnect::SecondBitfield);
+        }
+        self.bitfield_seen = true;
+        self.peer_pieces = pieces;
+        self.peer_complete = pieces == self.torrent.piece_count;
+        self.useful_at = now;
+        Ok(())
+    }
+
+    fn require_fast(&self, message: &Message<'_>) -> Result<(), Disconnect> {
+        if self.fast {
+            return Ok(());
+        }
+        let message = message.id().map_or("keep-alive", wire::id::name);
+        Err(Disconnect::FastNotAgreed { message })
+    }
+
+    fn handle_extended(&mut self, id: u8, payload: &[u8], now: Time) -> Result<(), Disconnect> {
+        if id == HANDSHAKE_ID {
+            let handshake = ExtensionHandshake::parse(payload)?;
+            self.peer_extensions.update(&handshake.messages);
+            self.set_upload_only(handshake.upload_only, now);
+            if handshake.client.is_some() {
+                self.peer_client = handshake.client;
+            }
+            return Ok(());
+        }
+        match Extension::from_our_id(id) {
+            Some(Extension::Metadata) => {
+                if let MetadataMessage::Request { piece } = MetadataMessage::parse(payload)? {
+                    return self.handle_metadata_request(piece, now);
+                }
+            }
+            Some(Extension::UploadOnly) => {
+                let upload_only = payload.first().is_some_and(|&byte| byte != 0);
+                self.set_upload_only(upload_only, now);
+            }
+            // We did not offer them; a peer that sends them all the same is ignored.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn set_upload_only(&mut self, upload_only: bool, now: Time) {
+        if upload_only != self.peer_upload_only {
+            self.peer_upload_only = upload_only;
+            self.useful_at = now;
+        }
+    }
+
+    fn handle_metadata_request(&mut self, piece: u32, now: Time) -> Result<(), Disconnect> {
+        let blocks = metadata_blocks(self.torrent.metadata_bytes.unwrap_or(0));
+        // A small torrent's peer may ask again a few times.
+        let accepted_max = blocks
+            .saturating_mul(self.config.metadata_copies_max)
+            .max(8);
+        let serve = piece < blocks
+            && self.metadata_accepted < accepted_max
+            && self.metadata_queue.len() < self.config.metadata_requests_max;
+        if serve {
+            self.metadata_accepted += 1;
+            self.metadata_queue.push_back(piece);
+            self.useful_at = now;
+            return Ok(());
+        }
+        self.metadata_refused += 1;
+        self.counters.metadata_refused += 1;
+        let count = self.metadata_refused;
+        if count > METADATA_REFUSALS_MAX {
+            return Err(Disconnect::MetadataFlood { count });
+        }
+        self.queue_metadata(&MetadataMessage::Reject { piece });
+        Ok(())
+    }
+
+    /// Queues a message under the id that the peer gave; one without an id cannot be answered.
+    fn queue_metadata(&mut self, message: &MetadataMessage<'_>) {
+        let Some(id) = self.peer_extensions.get(Extension::Metadata) else {
+            return;
+        };
+        let mut payload = Vec::new();
+        message.encode(&mut payload);
+        Message::Extended {
+            id: id.get(),
+            payload: &payload,
+        }
+        .encode(&mut self.control);
+    }
+
+    /// Whether neither side has anything for the other, as far as the peer has told.
+    fn is_redundant(&self) -> bool {
+        let idle = self.queue.is_empty()
+            && self.in_flight_blocks == 0
+            && self.metadata_queue.is_empty()
+            && self.metadata_in_flight == 0;
+        // Haves may be said twice, so they prove nothing while the peer still wants something.
+        let done = self.peer_pieces == self.torrent.piece_count || self.peer_upload_only;
+        idle && self.pieces == Pieces::All && (self.peer_complete || (done && !self.interested))
+    }
+}
+
+/// Queues the bitfield of one who has every piece.
+fn queue_full_bitfield(piece_count: u32, out: &mut Vec<u8>) {
+    let mut bits = vec![0xff; piece_count.div_ceil(8) as usize];
+    if let Some(last) = bits.last_mut()
+        && piece_count % 8 != 0
+    {
+        *last = 0xff << (8 - piece_count % 8);
+    }
+    Message::Bitfield(&bits).encode(out);
+}
