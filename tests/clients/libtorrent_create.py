@@ -1,0 +1,30 @@
+#!/usr/bin/python3
+"""Makes a v1 torrent with libtorrent, files in byte order of their paths.
+
+usage: libtorrent_create.py PATH TORRENT PIECE_BYTES
+"""
+
+import os
+import sys
+
+import libtorrent
+
+path, torrent_path, piece_bytes = sys.argv[1:]
+path = os.path.normpath(path)
+parent, name = os.path.split(path)
+storage = libtorrent.file_storage()
+if os.path.isdir(path):
+    found = []
+    for folder, _, files in os.walk(path):
+        for file in files:
+            found.append(os.path.relpath(os.path.join(folder, file), parent))
+    for file in sorted(found, key=lambda item: [part.encode() for part in item.split("/")]):
+        storage.add_file(file, os.path.getsize(os.path.join(parent, file)))
+else:
+    storage.add_file(name, os.path.getsize(path))
+creator = libtorrent.create_torrent(
+    storage, int(piece_bytes), libtorrent.create_torrent.v1_only
+)
+libtorrent.set_piece_hashes(creator, parent)
+with open(torrent_path, "wb") as out:
+    out.write(libtorrent.bencode(creator.generate()))

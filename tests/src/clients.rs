@@ -1,0 +1,247 @@
+//! Real BitTorrent clients, each started headless with every way of finding peers off but the tracker.
+//!
+//! A client is left at its own defaults otherwise (encryption, uTP, request sizes): the point is to serve
+//! clients as they are.
+
+use crate::process::Process;
+use crate::skip::{Skip, program};
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A client that downloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// `transmission-cli`.
+    Transmission,
+    /// `transmission-daemon` with a watch folder.
+    TransmissionDaemon,
+    /// `aria2c`.
+    Aria2,
+    /// libtorrent (the library of qBittorrent and Deluge) through its Python binding.
+    Libtorrent,
+    /// `rtorrent` in daemon mode.
+    Rtorrent,
+}
+
+/// A download under way.
+#[derive(Debug)]
+pub struct Download {
+    process: Process,
+    end: End,
+    _config: TempDir,
+}
+
+/// How a client shows that it has everything.
+#[derive(Debug)]
+enum End {
+    /// It exits with status 0.
+    Exit,
+    /// It makes this file.
+    Marker(PathBuf),
+}
+
+impl Client {
+    /// Starts a download of a .torrent file or magnet link into `folder`. `host` makes commands that run on
+    /// the client's host.
+    pub fn download(
+        self,
+        source: &OsStr,
+        folder: &Path,
+        host: &dyn Fn(&OsStr) -> Command,
+    ) -> Result<Download, Skip> {
+        let config = TempDir::new().unwrap();
+        let home = config.path();
+        let (name, mut command, end) = match self {
+            Client::Transmission => transmission_cli(source, folder, home, host)?,
+            Client::TransmissionDaemon => transmission_daemon(source, folder, home, host)?,
+            Client::Aria2 => aria2(source, folder, host)?,
+            Client::Libtorrent => libtorrent(source, folder, host)?,
+            Client::Rtorrent => rtorrent(source, folder, home, host)?,
+        };
+        command
+            .env("HOME", home)
+            .env("LC_ALL", "C.UTF-8")
+            .env("TERM", "xterm");
+        let process = Process::spawn(name, &command);
+        Ok(Download {
+            process,
+            end,
+            _config: config,
+        })
+    }
+}
+
+impl Download {
+    /// Waits until the client says that it has everything.
+    pub fn wait(&mut self, limit: Duration) {
+        match &self.end {
+            End::Exit => {
+                let status = self.process.wait_exit(limit);
+                assert!(status.success(), "{status}\n{}", self.process.transcript());
+            }
+            End::Marker(marker) => {
+                self.process.wait_for("finished download", limit, |_| {
+                    marker.exists().then_some(())
+                });
+            }
+        }
+    }
+}
+
+/// The interpreter that Debian's python3-libtorrent is built for.
+pub fn libtorrent_python() -> Result<PathBuf, Skip> {
+    let python = PathBuf::from("/usr/bin/python3");
+    let found = Command::new(&python)
+        .args(["-c", "import libtorrent"])
+        .output();
+    match found {
+        Ok(output) if output.status.success() => Ok(python),
+        _ => Err(Skip::program("libtorrent for Python", "python3-libtorrent")),
+    }
+}
+
+/// The path of a script in `tests/clients`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("clients")
+        .join(name)
+}
+
+type Started = Result<(&'static str, Command, End), Skip>;
+type Host<'a> = &'a dyn Fn(&OsStr) -> Command;
+
+fn transmission_cli(source: &OsStr, folder: &Path, home: &Path, host: Host<'_>) -> Started {
+    let program = program("transmission-cli", "transmission-cli")?;
+    let (script, marker) = marker_script(home);
+    write_transmission_settings(home, &[]);
+    let mut command = host(program.as_os_str());
+    command
+        .arg("--config-dir")
+        .arg(home)
+        .arg("--download-dir")
+        .arg(folder);
+    command
+        .arg("--finish")
+        .arg(script)
+        .arg("--no-portmap")
+        .arg(source);
+    Ok(("transmission-cli", command, End::Marker(marker)))
+}
+
+fn transmission_daemon(source: &OsStr, folder: &Path, home: &Path, host: Host<'_>) -> Started {
+    let program = program("transmission-daemon", "transmission-daemon")?;
+    let (script, marker) = marker_script(home);
+    let watch = home.join("watch");
+    std::fs::create_dir(&watch).unwrap();
+    let magnet = source.to_string_lossy();
+    if magnet.starts_with("magnet:") {
+        std::fs::write(watch.join("add.magnet"), magnet.as_bytes()).unwrap();
+    } else {
+        std::fs::copy(source, watch.join("add.torrent")).unwrap();
+    }
+    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    write_transmission_settings(
+        home,
+        &[
+            ("rpc-enabled", "false".to_owned()),
+            ("download-dir", quoted(folder)),
+            ("watch-dir-enabled", "true".to_owned()),
+            ("watch-dir", quoted(&watch)),
+            ("script-torrent-done-enabled", "true".to_owned()),
+            ("script-torrent-done-filename", quoted(&script)),
+        ],
+    );
+    let mut command = host(program.as_os_str());
+    command
+        .args(["--foreground", "--log-debug", "--config-dir"])
+        .arg(home);
+    Ok(("transmission-daemon", command, End::Marker(marker)))
+}
+
+fn aria2(source: &OsStr, folder: &Path, host: Host<'_>) -> Started {
+    let program = program("aria2c", "aria2")?;
+    let mut command = host(program.as_os_str());
+    command.args([
+        "--no-conf",
+        "--enable-dht=false",
+        "--enable-dht6=false",
+        "--bt-enable-lpd=false",
+    ]);
+    command.args([
+        "--seed-time=0",
+        "--console-log-level=info",
+        "--summary-interval=5",
+    ]);
+    command
+        .args(["--allow-overwrite=true", "--file-allocation=none", "--dir"])
+        .arg(folder);
+    command.arg(source);
+    Ok(("aria2c", command, End::Exit))
+}
+
+fn libtorrent(source: &OsStr, folder: &Path, host: Host<'_>) -> Started {
+    let python = libtorrent_python()?;
+    let mut command = host(python.as_os_str());
+    command
+        .arg(script("libtorrent_download.py"))
+        .arg(source)
+        .arg(folder);
+    Ok(("libtorrent", command, End::Exit))
+}
+
+fn rtorrent(source: &OsStr, folder: &Path, home: &Path, host: Host<'_>) -> Started {
+    let program = program("rtorrent", "rtorrent")?;
+    let (script, marker) = marker_script(home);
+    let session = home.join("session");
+    std::fs::create_dir(&session).unwrap();
+    let settings = format!(
+        "system.daemon.set = true\n\
+         directory.default.set = \"{folder}\"\n\
+         session.path.set = \"{session}\"\n\
+         network.port_range.set = 1025-65535\n\
+         network.port_random.set = yes\n\
+         dht.mode.set = disable\n\
+         protocol.pex.set = no\n\
+         log.open_file = \"log\", (cat,\"/dev/stderr\")\n\
+         log.add_output = \"info\", \"log\"\n\
+         log.add_output = \"tracker_debug\", \"log\"\n\
+         method.set_key = event.download.finished, done, \"execute2={script}\"\n\
+         schedule2 = add, 0, 0, ((load.start, \"{source}\"))\n",
+        folder = folder.display(),
+        session = session.display(),
+        script = script.display(),
+        source = source.to_string_lossy(),
+    );
+    let file = home.join("rtorrent.rc");
+    std::fs::write(&file, settings).unwrap();
+    let mut command = host(program.as_os_str());
+    command
+        .arg("-n")
+        .arg("-o")
+        .arg(format!("import={}", file.display()));
+    Ok(("rtorrent", command, End::Marker(marker)))
+}
+
+/// A script that a client runs when it has everything, and the file that the script makes.
+fn marker_script(home: &Path) -> (PathBuf, PathBuf) {
+    let (script, marker) = (home.join("finished.sh"), home.join("finished"));
+    std::fs::write(&script, format!("#!/bin/sh\n: > '{}'\n", marker.display())).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (script, marker)
+}
+
+fn write_transmission_settings(home: &Path, more: &[(&str, String)]) {
+    let mut settings = String::from(
+        "{\"dht-enabled\": false, \"lpd-enabled\": false, \"port-forwarding-enabled\": false, \
+         \"peer-port-random-on-start\": true, \"trash-original-torrent-files\": false",
+    );
+    for (key, value) in more {
+        settings.push_str(&format!(", \"{key}\": {value}"));
+    }
+    settings.push_str("}\n");
+    std::fs::write(home.join("settings.json"), settings).unwrap();
+}

@@ -1,0 +1,105 @@
+//! A blocking HTTP/1.1 GET, enough to ask the server's API and a tracker: one request per connection,
+//! plain bodies and chunked ones.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Longest wait for a connection, and between two bytes of a reply.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// The header lines, as sent.
+    pub head: String,
+    /// The body, chunks joined.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Fetches `http://HOST:PORT/PATH`; panics when there is no HTTP reply.
+pub fn get(url: &str) -> Reply {
+    try_get(url).unwrap_or_else(|error| panic!("GET {url}: {error}"))
+}
+
+/// Fetches `http://HOST:PORT/PATH`.
+pub fn try_get(url: &str) -> std::io::Result<Reply> {
+    let (authority, path) = split_url(url);
+    let mut stream = TcpStream::connect(authority)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    parse(&bytes).ok_or_else(|| std::io::Error::other("not an HTTP reply"))
+}
+
+/// The `HOST:PORT` and the path of an `http://` URL.
+pub fn split_url(url: &str) -> (&str, &str) {
+    let rest = url
+        .strip_prefix("http://")
+        .unwrap_or_else(|| panic!("not http: {url}"));
+    match rest.find('/') {
+        Some(slash) => (&rest[..slash], &rest[slash..]),
+        None => (rest, "/"),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Reply> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let body = &bytes[end + 4..];
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    let body = if chunked {
+        join_chunks(body)?
+    } else {
+        body.to_vec()
+    };
+    Some(Reply { status, head, body })
+}
+
+fn join_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line_end = rest.windows(2).position(|window| window == b"\r\n")?;
+        let size = std::str::from_utf8(&rest[..line_end]).ok()?;
+        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+        rest = &rest[line_end + 2..];
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(..size)?);
+        rest = rest.get(size + 2..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunked_body_is_joined() {
+        let reply = parse(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n",
+        );
+        assert_eq!(reply.unwrap().body, b"abcd");
+    }
+
+    #[test]
+    fn url_is_split() {
+        assert_eq!(split_url("http://[::1]:80/a?b"), ("[::1]:80", "/a?b"));
+        assert_eq!(split_url("http://h:1"), ("h:1", "/"));
+    }
+}
