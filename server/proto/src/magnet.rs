@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -187,7 +187,7 @@ impl fmt::Display for Magnet {
         }
         if let Some(name) = &self.name {
             next(f, "dn")?;
-            write_escaped(f, name)?;
+            write_escaped(f, name, b"")?;
         }
         if let Some(length) = self.length {
             next(f, "xl")?;
@@ -196,12 +196,12 @@ impl fmt::Display for Magnet {
         for (key, urls) in [("tr", &self.trackers), ("ws", &self.web_seeds)] {
             for url in urls {
                 next(f, key)?;
-                write_escaped(f, url)?;
+                write_escaped(f, url, b"")?;
             }
         }
         for peer in &self.peers {
             next(f, "x.pe")?;
-            peer.fmt(f)?;
+            write_escaped(f, &peer.to_string(), b":[]")?;
         }
         if let Some(ranges) = &self.selection {
             next(f, "so")?;
@@ -263,10 +263,8 @@ impl Reader {
             "dn" => magnet.name = magnet.name.take().or_else(|| decoded_name(value)),
             "xl" if value.is_empty() => {}
             "xl" => {
-                let number = decoded(value)?
-                    .parse()
-                    .map_err(|_| MagnetReason::NotNumber)?;
-                magnet.length.get_or_insert(number);
+                let length = number(&decoded(value)?).ok_or(MagnetReason::NotNumber)?;
+                magnet.length.get_or_insert(length);
             }
             "tr" => push_url(
                 &mut magnet.trackers,
@@ -313,7 +311,9 @@ impl Reader {
         let ranges = self.selection.get_or_insert_default();
         for item in list.split(',').filter(|item| !item.is_empty()) {
             let (first, last) = item.split_once('-').unwrap_or((item, item));
-            let (first, last) = (index(first)?, index(last)?);
+            let (Some(first), Some(last)) = (number(first), number(last)) else {
+                return Err(MagnetReason::NotSelection);
+            };
             if first > last {
                 return Err(MagnetReason::NotSelection);
             }
@@ -326,13 +326,10 @@ impl Reader {
     }
 }
 
-fn index(digits: &str) -> Result<u32, MagnetReason> {
+/// A number of digits only; `parse` alone would take a `+` too.
+fn number<T: FromStr>(digits: &str) -> Option<T> {
     let all_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits
-        .parse()
-        .ok()
-        .filter(|_| all_digits)
-        .ok_or(MagnetReason::NotSelection)
+    digits.parse().ok().filter(|_| all_digits)
 }
 
 /// The same indices in ranges that ascend and neither overlap nor touch.
@@ -379,7 +376,7 @@ fn peer(text: &str) -> Option<PeerAddress> {
         return (address.port() != 0).then_some(PeerAddress::Socket(address));
     }
     let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse().ok().filter(|&port| port != 0)?;
+    let port = number(port).filter(|&port| port != 0)?;
     let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let is_name = !host.is_empty() && host.len() <= HOST_BYTES_MAX && host.bytes().all(of_a_name);
     is_name.then(|| PeerAddress::Name(host.to_owned(), port))
@@ -472,12 +469,13 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
     head.eq_ignore_ascii_case(prefix).then_some(tail)
 }
 
-/// Writes `text` with all but unreserved characters (RFC 3986) escaped.
-fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+/// Writes `text` with all escaped but unreserved characters (RFC 3986) and those in `plain`.
+fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str, plain: &[u8]) -> fmt::Result {
     text.bytes().try_for_each(|byte| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            write!(f, "{}", char::from(byte))
+            f.write_char(char::from(byte))
         }
+        _ if plain.contains(&byte) => f.write_char(char::from(byte)),
         _ => write!(f, "%{byte:02X}"),
     })
 }
