@@ -1,1 +1,128 @@
-//! Not written yet.
+//! The configuration: what it may say, how it is read, and the reference file made from it.
+//!
+//! A TOML file, each key of which an environment variable `SEEDRING_SECTION__KEY` overrides. Keys
+//! are declared in `config/keys.rs`; their doc comments are the reference file's.
+//!
+//! Limits: a file of 16 MiB. Every problem is reported with file, line, column and key, before
+//! anything is started; a command exits with code 2.
+//!
+//! Does not: watch the file, or create folders.
+
+mod environment;
+mod error;
+mod keys;
+mod load;
+mod reference;
+mod setting;
+mod table;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+pub use environment::Environment;
+pub use error::{ConfigError, Place, Problem};
+pub use keys::{
+    Announce, Api, ChokerPolicy, Limits, Log, LogFormat, LogLevel, Peers, RegisteredBuffers,
+    Shards, State, Storage, Tracker, Verify,
+};
+pub use reference::reference;
+pub use units::{ByteRate, ByteSize, Seconds};
+
+use std::path::{Path, PathBuf};
+use table::Section;
+
+/// Declares the configuration's sections in the order of the reference file.
+macro_rules! sections {
+    ($($(#[$meta:meta])* $name:ident: $Section:ident,)+) => {
+        /// The configuration; [`Config::default`] is what an empty file means.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Config {
+            $($(#[$meta])* pub $name: $Section,)+
+            /// Torrents to seed, `[[torrent]]`.
+            pub torrents: Vec<TorrentEntry>,
+            /// Files and folders to seed, `[[seed]]`.
+            pub seeds: Vec<SeedEntry>,
+            /// The file that was read, if there was one.
+            pub file: Option<PathBuf>,
+        }
+
+        impl Config {
+            /// The names of the sections.
+            pub(crate) const SECTIONS: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// A section by its name.
+            pub(crate) fn section(&self, name: &str) -> Option<&dyn Section> {
+                match name {
+                    $(stringify!($name) => Some(&self.$name),)+
+                    _ => None,
+                }
+            }
+
+            /// A section by its name, to set its keys.
+            pub(crate) fn section_mut(&mut self, name: &str) -> Option<&mut dyn Section> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+sections! {
+    /// `[peers]`
+    peers: Peers,
+    /// `[shards]`
+    shards: Shards,
+    /// `[storage]`
+    storage: Storage,
+    /// `[limits]`
+    limits: Limits,
+    /// `[api]`
+    api: Api,
+    /// `[tracker]`
+    tracker: Tracker,
+    /// `[announce]`
+    announce: Announce,
+    /// `[log]`
+    log: Log,
+    /// `[state]`
+    state: State,
+}
+
+/// A torrent and its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TorrentEntry {
+    /// The .torrent file; it existed when the configuration was read.
+    pub torrent: PathBuf,
+    /// The folder that holds the data; it existed when the configuration was read.
+    pub data: PathBuf,
+}
+
+/// A file or folder to seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedEntry {
+    /// The file or folder; it existed when the configuration was read.
+    pub path: PathBuf,
+}
+
+impl Config {
+    /// Reads the configuration: the explicit file, else the system's, else the user's, else the
+    /// defaults; then the environment's overrides.
+    ///
+    /// # Errors
+    ///
+    /// All problems at once, when the file cannot be read or says something that is not allowed.
+    pub fn load(explicit: Option<&Path>, environment: &Environment) -> Result<Config, ConfigError> {
+        load::load(explicit, environment)
+    }
+
+    /// The folder of the state: `state.dir`, else the default of this environment.
+    pub fn state_dir(&self, environment: &Environment) -> PathBuf {
+        self.state
+            .dir
+            .clone()
+            .unwrap_or_else(|| environment.state_dir_default())
+    }
+}

@@ -1,0 +1,248 @@
+//! Every section and key: its meaning, type, default and bounds. The reference file is made from
+//! the comments here; write them for an operator, with the unit and the reason.
+
+use super::setting::choices;
+use super::table::section;
+use super::units::{ByteRate, ByteSize, Seconds};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::path::PathBuf;
+
+/// The largest rate: 1 TB/s, so that sums and products of rates stay far from overflow.
+const RATE_MAX: u64 = 1_000_000_000_000;
+
+section! {
+    /// Connections of peers.
+    Peers {
+        /// TCP port that peers connect to, on IPv4 and IPv6 alike. 0 takes any free port, which is
+        /// printed and logged. Open it in the firewall: a seed that nobody can reach seeds nobody.
+        port: u16 = 6890;
+        /// IPv4 address to listen on; "" turns IPv4 off.
+        bind_v4: Option<Ipv4Addr> = Some(Ipv4Addr::UNSPECIFIED);
+        /// IPv6 address to listen on; "" turns IPv6 off. The socket takes IPv6 only.
+        bind_v6: Option<Ipv6Addr> = Some(Ipv6Addr::UNSPECIFIED);
+        /// Connections that the kernel may hold for us before we accept them, per listening socket.
+        /// The kernel caps it at net.core.somaxconn.
+        listen_backlog: u32 = 1024, 1..=65_535;
+        /// Peer connections in all, over all shards. Each costs one descriptor and some tens of KiB
+        /// of socket memory; the process raises its own RLIMIT_NOFILE towards its hard limit.
+        connections_max: u32 = 8000, 1..=1_000_000;
+        /// Peer connections from one address, so that one host cannot take every place. Raise it
+        /// where many peers share an address behind NAT.
+        connections_per_address_max: u32 = 256, 1..=1_000_000;
+        /// Accepted connections whose handshake is not done yet. When it is reached, a new
+        /// connection is closed at once: a flood of silent connects must not fill the places above.
+        handshakes_max: u32 = 1024, 1..=100_000;
+        /// Seconds that a peer has for its handshake before it is closed.
+        handshake_timeout_s: Seconds = Seconds(10), 1..=120;
+        /// Seconds without a byte from a peer before it is closed. Peers send a keep-alive every
+        /// 120 s, so less than that closes healthy ones.
+        idle_timeout_s: Seconds = Seconds(180), 120..=3600;
+        /// Seconds that a peer may leave data in our send buffer without reading any of it before
+        /// it is closed. Such a reader holds buffers and a place.
+        stalled_timeout_s: Seconds = Seconds(60), 5..=3600;
+        /// Requests of one peer that wait to be served; what exceeds it is rejected. At 16 KiB a
+        /// request, 2000 fill 10 Gbit/s over a round trip of 26 ms.
+        request_queue_max: u32 = 2000, 16..=65_536;
+        /// TCP congestion control of peer sockets, such as "cubic" or "bbr"; "" takes the system's
+        /// (net.ipv4.tcp_congestion_control). A name the kernel does not know stops the start.
+        congestion_control: String = String::new(), 0..=15;
+    }
+}
+
+section! {
+    /// Shards: threads that serve peers, each with its own io_uring, sockets and buffers.
+    Shards {
+        /// Number of shards. 0 takes one per CPU that the process may run on.
+        count: u16 = 0, 0..=1024;
+        /// Pin each shard to one CPU. It keeps caches warm; turn it off where CPUs are shared with
+        /// other busy programs, or where the sandbox forbids sched_setaffinity.
+        pin: bool = true;
+    }
+}
+
+choices! {
+    /// Whether buffers are registered with io_uring.
+    RegisteredBuffers {
+        /// Register them if the memlock limit allows it.
+        Auto = "auto",
+        /// Refuse to start if they cannot be registered.
+        Require = "require",
+        /// Do not register them.
+        Off = "off",
+    }
+    /// When data is hashed before it is served.
+    Verify {
+        /// When a file differs from the one that was verified: device, inode, size or time.
+        OnChange = "on-change",
+        /// At every start.
+        Always = "always",
+    }
+}
+
+section! {
+    /// Reading torrent data.
+    Storage {
+        /// Memory for the buffers that payload is read into, over all shards. It is taken at the
+        /// start and never exceeded: when all are in use, peers wait.
+        buffer_bytes: ByteSize = ByteSize::mib(64), 1_048_576..=1_099_511_627_776;
+        /// The most that one read fetches when adjacent requests of a peer are joined. Larger
+        /// batches cost less CPU per byte and more memory per peer that is being served.
+        batch_bytes: ByteSize = ByteSize::kib(256), 16_384..=4_194_304;
+        /// Files of torrents that are kept open over all shards; the least recently used is closed.
+        /// 0 takes what RLIMIT_NOFILE leaves beside the connections.
+        open_files_max: u32 = 0, 0..=10_000_000;
+        /// Register the buffers with io_uring, which saves work per read but counts against the
+        /// memlock limit: "auto" does it where it can, "require" refuses to start otherwise.
+        registered_buffers: RegisteredBuffers = RegisteredBuffers::Auto;
+        /// When to hash data before serving it. "on-change" trusts files that were verified before
+        /// and whose device, inode, size and modification time are the same; "always" hashes
+        /// everything at each start, which reads all of it once.
+        verify: Verify = Verify::OnChange;
+    }
+}
+
+choices! {
+    /// Which peers get the upload slots.
+    ChokerPolicy {
+        /// Those that take data the fastest.
+        FastestUpload = "fastest-upload",
+        /// Each in its turn.
+        RoundRobin = "round-robin",
+        /// Those that are at the beginning or the end of their download.
+        AntiLeech = "anti-leech",
+    }
+}
+
+section! {
+    /// Limits of upload. Every rate is payload; headers add less than 0.1 %.
+    Limits {
+        /// Upload of the whole server, in bytes per second; 0 is unlimited.
+        upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
+        /// Upload of each torrent, in bytes per second; 0 is unlimited.
+        torrent_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
+        /// Upload to all local peers together, in bytes per second; 0 is unlimited. Local are
+        /// loopback, private and link-local addresses: usually free of charge.
+        local_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
+        /// Upload to all other peers together, in bytes per second; 0 is unlimited.
+        remote_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
+        /// Peers of one torrent that may request from us at a time; 0 is unlimited. A hidden small
+        /// number here is why other clients do not fill a fast line.
+        upload_slots: u32 = 0, 0..=1_000_000;
+        /// Who gets the slots, when upload_slots limits them.
+        choker: ChokerPolicy = ChokerPolicy::FastestUpload;
+        /// Slots out of upload_slots that go to peers at random, so that a new peer gets its first
+        /// pieces. Without effect while slots are unlimited.
+        optimistic_slots: u32 = 1, 0..=1000;
+    }
+}
+
+section! {
+    /// The HTTP port for monitoring: /metrics, /healthz, /readyz.
+    Api {
+        /// Address and port; "" turns it off. Nothing here asks for a password yet, so leave it on
+        /// loopback or behind a network that you trust.
+        listen: Option<SocketAddr> = Some(SocketAddr::V4(
+            SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8690),
+        ));
+        /// Names by which clients may call this server, in the Host header. Loopback names and IP
+        /// addresses are always allowed; any other name is answered with 403, so that a web page
+        /// cannot reach us through its own DNS name.
+        allowed_hosts: Vec<String> = Vec::new(), 0..=64;
+        /// Connections at a time; more are closed at once.
+        connections_max: u32 = 256, 1..=65_536;
+    }
+}
+
+section! {
+    /// The tracker that this server can be for others. `seedring seed` turns it on by itself.
+    Tracker {
+        /// Run it.
+        enabled: bool = false;
+        /// IPv4 address and port to listen on; "" turns IPv4 off.
+        listen_v4: Option<SocketAddrV4> = Some(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 6969));
+        /// IPv6 address and port to listen on; "" turns IPv6 off.
+        listen_v6: Option<SocketAddrV6> = Some(
+            SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 6969, 0, 0),
+        );
+        /// Serve any torrent that a client announces. Off, it serves only torrents that are loaded
+        /// here, so that strangers cannot use it as their own.
+        open: bool = false;
+        /// Host name or address that clients reach it by, written into torrents and magnet links.
+        /// "" takes this machine's own address.
+        announce_host: String = String::new(), 0..=255;
+        /// Seconds between two announces that clients are asked to keep to.
+        interval_s: Seconds = Seconds(1800), 60..=86_400;
+        /// Peers held per torrent; beyond it a new peer is answered but not kept.
+        peers_per_torrent_max: u32 = 10_000, 1..=1_000_000;
+        /// Torrents held; beyond it a new one is refused. It matters for an open tracker only.
+        torrents_max: u32 = 100_000, 1..=10_000_000;
+        /// Connections at a time; more are closed at once.
+        connections_max: u32 = 4096, 1..=1_000_000;
+    }
+}
+
+section! {
+    /// Announces to the trackers of our torrents.
+    Announce {
+        /// Announce at all. Without it peers find us only by other means.
+        enabled: bool = true;
+        /// Allow trackers on loopback, private and link-local addresses. Off, a torrent of a
+        /// stranger cannot make us send requests into our own network.
+        allow_private_trackers: bool = false;
+        /// Announces per second to one tracker host. Thousands of torrents must not hit it at once.
+        rate_per_host: u32 = 10, 1..=10_000;
+        /// Requests to trackers in flight at a time.
+        requests_max: u32 = 64, 1..=10_000;
+        /// What we call ourselves; "" is Seedring with its version. Some private trackers list the
+        /// clients that they allow.
+        user_agent: String = String::new(), 0..=100;
+        /// Seconds that the announces of our stop may take in all before we exit anyway.
+        stop_timeout_s: Seconds = Seconds(5), 1..=9;
+    }
+}
+
+choices! {
+    /// How log lines look.
+    LogFormat {
+        /// For people, in colour on a terminal.
+        Human = "human",
+        /// One JSON object a line.
+        Json = "json",
+        /// To the systemd journal with its fields.
+        Journald = "journald",
+    }
+    /// The least important level that is logged.
+    LogLevel {
+        /// Nothing.
+        Off = "off",
+        /// What failed.
+        Error = "error",
+        /// What an operator should look at.
+        Warn = "warn",
+        /// What happens to the server as a whole.
+        Info = "info",
+        /// What happens to single peers and requests.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+section! {
+    /// The log, on stderr or in the journal.
+    Log {
+        /// "human", "json" (one object a line) or "journald" (to the journal, with fields).
+        format: LogFormat = LogFormat::Human;
+        /// The least important level that is logged. RUST_LOG overrides it, also per module.
+        level: LogLevel = LogLevel::Info;
+    }
+}
+
+section! {
+    /// What the server remembers.
+    State {
+        /// Folder of the state. "" takes $STATE_DIRECTORY (set by systemd), else /var/lib/seedring
+        /// for root, else $XDG_STATE_HOME/seedring or ~/.local/state/seedring.
+        dir: Option<PathBuf> = None;
+    }
+}

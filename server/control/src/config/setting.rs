@@ -1,0 +1,295 @@
+//! How the value of a key is read, checked and printed, one implementation a type.
+
+use super::units::{self, ByteRate, ByteSize, Seconds};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use toml::de::DeValue;
+
+/// What the user wrote.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// A value of a TOML file.
+    Toml(&'a DeValue<'a>),
+    /// The text of an environment variable.
+    Text(&'a str),
+}
+
+impl<'a> Input<'a> {
+    pub(crate) fn string(self) -> Option<&'a str> {
+        match self {
+            Input::Toml(value) => value.as_str(),
+            Input::Text(text) => Some(text),
+        }
+    }
+
+    fn integer(self) -> Option<u64> {
+        match self {
+            Input::Toml(value) => {
+                let integer = value.as_integer()?;
+                u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+            }
+            Input::Text(text) => text.trim().parse().ok(),
+        }
+    }
+
+    fn boolean(self) -> Option<bool> {
+        match self {
+            Input::Toml(value) => value.as_bool(),
+            Input::Text(text) => text.trim().parse().ok(),
+        }
+    }
+
+    fn strings(self) -> Option<Vec<&'a str>> {
+        match self {
+            Input::Toml(value) => value
+                .as_array()?
+                .iter()
+                .map(|item| item.get_ref().as_str())
+                .collect(),
+            Input::Text(text) => Some(
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .collect(),
+            ),
+        }
+    }
+}
+
+/// The smallest and the largest number allowed; types that are no numbers ignore it.
+pub(crate) type Bounds = RangeInclusive<u64>;
+
+/// The type of a key.
+pub(crate) trait Setting: Sized {
+    /// The value, or nothing if what the user wrote is not allowed.
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self>;
+    /// The value as TOML.
+    fn render(&self) -> String;
+    /// What is allowed, in words.
+    fn allowed(bounds: &Bounds) -> String;
+}
+
+fn within(number: u64, bounds: &Bounds) -> Option<u64> {
+    bounds.contains(&number).then_some(number)
+}
+
+impl Setting for bool {
+    fn read(input: Input<'_>, _bounds: &Bounds) -> Option<Self> {
+        input.boolean()
+    }
+    fn render(&self) -> String {
+        self.to_string()
+    }
+    fn allowed(_bounds: &Bounds) -> String {
+        "true or false".to_owned()
+    }
+}
+
+macro_rules! integer_settings {
+    ($($type:ty),+) => {
+        $(impl Setting for $type {
+            fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+                within(input.integer()?, bounds)?.try_into().ok()
+            }
+            fn render(&self) -> String {
+                self.to_string()
+            }
+            fn allowed(bounds: &Bounds) -> String {
+                let largest = (*bounds.end()).min(<$type>::MAX.into());
+                format!("an integer from {} to {largest}", bounds.start())
+            }
+        })+
+    };
+}
+integer_settings!(u16, u32);
+
+impl Setting for Seconds {
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+        within(input.integer()?, bounds).map(Seconds)
+    }
+    fn render(&self) -> String {
+        self.0.to_string()
+    }
+    fn allowed(bounds: &Bounds) -> String {
+        format!("whole seconds from {} to {}", bounds.start(), bounds.end())
+    }
+}
+
+impl Setting for ByteSize {
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+        let bytes = input
+            .integer()
+            .or_else(|| units::parse_size(input.string()?))?;
+        within(bytes, bounds).map(ByteSize)
+    }
+    fn render(&self) -> String {
+        quote(&units::format_size(self.0))
+    }
+    fn allowed(bounds: &Bounds) -> String {
+        let (smallest, largest) = (
+            units::format_size(*bounds.start()),
+            units::format_size(*bounds.end()),
+        );
+        format!("bytes, or a string with a unit (\"64MiB\", \"1GB\"), from {smallest} to {largest}")
+    }
+}
+
+impl Setting for ByteRate {
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+        let rate = input
+            .integer()
+            .or_else(|| units::parse_rate(input.string()?))?;
+        within(rate, bounds).map(ByteRate)
+    }
+    fn render(&self) -> String {
+        match self.0 {
+            0 => "0".to_owned(),
+            rate => quote(&format!("{}/s", units::format_size(rate))),
+        }
+    }
+    fn allowed(bounds: &Bounds) -> String {
+        let largest = units::format_size(*bounds.end());
+        format!(
+            "0 for no limit, bytes per second, or a string with a unit (\"10MB/s\", \"1Gbit/s\"), \
+             at most {largest}/s"
+        )
+    }
+}
+
+/// Addresses: the empty string turns them off.
+macro_rules! address_settings {
+    ($($type:ty, $allowed:literal;)+) => {
+        $(impl Setting for Option<$type> {
+            fn read(input: Input<'_>, _bounds: &Bounds) -> Option<Self> {
+                match input.string()? {
+                    "" => Some(None),
+                    text => text.parse().ok().map(Some),
+                }
+            }
+            fn render(&self) -> String {
+                quote(&self.as_ref().map(ToString::to_string).unwrap_or_default())
+            }
+            fn allowed(_bounds: &Bounds) -> String {
+                concat!($allowed, ", or \"\" for off").to_owned()
+            }
+        })+
+    };
+}
+address_settings! {
+    Ipv4Addr, "an IPv4 address such as \"0.0.0.0\"";
+    Ipv6Addr, "an IPv6 address such as \"::\"";
+    SocketAddr, "an address and port such as \"127.0.0.1:8690\" or \"[::1]:8690\"";
+    SocketAddrV4, "an IPv4 address and port such as \"0.0.0.0:6969\"";
+    SocketAddrV6, "an IPv6 address and port such as \"[::]:6969\"";
+}
+
+impl Setting for Option<PathBuf> {
+    fn read(input: Input<'_>, _bounds: &Bounds) -> Option<Self> {
+        match input.string()? {
+            "" => Some(None),
+            text if text.contains('\0') => None,
+            text => Some(Some(PathBuf::from(text))),
+        }
+    }
+    fn render(&self) -> String {
+        quote(
+            &self
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+        )
+    }
+    fn allowed(_bounds: &Bounds) -> String {
+        "a path; a relative one starts at the folder of this file; \"\" for the default".to_owned()
+    }
+}
+
+/// Text that ends up in a request, a log or a socket option: visible ASCII, at most `bounds.end()`
+/// characters.
+impl Setting for String {
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+        let text = input.string()?;
+        let visible = text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+        (visible && within(text.len() as u64, bounds).is_some()).then(|| text.to_owned())
+    }
+    fn render(&self) -> String {
+        quote(self)
+    }
+    fn allowed(bounds: &Bounds) -> String {
+        let (shortest, longest) = (bounds.start(), bounds.end());
+        format!("a string of {shortest} to {longest} visible ASCII characters")
+    }
+}
+
+/// A list of host names or addresses, at most `bounds.end()` of them.
+impl Setting for Vec<String> {
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+        let items = input.strings()?;
+        let name = |text: &&str| {
+            !text.is_empty()
+                && text.len() <= 255
+                && text
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-._[]:".contains(c))
+        };
+        (items.iter().all(name) && within(items.len() as u64, bounds).is_some())
+            .then(|| items.into_iter().map(str::to_ascii_lowercase).collect())
+    }
+    fn render(&self) -> String {
+        let items: Vec<String> = self.iter().map(|item| quote(item)).collect();
+        format!("[{}]", items.join(", "))
+    }
+    fn allowed(bounds: &Bounds) -> String {
+        format!(
+            "a list of at most {} host names, such as [\"seed.example.org\"]",
+            bounds.end()
+        )
+    }
+}
+
+/// A TOML string.
+pub(crate) fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Declares an enum whose variants the configuration writes as strings.
+macro_rules! choices {
+    ($(
+        $(#[$meta:meta])*
+        $Enum:ident { $( $(#[$variant_meta:meta])* $variant:ident = $text:literal ),+ $(,)? }
+    )+) => {
+        $(
+            $(#[$meta])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub enum $Enum { $( $(#[$variant_meta])* $variant ),+ }
+
+            impl $Enum {
+                /// As the configuration writes it.
+                pub const fn as_str(self) -> &'static str {
+                    match self { $( $Enum::$variant => $text ),+ }
+                }
+            }
+
+            impl $crate::config::setting::Setting for $Enum {
+                fn read(
+                    input: $crate::config::setting::Input<'_>,
+                    _bounds: &$crate::config::setting::Bounds,
+                ) -> Option<Self> {
+                    match input.string()? {
+                        $( $text => Some($Enum::$variant), )+
+                        _ => None,
+                    }
+                }
+                fn render(&self) -> String {
+                    $crate::config::setting::quote(self.as_str())
+                }
+                fn allowed(_bounds: &$crate::config::setting::Bounds) -> String {
+                    let all = [$( concat!("\"", $text, "\"") ),+];
+                    format!("one of {}", all.join(", "))
+                }
+            }
+        )+
+    };
+}
+pub(crate) use choices;

@@ -1,0 +1,116 @@
+//! Sections and their keys as data, made from the same declaration as the structs.
+//!
+//! `section!` takes a section's keys with their doc comments, types, defaults and bounds, and makes
+//! the struct, its default, its reader and its row of the reference file: one source of truth.
+
+use super::setting::Input;
+
+/// A key as the reference shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    /// The doc comment, a line each.
+    pub(crate) doc: &'static [&'static str],
+    /// The default as TOML.
+    pub(crate) default: String,
+    /// What is allowed, in words.
+    pub(crate) allowed: String,
+}
+
+/// Why a key was not set.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// There is no such key.
+    Unknown,
+    /// The value is not allowed; this is.
+    Value(String),
+}
+
+/// A section of the configuration.
+pub(crate) trait Section {
+    /// The doc comment, a line each.
+    fn doc(&self) -> &'static [&'static str];
+    /// The keys in the order declared, with the values of `self` as defaults.
+    fn keys(&self) -> Vec<Key>;
+    /// Sets one key.
+    fn set(&mut self, key: &str, input: Input<'_>) -> Result<(), Refused>;
+}
+
+/// The bounds of a key that names none.
+macro_rules! bounds {
+    () => {
+        0..=u64::MAX
+    };
+    ($bounds:expr) => {
+        $bounds
+    };
+}
+
+macro_rules! section {
+    (
+        $(#[doc = $section_doc:literal])*
+        $Section:ident {
+            $(
+                $(#[doc = $doc:literal])*
+                $key:ident: $type:ty = $default:expr $(, $bounds:expr)?;
+            )*
+        }
+    ) => {
+        $(#[doc = $section_doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $Section {
+            $(
+                $(#[doc = $doc])*
+                #[doc = ""]
+                #[doc = concat!(
+                    "Default: `", stringify!($default), "`", $("; allowed: `", stringify!($bounds), "`",)? "."
+                )]
+                pub $key: $type,
+            )*
+        }
+
+        impl Default for $Section {
+            fn default() -> Self {
+                Self { $( $key: $default ),* }
+            }
+        }
+
+        impl $crate::config::table::Section for $Section {
+            fn doc(&self) -> &'static [&'static str] {
+                &[$($section_doc),*]
+            }
+
+            fn keys(&self) -> Vec<$crate::config::table::Key> {
+                use $crate::config::{setting::Setting, table::{bounds, Key}};
+                vec![$(
+                    Key {
+                        name: stringify!($key),
+                        doc: &[$($doc),*],
+                        default: self.$key.render(),
+                        allowed: <$type>::allowed(&(bounds!($($bounds)?))),
+                    },
+                )*]
+            }
+
+            fn set(
+                &mut self,
+                key: &str,
+                input: $crate::config::setting::Input<'_>,
+            ) -> Result<(), $crate::config::table::Refused> {
+                use $crate::config::{setting::Setting, table::{bounds, Refused}};
+                match key {
+                    $(
+                        stringify!($key) => {
+                            let bounds = bounds!($($bounds)?);
+                            self.$key = <$type>::read(input, &bounds)
+                                .ok_or_else(|| Refused::Value(<$type>::allowed(&bounds)))?;
+                            Ok(())
+                        }
+                    )*
+                    _ => Err(Refused::Unknown),
+                }
+            }
+        }
+    };
+}
+pub(crate) use {bounds, section};

@@ -1,0 +1,467 @@
+//! Tests of the configuration: what is read, and how each mistake is reported.
+
+use super::*;
+use std::net::{Ipv4Addr, SocketAddr};
+
+fn no_variables() -> Environment {
+    Environment::of::<String, String>([])
+}
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    load_with(text, &no_variables())
+}
+
+fn load_with(text: &str, environment: &Environment) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("seedring.toml");
+    std::fs::write(&file, text).unwrap();
+    Config::load(Some(&file), environment)
+}
+
+/// The problems with the folder cut off: `seedring.toml:1:2: key: message`.
+fn problems(text: &str) -> Vec<String> {
+    let error = load(text).expect_err("the configuration is wrong");
+    error
+        .to_string()
+        .lines()
+        .map(|line| line[line.find("seedring.toml").unwrap()..].to_owned())
+        .collect()
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    let config = load("").unwrap();
+    assert_eq!(
+        Config {
+            file: None,
+            ..config
+        },
+        Config::default()
+    );
+    let config = Config::load(None, &no_variables()).unwrap();
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn every_kind_of_value_is_read() {
+    let config = load(
+        r#"
+peers.port = 0
+[storage]
+buffer_bytes = "128MiB"
+batch_bytes = 131072
+verify = "always"
+[limits]
+upload_rate = "1Gbit/s"
+[api]
+listen = "[::1]:0"
+allowed_hosts = ["Seed.Example.org"]
+[tracker]
+enabled = true
+listen_v6 = ""
+"#,
+    )
+    .unwrap();
+    assert_eq!(config.peers.port, 0);
+    assert_eq!(config.storage.buffer_bytes, ByteSize::mib(128));
+    assert_eq!(config.storage.batch_bytes, ByteSize::kib(128));
+    assert_eq!(config.storage.verify, Verify::Always);
+    assert_eq!(config.limits.upload_rate, ByteRate(125_000_000));
+    assert_eq!(
+        config.api.listen,
+        Some("[::1]:0".parse::<SocketAddr>().unwrap())
+    );
+    assert_eq!(config.api.allowed_hosts, ["seed.example.org"]);
+    assert!(config.tracker.enabled);
+    assert_eq!(config.tracker.listen_v6, None);
+}
+
+#[test]
+fn each_mistake_names_line_column_key_and_what_is_allowed() {
+    for (text, expected) in [
+        (
+            "[peers]\nport = 70000\n",
+            "seedring.toml:2:8: peers.port: 70000 is not allowed; \
+             allowed: an integer from 0 to 65535",
+        ),
+        (
+            "[peers]\nport = -1\n",
+            "seedring.toml:2:8: peers.port: -1 is not allowed; \
+             allowed: an integer from 0 to 65535",
+        ),
+        (
+            "\n[peers]\n  port = \"6890\"\n",
+            "seedring.toml:3:10: peers.port: \"6890\" is not allowed; \
+             allowed: an integer from 0 to 65535",
+        ),
+        (
+            "peers.prot = 1",
+            "seedring.toml:1:7: peers.prot: there is no such key; did you mean port?",
+        ),
+        (
+            "[log]\ncolour = true",
+            "seedring.toml:2:1: log.colour: there is no such key; known are format, level",
+        ),
+        (
+            "[peer]\n",
+            "seedring.toml:1:2: peer: there is no such section; did you mean peers?",
+        ),
+        (
+            "peers = 3\n",
+            "seedring.toml:1:1: peers: is a section: write [peers] and its keys below it",
+        ),
+        (
+            "[torrent]\n",
+            "seedring.toml:1:2: torrent: is a list: write [[torrent]] in double brackets before \
+             each entry",
+        ),
+        (
+            "[shards]\npin = 1\n",
+            "seedring.toml:2:7: shards.pin: 1 is not allowed; allowed: true or false",
+        ),
+        (
+            "[log]\nformat = \"xml\"\n",
+            "seedring.toml:2:10: log.format: \"xml\" is not allowed; \
+             allowed: one of \"human\", \"json\", \"journald\"",
+        ),
+        (
+            "[api]\nlisten = \"localhost:8690\"\n",
+            "seedring.toml:2:10: api.listen: \"localhost:8690\" is not allowed; allowed: an \
+             address and port such as \"127.0.0.1:8690\" or \"[::1]:8690\", or \"\" for off",
+        ),
+        (
+            "[storage]\nbuffer_bytes = \"1kB\"\n",
+            "seedring.toml:2:16: storage.buffer_bytes: \"1kB\" is not allowed; allowed: bytes, or \
+             a string with a unit (\"64MiB\", \"1GB\"), from 1MiB to 1TiB",
+        ),
+        (
+            "[storage]\nbuffer_bytes = \"1MiB\"\nbatch_bytes = \"2MiB\"\n",
+            "seedring.toml:3:15: storage.batch_bytes: is larger than storage.buffer_bytes, so no \
+             batch would fit; lower it or raise the other",
+        ),
+        (
+            "[peers]\nbind_v4 = \"\"\nbind_v6 = \"\"\n",
+            "seedring.toml:3:11: peers.bind_v6: bind_v4 and bind_v6 are both off, so no peer could \
+             connect; set one of them",
+        ),
+        (
+            "[api]\nlisten = \"127.0.0.1:6890\"\n",
+            "seedring.toml:2:10: api.listen: port 6890 is peers.port's already; give each \
+             listener a port of its own",
+        ),
+        (
+            "[state]\ndir = \"/nonexistent/seedring/state\"\n",
+            "seedring.toml:2:7: state.dir: /nonexistent/seedring: No such file or directory (os \
+             error 2); it must exist and be readable before the server starts",
+        ),
+        (
+            "[[seed]]\npath = \"/nonexistent/data\"\n",
+            "seedring.toml:2:8: seed.path: /nonexistent/data: No such file or directory (os error \
+             2); it must exist and be readable before the server starts",
+        ),
+        (
+            "[[torrent]]\ntorrent = \"/nonexistent/a.torrent\"\ndata = \"/\"\n",
+            "seedring.toml:2:11: torrent.torrent: /nonexistent/a.torrent: No such file or \
+             directory (os error 2); it must exist and be readable before the server starts",
+        ),
+        (
+            "[[torrent]]\ntorrent = \"seedring.toml\"\ndata = \"seedring.toml\"\n",
+            "seedring.toml is not a folder",
+        ),
+        (
+            "[[torrent]]\ndata = \"/\"\n",
+            "seedring.toml:1:1: torrent.torrent: is missing; every [[torrent]] needs it",
+        ),
+        (
+            "[[seed]]\npath = \"/\"\nlabel = \"x\"\n",
+            "seedring.toml:3:1: seed.label: there is no such key; known are path",
+        ),
+        (
+            "[[seed]]\npath = \"\"\n",
+            "seedring.toml:2:8: seed.path: \"\" is not allowed; allowed: a path; a relative one \
+             starts at the folder of this file",
+        ),
+    ] {
+        let problems = problems(text);
+        assert_eq!(problems.len(), 1, "{text:?}: {problems:?}");
+        // The one row whose file is in the folder of the test ends with its message only.
+        assert!(
+            problems[0].ends_with(expected),
+            "{text:?}:\n{}\n{expected}",
+            problems[0]
+        );
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_reported_where_it_is() {
+    let problem = &problems("[peers]\nport 5\n")[0];
+    assert!(problem.starts_with("seedring.toml:2:"), "{problem}");
+    assert!(problem.contains("not TOML"), "{problem}");
+    let problem = &problems("[peers]\nport = 1\nport = 2\n")[0];
+    assert!(
+        problem.starts_with("seedring.toml:3:1: not TOML: duplicate key"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn every_mistake_of_a_file_is_reported_in_its_order() {
+    let found = problems("[log]\nlevel = 1\n[api]\nport = 1\n[shards]\ncount = 2000\n");
+    let lines: Vec<&str> = found.iter().map(|line| &line[..16]).collect();
+    assert_eq!(
+        lines,
+        ["seedring.toml:2:", "seedring.toml:4:", "seedring.toml:6:"]
+    );
+}
+
+#[test]
+fn columns_count_characters_and_hostile_text_is_escaped_and_cut() {
+    let problem = &problems("[log]\n\"ä\u{202e}\" = 1\n")[0];
+    assert!(
+        problem.starts_with("seedring.toml:2:1: log.ä\\u{202e}: "),
+        "{problem}"
+    );
+    let problem = &problems("state = { \"ä\" = 1, dri = 2 }\n")[1];
+    assert!(
+        problem.starts_with("seedring.toml:1:20: state.dri"),
+        "{problem}"
+    );
+    let long = format!("[log]\nlevel = \"{}\"\n", "x".repeat(5_000));
+    assert!(problems(&long)[0].len() < 300);
+    let long = format!("{} = 1\n", "é".repeat(5_000));
+    assert!(problems(&long)[0].len() < 400);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error() {
+    let missing = Config::load(Some(Path::new("/nonexistent/x.toml")), &no_variables());
+    let message = missing.unwrap_err().to_string();
+    assert!(message.starts_with("/nonexistent/x.toml: cannot read the configuration: "));
+
+    let folder = tempfile::tempdir().unwrap();
+    let message = Config::load(Some(folder.path()), &no_variables())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.ends_with("it is a folder; name a file"),
+        "{message}"
+    );
+
+    let file = folder.path().join("latin1.toml");
+    std::fs::write(&file, b"# one\n# \xe9\n").unwrap();
+    let message = Config::load(Some(&file), &no_variables())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.ends_with("line 2: not UTF-8 at byte 8; save the file as UTF-8"),
+        "{message}"
+    );
+
+    std::fs::write(&file, vec![b'#'; (16 << 20) + 1]).unwrap();
+    let message = Config::load(Some(&file), &no_variables())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.ends_with("the configuration is larger than 16777216 bytes"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let environment = Environment::of([
+        ("SEEDRING_PEERS__PORT", "7000"),
+        ("SEEDRING_LIMITS__UPLOAD_RATE", "10MB/s"),
+        ("SEEDRING_SHARDS__PIN", "false"),
+        ("SEEDRING_API__ALLOWED_HOSTS", "a.example, B.example"),
+        ("SEEDRING_PEERS__BIND_V6", ""),
+        // What Kubernetes sets for a service of this name; not ours.
+        ("SEEDRING_PORT", "tcp://10.0.0.1:6890"),
+        ("SEEDRING_SERVICE_HOST", "10.0.0.1"),
+    ]);
+    let config = load_with("[peers]\nport = 1\nlisten_backlog = 5\n", &environment).unwrap();
+    assert_eq!(config.peers.port, 7000);
+    assert_eq!(config.peers.listen_backlog, 5);
+    assert_eq!(config.peers.bind_v4, Some(Ipv4Addr::UNSPECIFIED));
+    assert_eq!(config.peers.bind_v6, None);
+    assert_eq!(config.limits.upload_rate, ByteRate(10_000_000));
+    assert!(!config.shards.pin);
+    assert_eq!(config.api.allowed_hosts, ["a.example", "b.example"]);
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    for (variable, value, expected) in [
+        (
+            "SEEDRING_PEERS__PROT",
+            "1",
+            "environment variable SEEDRING_PEERS__PROT: peers.prot: there is no such key; did you \
+             mean port?",
+        ),
+        (
+            "SEEDRING_PEERS__PORT",
+            "many",
+            "environment variable SEEDRING_PEERS__PORT: peers.port: \"many\" is not allowed; \
+             allowed: an integer from 0 to 65535",
+        ),
+        (
+            "SEEDRING_TORRENT__DATA",
+            "/",
+            "environment variable SEEDRING_TORRENT__DATA: torrent: there is no such section; known \
+             are peers, shards, storage, limits, api, tracker, announce, log, state",
+        ),
+    ] {
+        let error = load_with("", &Environment::of([(variable, value)])).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn files_are_looked_for_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let user = folder.path().join("seedring");
+    std::fs::create_dir(&user).unwrap();
+    std::fs::write(user.join("seedring.toml"), "[peers]\nport = 2\n").unwrap();
+    let mut environment = Environment::of([("XDG_CONFIG_HOME", folder.path())]);
+    let config = Config::load(None, &environment).unwrap();
+    assert_eq!(
+        (config.peers.port, config.file),
+        (2, Some(user.join("seedring.toml")))
+    );
+
+    environment.system_file = folder.path().join("system.toml");
+    std::fs::write(&environment.system_file, "[peers]\nport = 1\n").unwrap();
+    assert_eq!(Config::load(None, &environment).unwrap().peers.port, 1);
+
+    let explicit = folder.path().join("explicit.toml");
+    std::fs::write(&explicit, "[peers]\nport = 3\n").unwrap();
+    assert_eq!(
+        Config::load(Some(&explicit), &environment)
+            .unwrap()
+            .peers
+            .port,
+        3
+    );
+
+    // One that exists but cannot be used is an error, not a reason to take the next.
+    std::fs::remove_file(&environment.system_file).unwrap();
+    std::fs::create_dir(&environment.system_file).unwrap();
+    assert!(Config::load(None, &environment).is_err());
+}
+
+#[test]
+fn the_state_folder_has_a_default_for_everyone() {
+    let state = |variables: &[(&str, &str)], root| {
+        let mut environment = Environment::of(variables.iter().copied());
+        environment.root = root;
+        Config::default().state_dir(&environment)
+    };
+    assert_eq!(
+        state(&[("HOME", "/root")], true),
+        Path::new("/var/lib/seedring")
+    );
+    assert_eq!(
+        state(&[("HOME", "/h")], false),
+        Path::new("/h/.local/state/seedring")
+    );
+    let variables = [("HOME", "/h"), ("XDG_STATE_HOME", "/x")];
+    assert_eq!(state(&variables, false), Path::new("/x/seedring"));
+    let variables = [("HOME", "/h"), ("STATE_DIRECTORY", "/var/lib/private/s")];
+    assert_eq!(state(&variables, false), Path::new("/var/lib/private/s"));
+    assert_eq!(state(&[], false), Path::new("/var/lib/seedring"));
+}
+
+#[test]
+fn relative_paths_start_at_the_folder_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    std::fs::write(folder.path().join("a.torrent"), "").unwrap();
+    let file = folder.path().join("seedring.toml");
+    let text = "[state]\ndir = \"state\"\n[[torrent]]\ntorrent = \"a.torrent\"\ndata = \"data\"\n\
+                [[seed]]\npath = \"data\"\n[[seed]]\npath = \"a.torrent\"\n";
+    std::fs::write(&file, text).unwrap();
+    let config = Config::load(Some(&file), &no_variables()).unwrap();
+    assert_eq!(config.state.dir, Some(folder.path().join("state")));
+    assert_eq!(config.torrents[0].data, folder.path().join("data"));
+    assert_eq!(config.torrents[0].torrent, folder.path().join("a.torrent"));
+    assert_eq!(config.seeds.len(), 2);
+}
+
+/// The reference file in the repository.
+fn committed(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../config")
+        .join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_committed_reference_file_is_up_to_date() {
+    assert_eq!(
+        committed("seedring.toml"),
+        reference(),
+        "run `cargo run -- config > config/seedring.toml`"
+    );
+}
+
+#[test]
+fn the_reference_means_the_defaults_commented_out_or_not() {
+    let text = reference();
+    assert_eq!(
+        Config {
+            file: None,
+            ..load(&text).unwrap()
+        },
+        Config::default()
+    );
+    let keys = Config::SECTIONS
+        .iter()
+        .map(|name| Config::default().section(name).unwrap().keys());
+    let mut active = String::new();
+    let mut uncommented = 0;
+    for line in text.split("\n#[[torrent]]").next().unwrap().lines() {
+        match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                active.push_str(key);
+                uncommented += 1;
+            }
+            _ => active.push_str(line),
+        }
+        active.push('\n');
+    }
+    assert_eq!(uncommented, keys.map(|keys| keys.len()).sum::<usize>());
+    assert_eq!(
+        Config {
+            file: None,
+            ..load(&active).unwrap()
+        },
+        Config::default()
+    );
+}
+
+#[test]
+fn every_key_is_explained() {
+    for name in Config::SECTIONS {
+        for key in Config::default().section(name).unwrap().keys() {
+            assert!(!key.doc.is_empty(), "{name}.{} has no comment", key.name);
+            let long = key.doc.iter().find(|line| line.len() > 99);
+            assert!(long.is_none(), "{name}.{}: {long:?}", key.name);
+        }
+    }
+}
+
+#[test]
+fn the_profiles_are_valid() {
+    for profile in ["profiles/seedbox.toml", "profiles/datacenter.toml"] {
+        let config = load(&committed(profile)).unwrap_or_else(|error| panic!("{profile}: {error}"));
+        assert_ne!(
+            Config {
+                file: None,
+                ..config
+            },
+            Config::default(),
+            "{profile} sets nothing"
+        );
+    }
+}
