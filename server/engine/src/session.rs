@@ -790,7 +790,7 @@ impl Session {
 fn queue_full_bitfield(piece_count: u32, out: &mut Vec<u8>) {
     let mut bits = vec![0xff; piece_count.div_ceil(8) as usize];
     if let Some(last) = bits.last_mut()
-        && piece_count % 8 != 0
+        && !piece_count.is_multiple_of(8)
     {
         *last = 0xff << (8 - piece_count % 8);
     }
