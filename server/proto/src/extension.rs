@@ -268,10 +268,11 @@ impl ExtensionHandshake {
         if let Some(client) = &self.client {
             encoder.key(b"v").bytes(client.as_bytes());
         }
-        match self.your_ip {
-            Some(IpAddr::V4(address)) => drop(encoder.key(b"yourip").bytes(&address.octets())),
-            Some(IpAddr::V6(address)) => drop(encoder.key(b"yourip").bytes(&address.octets())),
-            None => {}
+        if let Some(address) = self.your_ip {
+            match address {
+                IpAddr::V4(address) => encoder.key(b"yourip").bytes(&address.octets()),
+                IpAddr::V6(address) => encoder.key(b"yourip").bytes(&address.octets()),
+            };
         }
         encoder.end();
         *out = encoder.finish();

@@ -78,3 +78,33 @@ pub const CLIENT_TEXT_CHARS_MAX: usize = 64;
 
 /// How many requests a peer may say that it queues (`reqq`); more is taken as this.
 pub const PEER_REQUEST_QUEUE_MAX: u32 = 1 << 16;
+
+/// Peers that are taken from one tracker's reply; a tracker is asked for 200 and gives what it likes.
+pub const TRACKER_REPLY_PEERS_MAX: usize = 10_000;
+
+/// A tracker's failure reason or warning, in characters.
+pub const TRACKER_TEXT_CHARS_MAX: usize = 256;
+
+/// The id that a tracker gives us to send back, in bytes; a longer one is not kept.
+pub const TRACKER_ID_BYTES_MAX: usize = 512;
+
+/// The shortest interval between announces that we let a tracker ask for, in seconds.
+pub const ANNOUNCE_INTERVAL_SECONDS_MIN: u32 = 60;
+
+/// The longest interval between announces that we let a tracker ask for, in seconds.
+pub const ANNOUNCE_INTERVAL_SECONDS_MAX: u32 = 24 * 60 * 60;
+
+/// The interval between announces where a tracker names none, in seconds.
+pub const ANNOUNCE_INTERVAL_SECONDS: u32 = 30 * 60;
+
+/// The query string of an announce or scrape to our tracker, in bytes.
+pub const TRACKER_QUERY_BYTES_MAX: usize = 16 << 10;
+
+/// Parameters in such a query string.
+pub const TRACKER_QUERY_PARAMETERS_MAX: usize = 256;
+
+/// Info-hashes in one scrape, asked or answered.
+pub const SCRAPE_HASHES_MAX: usize = 200;
+
+/// The key by which a client proves to a tracker that it is the same one, in bytes.
+pub const TRACKER_KEY_BYTES_MAX: usize = 64;
