@@ -1,0 +1,131 @@
+//! The announcing task: takes jobs from the scheduler as they become due, runs them, hands back
+//! the outcomes.
+//!
+//! Limits: as many requests at once as the scheduler hands out; no other task or timer. Does not:
+//! decide anything; see `schedule`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use proto::tracker::AnnounceEvent;
+use seedring_metrics::{ControlCounter, ControlGauge, ControlHistogram};
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+
+use super::client::Client;
+use super::schedule::Job;
+use super::{Outcome, Shared};
+
+/// How often the gauges are brought up to date and idle hosts forgotten.
+const TICK: Duration = Duration::from_secs(5);
+
+/// The announces under way.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<Outcome>,
+    /// The same by task, so that the scheduler gets each job back even if its task panics.
+    jobs: HashMap<Id, (Arc<Job>, Instant)>,
+}
+
+/// Runs until aborted, or until all handles are gone.
+pub(super) async fn run(shared: Weak<Shared>, client: Arc<Client>) {
+    let mut running = Running::default();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        // Held for one round only, so that the last handle's end is seen at the next tick.
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let wait = start_due(&shared, &client, &mut running);
+        tokio::select! {
+            () = shared.changed.notified() => {}
+            () = tokio::time::sleep_until(wait) => {}
+            _ = tick.tick() => {
+                shared.scheduler().tidy(shared.now());
+                publish(&shared);
+            }
+            Some(ended) = running.tasks.join_next_with_id() => {
+                let (id, outcome) = ended.unwrap_or_else(|panic| {
+                    tracing::error!(%panic, "an announce ended by a panic; please report it");
+                    let error = "an internal error".to_owned();
+                    (panic.id(), Outcome::Failed { error, retry: None })
+                });
+                if let Some((job, since)) = running.jobs.remove(&id) {
+                    shared.cells.record(ControlHistogram::AnnounceDuration, since.elapsed());
+                    finish(&shared, &job, outcome);
+                }
+            }
+        }
+    }
+}
+
+/// Starts what is due; says when to look again.
+fn start_due(shared: &Arc<Shared>, client: &Arc<Client>, running: &mut Running) -> Instant {
+    let now = shared.now();
+    let mut scheduler = shared.scheduler();
+    while let Some(job) = scheduler.poll(now) {
+        shared.cells.increment(sent_counter(job.event));
+        let job = Arc::new(job);
+        let task = client.clone().announce(job.clone());
+        let id = running.tasks.spawn(task).id();
+        running.jobs.insert(id, (job, Instant::now()));
+    }
+    if scheduler.is_empty() {
+        shared.stopped.notify_waiters();
+    }
+    // The tick comes before that anyway; a far time would overflow `Instant`.
+    Instant::now() + scheduler.next_wake().since(now).min(2 * TICK)
+}
+
+fn sent_counter(event: AnnounceEvent) -> ControlCounter {
+    match event {
+        AnnounceEvent::Started => ControlCounter::AnnouncesStarted,
+        AnnounceEvent::Completed => ControlCounter::AnnouncesCompleted,
+        AnnounceEvent::Stopped => ControlCounter::AnnouncesStopped,
+        AnnounceEvent::None | AnnounceEvent::Paused => ControlCounter::AnnouncesRegular,
+    }
+}
+
+fn finish(shared: &Shared, job: &Job, outcome: Outcome) {
+    let (counter, reason) = match &outcome {
+        Outcome::Reply(reply) => {
+            shared
+                .cells
+                .add(ControlCounter::AnnouncePeers, reply.peers as u64);
+            tracing::debug!(
+                torrent = %job.info_hash,
+                tracker = %job.target.host,
+                event = ?job.event,
+                peers = reply.peers,
+                "announced"
+            );
+            (ControlCounter::AnnouncesOk, None)
+        }
+        Outcome::Refused { reason, .. } => (ControlCounter::AnnouncesRefused, Some(reason)),
+        Outcome::Failed { error, .. } => (ControlCounter::AnnouncesFailed, Some(error)),
+    };
+    shared.cells.increment(counter);
+    if let Some(reason) = reason {
+        tracing::info!(
+            torrent = %job.info_hash,
+            tracker = %job.target.host,
+            event = ?job.event,
+            %reason,
+            "an announce failed"
+        );
+    }
+    shared.scheduler().finished(shared.now(), job, outcome);
+}
+
+fn publish(shared: &Shared) {
+    let gauges = shared.scheduler().gauges(shared.now());
+    for (gauge, value) in [
+        (ControlGauge::AnnouncesInFlight, gauges.in_flight),
+        (ControlGauge::AnnouncesOverdue, gauges.overdue),
+        (ControlGauge::TrackersFailing, gauges.failing),
+    ] {
+        shared.cells.set(gauge, value as u64);
+    }
+}

@@ -1,0 +1,281 @@
+//! Tracker URLs: which are used, how they are shown, and which addresses they may lead to.
+//!
+//! A tracker URL usually carries the user's passkey, in its path or its query. So nothing but
+//! [`redacted`] and [`scrubbed`] text ever reaches a log, an error, a metric or the API.
+//!
+//! Limits: [`URL_BYTES_MAX`]; a text from a tracker is cut at [`TRACKER_TEXT_CHARS_MAX`].
+//! Does not: resolve names (see `resolve`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proto::limits::TRACKER_TEXT_CHARS_MAX;
+use reqwest::Url;
+
+/// The length of a tracker URL, in bytes.
+pub const URL_BYTES_MAX: usize = 4096;
+/// A path component or query value of this length may be a passkey and is blanked wherever it is
+/// echoed.
+const SECRET_BYTES_MIN: usize = 8;
+
+/// Why a tracker's URL is not used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TrackerUrlError {
+    /// `udp://`: not supported yet.
+    #[error("UDP trackers are not supported yet")]
+    Udp,
+    /// A scheme that is neither `http` nor `https`.
+    #[error("the scheme {0:?} is not http or https")]
+    Scheme(String),
+    /// It does not parse as a URL, or has no host.
+    #[error("it is not a valid URL")]
+    Invalid,
+    /// A line break, a tab or another control character, which no valid URL contains.
+    #[error("it contains a control character or a space")]
+    Control,
+    /// Longer than [`URL_BYTES_MAX`].
+    #[error("it is longer than {URL_BYTES_MAX} bytes")]
+    Long,
+}
+
+/// Parses a tracker URL of a torrent: HTTP or HTTPS, with a host, without control characters.
+pub(super) fn parse_tracker_url(text: &str) -> Result<Url, TrackerUrlError> {
+    let text = text.trim();
+    if text.len() > URL_BYTES_MAX {
+        return Err(TrackerUrlError::Long);
+    }
+    // The URL parser would drop these silently, and then two spellings would be one tracker.
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(TrackerUrlError::Control);
+    }
+    let mut url = Url::parse(text).map_err(|_| TrackerUrlError::Invalid)?;
+    url.set_fragment(None);
+    match url.scheme() {
+        "http" | "https" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
+        "http" | "https" => Err(TrackerUrlError::Invalid),
+        "udp" => Err(TrackerUrlError::Udp),
+        other => Err(TrackerUrlError::Scheme(shown(other))),
+    }
+}
+
+/// A tracker URL as it may be shown: scheme, host and port, never path, query or user.
+pub fn redacted(url: &str) -> String {
+    match Url::parse(url.trim()) {
+        Ok(url) => redacted_url(&url),
+        Err(_) => "(an unreadable tracker URL)".to_owned(),
+    }
+}
+
+/// See [`redacted`].
+pub(super) fn redacted_url(url: &Url) -> String {
+    let host: String = url
+        .host_str()
+        .unwrap_or("")
+        .chars()
+        .take(TRACKER_TEXT_CHARS_MAX)
+        .collect();
+    match url.port() {
+        Some(port) => format!("{}://{host}:{port}/…", url.scheme()),
+        None => format!("{}://{host}/…", url.scheme()),
+    }
+}
+
+/// What requests to one tracker are counted and limited by: host and port.
+pub(super) fn host_key(url: &Url) -> String {
+    format!(
+        "{}:{}",
+        host_name(url),
+        url.port_or_known_default().unwrap_or(0)
+    )
+}
+
+/// The host as the resolver wants it: lower case, without the brackets of an IPv6 address.
+pub(super) fn host_name(url: &Url) -> &str {
+    let host = url.host_str().unwrap_or("");
+    host.strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host)
+}
+
+/// A stranger's text made safe to show: control characters escaped, cut.
+pub(super) fn shown(text: &str) -> String {
+    let mut out = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == TRACKER_TEXT_CHARS_MAX {
+            out.push('…');
+            break;
+        }
+        if c.is_control() || is_bidi_control(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Characters that reorder the text around them on a terminal or page.
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A tracker's text made safe to show: what may be a passkey of `url` is blanked, then [`shown`].
+pub(super) fn scrubbed(text: &str, url: &Url) -> String {
+    // Cut first: a megabyte must not be searched for every secret.
+    let mut text: String = text.chars().take(4 * TRACKER_TEXT_CHARS_MAX).collect();
+    let queries = url.query_pairs().map(|(_, value)| value.into_owned());
+    let paths = url.path_segments().into_iter().flatten().map(str::to_owned);
+    let user = [Some(url.username()), url.password()]
+        .into_iter()
+        .flatten()
+        .map(str::to_owned);
+    for secret in queries.chain(paths).chain(user) {
+        if secret.len() >= SECRET_BYTES_MIN && secret != "announce.php" && secret != "announce" {
+            text = text.replace(&secret, "…");
+        }
+    }
+    shown(&text)
+}
+
+/// The scrape convention (BEP 48): the last path component begins with `announce`. Requests to
+/// addresses that are not global go only to such a path, so that a stranger's torrent cannot aim
+/// our requests at an arbitrary service on this machine or its network.
+pub(super) fn is_announce_path(url: &Url) -> bool {
+    url.path_segments()
+        .and_then(|mut segments| segments.next_back())
+        .is_some_and(|last| last.starts_with("announce"))
+}
+
+/// Whether an address is reachable by anyone: not loopback, private, link-local, shared,
+/// documentation, multicast or reserved (RFC 6890 and its registries).
+pub(super) fn is_global(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => is_global_v4(address),
+        IpAddr::V6(address) => is_global_v6(address),
+    }
+}
+
+fn is_global_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !(a == 0
+        || address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_documentation()
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 198 && (b == 18 || b == 19))
+        || a >= 224)
+}
+
+fn is_global_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    let embedded = |high: u16, low: u16| {
+        let [a, b] = high.to_be_bytes();
+        let [c, d] = low.to_be_bytes();
+        is_global_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match segments {
+        // NAT64 (RFC 6052) and 6to4 (RFC 3056) lead to the IPv4 address inside.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
+        [0x2002, high, low, ..] => embedded(high, low),
+        // Documentation (RFC 3849, RFC 9637) and Teredo (RFC 4380).
+        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] | [0x2001, 0, ..] => false,
+        // Only 2000::/3 is assigned to global unicast.
+        [first, ..] => first & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_parsed_or_refused_with_a_reason() {
+        for good in [
+            "http://tracker.example/announce",
+            " https://[2001:db8::1]:8443/x/announce?passkey=1 ",
+            "http://bücher.example/announce",
+        ] {
+            assert!(parse_tracker_url(good).is_ok(), "{good:?}");
+        }
+        let cases = [
+            ("udp://tracker.example:80", TrackerUrlError::Udp),
+            (
+                "ftp://tracker.example/",
+                TrackerUrlError::Scheme("ftp".into()),
+            ),
+            ("file:///etc/passwd", TrackerUrlError::Scheme("file".into())),
+            ("http://", TrackerUrlError::Invalid),
+            ("tracker", TrackerUrlError::Invalid),
+            ("", TrackerUrlError::Invalid),
+            ("http://a/announce\r\nHost: b", TrackerUrlError::Control),
+            ("http://a/ann ounce", TrackerUrlError::Control),
+        ];
+        for (text, error) in cases {
+            assert_eq!(parse_tracker_url(text), Err(error), "{text:?}");
+        }
+        let long = format!("http://a/{}", "x".repeat(URL_BYTES_MAX));
+        assert_eq!(parse_tracker_url(&long), Err(TrackerUrlError::Long));
+    }
+
+    #[test]
+    fn a_passkey_is_never_shown() {
+        let url = "https://me:hunter22@t.example:8443/0123456789abcdef/announce?key=fedcba9876";
+        assert_eq!(redacted(url), "https://t.example:8443/…");
+        let parsed = parse_tracker_url(url).unwrap();
+        let echoed = "bad 0123456789abcdef, fedcba9876, hunter22\u{1b}[31m\u{202e}";
+        assert_eq!(scrubbed(echoed, &parsed), "bad …, …, …\\u{1b}[31m\\u{202e}");
+    }
+
+    #[test]
+    fn a_long_text_is_cut() {
+        let url = parse_tracker_url("http://a/announce").unwrap();
+        let text = scrubbed(&"é".repeat(1 << 20), &url);
+        assert_eq!(text.chars().count(), TRACKER_TEXT_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn global_addresses() {
+        let global = [
+            "1.1.1.1",
+            "192.0.1.1",
+            "100.128.0.1",
+            "2606:4700::1",
+            "64:ff9b::1.1.1.1",
+        ];
+        let inside = [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "2002:7f00:1::",
+            "2001:db8::1",
+        ];
+        for address in global {
+            assert!(is_global(address.parse().unwrap()), "{address}");
+        }
+        for address in inside {
+            assert!(!is_global(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn only_announce_paths_count_as_such() {
+        let is = |text: &str| is_announce_path(&parse_tracker_url(text).unwrap());
+        assert!(is("http://a/announce") && is("http://a/x/announce.php?y=1"));
+        assert!(!is("http://a/") && !is("http://a/admin") && !is("http://a/announce/delete"));
+    }
+}
