@@ -18,7 +18,9 @@ session = libtorrent.session(
         "enable_lsd": False,
         "enable_upnp": False,
         "enable_natpmp": False,
-        "announce_to_all_trackers": True,
+        # Like our server: peers come over TCP.
+        "enable_incoming_utp": False,
+        "enable_outgoing_utp": False,
     }
 )
 parameters = libtorrent.add_torrent_params()

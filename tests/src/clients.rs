@@ -3,6 +3,7 @@
 //! A client is left at its own defaults otherwise (encryption, uTP, request sizes): the point is to serve
 //! clients as they are.
 
+use crate::content::{assert_same_tree, assert_same_tree_but_empty_files};
 use crate::process::Process;
 use crate::skip::{Skip, program};
 use std::ffi::OsStr;
@@ -72,6 +73,19 @@ impl Client {
             end,
             _config: config,
         })
+    }
+
+    /// Panics unless the download is the content, as far as this client writes it: Transmission 3 does not
+    /// create empty files.
+    pub fn assert_same_tree(self, expected: &Path, actual: &Path) {
+        match self {
+            Client::Transmission | Client::TransmissionDaemon => {
+                assert_same_tree_but_empty_files(expected, actual);
+            }
+            Client::Aria2 | Client::Libtorrent | Client::Rtorrent => {
+                assert_same_tree(expected, actual);
+            }
+        }
     }
 }
 

@@ -40,15 +40,61 @@ pub fn main_job_folder(root: &Path, large: u64) {
 
 /// Panics unless both folders hold the same files with the same bytes.
 pub fn assert_same_tree(expected: &Path, actual: &Path) {
+    let differences = differences(expected, actual);
+    assert!(differences.is_empty(), "diff -r: {differences:#?}");
+}
+
+/// The same for a client that does not create empty files: each one missing is left out of the comparison.
+pub fn assert_same_tree_but_empty_files(expected: &Path, actual: &Path) {
+    let missing_empty = |line: &String| {
+        let name = line
+            .strip_prefix("Only in ")
+            .and_then(|rest| rest.rsplit_once(": "));
+        let file = name.map(|(folder, file)| Path::new(folder).join(file));
+        let file = file.filter(|file| file.starts_with(expected));
+        file.and_then(|file| file.metadata().ok())
+            .is_some_and(|file| file.is_file() && file.len() == 0)
+    };
+    let mut differences = differences(expected, actual);
+    differences.retain(|line| !missing_empty(line));
+    assert!(differences.is_empty(), "diff -r: {differences:#?}");
+}
+
+fn differences(expected: &Path, actual: &Path) -> Vec<String> {
     let mut command = std::process::Command::new("diff");
-    command.arg("-r").arg(expected).arg(actual);
+    command
+        .args(["-r", "-q"])
+        .arg(expected)
+        .arg(actual)
+        .env("LC_ALL", "C.UTF-8");
     let output = command.output().expect("diff is installed");
+    let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
-        output.status.success(),
-        "diff -r {} {}:\n{}{}",
-        expected.display(),
-        actual.display(),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
+        matches!(output.status.code(), Some(0 | 1)),
+        "diff failed: {errors}"
     );
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    #[test]
+    fn only_missing_empty_files_are_forgiven() {
+        let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        main_job_folder(one.path(), 100);
+        main_job_folder(two.path(), 100);
+        assert_same_tree(one.path(), two.path());
+        std::fs::remove_file(two.path().join("season one/empty.nfo")).unwrap();
+        assert_eq!(differences(one.path(), two.path()).len(), 1);
+        assert_same_tree_but_empty_files(one.path(), two.path());
+        write_file(&two.path().join("season one/disc/large.bin"), 100, 9);
+        let forgiving = || assert_same_tree_but_empty_files(one.path(), two.path());
+        assert!(std::panic::catch_unwind(forgiving).is_err());
+    }
 }

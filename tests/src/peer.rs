@@ -202,22 +202,46 @@ impl Peer {
     /// Downloads a whole piece with pipelined requests. `Ok(None)`: the server rejected a part of it.
     pub fn piece(&mut self, torrent: &Torrent, piece: u32) -> io::Result<Option<Vec<u8>>> {
         let size = torrent.piece_size(piece);
-        let blocks: Vec<(u32, u32)> = (0..size)
+        let blocks = (0..size)
             .step_by(BLOCK as usize)
-            .map(|at| (at, BLOCK.min(size - at)))
+            .map(|at| (at, BLOCK.min(size - at)));
+        let mut waiting: Vec<Vec<u8>> = blocks
+            .map(|(at, length)| range(piece, at, length))
             .collect();
-        let requests: Vec<u8> = blocks
+        let requests: Vec<u8> = waiting
             .iter()
-            .flat_map(|(begin, length)| message(id::REQUEST, &range(piece, *begin, *length)))
+            .flat_map(|request| message(id::REQUEST, request))
             .collect();
         self.stream.write_all(&requests)?;
-        let mut data = Vec::with_capacity(size as usize);
+        let mut data = vec![0u8; size as usize];
         let mut rejected = false;
-        for (begin, length) in blocks {
-            match self.answer(piece, begin, length)? {
-                Answer::Block(block) => data.extend_from_slice(&block),
-                Answer::Rejected => rejected = true,
-            }
+        while !waiting.is_empty() {
+            let message = self.read()?;
+            let answered = match message.id {
+                Some(id::PIECE) => {
+                    let (index, begin, block) = split_block(&message.payload);
+                    let begin = begin as usize;
+                    let end = begin + block.len();
+                    assert!(
+                        index == piece && end <= data.len(),
+                        "a block that was not requested"
+                    );
+                    data[begin..end].copy_from_slice(block);
+                    range(
+                        piece,
+                        u32::try_from(begin).unwrap(),
+                        u32::try_from(block.len()).unwrap(),
+                    )
+                }
+                Some(id::REJECT) => {
+                    rejected = true;
+                    message.payload
+                }
+                _ => continue,
+            };
+            let before = waiting.len();
+            waiting.retain(|request| *request != answered);
+            assert_eq!(waiting.len() + 1, before, "one answer to one request");
         }
         Ok((!rejected).then_some(data))
     }
@@ -226,6 +250,12 @@ impl Peer {
     pub fn closed_within(mut self, limit: Duration) -> Duration {
         closed_within(&mut self.stream, limit)
     }
+}
+
+/// The piece index, the offset in the piece and the data of a Piece message's payload.
+pub fn split_block(payload: &[u8]) -> (u32, u32, &[u8]) {
+    let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
+    (word(0), word(4), &payload[8..])
 }
 
 /// Reads and forgets until the server closes the connection; panics after `limit`.

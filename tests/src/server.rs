@@ -40,8 +40,18 @@ pub fn binary() -> PathBuf {
 pub fn seedring<I: IntoIterator<Item = S>, S: Into<OsString>>(arguments: I) -> Command {
     let mut command = Command::new(binary());
     command.args(arguments.into_iter().map(Into::into));
-    command.env_remove("RUST_BACKTRACE");
+    clean_environment(&mut command);
     command
+}
+
+/// The server takes settings from `SEEDRING_…` variables: those of the tests are no business of its.
+fn clean_environment(command: &mut Command) {
+    command.env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SEEDRING_") {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// How to start `seedring seed`.
@@ -49,6 +59,7 @@ pub fn seedring<I: IntoIterator<Item = S>, S: Into<OsString>>(arguments: I) -> C
 pub struct Seed {
     arguments: Vec<OsString>,
     prefix: Vec<OsString>,
+    settings: Vec<(String, String)>,
     api: Option<String>,
     state: Option<PathBuf>,
 }
@@ -80,6 +91,17 @@ impl Seed {
     /// Adds options as they are.
     pub fn options<S: Into<OsString>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(options.into_iter().map(Into::into));
+        self
+    }
+
+    /// Overrides a configuration key by its environment variable.
+    pub fn setting(mut self, section: &str, key: &str, value: &str) -> Self {
+        let variable = format!(
+            "SEEDRING_{}__{}",
+            section.to_uppercase(),
+            key.to_uppercase()
+        );
+        self.settings.push((variable, value.to_owned()));
         self
     }
 
@@ -116,12 +138,12 @@ impl Seed {
             Some((program, rest)) => {
                 let mut command = Command::new(program);
                 command.args(rest).arg(binary()).args(arguments);
-                command.env_remove("RUST_BACKTRACE");
+                clean_environment(&mut command);
                 command
             }
             None => seedring(arguments),
         };
-        command.env("RUST_LOG", "info");
+        command.envs(self.settings);
         (Process::spawn("seedring", &command), own)
     }
 

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use seedring_tests::clients::{Client, libtorrent_python, script};
-use seedring_tests::content::{MIB, assert_same_tree, main_job_folder};
+use seedring_tests::content::{MIB, main_job_folder};
 use seedring_tests::lan::{self, Lan};
 use seedring_tests::need;
 use seedring_tests::process::{Process, run_ok};
@@ -88,7 +88,7 @@ fn check(test: &str, client: Client) {
         let folder = TempDir::new().unwrap();
         let mut download = need!(test, client.download(source, folder.path(), &host));
         download.wait(Duration::from_secs(90));
-        assert_same_tree(
+        client.assert_same_tree(
             &reference.root.path().join("content"),
             &folder.path().join("content"),
         );
