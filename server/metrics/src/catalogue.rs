@@ -181,18 +181,16 @@ metrics! {
             "Block requests answered in full with payload."
             { RequestsServed }
         summed "seedring_requests_rejected_total",
-            "Block requests that were not served, by reason; fast peers got a reject message.",
-            by "reason" {
-                RejectedChoked = "choked",
-                RejectedQueueFull = "queue_full",
-                RejectedInvalid = "invalid",
-                RejectedNotOwned = "not_owned",
-                RejectedStorage = "storage_error",
-            }
-        summed "seedring_requests_cancelled_total",
-            "Queued block requests that were dropped before they were sent, by cause.",
-            by "reason" { CancelledByPeer = "peer", CancelledByChoke = "choke",
-                CancelledByClose = "close" }
+            "Block requests answered by a reject message (fast extension): refused on arrival, or \
+             given up later because of a cancel, a choke or a failure.",
+            by "reason" { RequestsRefused = "refused", RequestsRejected = "given_up" }
+        summed "seedring_requests_dropped_total",
+            "Block requests of peers without the fast extension that got no answer: ignored on \
+             arrival, or given up later because of a cancel, a choke or a failure.",
+            by "reason" { RequestsIgnored = "ignored", RequestsDropped = "given_up" }
+        summed "seedring_cancels_received_total",
+            "Cancel messages from peers, whether or not the request was still queued."
+            { CancelsReceived }
         summed "seedring_messages_received_total",
             "Messages received from peers, by type.",
             by "type" {

@@ -1,0 +1,117 @@
+//! How much memory and how many descriptors a configuration can cost at most: computed before anything is
+//! started, printed at start, and kept.
+//!
+//! Does not count: the kernel's socket buffers, the page cache, hashing while torrents are made, and the
+//! program's own code (its pages are shared with the file).
+
+use control::config::Config;
+use engine::queue::RequestQueue;
+
+/// Descriptors of the process itself: standard streams, rings, event polls, channels, the state store, logs.
+const DESCRIPTORS_BASE: u64 = 64;
+
+/// Descriptors of one shard: its ring, its event poll, two listeners and their duplicates.
+const DESCRIPTORS_PER_SHARD: u64 = 8;
+
+/// Open files that we can not go below.
+const OPEN_FILES_MIN: u64 = 64;
+
+/// Open files beyond which more would not help.
+const OPEN_FILES_MAX: u64 = 8192;
+
+/// Connections that we can not go below.
+const CONNECTIONS_MIN: u64 = 8;
+
+/// Memory of the process without torrents and peers, in bytes: runtimes, rings, allocator, metrics.
+const MEMORY_BASE: u64 = 64 << 20;
+
+/// Memory of one shard beside its buffers, in bytes: ring, completions, thread, tables.
+const MEMORY_PER_SHARD: u64 = 4 << 20;
+
+/// Memory of one peer beside its queue, in bytes: task, session, receive buffer, control bytes at their limit.
+const MEMORY_PER_PEER: u64 = 24 << 10;
+
+/// Memory of one connection of the API or the tracker, in bytes.
+const MEMORY_PER_HTTP: u64 = 32 << 10;
+
+/// What a configuration comes to on this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Peer connections, lowered to what the limit on descriptors leaves.
+    pub connections_max: u64,
+    /// Open files of torrents.
+    pub open_files_max: u64,
+    /// Descriptors at most.
+    pub descriptors_max: u64,
+    /// Memory at most, in bytes, beside the metainfo of the torrents.
+    pub memory_bytes_max: u64,
+}
+
+impl Budget {
+    /// Plans for `shards` shards under a limit of `descriptor_limit` open descriptors.
+    pub fn plan(config: &Config, shards: u64, descriptor_limit: u64) -> Budget {
+        let http = u64::from(config.api.connections_max)
+            + if config.tracker.enabled { u64::from(config.tracker.connections_max) } else { 0 };
+        let announces = u64::from(config.announce.requests_max);
+        let fixed = DESCRIPTORS_BASE + shards * DESCRIPTORS_PER_SHARD + announces;
+        let wanted_files = match u64::from(config.storage.open_files_max) {
+            0 => OPEN_FILES_MAX,
+            files => files,
+        };
+        let free = descriptor_limit.saturating_sub(fixed);
+        // HTTP clients are refused by their servers when descriptors run out, and never displace peers by
+        // more than a quarter of what is left.
+        let http_reserved = http.min(free / 4);
+        let free = free - http_reserved;
+        let connections_max = u64::from(config.peers.connections_max)
+            .min(free.saturating_sub(OPEN_FILES_MIN.min(free / 4)))
+            .max(CONNECTIONS_MIN);
+        let open_files_max = wanted_files
+            .min(free.saturating_sub(connections_max))
+            .max(OPEN_FILES_MIN.min(free / 4).max(1));
+        let queue = RequestQueue::memory_bytes_max(config.peers.request_queue_max) as u64;
+        Budget {
+            connections_max,
+            open_files_max,
+            descriptors_max: fixed + http_reserved + connections_max + open_files_max,
+            memory_bytes_max: MEMORY_BASE
+                + shards * MEMORY_PER_SHARD
+                + config.storage.buffer_bytes.bytes()
+                + connections_max * (MEMORY_PER_PEER + queue)
+                + http_reserved * MEMORY_PER_HTTP,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_fits_an_ordinary_limit() {
+        let config = Config::default();
+        let budget = Budget::plan(&config, 2, 524_288);
+        assert_eq!(budget.connections_max, u64::from(config.peers.connections_max));
+        assert_eq!(budget.open_files_max, OPEN_FILES_MAX);
+        assert!(budget.descriptors_max <= 524_288);
+    }
+
+    #[test]
+    fn a_low_limit_lowers_connections_and_files_and_is_kept() {
+        let config = Config::default();
+        for limit in [200, 256, 512, 1024, 4096, 9000] {
+            let budget = Budget::plan(&config, 2, limit);
+            assert!(budget.descriptors_max <= limit, "{limit}: {budget:?}");
+            assert!(budget.connections_max >= CONNECTIONS_MIN);
+            assert!(budget.open_files_max >= 1);
+        }
+    }
+
+    #[test]
+    fn more_buffers_are_more_memory() {
+        let mut config = Config::default();
+        let before = Budget::plan(&config, 2, 524_288).memory_bytes_max;
+        config.storage.buffer_bytes = control::config::ByteSize::mib(128);
+        assert_eq!(Budget::plan(&config, 2, 524_288).memory_bytes_max, before + (64 << 20));
+    }
+}

@@ -1,0 +1,163 @@
+//! The bounded pool of payload buffers of one shard, registered with its ring where the kernel allows it.
+//!
+//! The number of buffers is fixed when the shard starts; who finds the pool empty waits in line, so that
+//! memory is a number in the configuration. A buffer given to an operation belongs to it until its last
+//! completion.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
+use tokio_uring::buf::{IoBuf, IoBufMut};
+
+/// Whether the pool's buffers are registered with the ring (saves the kernel pinning pages per operation).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Registration {
+    /// Register; where the limit on locked memory forbids it, go on with plain buffers and say so.
+    #[default]
+    Auto,
+    /// Register or refuse to start.
+    Require,
+    /// Plain buffers.
+    Off,
+}
+
+/// A fixed number of buffers of one size.
+pub struct BufferPool {
+    pool: FixedBufPool<Vec<u8>>,
+    buffer_bytes: usize,
+    count: usize,
+    used: Rc<Cell<usize>>,
+    registered: bool,
+}
+
+impl BufferPool {
+    /// Makes `count` buffers of `buffer_bytes` each. Call inside the shard's runtime.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal to register them, with [`Registration::Require`] only; `ENOMEM` means that
+    /// `RLIMIT_MEMLOCK` is too low.
+    pub fn new(count: usize, buffer_bytes: usize, registration: Registration) -> io::Result<Self> {
+        let pool = FixedBufPool::new((0..count).map(|_| Vec::with_capacity(buffer_bytes)));
+        let registered = match registration {
+            Registration::Off => false,
+            Registration::Require => {
+                pool.register()?;
+                true
+            }
+            Registration::Auto => match pool.register() {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::info!(
+                        %error,
+                        bytes = count * buffer_bytes,
+                        "buffers are not registered with the ring: the limit on locked memory \
+                         (RLIMIT_MEMLOCK) is too low; raise it (LimitMEMLOCK=) for a little less CPU"
+                    );
+                    false
+                }
+            },
+        };
+        Ok(BufferPool {
+            pool,
+            buffer_bytes,
+            count,
+            used: Rc::default(),
+            registered,
+        })
+    }
+
+    /// Bytes of the pool that are in use.
+    pub fn used_bytes(&self) -> usize {
+        self.used.get() * self.buffer_bytes
+    }
+
+    /// Whether all buffers are in use.
+    pub fn is_exhausted(&self) -> bool {
+        self.used.get() == self.count
+    }
+
+    /// A buffer if one is free.
+    pub fn try_take(&self) -> Option<Buffer> {
+        Some(self.hand_out(self.pool.try_next(self.buffer_bytes)?))
+    }
+
+    /// A buffer, as soon as one is free.
+    pub async fn take(&self) -> Buffer {
+        self.hand_out(self.pool.next(self.buffer_bytes).await)
+    }
+
+    fn hand_out(&self, inner: FixedBuf) -> Buffer {
+        self.used.set(self.used.get() + 1);
+        Buffer {
+            inner,
+            filled: 0,
+            registered: self.registered,
+            used: Rc::clone(&self.used),
+        }
+    }
+}
+
+/// One buffer of the pool, filled from its start; it returns to the pool when it is dropped.
+pub struct Buffer {
+    inner: FixedBuf,
+    filled: usize,
+    registered: bool,
+    used: Rc<Cell<usize>>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.used.set(self.used.get() - 1);
+    }
+}
+
+impl Buffer {
+    /// The bytes filled so far.
+    pub fn filled(&self) -> &[u8] {
+        // SAFETY: `filled` bytes from the start have been written by the kernel or by `fill_zero`, and stay
+        // valid as long as `inner` is owned.
+        unsafe { std::slice::from_raw_parts(self.inner.stable_ptr(), self.filled) }
+    }
+
+    /// The index under which the ring knows this buffer, if it is registered.
+    pub fn registered_index(&self) -> Option<u16> {
+        self.registered.then(|| self.inner.buf_index())
+    }
+
+    /// Where `length` bytes at `start` are to be written; `None` unless that continues what is filled and
+    /// lies inside the buffer.
+    pub fn spare_mut(&mut self, start: usize, length: usize) -> Option<*mut u8> {
+        let end = start.checked_add(length)?;
+        if start != self.filled || end > self.inner.bytes_total() {
+            return None;
+        }
+        // SAFETY: `start` lies inside the buffer, checked above.
+        Some(unsafe { self.inner.stable_mut_ptr().add(start) })
+    }
+
+    /// Appends `length` zeros: the content of a pad file (BEP 47). False if they do not fit.
+    pub fn fill_zero(&mut self, length: usize) -> bool {
+        let start = self.filled;
+        let Some(target) = self.spare_mut(start, length) else {
+            return false;
+        };
+        // SAFETY: `spare_mut` has checked that `length` bytes at `target` lie inside the buffer.
+        unsafe {
+            target.write_bytes(0, length);
+            self.set_filled(start, length);
+        }
+        true
+    }
+
+    /// Notes that `count` bytes at `start` have been written.
+    ///
+    /// # Safety
+    ///
+    /// They have been: by the kernel or through the pointer that `spare_mut` gave.
+    pub unsafe fn set_filled(&mut self, start: usize, count: usize) {
+        debug_assert_eq!(start, self.filled);
+        self.filled = start + count;
+    }
+}

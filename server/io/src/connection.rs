@@ -1,0 +1,407 @@
+//! One peer's connection, from its handshake to its close: a reader and a writer around one pure session.
+//!
+//! The path of a block: [`read_messages`] receives, [`Connection::digest`] decodes and feeds the session, which
+//! checks and queues → [`write`] takes a batch within the rate limits → [`crate::payload`] reads it → one
+//! send per batch ([`crate::sending`]).
+//!
+//! Limits: one receive and one send in flight; input stops while the session does not want it. No `.await`
+//! while the session is borrowed.
+
+use crate::answer_clock::AnswerClock;
+use crate::closing::CloseReason;
+use crate::limits::{self, Levels};
+use crate::outgoing::Outgoing;
+use crate::sending::send_round;
+use crate::shard::Shard;
+use crate::torrent::SeededTorrent;
+use engine::choker::{PeerKey, PeerView};
+use engine::queue::Batch;
+use engine::rate::Demand;
+use engine::session::{PeerIdentity, Session, SessionCounters};
+use engine::time::Time;
+use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
+use proto::wire::{self, Decoded};
+use seedring_metrics::{Counter, Histogram};
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_uring::buf::BoundedBuf;
+use tokio_uring::net::TcpStream;
+
+/// What a connection receives into, in bytes: 240 requests. A bitfield or an extension handshake that
+/// needs more grows it, up to the frame limit of the torrent, and it shrinks back after that.
+const RECEIVE_BYTES: usize = 4096;
+
+/// A connection whose handshake is done.
+pub(crate) struct Connection {
+    pub(crate) peer: SocketAddr,
+    pub(crate) torrent: Arc<SeededTorrent>,
+    pub(crate) session: RefCell<Session>,
+    pub(crate) socket: Rc<TcpStream>,
+    /// The rate limits that it is under.
+    levels: Levels,
+    /// There may be something to send.
+    work: Notify,
+    /// The session may take input again.
+    input: Notify,
+    closing: Cell<Option<CloseReason>>,
+    clock: RefCell<AnswerClock>,
+    published: Cell<SessionCounters>,
+}
+
+impl Connection {
+    /// Ends the connection; operations in flight complete with an error or an end of stream.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        if self.closing.get().is_none() {
+            self.closing.set(Some(reason));
+            // The socket may be broken already, which is as good.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+        self.work.notify_one();
+        self.input.notify_one();
+    }
+
+    /// Why it is being closed, if it is.
+    pub(crate) fn closing(&self) -> Option<CloseReason> {
+        self.closing.get()
+    }
+
+    /// Chokes or unchokes the peer.
+    pub(crate) fn set_choked(&self, choked: bool, now: Time) {
+        self.session.borrow_mut().set_choked(choked, now);
+        self.work.notify_one();
+    }
+
+    /// The peer as the choker sees it.
+    pub(crate) fn choke_view(&self, key: usize) -> PeerView {
+        self.session.borrow().choke_view(PeerKey(key as u64))
+    }
+
+    /// Does what the session's timeouts ask for.
+    pub(crate) fn look_at_timeout(&self, now: Time) {
+        let mut session = self.session.borrow_mut();
+        if session.next_timeout() > now {
+            return;
+        }
+        let outcome = session.handle_timeout(now);
+        drop(session);
+        match outcome {
+            Ok(()) => self.work.notify_one(),
+            Err(disconnect) => {
+                tracing::debug!(peer = %self.peer, %disconnect, "closing");
+                self.close(CloseReason::of_session(&disconnect));
+            }
+        }
+    }
+
+    /// Feeds whole messages of `input` to the session as long as it wants them. Returns how many bytes they
+    /// took and how many the next message needs in all.
+    fn digest(&self, shard: &Shard, input: &[u8]) -> Result<(usize, usize), CloseReason> {
+        let now = shard.now();
+        let mut session = self.session.borrow_mut();
+        let limits = session.frame_limits();
+        let mut consumed = 0;
+        let mut needed = 0;
+        while session.wants_input() {
+            match wire::decode(&input[consumed..], &limits) {
+                Ok(Decoded::Message {
+                    message,
+                    consumed: bytes,
+                }) => {
+                    consumed += bytes;
+                    shard.count_message(&message);
+                    session
+                        .handle_message(&message, now)
+                        .map_err(|disconnect| {
+                            tracing::debug!(peer = %self.peer, %disconnect, "closing");
+                            CloseReason::of_session(&disconnect)
+                        })?;
+                }
+                Ok(Decoded::Incomplete { needed: bytes }) => {
+                    needed = bytes;
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %self.peer, %error, "closing");
+                    return Err(CloseReason::Misbehaved);
+                }
+            }
+        }
+        let accepted = session.counters().requests_accepted;
+        self.clock.borrow_mut().accepted(accepted, Instant::now());
+        if session.wants_unchoke() && shard.may_unchoke() {
+            session.set_choked(false, now);
+        }
+        self.publish(shard, &session);
+        Ok((consumed, needed))
+    }
+
+    /// Says to the session that `batch` has been sent, and counts it.
+    pub(crate) fn batch_sent(&self, shard: &Shard, batch: &Batch) {
+        let mut session = self.session.borrow_mut();
+        session.batch_sent(batch, shard.now());
+        let counters = session.counters();
+        let answered =
+            counters.blocks_sent + counters.requests_rejected + counters.requests_dropped;
+        if let Some(waited) = self.clock.borrow_mut().answered(answered, Instant::now()) {
+            shard.cells.record(Histogram::RequestDuration, waited);
+        }
+        self.torrent.add_uploaded(u64::from(batch.bytes));
+        self.publish(shard, &session);
+    }
+
+    /// Adds to the shard's cells what the session has counted since the last time.
+    pub(crate) fn publish(&self, shard: &Shard, session: &Session) {
+        let now = *session.counters();
+        let before = self.published.replace(now);
+        shard.count_session(&before, &now);
+    }
+}
+
+/// Serves an accepted socket until it closes, and returns why it did.
+pub(crate) async fn serve(
+    shard: &Rc<Shard>,
+    socket: Rc<TcpStream>,
+    peer: SocketAddr,
+    admission: &mut limits::Admission,
+) -> CloseReason {
+    let accepted = Instant::now();
+    let greeted = timeout(shard.config.handshake_timeout, greet(shard, &socket)).await;
+    let (theirs, torrent) = match greeted {
+        Ok(Ok(greeted)) => greeted,
+        Ok(Err(reason)) => return reason,
+        Err(_elapsed) => {
+            // Completes the receive that is still in flight; it keeps the descriptor open until then.
+            let _ = socket.shutdown(Shutdown::Both);
+            return CloseReason::HandshakeTimeout;
+        }
+    };
+    admission.greeted();
+    shard.cells.increment(Counter::Handshakes);
+    shard
+        .cells
+        .record(Histogram::HandshakeDuration, accepted.elapsed());
+    let identity = PeerIdentity {
+        peer_id: theirs.peer_id,
+        reserved: theirs.reserved,
+        ip: Some(peer.ip()),
+    };
+    let now = shard.now();
+    let session = Session::new(shard.session_config(), torrent.view(), identity, now);
+    let connection = Rc::new(Connection {
+        peer,
+        levels: shard.rates.levels(&torrent, peer.ip(), now),
+        torrent,
+        session: RefCell::new(session),
+        socket,
+        work: Notify::new(),
+        input: Notify::new(),
+        closing: Cell::new(None),
+        clock: RefCell::default(),
+        published: Cell::default(),
+    });
+    let _registered = shard.register(&connection);
+    let read = async {
+        let reason = read_messages(shard, &connection).await;
+        connection.close(reason);
+    };
+    let write = async {
+        let reason = write(shard, &connection).await;
+        connection.close(reason);
+    };
+    tokio::join!(read, write);
+    connection.publish(shard, &connection.session.borrow());
+    connection.closing().unwrap_or(CloseReason::PeerClosed)
+}
+
+/// Receives the peer's handshake and finds its torrent.
+async fn greet(
+    shard: &Shard,
+    socket: &Rc<TcpStream>,
+) -> Result<(Handshake, Arc<SeededTorrent>), CloseReason> {
+    let mut buffer = Vec::with_capacity(HANDSHAKE_BYTES);
+    loop {
+        let start = buffer.len();
+        let (result, slice) = socket.read(buffer.slice(start..HANDSHAKE_BYTES)).await;
+        buffer = slice.into_inner();
+        match result {
+            Ok(0) => return Err(CloseReason::PeerClosed),
+            Ok(count) => shard
+                .cells
+                .add(Counter::ProtocolBytesReceived, count as u64),
+            Err(error) => return Err(CloseReason::of_socket(&error)),
+        }
+        // A stream that is not BitTorrent, an encrypted one included, shows at its first wrong byte, and an
+        // unknown torrent after 48 bytes: both close at once.
+        match handshake::parse(&buffer).map_err(|_| CloseReason::HandshakeInvalid)? {
+            HandshakeStage::Incomplete { .. } => {}
+            HandshakeStage::InfoHash { info_hash, .. } => {
+                shard
+                    .torrent(info_hash)
+                    .ok_or(CloseReason::UnknownTorrent)?;
+            }
+            HandshakeStage::Complete(theirs) => {
+                if theirs.peer_id == shard.config.peer_id {
+                    return Err(CloseReason::SelfConnection);
+                }
+                let torrent = shard.torrent(theirs.info_hash);
+                return Ok((theirs, torrent.ok_or(CloseReason::UnknownTorrent)?));
+            }
+        }
+    }
+}
+
+/// Receives and decodes messages into the session until the connection ends.
+async fn read_messages(shard: &Shard, connection: &Connection) -> CloseReason {
+    let mut buffer: Vec<u8> = Vec::with_capacity(RECEIVE_BYTES);
+    loop {
+        let (consumed, needed) = match connection.digest(shard, &buffer) {
+            Ok(digested) => digested,
+            Err(reason) => return reason,
+        };
+        if consumed > 0 {
+            buffer.drain(..consumed);
+            connection.work.notify_one();
+        }
+        if !connection.session.borrow().wants_input() {
+            connection.input.notified().await;
+            if connection.closing().is_some() {
+                return CloseReason::PeerClosed;
+            }
+            continue;
+        }
+        fit(&mut buffer, needed);
+        let (start, end) = (buffer.len(), buffer.capacity());
+        let (result, slice) = connection.socket.read(buffer.slice(start..end)).await;
+        buffer = slice.into_inner();
+        match result {
+            Ok(0) => return CloseReason::PeerClosed,
+            Ok(count) => shard
+                .cells
+                .add(Counter::ProtocolBytesReceived, count as u64),
+            Err(error) => return CloseReason::of_socket(&error),
+        }
+    }
+}
+
+/// Gives the buffer room for the `needed` bytes of the message at its start, and no more than that.
+fn fit(buffer: &mut Vec<u8>, needed: usize) {
+    let wanted = needed.max(RECEIVE_BYTES);
+    if buffer.capacity() < wanted {
+        buffer.reserve_exact(wanted - buffer.len());
+    } else if buffer.capacity() > wanted && buffer.len() < wanted {
+        buffer.shrink_to(wanted);
+    }
+}
+
+/// A wait for the rate limits; it keeps its place in line while other things are sent.
+type Grant<'a> = Pin<Box<dyn Future<Output = u32> + 'a>>;
+
+/// Sends what the session has to say until the connection ends.
+async fn write(shard: &Shard, connection: &Connection) -> CloseReason {
+    let mut outgoing = Outgoing::new();
+    let ours = shard.our_handshake(connection.torrent.info_hash());
+    outgoing.control_mut().extend_from_slice(&ours.encode());
+    let mut waiting: Option<Grant<'_>> = None;
+    loop {
+        if let Some(reason) = connection.closing() {
+            return reason;
+        }
+        if connection.torrent.is_stopped() {
+            return CloseReason::TorrentStopped;
+        }
+        take_control(connection, outgoing.control_mut());
+        let mut batch = None;
+        if waiting.is_none() {
+            match next_batch(shard, connection) {
+                Next::Batch(next) => batch = Some(next),
+                Next::Nothing => {}
+                Next::Wait(demand) => {
+                    waiting = Some(Box::pin(limits::grant(shard, &connection.levels, demand)));
+                }
+            }
+        }
+        if batch.is_none() && outgoing.control_mut().is_empty() {
+            let Some(grant) = &mut waiting else {
+                connection.work.notified().await;
+                continue;
+            };
+            tokio::select! {
+                granted = grant => {
+                    waiting = None;
+                    batch = spend(connection, granted);
+                }
+                () = connection.work.notified() => {}
+            }
+            if batch.is_none() {
+                continue;
+            }
+        }
+        let sent;
+        (sent, outgoing) = send_round(shard, connection, outgoing, batch.as_ref()).await;
+        if let Err(reason) = sent {
+            return reason;
+        }
+        connection.input.notify_one();
+    }
+}
+
+/// Moves the session's control messages, and the metadata that the peer asked for, to `control`.
+fn take_control(connection: &Connection, control: &mut Vec<u8>) {
+    let mut session = connection.session.borrow_mut();
+    while let Some(piece) = session.take_metadata_request() {
+        match connection.torrent.metadata_block(piece) {
+            Some(block) => session.send_metadata(piece, block),
+            None => session.reject_metadata(piece),
+        }
+    }
+    session.take_control(control);
+}
+
+/// What a session can send now.
+enum Next {
+    /// These blocks.
+    Batch(Batch),
+    /// Nothing: no request waits.
+    Nothing,
+    /// Blocks, once the rate limits grant this.
+    Wait(Demand),
+}
+
+/// Takes the next blocks within the rate limits, if these grant some at once.
+fn next_batch(shard: &Shard, connection: &Connection) -> Next {
+    let bytes_max = shard.config.batch_bytes;
+    let mut session = connection.session.borrow_mut();
+    if connection.levels.is_empty() {
+        return session
+            .next_batch(bytes_max)
+            .map_or(Next::Nothing, Next::Batch);
+    }
+    let Some(wanted) = session.peek_batch(bytes_max) else {
+        return Next::Nothing;
+    };
+    drop(session);
+    let demand = Demand {
+        bytes_min: wanted.lengths[0],
+        bytes_max: wanted.bytes,
+    };
+    match limits::try_grant(&connection.levels, demand, shard.now()) {
+        Some(granted) => spend(connection, granted).map_or(Next::Nothing, Next::Batch),
+        None => Next::Wait(demand),
+    }
+}
+
+/// Takes blocks for `granted` bytes and gives back what they leave. (Requests may have been cancelled while
+/// the grant was waited for.)
+fn spend(connection: &Connection, granted: u32) -> Option<Batch> {
+    let batch = connection.session.borrow_mut().next_batch(granted);
+    let used = batch.as_ref().map_or(0, |batch| batch.bytes);
+    limits::give_back(&connection.levels, granted - used);
+    batch
+}

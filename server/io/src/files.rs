@@ -1,0 +1,174 @@
+//! Open files of one shard: read-only, beneath the torrent's root, at most so many at a time (LRU), and
+//! only while each is still the file that was verified.
+//!
+//! A file is the verified one as long as its stamp (device, inode, size, mtime, ctime) is unchanged. The
+//! kernel moves mtime before it changes a byte, so a stamp that is unchanged *after* a read proves that
+//! what was read is what was verified. Unlinking and renaming over move ctime, and are seen too.
+
+use crate::ring;
+use crate::torrent::{Fault, FaultCause, SeededTorrent};
+use engine::layout::{FileIndex, FileStamp};
+use lru::LruCache;
+use std::cell::RefCell;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Tries at an open that a concurrent rename disturbed (`EAGAIN` of `openat2`).
+const OPEN_TRIES_MAX: usize = 8;
+
+/// A verified file, open for reading.
+pub struct OpenFile {
+    descriptor: OwnedFd,
+}
+
+impl AsRawFd for OpenFile {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+}
+
+/// The open files of one shard.
+pub struct FileTable {
+    open: RefCell<LruCache<(u64, FileIndex), Rc<OpenFile>>>,
+}
+
+impl FileTable {
+    /// A table of at most `open_files_max` files.
+    pub fn new(open_files_max: NonZeroUsize) -> Self {
+        FileTable {
+            open: RefCell::new(LruCache::new(open_files_max)),
+        }
+    }
+
+    /// How many files are open.
+    pub fn len(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// The open file if it is in the table already.
+    pub fn cached(&self, torrent: &SeededTorrent, file: FileIndex) -> Option<Rc<OpenFile>> {
+        self.open.borrow_mut().get(&(torrent.id(), file)).cloned()
+    }
+
+    /// Opens `file` of `torrent` and checks that it is the verified one. Also says whether another file
+    /// was closed to make room.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] that names the file. Lack of descriptors empties the table and tries once more.
+    pub async fn open(
+        &self,
+        torrent: &Arc<SeededTorrent>,
+        file: FileIndex,
+    ) -> Result<(Rc<OpenFile>, bool), Fault> {
+        let descriptor = match open_retrying(torrent, file).await {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                self.open.borrow_mut().clear();
+                open_retrying(torrent, file).await
+            }
+            other => other,
+        };
+        let fault = |cause| torrent.fault(file, cause);
+        let descriptor = descriptor.map_err(|error| fault(FaultCause::of_open(&error)))?;
+        let opened = Rc::new(OpenFile { descriptor });
+        check_stamp(torrent, file, &opened)?;
+        clear_nonblocking(&opened).map_err(|error| fault(FaultCause::Io(error.to_string())))?;
+        let key = (torrent.id(), file);
+        let pushed_out = self.open.borrow_mut().push(key, Rc::clone(&opened));
+        Ok((opened, pushed_out.is_some_and(|(other, _)| other != key)))
+    }
+
+    /// Closes the files of a torrent that has left (each when its last operation has ended).
+    pub fn forget(&self, torrent: &SeededTorrent) {
+        let mut open = self.open.borrow_mut();
+        let is_its = |(key, _): &(&(u64, FileIndex), _)| key.0 == torrent.id();
+        let gone: Vec<_> = open.iter().filter(is_its).map(|(key, _)| *key).collect();
+        for key in gone {
+            open.pop(&key);
+        }
+    }
+}
+
+/// Checks that `opened` is still what was verified as `file`.
+///
+/// # Errors
+///
+/// A [`Fault`] that names the file and says what changed.
+pub fn check_stamp(
+    torrent: &SeededTorrent,
+    file: FileIndex,
+    opened: &OpenFile,
+) -> Result<(), Fault> {
+    let found = match stat(opened) {
+        Ok(Some(stamp)) => stamp,
+        Ok(None) => return Err(torrent.fault(file, FaultCause::NotRegular)),
+        Err(error) => return Err(torrent.fault(file, FaultCause::Io(error.to_string()))),
+    };
+    let verified = torrent.stamp(file);
+    if verified == Some(found) {
+        return Ok(());
+    }
+    let cause = match verified {
+        Some(verified) if found.size < verified.size => FaultCause::Truncated {
+            expected: verified.size,
+            found: found.size,
+        },
+        _ => FaultCause::Changed,
+    };
+    Err(torrent.fault(file, cause))
+}
+
+/// Opens through the ring, again while a concurrent rename disturbs the lookup.
+///
+/// The data directory is opened for each file and not kept: 10,000 torrents would keep as many descriptors.
+async fn open_retrying(torrent: &SeededTorrent, file: FileIndex) -> io::Result<OwnedFd> {
+    let (data_dir, path) = torrent.paths_for_kernel(file);
+    let root = Rc::new(ring::open_directory(data_dir).await?);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match ring::open_beneath(Rc::clone(&root), path.clone()).await {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries < OPEN_TRIES_MAX => {}
+            other => return other,
+        }
+    }
+}
+
+/// The stamp of an open file; `None` if it is not a regular file.
+fn stat(file: &OpenFile) -> io::Result<Option<FileStamp>> {
+    // SAFETY: `stat` is plain data for which zeros are valid.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and `stat` is ours to write for the length of the call.
+    if unsafe { libc::fstat(file.as_raw_fd(), &raw mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Ok(None);
+    }
+    Ok(Some(FileStamp {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+        ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+    }))
+}
+
+/// Nanoseconds since the epoch.
+fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds)
+}
+
+/// A ring read of a file with `O_NONBLOCK` would answer `EAGAIN` for cold data instead of fetching it.
+fn clear_nonblocking(file: &OpenFile) -> io::Result<()> {
+    // SAFETY: `F_SETFL` with plain flags on a descriptor that we own.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -1,0 +1,354 @@
+//! Numbers that hold for the whole server, and how shards use them without waiting for each other.
+//!
+//! Connections are counted once each, under a mutex. Rates are leased in slices, so that the mutex of a
+//! parent bucket is taken every few milliseconds and never per block.
+
+use crate::plane::{PlaneConfig, RateLimits};
+use crate::shard::Shard;
+use crate::sockets::{is_local, stranger};
+use crate::torrent::SeededTorrent;
+use engine::choker::lease_slots;
+use engine::rate::{Demand, RateLimit, ShardBucket, ShardIndex, SharedBucket, take};
+use engine::time::Time;
+use seedring_metrics::Counter;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A limit that all shards share.
+pub(crate) type SharedLimit = Arc<Mutex<SharedBucket>>;
+
+/// What all shards count together.
+pub(crate) struct SharedLimits {
+    started: Instant,
+    shards: u16,
+    connections_max: usize,
+    connections_per_stranger_max: usize,
+    handshakes_max: usize,
+    handshakes: AtomicUsize,
+    connections: Mutex<Connections>,
+    rates: RateLimits,
+    global: Option<SharedLimit>,
+    local: Option<SharedLimit>,
+    remote: Option<SharedLimit>,
+    upload_slots: u32,
+    /// Interested peers of each shard.
+    interested: Vec<AtomicU32>,
+}
+
+#[derive(Default)]
+struct Connections {
+    total: usize,
+    by_stranger: HashMap<IpAddr, usize>,
+}
+
+/// Which limit a connection met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// Connections in all.
+    Connections,
+    /// Connections of one stranger.
+    Stranger,
+    /// Connections whose handshake is not done.
+    Handshakes,
+}
+
+impl SharedLimits {
+    /// Counts for `shards` shards, from zero.
+    pub(crate) fn new(config: &PlaneConfig, shards: usize) -> Self {
+        let shards = u16::try_from(shards).unwrap_or(u16::MAX);
+        let bucket = |rate| {
+            let limit = RateLimit::new(NonZeroU64::new(rate)?.get());
+            Some(Arc::new(Mutex::new(SharedBucket::new(
+                Some(limit),
+                shards,
+                Time::default(),
+            ))))
+        };
+        SharedLimits {
+            started: Instant::now(),
+            shards,
+            connections_max: config.connections_max,
+            connections_per_stranger_max: match config.connections_per_stranger_max {
+                0 => usize::MAX,
+                limit => limit,
+            },
+            handshakes_max: config.handshakes_max,
+            handshakes: AtomicUsize::new(0),
+            connections: Mutex::default(),
+            rates: config.rates,
+            global: bucket(config.rates.global),
+            local: bucket(config.rates.local),
+            remote: bucket(config.rates.remote),
+            upload_slots: config.upload_slots,
+            interested: (0..shards).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// The start of time for the state machines of all shards.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Takes a place for a connection from `address`.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admission, Refused> {
+        let stranger = stranger(address);
+        if self.handshakes.load(Ordering::Relaxed) >= self.handshakes_max {
+            return Err(Refused::Handshakes);
+        }
+        let mut connections = lock(&self.connections);
+        if connections.total >= self.connections_max {
+            return Err(Refused::Connections);
+        }
+        let theirs = connections.by_stranger.entry(stranger).or_default();
+        if *theirs >= self.connections_per_stranger_max {
+            return Err(Refused::Stranger);
+        }
+        *theirs += 1;
+        connections.total += 1;
+        drop(connections);
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        Ok(Admission {
+            limits: Arc::clone(self),
+            stranger,
+            greeted: false,
+        })
+    }
+
+    /// The upload slots of `shard`, which has `interested` peers now; `None` for no limit.
+    pub(crate) fn lease_slots(&self, shard: usize, interested: u32) -> Option<u32> {
+        self.interested
+            .get(shard)?
+            .store(interested, Ordering::Relaxed);
+        if self.upload_slots == 0 {
+            return None;
+        }
+        let demand: Vec<u32> = self
+            .interested
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .collect();
+        lease_slots(self.upload_slots, &demand).get(shard).copied()
+    }
+
+    /// The limit of one torrent, if torrents are limited.
+    fn of_torrent<'a>(&self, torrent: &'a SeededTorrent, now: Time) -> Option<&'a SharedLimit> {
+        let rate = NonZeroU64::new(self.rates.torrent)?;
+        Some(torrent.upload_limit(|| {
+            let limit = RateLimit::new(rate.get());
+            Arc::new(Mutex::new(SharedBucket::new(Some(limit), self.shards, now)))
+        }))
+    }
+}
+
+/// Locks; what is guarded here is whole at every moment, so a panic elsewhere has not spoilt it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection's place, given back when it is dropped.
+pub(crate) struct Admission {
+    limits: Arc<SharedLimits>,
+    stranger: IpAddr,
+    greeted: bool,
+}
+
+impl Admission {
+    /// Notes that the handshake is done.
+    pub(crate) fn greeted(&mut self) {
+        if !self.greeted {
+            self.greeted = true;
+            self.limits.handshakes.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the handshake is done.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if !self.greeted {
+            self.limits.handshakes.fetch_sub(1, Ordering::Relaxed);
+        }
+        let mut connections = lock(&self.limits.connections);
+        connections.total -= 1;
+        if let Some(count) = connections.by_stranger.get_mut(&self.stranger) {
+            *count -= 1;
+            if *count == 0 {
+                connections.by_stranger.remove(&self.stranger);
+            }
+        }
+    }
+}
+
+/// One limit as one shard uses it.
+pub(crate) struct Level {
+    shared: SharedLimit,
+    bucket: RefCell<ShardBucket>,
+    /// The line of this shard's peers that wait for this limit, first come first served.
+    turn: tokio::sync::Mutex<()>,
+    waits: Counter,
+}
+
+/// The limits that one peer is under, from the narrowest to the widest. Empty when nothing is limited.
+pub(crate) type Levels = Vec<Rc<Level>>;
+
+/// The rate limits of one shard.
+pub(crate) struct ShardRates {
+    limits: Arc<SharedLimits>,
+    shard: ShardIndex,
+    global: Option<Rc<Level>>,
+    local: Option<Rc<Level>>,
+    remote: Option<Rc<Level>>,
+    torrents: RefCell<HashMap<u64, Rc<Level>>>,
+}
+
+impl ShardRates {
+    /// The part of `shard` in the server's limits.
+    pub(crate) fn new(limits: &Arc<SharedLimits>, shard: usize) -> Self {
+        let shard = ShardIndex(u16::try_from(shard).unwrap_or(u16::MAX));
+        let level = |limit: &Option<SharedLimit>, waits| {
+            Some(Rc::new(Level::new(
+                Arc::clone(limit.as_ref()?),
+                shard,
+                waits,
+            )))
+        };
+        ShardRates {
+            global: level(&limits.global, Counter::RateWaitsGlobal),
+            local: level(&limits.local, Counter::RateWaitsClass),
+            remote: level(&limits.remote, Counter::RateWaitsClass),
+            torrents: RefCell::default(),
+            limits: Arc::clone(limits),
+            shard,
+        }
+    }
+
+    /// The limits of a peer of `torrent` at `address`.
+    pub(crate) fn levels(&self, torrent: &SeededTorrent, address: IpAddr, now: Time) -> Levels {
+        let of_torrent = self.limits.of_torrent(torrent, now).map(|limit| {
+            let mut torrents = self.torrents.borrow_mut();
+            let level = torrents.entry(torrent.id()).or_insert_with(|| {
+                Rc::new(Level::new(
+                    Arc::clone(limit),
+                    self.shard,
+                    Counter::RateWaitsTorrent,
+                ))
+            });
+            Rc::clone(level)
+        });
+        let class = if is_local(address) {
+            &self.local
+        } else {
+            &self.remote
+        };
+        [of_torrent, class.clone(), self.global.clone()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Gives back slices that this shard does not use, and forgets torrents without peers.
+    pub(crate) fn tick(&self, now: Time) {
+        let widest = [&self.global, &self.local, &self.remote]
+            .into_iter()
+            .flatten();
+        widest.for_each(|level| level.expire(now));
+        self.torrents.borrow_mut().retain(|_, level| {
+            level.expire(now);
+            Rc::strong_count(level) > 1
+        });
+    }
+}
+
+impl Level {
+    fn new(shared: SharedLimit, shard: ShardIndex, waits: Counter) -> Self {
+        let bucket = RefCell::new(ShardBucket::new(shard));
+        Level {
+            shared,
+            bucket,
+            turn: tokio::sync::Mutex::new(()),
+            waits,
+        }
+    }
+
+    fn exchange(&self, demand: Demand, now: Time) -> Result<(), Time> {
+        lock(&self.shared).exchange(&mut self.bucket.borrow_mut(), demand, now)
+    }
+
+    fn expire(&self, now: Time) {
+        let mut bucket = self.bucket.borrow_mut();
+        // Whoever waits in this shard's line keeps its place among the shards.
+        if self.turn.try_lock().is_ok() && bucket.next_timeout() <= now {
+            lock(&self.shared).release(&mut bucket);
+        }
+    }
+}
+
+/// Takes bytes from all `levels` now, if all have some and nobody waits for them.
+pub(crate) fn try_grant(levels: &[Rc<Level>], demand: Demand, now: Time) -> Option<u32> {
+    let mut turns = Vec::with_capacity(levels.len());
+    for level in levels {
+        turns.push(level.turn.try_lock().ok()?);
+    }
+    loop {
+        match take_all(levels, demand, now) {
+            Ok(bytes) => return Some(bytes),
+            Err(short) => levels.get(short)?.exchange(demand, now).ok()?,
+        }
+    }
+}
+
+/// Takes bytes from all `levels`, waiting in each one's line. The narrowest comes first, so that who waits
+/// for its torrent's limit holds up nobody else. May be dropped at any time.
+pub(crate) async fn grant(shard: &Shard, levels: &[Rc<Level>], demand: Demand) -> u32 {
+    let mut turns = Vec::with_capacity(levels.len());
+    for level in levels {
+        turns.push(level.turn.lock().await);
+        while level.bucket.borrow().available(shard.now()) < u64::from(demand.bytes_min) {
+            await_slice(shard, level, demand).await;
+        }
+    }
+    loop {
+        match take_all(levels, demand, shard.now()) {
+            Ok(bytes) => return bytes,
+            // Its slice expired while another level's line was waited in.
+            Err(short) => match levels.get(short) {
+                Some(level) => await_slice(shard, level, demand).await,
+                None => return 0,
+            },
+        }
+    }
+}
+
+/// Puts back what was granted and not used.
+pub(crate) fn give_back(levels: &[Rc<Level>], bytes: u32) {
+    for level in levels {
+        level.bucket.borrow_mut().give_back(u64::from(bytes));
+    }
+}
+
+async fn await_slice(shard: &Shard, level: &Level, demand: Demand) {
+    let exchanged = level.exchange(demand, shard.now());
+    if let Err(time) = exchanged {
+        shard.cells.increment(level.waits);
+        tokio::time::sleep(time.since(shard.now()).max(Duration::from_millis(1))).await;
+    }
+}
+
+fn take_all(levels: &[Rc<Level>], demand: Demand, now: Time) -> Result<u32, usize> {
+    let mut guards: Vec<_> = levels
+        .iter()
+        .map(|level| level.bucket.borrow_mut())
+        .collect();
+    let mut buckets: Vec<&mut ShardBucket> = guards.iter_mut().map(|guard| &mut **guard).collect();
+    take(&mut buckets, demand, now)
+}

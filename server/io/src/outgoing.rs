@@ -1,0 +1,177 @@
+//! What one send carries: control messages, then a batch of blocks, each its 13-byte header and a slice
+//! of one payload buffer. One `sendmsg` gathers them; a partial send continues where it stopped.
+//!
+//! One `Outgoing` belongs to one connection and is used again for every send: no allocation per block.
+
+use crate::buffers::Buffer;
+use engine::queue::BATCH_BLOCKS_MAX;
+use proto::wire::PIECE_HEADER_BYTES;
+use std::ptr;
+
+/// Control bytes, then a header and a payload slice per block.
+const PARTS_MAX: usize = 1 + 2 * BATCH_BLOCKS_MAX;
+
+/// A gathered message on its way to one socket.
+pub struct Outgoing {
+    control: Vec<u8>,
+    headers: [[u8; PIECE_HEADER_BYTES]; BATCH_BLOCKS_MAX],
+    /// The payload length of each block, in bytes.
+    lengths: [u32; BATCH_BLOCKS_MAX],
+    blocks: usize,
+    payload: Option<Buffer>,
+    /// Bytes of the whole message, and how many of them the socket has taken.
+    total: usize,
+    sent: usize,
+    parts: [libc::iovec; PARTS_MAX],
+    message: libc::msghdr,
+}
+
+impl Outgoing {
+    /// An empty message.
+    pub fn new() -> Box<Outgoing> {
+        let empty = libc::iovec {
+            iov_base: ptr::null_mut(),
+            iov_len: 0,
+        };
+        Box::new(Outgoing {
+            control: Vec::new(),
+            headers: [[0; PIECE_HEADER_BYTES]; BATCH_BLOCKS_MAX],
+            lengths: [0; BATCH_BLOCKS_MAX],
+            blocks: 0,
+            payload: None,
+            total: 0,
+            sent: 0,
+            parts: [empty; PARTS_MAX],
+            // SAFETY: a `msghdr` of zeros is valid: null pointers with zero lengths.
+            message: unsafe { std::mem::zeroed() },
+        })
+    }
+
+    /// The buffer of control bytes, to be filled before the blocks are added.
+    pub fn control_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.control
+    }
+
+    /// Adds a block of `length` payload bytes. False when there is room for no more.
+    pub fn push_block(&mut self, header: [u8; PIECE_HEADER_BYTES], length: u32) -> bool {
+        if self.blocks == BATCH_BLOCKS_MAX {
+            return false;
+        }
+        self.headers[self.blocks] = header;
+        self.lengths[self.blocks] = length;
+        self.blocks += 1;
+        true
+    }
+
+    /// Closes the message and returns its length in bytes; `payload` holds the blocks' bytes one after another.
+    pub fn seal(&mut self, payload: Option<Buffer>) -> usize {
+        let payload_bytes: usize = self.lengths[..self.blocks]
+            .iter()
+            .map(|&l| l as usize)
+            .sum();
+        assert_eq!(
+            payload_bytes,
+            payload.as_ref().map_or(0, |buffer| buffer.filled().len())
+        );
+        self.payload = payload;
+        self.total = self.control.len() + self.blocks * PIECE_HEADER_BYTES + payload_bytes;
+        self.sent = 0;
+        self.total
+    }
+
+    /// Gives the payload buffer back to its pool; false if there is none.
+    pub fn release_payload(&mut self) -> bool {
+        self.payload.take().is_some()
+    }
+
+    /// Puts the payload back, read again after [`Outgoing::release_payload`].
+    pub fn restore_payload(&mut self, payload: Buffer) {
+        self.payload = Some(payload);
+    }
+
+    /// Notes that the socket has taken `count` bytes more. True when that was all.
+    pub fn advance(&mut self, count: usize) -> bool {
+        self.sent = (self.sent + count).min(self.total);
+        self.sent == self.total
+    }
+
+    /// Forgets what was sent, keeps the allocations of ordinary size.
+    pub fn clear(&mut self) {
+        /// Control bytes kept allocated between sends; a bitfield may have needed more.
+        const CONTROL_BYTES_KEPT: usize = 1024;
+        self.control.clear();
+        self.control.shrink_to(CONTROL_BYTES_KEPT);
+        self.payload = None;
+        self.blocks = 0;
+        self.total = 0;
+        self.sent = 0;
+    }
+
+    /// Points the message at what is left to send. The pointers hold until `self` is next changed.
+    pub(crate) fn prepare(&mut self) -> *const libc::msghdr {
+        let payload: &[u8] = self.payload.as_ref().map_or(&[], Buffer::filled);
+        let mut skip = self.sent;
+        let mut count = 0;
+        let mut offset = 0;
+        let blocks = self.headers.iter().zip(&self.lengths).take(self.blocks);
+        let blocks = blocks.flat_map(|(header, &length)| {
+            let block = &payload[offset..offset + length as usize];
+            offset += length as usize;
+            [header.as_slice(), block]
+        });
+        for part in std::iter::once(self.control.as_slice()).chain(blocks) {
+            let skipped = skip.min(part.len());
+            skip -= skipped;
+            let rest = &part[skipped..];
+            if !rest.is_empty() {
+                self.parts[count] = libc::iovec {
+                    iov_base: rest.as_ptr() as *mut _,
+                    iov_len: rest.len(),
+                };
+                count += 1;
+            }
+        }
+        self.message.msg_iov = self.parts.as_mut_ptr();
+        self.message.msg_iovlen = count;
+        &raw const self.message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel would read from the prepared message.
+    fn gathered(outgoing: &mut Outgoing) -> Vec<u8> {
+        outgoing.prepare();
+        let mut bytes = Vec::new();
+        for part in &outgoing.parts[..outgoing.message.msg_iovlen] {
+            // SAFETY: `prepare` has just pointed the part at live memory of `outgoing`.
+            bytes.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len)
+            });
+        }
+        bytes
+    }
+
+    #[test]
+    fn continues_a_partial_send_at_every_byte() {
+        tokio_uring::start(async {
+            let pool = crate::buffers::BufferPool::new(1, 64, Default::default()).unwrap();
+            let mut outgoing = Outgoing::new();
+            for split in 0..=(5 + 2 * 13 + 30) {
+                outgoing.clear();
+                outgoing.control_mut().extend_from_slice(b"abcde");
+                assert!(outgoing.push_block([1; 13], 10));
+                assert!(outgoing.push_block([2; 13], 20));
+                let mut payload = pool.try_take().unwrap();
+                assert!(payload.fill_zero(30));
+                outgoing.seal(Some(payload));
+                let whole = gathered(&mut outgoing);
+                assert_eq!(whole.len(), 5 + 2 * 13 + 30);
+                assert_eq!(outgoing.advance(split), split == whole.len());
+                assert_eq!(gathered(&mut outgoing), whole[split..]);
+            }
+        });
+    }
+}

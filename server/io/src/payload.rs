@@ -1,0 +1,108 @@
+//! Reads the bytes of a batch: layout, files, ring reads, and the proof that they are the verified ones.
+//!
+//! Limits: one pool buffer per batch; who finds the pool empty waits in line.
+
+use crate::buffers::Buffer;
+use crate::files::{OpenFile, check_stamp};
+use crate::ring;
+use crate::shard::Shard;
+use crate::torrent::{Fault, FaultCause, SeededTorrent};
+use engine::layout::{FileIndex, FileRange};
+use engine::queue::Batch;
+use seedring_metrics::{Counter, Gauge, Histogram};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Reads all bytes of `batch` into a buffer of the shard's pool.
+///
+/// # Errors
+///
+/// The [`Fault`] of the file that could not be read or is no longer what was verified.
+pub(crate) async fn read_batch(
+    shard: &Shard,
+    torrent: &Arc<SeededTorrent>,
+    batch: &Batch,
+) -> Result<Buffer, Fault> {
+    let mut buffer = match shard.pool.try_take() {
+        Some(buffer) => buffer,
+        None => {
+            shard.cells.increment(Counter::BufferPoolWaits);
+            shard.pool.take().await
+        }
+    };
+    let started = Instant::now();
+    for range in torrent
+        .layout()
+        .block_ranges(batch.piece, batch.begin, batch.bytes)
+    {
+        buffer = read_range(shard, torrent, range, buffer).await?;
+    }
+    shard
+        .cells
+        .record(Histogram::DiskReadDuration, started.elapsed());
+    Ok(buffer)
+}
+
+/// Appends one file's part of a batch.
+async fn read_range(
+    shard: &Shard,
+    torrent: &Arc<SeededTorrent>,
+    range: FileRange,
+    mut buffer: Buffer,
+) -> Result<Buffer, Fault> {
+    let Some(index) = range.file else {
+        if buffer.fill_zero(range.length as usize) {
+            return Ok(buffer);
+        }
+        return Err(torrent.fault(
+            FileIndex(0),
+            FaultCause::Io("a batch exceeds its buffer".into()),
+        ));
+    };
+    let file = open(shard, torrent, index).await?;
+    let mut done: u32 = 0;
+    while done < range.length {
+        let start = buffer.filled().len();
+        let length = (range.length - done) as usize;
+        let offset = range.offset + u64::from(done);
+        let result;
+        shard.cells.increment(Counter::RingSubmissions);
+        (result, buffer) = ring::read_at(Rc::clone(&file), buffer, start, length, offset).await;
+        match result {
+            // Shorter than it was: the stamp says how much.
+            Ok(0) => {
+                check_stamp(torrent, index, &file)?;
+                return Err(torrent.fault(index, FaultCause::Io("unexpected end of file".into())));
+            }
+            Ok(count) => {
+                shard.cells.increment(Counter::DiskReads);
+                shard.cells.add(Counter::DiskReadBytes, count as u64);
+                done += u32::try_from(count).unwrap_or(u32::MAX);
+            }
+            Err(error) => return Err(torrent.fault(index, FaultCause::Io(error.to_string()))),
+        }
+    }
+    // After the read, so that an unchanged stamp proves what was read (docs/adr/0004-verified-bytes.md).
+    check_stamp(torrent, index, &file)?;
+    Ok(buffer)
+}
+
+/// The open file, from the table or opened now.
+async fn open(
+    shard: &Shard,
+    torrent: &Arc<SeededTorrent>,
+    index: FileIndex,
+) -> Result<Rc<OpenFile>, Fault> {
+    if let Some(file) = shard.files.cached(torrent, index) {
+        shard.cells.increment(Counter::FileHits);
+        return Ok(file);
+    }
+    shard.cells.increment(Counter::FileMisses);
+    let (file, evicted) = shard.files.open(torrent, index).await?;
+    if evicted {
+        shard.cells.increment(Counter::FileEvictions);
+    }
+    shard.cells.set(Gauge::FilesOpen, shard.files.len() as u64);
+    Ok(file)
+}

@@ -1,0 +1,254 @@
+//! The data plane as the rest of the server sees it: start, add and remove torrents, hear of faults, stop.
+//!
+//! Callers are on an ordinary tokio runtime; every call goes to the shards by a bounded channel, and no call
+//! waits for a peer or a disk.
+
+use crate::buffers::Registration;
+use crate::limits::SharedLimits;
+use crate::refusal::{self, Refusal};
+use crate::shard::{self, ShardSeat};
+use crate::sockets::{self, SocketOptions};
+use crate::system;
+use crate::torrent::{Fault, SeededTorrent};
+use engine::choker::ChokerConfig;
+use engine::session::SessionConfig;
+use proto::ids::PeerId;
+use seedring_metrics::Registry;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that may wait for a shard; a caller waits beyond that.
+const COMMANDS_MAX: usize = 256;
+
+/// Everything that the data plane needs to know, in numbers.
+#[derive(Clone, Debug)]
+pub struct PlaneConfig {
+    /// Where peers connect: one address per family; port 0 for any, then the same for all.
+    pub listen: Vec<SocketAddr>,
+    /// Threads that serve peers; 0 for one per core.
+    pub shards: usize,
+    /// Whether each is pinned to its core.
+    pub pin: bool,
+    /// How sockets are set up.
+    pub sockets: SocketOptions,
+    /// Connections, handshakes included.
+    pub connections_max: usize,
+    /// Connections of one v4 address or v6 /64; 0 for no limit.
+    pub connections_per_stranger_max: usize,
+    /// Connections whose handshake is not done.
+    pub handshakes_max: usize,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// Payload buffers of all shards together, in bytes.
+    pub buffer_bytes: usize,
+    /// The size of one of them, and of the largest batch, in bytes.
+    pub batch_bytes: u32,
+    /// Whether they are registered with the ring.
+    pub registration: Registration,
+    /// Open files of all shards together.
+    pub open_files_max: usize,
+    /// How sessions behave.
+    pub session: SessionConfig,
+    /// Who is unchoked.
+    pub choker: ChokerConfig,
+    /// Upload slots of the server; 0 for no limit.
+    pub upload_slots: u32,
+    /// Upload rates.
+    pub rates: RateLimits,
+    /// How we name ourselves to peers.
+    pub peer_id: PeerId,
+}
+
+/// Upload rates in bytes per second; 0 for no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RateLimits {
+    /// Of the server.
+    pub global: u64,
+    /// Of each torrent.
+    pub torrent: u64,
+    /// Of all peers on this machine or site together.
+    pub local: u64,
+    /// Of all other peers together.
+    pub remote: u64,
+}
+
+/// What the data plane tells of its own accord.
+#[derive(Debug)]
+pub enum Event {
+    /// A torrent's data are in doubt; it has been stopped on all shards.
+    TorrentFault(Fault),
+    /// A shard's thread has ended although nobody stopped it: a bug, and a reason to end the process.
+    ShardLost(usize),
+}
+
+/// The data plane can not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// io_uring is refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A port is taken or an address is not ours.
+    #[error("cannot listen for peers on {address}: {error}; choose another with --port or [peers]")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// No address is configured.
+    #[error("no address to listen on for peers; set peers.bind_v4 or peers.bind_v6")]
+    NoAddress,
+    /// A thread can not be started.
+    #[error("cannot start the thread of shard {shard}: {error}")]
+    Thread {
+        /// The shard.
+        shard: usize,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// What a shard is told.
+pub(crate) enum Command {
+    /// Serve this torrent; the answer says that it does.
+    Add(Arc<SeededTorrent>, oneshot::Sender<()>),
+    /// Forget this torrent; the answer says that its peers are being closed.
+    Remove(Arc<SeededTorrent>, oneshot::Sender<()>),
+    /// Close everything and end.
+    Stop,
+}
+
+/// The running data plane.
+pub struct Plane {
+    shards: Vec<(mpsc::Sender<Command>, JoinHandle<()>)>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// The number of shards that a configuration means on this machine.
+pub fn shard_count(configured: usize) -> usize {
+    match configured {
+        0 => system::allowed_cores()
+            .map_or(1, |cores| cores.len())
+            .max(1),
+        count => count,
+    }
+}
+
+/// Where a choker's chances start; without random bytes all shards make the same choices, which is as good.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = system::random(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+impl Plane {
+    /// Opens the ports and starts the shards. The events must be read as they come.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; no port is open then.
+    pub fn start(
+        config: PlaneConfig,
+        registry: &Registry,
+    ) -> Result<(Plane, mpsc::UnboundedReceiver<Event>), StartError> {
+        refusal::check()?;
+        if config.listen.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        let count = shard_count(config.shards);
+        let mut groups = sockets::listen_all(&config.listen, count, &config.sockets)
+            .map_err(|(address, error)| StartError::Listen { address, error })?;
+        let address = |group: &Vec<std::net::TcpListener>| group.first()?.local_addr().ok();
+        let addresses = groups.iter().filter_map(address).collect();
+        let cores = system::allowed_cores().unwrap_or_default();
+        // Bounded by the torrents: each tells of its first fault only, and by the shards.
+        let (events, received) = mpsc::unbounded_channel();
+        let limits = Arc::new(SharedLimits::new(&config, count));
+        let session_config = Arc::new(config.session.clone());
+        let config = Arc::new(config);
+        let mut plane = Plane {
+            shards: Vec::with_capacity(count),
+            addresses,
+        };
+        for index in 0..count {
+            let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+            let seat = ShardSeat {
+                index,
+                count,
+                core: config
+                    .pin
+                    .then(|| cores.get(index % cores.len().max(1)).copied())
+                    .flatten(),
+                config: Arc::clone(&config),
+                session_config: Arc::clone(&session_config),
+                seed: seed(),
+                limits: Arc::clone(&limits),
+                cells: registry.shard(index),
+                listeners: groups.iter_mut().filter_map(Vec::pop).collect(),
+                commands: inbox,
+                events: events.clone(),
+            };
+            let thread = shard::spawn(seat)?;
+            plane.shards.push((commands, thread));
+        }
+        Ok((plane, received))
+    }
+
+    /// Where peers connect.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// How many shards run.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Serves `torrent` from all shards; it is being served when this returns.
+    pub async fn add(&self, torrent: &Arc<SeededTorrent>) {
+        self.tell_all(|done| Command::Add(Arc::clone(torrent), done))
+            .await;
+    }
+
+    /// Stops serving `torrent`: no block of it is sent after this returns.
+    pub async fn remove(&self, torrent: &Arc<SeededTorrent>) {
+        torrent.stop();
+        self.tell_all(|done| Command::Remove(Arc::clone(torrent), done))
+            .await;
+    }
+
+    /// Closes all connections and ends the shards, within `deadline`. False if some shard was not done
+    /// by then (an operation on a hung disk is not to be interrupted); its thread is left behind.
+    pub async fn stop(self, deadline: Duration) -> bool {
+        for (commands, _) in &self.shards {
+            let _ = commands.send(Command::Stop).await;
+        }
+        let until = tokio::time::Instant::now() + deadline;
+        let ended = |shards: &[(_, JoinHandle<()>)]| shards.iter().all(|(_, t)| t.is_finished());
+        while !ended(&self.shards) {
+            if tokio::time::Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        true
+    }
+
+    async fn tell_all(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
+        let mut answers = Vec::with_capacity(self.shards.len());
+        for (commands, _) in &self.shards {
+            let (done, answer) = oneshot::channel();
+            // A shard that is gone has told so by `Event::ShardLost`.
+            if commands.send(command(done)).await.is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            let _ = answer.await;
+        }
+    }
+}

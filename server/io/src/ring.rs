@@ -1,0 +1,148 @@
+//! Ring operations that tokio-uring's public API does not offer, added through `UnsubmittedOneshot`.
+//!
+//! This is the only file that builds submission entries. Every operation owns what the kernel may touch
+//! until its last completion, also when the future that waits for it is dropped: tokio-uring then keeps
+//! the operation's data in its driver until the completion has come.
+//!
+//! Does not: multishot or zero-copy notifications; a completion with the MORE flag panics tokio-uring 0.5.
+
+use crate::buffers::Buffer;
+use crate::files::OpenFile;
+use crate::outgoing::Outgoing;
+use io_uring::{cqueue, opcode, squeue, types};
+use std::ffi::CString;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use tokio_uring::net::TcpStream;
+use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
+
+/// The length of one read operation, in bytes: a length that the kernel takes whole.
+const READ_BYTES_MAX: usize = 1 << 30;
+
+/// Hands the operation's data back together with its result.
+pub struct GiveBack<D>(PhantomData<D>);
+
+impl<D: 'static> OneshotOutputTransform for GiveBack<D> {
+    type Output = (io::Result<u32>, D);
+    type StoredData = D;
+
+    fn transform_oneshot_output(self, data: D, completion: cqueue::Entry) -> Self::Output {
+        let result = match u32::try_from(completion.result()) {
+            Ok(value) => Ok(value),
+            Err(_) => Err(io::Error::from_raw_os_error(-completion.result())),
+        };
+        (result, data)
+    }
+}
+
+/// Queues one operation; it reaches the kernel when the shard's thread parks, with all others.
+///
+/// # Safety
+///
+/// Every pointer in `entry` must point into memory that `data` owns on the heap (so that it stays where it
+/// is when `data` moves), and every descriptor in `entry` must be kept open by `data`.
+unsafe fn submit<D: Unpin + 'static>(
+    data: D,
+    entry: squeue::Entry,
+) -> InFlightOneshot<D, GiveBack<D>> {
+    UnsubmittedOneshot::new(data, GiveBack(PhantomData), entry).submit()
+}
+
+/// Opens the directory `path` as a place to open files beneath.
+pub async fn open_directory(path: CString) -> io::Result<OwnedFd> {
+    let data = Box::new(path);
+    let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), data.as_ptr())
+        .flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
+        .build();
+    // SAFETY: the path's bytes live on the heap, owned by `data`; the entry holds no descriptor of ours.
+    let (result, _data) = unsafe { submit(data, entry) }.await;
+    descriptor(result)
+}
+
+/// Opens `path` below `root` for reading, by `openat2` with `RESOLVE_BENEATH`: no component of the path,
+/// symbolic links included, may lead out of `root`.
+///
+/// `O_NONBLOCK` keeps the open of a FIFO or a device from waiting; the caller clears it.
+/// Not to be cancelled: a descriptor that arrives after that would have no owner.
+pub async fn open_beneath(root: Rc<OwnedFd>, path: CString) -> io::Result<OwnedFd> {
+    let how = types::OpenHow::new()
+        .flags((libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64)
+        .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+    let data = Box::new((root, path, how));
+    let (root, path) = (types::Fd(data.0.as_raw_fd()), data.1.as_ptr());
+    let entry = opcode::OpenAt2::new(root, path, &raw const data.2).build();
+    // SAFETY: the path's bytes and `how` live on the heap, owned by `data`, which also keeps `root` open.
+    let (result, _data) = unsafe { submit(data, entry) }.await;
+    descriptor(result)
+}
+
+/// The descriptor that an open has made.
+fn descriptor(result: io::Result<u32>) -> io::Result<OwnedFd> {
+    let number = RawFd::try_from(result?).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Reads up to `length` bytes of `file` from `offset` into `buffer` at `start`, and returns how many.
+///
+/// The buffer comes back with the result in every case. Uses the registered form when the pool's buffers
+/// are registered with the ring.
+pub async fn read_at(
+    file: Rc<OpenFile>,
+    mut buffer: Buffer,
+    start: usize,
+    length: usize,
+    offset: u64,
+) -> (io::Result<usize>, Buffer) {
+    let length = length.min(READ_BYTES_MAX);
+    let Some(target) = buffer.spare_mut(start, length) else {
+        return (Err(io::Error::from_raw_os_error(libc::EINVAL)), buffer);
+    };
+    let descriptor = types::Fd(file.as_raw_fd());
+    let entry = match buffer.registered_index() {
+        Some(index) => opcode::ReadFixed::new(descriptor, target, length as u32, index)
+            .offset(offset)
+            .build(),
+        None => opcode::Read::new(descriptor, target, length as u32)
+            .offset(offset)
+            .build(),
+    };
+    // SAFETY: `target` points to `length` bytes inside the pool's buffer, which lives on the heap and which
+    // `buffer` owns alone until it is dropped; `file` keeps the descriptor open.
+    let (result, (mut buffer, _file)) = unsafe { submit((buffer, file), entry) }.await;
+    let result = result.map(|count| count as usize);
+    if let Ok(count) = result {
+        // SAFETY: the kernel has written `count` bytes at `start`.
+        unsafe { buffer.set_filled(start, count) };
+    }
+    (result, buffer)
+}
+
+/// Waits until `socket` is ready for one of `events` (`poll(2)` bits) or is broken.
+pub fn poll(
+    socket: Rc<TcpStream>,
+    events: libc::c_short,
+) -> InFlightOneshot<Rc<TcpStream>, GiveBack<Rc<TcpStream>>> {
+    let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), events as u16 as u32).build();
+    // SAFETY: the entry holds no pointer, and the operation keeps the socket open.
+    unsafe { submit(socket, entry) }
+}
+
+/// Sends what is left of `outgoing`, as much as the socket takes without waiting, and returns the count.
+///
+/// A full socket is `WouldBlock`. The caller has one send in flight per socket.
+pub async fn send(
+    socket: Rc<TcpStream>,
+    mut outgoing: Box<Outgoing>,
+) -> (io::Result<usize>, Box<Outgoing>) {
+    let message = outgoing.prepare();
+    let entry = opcode::SendMsg::new(types::Fd(socket.as_raw_fd()), message)
+        .flags((libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as u32)
+        .build();
+    // SAFETY: `message` and all that it points to live in the box and in the buffers that the box owns;
+    // the operation keeps the socket open.
+    let (result, (_socket, outgoing)) = unsafe { submit((socket, outgoing), entry) }.await;
+    (result.map(|count| count as usize), outgoing)
+}

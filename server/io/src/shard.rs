@@ -1,0 +1,450 @@
+//! One shard: a thread with its ring, its listeners, its connections, and nothing of another shard's.
+//!
+//! Limits: connections by [`crate::limits`], buffers and open files by their pools. The tick loops over this
+//! shard's connections once a second, never over torrents.
+
+use crate::buffers::BufferPool;
+use crate::closing::CloseReason;
+use crate::connection::{self, Connection};
+use crate::files::FileTable;
+use crate::limits::{Admission, Refused, ShardRates, SharedLimits};
+use crate::plane::{Command, Event, PlaneConfig, StartError};
+use crate::refusal;
+use crate::sockets;
+use crate::system;
+use crate::torrent::{Fault, SeededTorrent};
+use engine::choker::Choker;
+use engine::session::SessionConfig;
+use engine::time::Time;
+use proto::handshake::{Handshake, Reserved, ReservedBit};
+use proto::ids::InfoHashV1;
+use seedring_metrics::{Counter, Gauge, ShardCells};
+use slab::Slab;
+use socket2::SockRef;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{Shutdown, SocketAddr};
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc};
+use tokio_uring::net::{TcpListener, TcpStream};
+
+/// Submission and completion entries of a shard's ring.
+const RING_ENTRIES: u32 = 1024;
+const RING_COMPLETIONS: u32 = 8 * 1024;
+
+/// How often timeouts are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long accepting rests when no descriptor is left.
+const ACCEPT_REST: Duration = Duration::from_millis(200);
+
+/// How long a stopping shard waits for its connections' last operations.
+const STOP_WAIT: Duration = Duration::from_secs(3);
+
+/// What a shard's thread starts with.
+pub(crate) struct ShardSeat {
+    pub(crate) index: usize,
+    pub(crate) count: usize,
+    pub(crate) core: Option<usize>,
+    pub(crate) config: Arc<PlaneConfig>,
+    pub(crate) session_config: Arc<SessionConfig>,
+    /// Where the choker's chances start.
+    pub(crate) seed: u64,
+    pub(crate) limits: Arc<SharedLimits>,
+    pub(crate) cells: Arc<ShardCells>,
+    pub(crate) listeners: Vec<std::net::TcpListener>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+}
+
+/// The state of one shard, shared by its tasks, all on its thread.
+pub(crate) struct Shard {
+    pub(crate) config: Arc<PlaneConfig>,
+    pub(crate) cells: Arc<ShardCells>,
+    pub(crate) pool: BufferPool,
+    pub(crate) files: FileTable,
+    pub(crate) rates: ShardRates,
+    pub(crate) index: usize,
+    pub(crate) limits: Arc<SharedLimits>,
+    pub(crate) choker: RefCell<Choker>,
+    /// Whether this shard's lease of the upload slots is more than nothing.
+    pub(crate) has_slots: Cell<bool>,
+    /// Unchoked peers.
+    pub(crate) unchoked: Cell<u64>,
+    session_config: Arc<SessionConfig>,
+    torrents: RefCell<HashMap<InfoHashV1, Arc<SeededTorrent>>>,
+    pub(crate) connections: RefCell<Slab<Rc<Connection>>>,
+    /// All accepted sockets, greeted or not, so that stopping reaches each of them.
+    pub(crate) sockets: RefCell<Slab<Rc<TcpStream>>>,
+    events: mpsc::UnboundedSender<Event>,
+    started: Instant,
+    stopping: Cell<bool>,
+    /// Told when a socket has gone.
+    gone: Notify,
+}
+
+/// Starts the thread of a shard and waits until it listens.
+pub(crate) fn spawn(seat: ShardSeat) -> Result<JoinHandle<()>, StartError> {
+    let shard = seat.index;
+    let (ready, started) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{shard}"))
+        .spawn(move || run(seat, &ready))
+        .map_err(|error| StartError::Thread { shard, error })?;
+    match started.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(StartError::Refused(refusal::explain(&error))),
+        Err(_) => {
+            let error = std::io::Error::other("it ended before it was ready");
+            Err(StartError::Thread { shard, error })
+        }
+    }
+}
+
+/// Tells of a shard that ends without having been stopped.
+struct LostGuard {
+    index: usize,
+    events: mpsc::UnboundedSender<Event>,
+    armed: bool,
+}
+
+impl Drop for LostGuard {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = self.events.send(Event::ShardLost(self.index));
+        }
+    }
+}
+
+/// The thread of a shard.
+fn run(mut seat: ShardSeat, ready: &std::sync::mpsc::Sender<std::io::Result<()>>) {
+    if let Some(core) = seat.core
+        && let Err(error) = system::pin_to(core)
+    {
+        tracing::warn!(shard = seat.index, core, %error, "the shard is not pinned to its core");
+    }
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_cqsize(RING_COMPLETIONS);
+    let mut builder = tokio_uring::builder();
+    builder.entries(RING_ENTRIES).uring_builder(&ring);
+    let runtime = match tokio_uring::Runtime::new(&builder) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let mut guard = LostGuard {
+        index: seat.index,
+        events: seat.events.clone(),
+        armed: true,
+    };
+    runtime.block_on(async {
+        let listeners = std::mem::take(&mut seat.listeners);
+        match Shard::new(&seat) {
+            Ok(shard) => {
+                let _ = ready.send(Ok(()));
+                shard.live(listeners, seat.commands).await;
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    });
+    guard.armed = false;
+}
+
+impl Shard {
+    fn new(seat: &ShardSeat) -> std::io::Result<Rc<Shard>> {
+        let config = &seat.config;
+        let buffers = buffers_per_shard(config, seat.count);
+        let pool = BufferPool::new(buffers, config.batch_bytes as usize, config.registration)?;
+        seat.cells.set(
+            Gauge::BufferPoolBytes,
+            (buffers * config.batch_bytes as usize) as u64,
+        );
+        Ok(Rc::new(Shard {
+            config: Arc::clone(config),
+            cells: Arc::clone(&seat.cells),
+            pool,
+            files: FileTable::new(files_per_shard(config, seat.count)),
+            rates: ShardRates::new(&seat.limits, seat.index),
+            session_config: Arc::clone(&seat.session_config),
+            choker: RefCell::new(Choker::new(config.choker, seat.seed, Time::default())),
+            has_slots: Cell::new(true),
+            unchoked: Cell::new(0),
+            index: seat.index,
+            limits: Arc::clone(&seat.limits),
+            torrents: RefCell::default(),
+            connections: RefCell::default(),
+            sockets: RefCell::default(),
+            events: seat.events.clone(),
+            started: seat.limits.started(),
+            stopping: Cell::new(false),
+            gone: Notify::new(),
+        }))
+    }
+
+    /// Accepts, ticks and obeys until told to stop; then closes everything.
+    async fn live(
+        self: &Rc<Self>,
+        listeners: Vec<std::net::TcpListener>,
+        mut commands: mpsc::Receiver<Command>,
+    ) {
+        let mut doors = Vec::new();
+        let mut accepting = Vec::new();
+        for listener in listeners {
+            doors.extend(listener.try_clone());
+            let listener = TcpListener::from_std(listener);
+            accepting.push(tokio_uring::spawn(Rc::clone(self).accept(listener)));
+        }
+        let ticking = tokio_uring::spawn(Rc::clone(self).tick());
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Add(torrent, done) => {
+                    self.torrents
+                        .borrow_mut()
+                        .insert(torrent.info_hash(), torrent);
+                    let _ = done.send(());
+                }
+                Command::Remove(torrent, done) => {
+                    self.forget(&torrent);
+                    let _ = done.send(());
+                }
+                Command::Stop => break,
+            }
+        }
+        self.stopping.set(true);
+        ticking.abort();
+        self.stop(&doors).await;
+        for accept in accepting {
+            let _ = accept.await;
+        }
+    }
+
+    /// Shuts every socket down, so that its operations complete, and waits for that.
+    async fn stop(&self, doors: &[std::net::TcpListener]) {
+        for door in doors {
+            // Completes the accept that is in flight.
+            let _ = SockRef::from(door).shutdown(Shutdown::Both);
+        }
+        for (_, connection) in self.connections.borrow().iter() {
+            connection.close(CloseReason::Stopping);
+        }
+        for (_, socket) in self.sockets.borrow().iter() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        let all_gone = async {
+            while !self.sockets.borrow().is_empty() {
+                self.gone.notified().await;
+            }
+        };
+        if tokio::time::timeout(STOP_WAIT, all_gone).await.is_err() {
+            let left = self.sockets.borrow().len();
+            tracing::warn!(
+                shard = self.index,
+                left,
+                "stopping with operations still in flight"
+            );
+        }
+    }
+
+    /// Accepts connections until the listener is shut down.
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
+        loop {
+            let accepted = listener.accept().await;
+            if self.stopping.get() {
+                return;
+            }
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) => self.accept_failed(&error).await,
+            }
+        }
+    }
+
+    /// Rests when the process has no descriptor left; anything else concerns one connection only.
+    async fn accept_failed(&self, error: &std::io::Error) {
+        if matches!(
+            error.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+        ) {
+            self.cells.increment(Counter::AcceptErrorDescriptors);
+            tracing::warn!(%error, "cannot accept connections; raise LimitNOFILE (ulimit -n)");
+            tokio::time::sleep(ACCEPT_REST).await;
+        } else {
+            self.cells.increment(Counter::AcceptErrorOther);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Starts the task of an accepted connection, or closes it where a limit is met.
+    fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        self.cells.increment(Counter::ConnectionsAccepted);
+        let admission = match self.limits.admit(peer.ip()) {
+            Ok(admission) => admission,
+            Err(refused) => {
+                self.cells.increment(match refused {
+                    Refused::Connections => Counter::RefusedConnectionLimit,
+                    Refused::Stranger => Counter::RefusedAddressLimit,
+                    Refused::Handshakes => Counter::RefusedHandshakeLimit,
+                });
+                return;
+            }
+        };
+        let socket = Rc::new(stream);
+        sockets::tune_accepted(&*socket);
+        let key = self.sockets.borrow_mut().insert(Rc::clone(&socket));
+        let task = Visit {
+            shard: Rc::clone(self),
+            key,
+            admission,
+        };
+        tokio_uring::spawn(async move {
+            let mut visit = task;
+            let shard = Rc::clone(&visit.shard);
+            let reason = connection::serve(&shard, socket, peer, &mut visit.admission).await;
+            shard
+                .cells
+                .increment(reason.counter(visit.admission.is_greeted()));
+            tracing::debug!(%peer, ?reason, "connection closed");
+        });
+    }
+
+    /// Looks at the sessions' timeouts once a second.
+    async fn tick(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = self.now();
+            for (_, connection) in self.connections.borrow().iter() {
+                connection.look_at_timeout(now);
+            }
+            self.rates.tick(now);
+            self.rechoke(now);
+            self.publish_gauges();
+        }
+    }
+
+    /// The time of the state machines.
+    pub(crate) fn now(&self) -> Time {
+        Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// The torrent, if we seed it.
+    pub(crate) fn torrent(&self, info_hash: InfoHashV1) -> Option<Arc<SeededTorrent>> {
+        let torrents = self.torrents.borrow();
+        torrents
+            .get(&info_hash)
+            .filter(|torrent| !torrent.is_stopped())
+            .cloned()
+    }
+
+    /// How sessions behave.
+    pub(crate) fn session_config(&self) -> Arc<SessionConfig> {
+        Arc::clone(&self.session_config)
+    }
+
+    /// What we say to a peer of a torrent.
+    pub(crate) fn our_handshake(&self, info_hash: InfoHashV1) -> Handshake {
+        let mut reserved = Reserved::NONE.with(ReservedBit::EXTENSION_PROTOCOL);
+        if self.session_config.fast_extension {
+            reserved = reserved.with(ReservedBit::FAST);
+        }
+        Handshake {
+            reserved,
+            info_hash,
+            peer_id: self.config.peer_id,
+        }
+    }
+
+    /// Enters a connection into the shard's list; it leaves when the result is dropped.
+    pub(crate) fn register(self: &Rc<Self>, connection: &Rc<Connection>) -> Registered {
+        let key = self.connections.borrow_mut().insert(Rc::clone(connection));
+        Registered {
+            shard: Rc::clone(self),
+            key,
+        }
+    }
+
+    /// Takes a torrent's fault: the first one that condemns it stops it everywhere and is told.
+    pub(crate) fn report(&self, torrent: &SeededTorrent, fault: Fault) -> CloseReason {
+        self.cells.increment(fault.cause.counter());
+        if !fault.cause.condemns() {
+            tracing::warn!(%fault, "cannot read for a peer");
+            return CloseReason::Storage;
+        }
+        if torrent.stop() {
+            let _ = self.events.send(Event::TorrentFault(fault));
+        }
+        CloseReason::TorrentStopped
+    }
+
+    /// Forgets a torrent and closes its connections and files.
+    fn forget(&self, torrent: &SeededTorrent) {
+        let mut torrents = self.torrents.borrow_mut();
+        if torrents
+            .get(&torrent.info_hash())
+            .is_some_and(|known| known.id() == torrent.id())
+        {
+            torrents.remove(&torrent.info_hash());
+        }
+        for (_, connection) in self.connections.borrow().iter() {
+            if connection.torrent.id() == torrent.id() {
+                connection.close(CloseReason::TorrentStopped);
+            }
+        }
+        self.files.forget(torrent);
+    }
+}
+
+/// A connection's place in its shard's list.
+pub(crate) struct Registered {
+    shard: Rc<Shard>,
+    key: usize,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let connection = self.shard.connections.borrow_mut().remove(self.key);
+        // While a panic unwinds, the session may still be borrowed.
+        if connection
+            .session
+            .try_borrow()
+            .is_ok_and(|session| !session.is_choked())
+        {
+            self.shard
+                .unchoked
+                .set(self.shard.unchoked.get().saturating_sub(1));
+        }
+    }
+}
+
+/// An accepted connection's place in its shard; leaving gives it back, also when its task panics.
+struct Visit {
+    shard: Rc<Shard>,
+    key: usize,
+    admission: Admission,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.shard.sockets.borrow_mut().remove(self.key);
+        self.shard.gone.notify_one();
+    }
+}
+
+/// How many buffers each shard's pool holds: its share, at least two, so that one read overlaps one send.
+pub(crate) fn buffers_per_shard(config: &PlaneConfig, shards: usize) -> usize {
+    (config.buffer_bytes / config.batch_bytes as usize / shards).max(2)
+}
+
+/// How many files each shard keeps open: its share, at least 16.
+pub(crate) fn files_per_shard(config: &PlaneConfig, shards: usize) -> NonZeroUsize {
+    NonZeroUsize::new((config.open_files_max / shards).max(16)).unwrap_or(NonZeroUsize::MIN)
+}

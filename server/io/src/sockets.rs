@@ -1,0 +1,205 @@
+//! Listening sockets and the options of accepted ones, by socket2.
+//!
+//! Each shard listens on the same port with `SO_REUSEPORT`; the kernel spreads connections over them.
+//! v4 and v6 are sockets of their own (`IPV6_V6ONLY`), so that either may be absent.
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+/// How listening and accepted sockets are set up.
+#[derive(Clone, Debug)]
+pub struct SocketOptions {
+    /// Connections that the kernel keeps until we accept them.
+    pub backlog: i32,
+    /// Congestion control per socket; empty for the system's.
+    pub congestion_control: String,
+}
+
+/// Opens `count` listeners of `address`; with port 0 the first one's port is taken by all.
+///
+/// # Errors
+///
+/// What the kernel said, with the address.
+pub fn listen(
+    address: SocketAddr,
+    count: usize,
+    options: &SocketOptions,
+) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 {
+        // With SO_REUSEPORT alone a second server of the same user would share the port unnoticed.
+        bound(address, options, false)?;
+    }
+    let mut listeners: Vec<TcpListener> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let address = match listeners.first() {
+            Some(first) => first.local_addr()?,
+            None => address,
+        };
+        let socket = bound(address, options, true)?;
+        socket.listen(options.backlog)?;
+        listeners.push(socket.into());
+    }
+    Ok(listeners)
+}
+
+fn bound(address: SocketAddr, options: &SocketOptions, shared: bool) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    if !options.congestion_control.is_empty() {
+        // Accepted sockets inherit it.
+        socket.set_tcp_congestion(options.congestion_control.as_bytes())?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Finds a port free for all `addresses` when the first asks for port 0, by binding and trying again:
+/// a port that the kernel gave for v4 may be taken on v6.
+///
+/// # Errors
+///
+/// The error of the last try, with the address that it concerns.
+pub fn listen_all(
+    addresses: &[SocketAddr],
+    count: usize,
+    options: &SocketOptions,
+) -> Result<Vec<Vec<TcpListener>>, (SocketAddr, io::Error)> {
+    /// Tries at a port that is free on all addresses.
+    const TRIES_MAX: usize = 32;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match listen_once(addresses, count, options) {
+            Err((address, error)) if error.kind() == io::ErrorKind::AddrInUse => {
+                let any_port = addresses.iter().any(|address| address.port() == 0);
+                if !any_port || tries == TRIES_MAX {
+                    return Err((address, error));
+                }
+            }
+            other => return other,
+        }
+    }
+}
+
+fn listen_once(
+    addresses: &[SocketAddr],
+    count: usize,
+    options: &SocketOptions,
+) -> Result<Vec<Vec<TcpListener>>, (SocketAddr, io::Error)> {
+    let mut port = None;
+    let mut groups = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        let mut wanted = address;
+        if let (0, Some(port)) = (wanted.port(), port) {
+            wanted.set_port(port);
+        }
+        let group = listen(wanted, count, options).map_err(|error| (wanted, error))?;
+        if let Some(Ok(bound)) = group.first().map(TcpListener::local_addr) {
+            port.get_or_insert(bound.port());
+        }
+        groups.push(group);
+    }
+    Ok(groups)
+}
+
+/// Sets the options of an accepted socket. None of them is vital, so a refusal is passed over.
+pub fn tune_accepted(socket: &impl AsRawFd) {
+    // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let socket = SockRef::from(&descriptor);
+    // A batch is one send: waiting for more to fill a segment would only delay its last block.
+    let _ = socket.set_tcp_nodelay(true);
+    // A peer that vanished without a FIN is found by the kernel while nothing is on its way.
+    let probe = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(120))
+        .with_interval(Duration::from_secs(30));
+    let _ = socket.set_tcp_keepalive(&probe);
+}
+
+/// The address by which connections of one stranger are counted: a v4 address, or a v6 /64, which is what
+/// one customer gets.
+pub fn stranger(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => {
+                let mut octets = v6.octets();
+                octets[8..].fill(0);
+                IpAddr::V6(octets.into())
+            }
+        },
+    }
+}
+
+/// Whether `address` is on this machine or this site: loopback, private, link-local, unique local.
+pub fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_local(IpAddr::V4(v4)),
+            None => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> SocketOptions {
+        SocketOptions {
+            backlog: 16,
+            congestion_control: String::new(),
+        }
+    }
+
+    #[test]
+    fn shards_and_families_share_one_port() {
+        let addresses: Vec<SocketAddr> =
+            vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
+        let groups = listen_all(&addresses, 3, &options()).unwrap();
+        let ports: Vec<u16> = groups
+            .iter()
+            .flatten()
+            .map(|l| l.local_addr().unwrap().port())
+            .collect();
+        assert_eq!(ports.len(), 6);
+        assert!(ports.iter().all(|&port| port == ports[0] && port != 0));
+    }
+
+    #[test]
+    fn a_port_shared_by_another_server_is_taken() {
+        let first = listen("127.0.0.1:0".parse().unwrap(), 2, &options()).unwrap();
+        let address = first[0].local_addr().unwrap();
+        let second = listen(address, 1, &options()).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_that_names_the_address() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let (named, error) = listen_all(&[address], 1, &options()).unwrap_err();
+        assert_eq!((named, error.kind()), (address, io::ErrorKind::AddrInUse));
+    }
+
+    #[test]
+    fn a_stranger_is_a_v4_address_or_a_v6_network() {
+        let one = stranger("2001:db8:1:2:3:4:5:6".parse().unwrap());
+        assert_eq!(one, stranger("2001:db8:1:2:ffff::1".parse().unwrap()));
+        assert_ne!(one, stranger("2001:db8:1:3::1".parse().unwrap()));
+        assert_eq!(
+            stranger("::ffff:192.0.2.1".parse().unwrap()),
+            stranger("192.0.2.1".parse().unwrap())
+        );
+    }
+}
