@@ -1,8 +1,10 @@
-//! Which client a peer id belongs to, and the peer id by which we name ourselves (conventions of BEP 20).
+//! Which client a peer id belongs to, and the peer id by which we name ourselves (conventions of
+//! BEP 20).
 //!
-//! A peer id is 20 bytes of which most clients spend the first eight or so on their name and version; the
-//! peer chooses them, so the answer is for people and statistics, never for a decision about trust. Output
-//! is printable; names come from a fixed table and may be used as the label of a metric.
+//! A peer id is 20 bytes of which most clients spend the first eight or so on their name and
+//! version; the peer chooses them, so the answer is for people and statistics, never for a decision
+//! about trust. Output is printable; names come from a fixed table and may be used as the label of
+//! a metric.
 
 mod table;
 
@@ -12,7 +14,8 @@ use crate::ids::PeerId;
 use crate::text::printable;
 use table::{AZUREUS, PREFIXES, SHADOW};
 
-/// The two letters that name us in Azureus-style peer ids. No client of the well-known lists has them.
+/// The two letters that name us in Azureus-style peer ids. No client of the well-known lists has
+/// them.
 pub const OUR_CLIENT_CODE: [u8; 2] = *b"SI";
 
 /// The first eight bytes of our peer ids: `-SI`, three digits of our version and a zero, `-`.
@@ -27,8 +30,8 @@ pub const OUR_PEER_ID_PREFIX: [u8; 8] = [
     b'-',
 ];
 
-/// A peer id of ours. The random bytes become letters and digits, because some trackers and tools handle
-/// nothing else well; 71 bits of randomness remain.
+/// A peer id of ours. The random bytes become letters and digits, because some trackers and tools
+/// handle nothing else well; 71 bits of randomness remain.
 pub fn our_peer_id(random: [u8; 12]) -> PeerId {
     let mut id = [0; 20];
     let (prefix, rest) = id.split_at_mut(OUR_PEER_ID_PREFIX.len());

@@ -1,13 +1,13 @@
 //! The extension protocol (BEP 10): its handshake, and the metadata messages of BEP 9.
 //!
-//! An extended message is [`crate::wire::Message::Extended`]; its id says which extension it belongs to,
-//! and each side chooses the ids under which it wants to *receive*. What is parsed here is what follows
-//! that id.
+//! An extended message is [`crate::wire::Message::Extended`]; its id says which extension it
+//! belongs to, and each side chooses the ids under which it wants to *receive*. What is parsed here
+//! is what follows that id.
 //!
-//! Limits: those of [`crate::bencode::Limits::EXTENSION`]. A field of the handshake that has the wrong type
-//! or an impossible value is left out rather than an error, because many clients send odd ones and none of
-//! them is needed; keys that we do not know are not kept. Metadata messages are strict, because what they
-//! carry is asked for and paid for.
+//! Limits: those of [`crate::bencode::Limits::EXTENSION`]. A field of the handshake that has the
+//! wrong type or an impossible value is left out rather than an error, because many clients send
+//! odd ones and none of them is needed; keys that we do not know are not kept. Metadata messages
+//! are strict, because what they carry is asked for and paid for.
 //!
 //! Not here: the peer exchange messages, and the decision which metadata request is served.
 
@@ -106,7 +106,8 @@ impl MessageIds {
         self.ids[extension as usize].and_then(NonZeroU8::new)
     }
 
-    /// Takes over what a later handshake of the same side says: it mentions only what changes (BEP 10).
+    /// Takes over what a later handshake of the same side says: it mentions only what changes (BEP
+    /// 10).
     pub fn update(&mut self, later: &MessageIds) {
         for (id, later) in self.ids.iter_mut().zip(later.ids) {
             *id = later.or(*id);
@@ -128,12 +129,14 @@ impl MessageIds {
     }
 }
 
-/// The extension handshake. Every field is optional on the wire, and absent when its value makes no sense.
+/// The extension handshake. Every field is optional on the wire, and absent when its value makes no
+/// sense.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ExtensionHandshake {
     /// `m`: the extensions that the sender takes, and their ids.
     pub messages: MessageIds,
-    /// `v`: the sender's name and version, printable, at most [`limits::CLIENT_TEXT_CHARS_MAX`] long.
+    /// `v`: the sender's name and version, printable, at most [`limits::CLIENT_TEXT_CHARS_MAX`]
+    /// long.
     pub client: Option<String>,
     /// `p`: the TCP port on which the sender takes connections.
     pub listen_port: Option<NonZeroU16>,
@@ -165,7 +168,8 @@ pub enum ExtensionError {
     /// The payload is bencode, but no dictionary.
     #[error("extended message: the payload is {0}, a dictionary is due")]
     NotDictionary(bencode::Kind),
-    /// A field that the message cannot do without is absent, has the wrong type or an impossible value.
+    /// A field that the message cannot do without is absent, has the wrong type or an impossible
+    /// value.
     #[error("ut_metadata: {field} is {}, due is {due}", shown(*value))]
     Metadata {
         /// The field.
@@ -175,7 +179,8 @@ pub enum ExtensionError {
         /// What would have been right.
         due: &'static str,
     },
-    /// The block of a data message does not have the length that its index and the total size imply.
+    /// The block of a data message does not have the length that its index and the total size
+    /// imply.
     #[error("ut_metadata: block {piece} of {total_bytes} bytes has {found} bytes, due are {due}")]
     BlockLength {
         /// The index of the block.
@@ -326,8 +331,9 @@ fn is_one(value: Value<'_, '_>) -> bool {
     value.as_integer() == Some(1)
 }
 
-/// A message of `ut_metadata` (BEP 9): how a peer that has only the info-hash gets the `info` dictionary.
-/// What BEP 9 calls a piece here is a block of [`METADATA_BLOCK_BYTES`], no piece of the torrent.
+/// A message of `ut_metadata` (BEP 9): how a peer that has only the info-hash gets the `info`
+/// dictionary. What BEP 9 calls a piece here is a block of [`METADATA_BLOCK_BYTES`], no piece of
+/// the torrent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetadataMessage<'a> {
     /// Asks for a block.
@@ -449,7 +455,8 @@ pub const fn metadata_blocks(total_bytes: u32) -> u32 {
     total_bytes.div_ceil(METADATA_BLOCK_BYTES)
 }
 
-/// The length of block `piece` of metadata of `total_bytes`, in bytes; `None` if there is no such block.
+/// The length of block `piece` of metadata of `total_bytes`, in bytes; `None` if there is no such
+/// block.
 pub fn metadata_block_bytes(total_bytes: u32, piece: u32) -> Option<u32> {
     let begin = piece.checked_mul(METADATA_BLOCK_BYTES)?;
     let rest = total_bytes.checked_sub(begin).filter(|&rest| rest > 0)?;

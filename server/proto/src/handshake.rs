@@ -1,8 +1,9 @@
 //! The 68 bytes with which a plain BitTorrent connection begins (BEP 3).
 //!
-//! Parsing goes in stages, because two decisions are made before all 68 bytes are there: a stream that is
-//! not BitTorrent (or is an encrypted one) shows at its first wrong byte, and the torrent is known after
-//! 48 bytes, when the side that accepted the connection may look it up, refuse it, or answer.
+//! Parsing goes in stages, because two decisions are made before all 68 bytes are there: a stream
+//! that is not BitTorrent (or is an encrypted one) shows at its first wrong byte, and the torrent
+//! is known after 48 bytes, when the side that accepted the connection may look it up, refuse it,
+//! or answer.
 //!
 //! Limits: none are needed, the size is fixed. Not here: the extension handshake (BEP 10), which is
 //! [`crate::extension`]'s, and message stream encryption.
@@ -20,7 +21,8 @@ pub const INFO_HASH_KNOWN_BYTES: usize = 48;
 /// The length byte and the protocol string.
 pub const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
 
-/// The eight reserved bytes: what the sender can do beyond BEP 3. Unknown bits are kept, and ignored.
+/// The eight reserved bytes: what the sender can do beyond BEP 3. Unknown bits are kept, and
+/// ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Reserved(pub [u8; 8]);
 
@@ -138,7 +140,8 @@ impl fmt::Debug for Reserved {
 pub struct Handshake {
     /// What the sender can do.
     pub reserved: Reserved,
-    /// The torrent: its v1 info-hash, or for a v2 torrent the first 20 bytes of the v2 one (BEP 52).
+    /// The torrent: its v1 info-hash, or for a v2 torrent the first 20 bytes of the v2 one (BEP
+    /// 52).
     pub info_hash: InfoHashV1,
     /// How the sender calls itself.
     pub peer_id: PeerId,
@@ -181,7 +184,8 @@ pub enum HandshakeError {
     },
 }
 
-/// Looks at the start of a stream. Never needs more than [`HANDSHAKE_BYTES`], and never looks further.
+/// Looks at the start of a stream. Never needs more than [`HANDSHAKE_BYTES`], and never looks
+/// further.
 pub fn parse(input: &[u8]) -> Result<HandshakeStage, HandshakeError> {
     let pairs = input.iter().zip(PROTOCOL).enumerate();
     for (offset, (&found, &expected)) in pairs {

@@ -3,8 +3,8 @@
 
 /// At most `chars_max` printable characters of `bytes`.
 ///
-/// Control, format and bidirectional characters, and bytes that are not UTF-8, are escaped; a longer text
-/// ends in `…`. Applying it twice changes nothing more.
+/// Control, format and bidirectional characters, and bytes that are not UTF-8, are escaped; a
+/// longer text ends in `…`. Applying it twice changes nothing more.
 pub fn printable(bytes: &[u8], chars_max: usize) -> String {
     let mut text = String::new();
     let mut chars = 0;
@@ -70,7 +70,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn output_is_bounded_printable_and_stable(bytes in vec(any::<u8>(), 0..80), max in 1usize..60) {
+        fn output_is_bounded_printable_and_stable(
+            bytes in vec(any::<u8>(), 0..80), max in 1usize..60,
+        ) {
             let text = printable(&bytes, max);
             prop_assert!(text.chars().count() <= max);
             prop_assert!(!text.chars().any(char::is_control));

@@ -1,15 +1,16 @@
 //! The HTTP tracker protocol, both sides: announces (BEP 3, 7, 23, 24, 31) and scrapes (BEP 48).
 //!
-//! As a client: [`AnnounceRequest::url`], [`AnnounceReply::parse`], [`scrape_url`], [`ScrapeReply::parse`].
-//! As a tracker: [`AnnounceRequest::parse_query`], [`AnnounceReply::encode`], [`parse_scrape_query`],
-//! [`ScrapeReply::encode`].
+//! As a client: [`AnnounceRequest::url`], [`AnnounceReply::parse`], [`scrape_url`],
+//! [`ScrapeReply::parse`]. As a tracker: [`AnnounceRequest::parse_query`],
+//! [`AnnounceReply::encode`], [`parse_scrape_query`], [`ScrapeReply::encode`].
 //!
-//! Limits are the `TRACKER_…`, `ANNOUNCE_…` and `SCRAPE_…` constants of [`crate::limits`]. A reply is read
-//! as leniently as trackers need: a peer that cannot be used is dropped and counted, an absent or odd number
-//! takes its default, and intervals are clamped. A stranger's text is made printable and cut.
+//! Limits are the `TRACKER_…`, `ANNOUNCE_…` and `SCRAPE_…` constants of [`crate::limits`]. A reply
+//! is read as leniently as trackers need: a peer that cannot be used is dropped and counted, an
+//! absent or odd number takes its default, and intervals are clamped. A stranger's text is made
+//! printable and cut.
 //!
-//! Not here: HTTP, compression, DNS (a peer given by name is dropped, so that no tracker makes us resolve
-//! names), the choice of tracker, and UDP trackers.
+//! Not here: HTTP, compression, DNS (a peer given by name is dropped, so that no tracker makes us
+//! resolve names), the choice of tracker, and UDP trackers.
 
 mod query;
 mod reply;
@@ -74,7 +75,8 @@ pub struct AnnounceRequest {
     pub info_hash: InfoHashV1,
     /// How the client calls itself.
     pub peer_id: PeerId,
-    /// The TCP port on which it takes connections; 0 if it takes none, and then it is no use as a peer.
+    /// The TCP port on which it takes connections; 0 if it takes none, and then it is no use as a
+    /// peer.
     pub port: u16,
     /// Payload bytes sent since the `started` event.
     pub uploaded_bytes: u64,
@@ -103,7 +105,8 @@ pub struct AnnounceRequest {
 }
 
 impl AnnounceRequest {
-    /// An announce with nothing transferred, nothing left unsaid but what is optional, compact peers.
+    /// An announce with nothing transferred, nothing left unsaid but what is optional, compact
+    /// peers.
     pub const fn new(info_hash: InfoHashV1, peer_id: PeerId, port: u16) -> Self {
         AnnounceRequest {
             info_hash,

@@ -1,15 +1,17 @@
-//! The messages of the peer wire protocol: one length-prefixed frame in, one [`Message`] out, and back.
+//! The messages of the peer wire protocol: one length-prefixed frame in, one [`Message`] out, and
+//! back.
 //!
 //! Covers BEP 3 (choke … cancel), BEP 5 (port), BEP 6 (fast extension) and the envelope of BEP 10
-//! (extended); what is inside an extended message is [`crate::extension`]'s. A message borrows its bytes
-//! from the input: decoding allocates nothing and copies no payload.
+//! (extended); what is inside an extended message is [`crate::extension`]'s. A message borrows its
+//! bytes from the input: decoding allocates nothing and copies no payload.
 //!
-//! Limits: [`FrameLimits`], applied to the length prefix as soon as it and the message's id are there, so
-//! nobody waits for (or makes room for) the body of a message that will be refused. A frame is decoded
-//! only when it is whole, so a receive buffer of [`FrameLimits::frame_bytes_max`] always makes progress.
+//! Limits: [`FrameLimits`], applied to the length prefix as soon as it and the message's id are
+//! there, so nobody waits for (or makes room for) the body of a message that will be refused. A
+//! frame is decoded only when it is whole, so a receive buffer of [`FrameLimits::frame_bytes_max`]
+//! always makes progress.
 //!
-//! Not here: whether a piece index or a block lies inside the torrent, and whether a message is allowed
-//! in the state of the connection. Both need the torrent, and are the engine's.
+//! Not here: whether a piece index or a block lies inside the torrent, and whether a message is
+//! allowed in the state of the connection. Both need the torrent, and are the engine's.
 
 use crate::ids::PieceIndex;
 use crate::limits;
@@ -82,7 +84,8 @@ pub mod id {
     }
 }
 
-/// A block as a request, cancel or reject names it. Whether it lies in the torrent is the engine's check.
+/// A block as a request, cancel or reject names it. Whether it lies in the torrent is the engine's
+/// check.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct BlockRequest {
     /// The piece that the block is in.
@@ -108,8 +111,8 @@ pub enum Message<'a> {
     NotInterested,
     /// The sender now has this piece (BEP 3).
     Have(PieceIndex),
-    /// The pieces that the sender has, first piece in the high bit of the first byte (BEP 3). Its length
-    /// against the torrent's is checked by [`check_bitfield`].
+    /// The pieces that the sender has, first piece in the high bit of the first byte (BEP 3). Its
+    /// length against the torrent's is checked by [`check_bitfield`].
     Bitfield(&'a [u8]),
     /// Asks for a block (BEP 3).
     Request(BlockRequest),
@@ -136,7 +139,8 @@ pub enum Message<'a> {
     Reject(BlockRequest),
     /// The sender serves this piece even while it chokes (BEP 6).
     AllowedFast(PieceIndex),
-    /// A message of an extension (BEP 10): id 0 is the extension handshake, see [`crate::extension`].
+    /// A message of an extension (BEP 10): id 0 is the extension handshake, see
+    /// [`crate::extension`].
     Extended {
         /// The id that the receiver gave to the extension in its extension handshake.
         id: u8,
@@ -166,7 +170,8 @@ pub struct FrameLimits {
 }
 
 impl FrameLimits {
-    /// The limits for a torrent of `pieces` pieces, with the values of [`crate::limits`] for the rest.
+    /// The limits for a torrent of `pieces` pieces, with the values of [`crate::limits`] for the
+    /// rest.
     pub const fn for_torrent(pieces: u32) -> Self {
         FrameLimits {
             bitfield_bytes_max: pieces.div_ceil(8),
@@ -176,8 +181,8 @@ impl FrameLimits {
         }
     }
 
-    /// The longest frame that these limits let through, length prefix included: a receive buffer of this
-    /// size never stalls.
+    /// The longest frame that these limits let through, length prefix included: a receive buffer of
+    /// this size never stalls.
     pub fn frame_bytes_max(&self) -> usize {
         usize::try_from(self.length_max())
             .unwrap_or(usize::MAX)
@@ -221,8 +226,8 @@ pub enum Decoded<'a> {
     },
     /// The frame is not whole yet.
     Incomplete {
-        /// The total number of bytes of input, from the start of this frame, that make progress possible.
-        /// Always more than were given.
+        /// The total number of bytes of input, from the start of this frame, that make progress
+        /// possible. Always more than were given.
         needed: usize,
     },
 }
@@ -277,8 +282,9 @@ pub enum WireError {
 
 /// Decodes the message at the start of `input`.
 ///
-/// The result depends only on the bytes, never on how they were split on the way: an error is reported
-/// as soon as the length prefix and the id show it. Call again with the input from `consumed` on.
+/// The result depends only on the bytes, never on how they were split on the way: an error is
+/// reported as soon as the length prefix and the id show it. Call again with the input from
+/// `consumed` on.
 #[inline]
 pub fn decode<'a>(input: &'a [u8], limits: &FrameLimits) -> Result<Decoded<'a>, WireError> {
     // A seed receives hardly anything but requests: one comparison, three loads.
@@ -294,7 +300,8 @@ pub fn decode<'a>(input: &'a [u8], limits: &FrameLimits) -> Result<Decoded<'a>, 
     decode_any(input, limits)
 }
 
-/// The general case of [`decode`], out of line so that the fast path stays small where it is inlined.
+/// The general case of [`decode`], out of line so that the fast path stays small where it is
+/// inlined.
 fn decode_any<'a>(input: &'a [u8], limits: &FrameLimits) -> Result<Decoded<'a>, WireError> {
     let Some((prefix, frame)) = input.split_first_chunk::<LENGTH_PREFIX_BYTES>() else {
         return Ok(Decoded::Incomplete {
@@ -475,8 +482,8 @@ impl Message<'_> {
     }
 }
 
-/// What precedes a block of `length` bytes on the wire: for a sender that does not copy payload, and puts
-/// only this in front of pages that are already in the kernel.
+/// What precedes a block of `length` bytes on the wire: for a sender that does not copy payload,
+/// and puts only this in front of pages that are already in the kernel.
 #[inline]
 pub fn piece_header(piece: PieceIndex, begin: u32, length: u32) -> [u8; PIECE_HEADER_BYTES] {
     let frame = length
@@ -488,8 +495,8 @@ pub fn piece_header(piece: PieceIndex, begin: u32, length: u32) -> [u8; PIECE_HE
     [f0, f1, f2, f3, id::PIECE, p0, p1, p2, p3, b0, b1, b2, b3]
 }
 
-/// Checks a bitfield against the torrent (BEP 3): it has exactly one bit a piece, rounded up to whole
-/// bytes, and the spare bits at its end are zero.
+/// Checks a bitfield against the torrent (BEP 3): it has exactly one bit a piece, rounded up to
+/// whole bytes, and the spare bits at its end are zero.
 pub fn check_bitfield(bits: &[u8], pieces: u32) -> Result<(), WireError> {
     let expected = usize::try_from(pieces.div_ceil(8)).unwrap_or(usize::MAX);
     if bits.len() != expected {

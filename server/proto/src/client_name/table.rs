@@ -1,5 +1,6 @@
-//! The clients that we know by name. Facts from BEP 20, the clients' own documentation and the lists that
-//! other clients keep; where two clients use one code, the one that is seen today stands here.
+//! The clients that we know by name. Facts from BEP 20, the clients' own documentation and the
+//! lists that other clients keep; where two clients use one code, the one that is seen today stands
+//! here.
 
 use super::{Tail, Version};
 

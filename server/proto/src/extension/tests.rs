@@ -320,10 +320,12 @@ proptest! {
 
     #[test]
     fn flipped_bits_never_break_the_invariants(index in any::<usize>(), bit in 0u8..8) {
-        let mut bytes = metadata(&MetadataMessage::Data { piece: 0, total_bytes: 5, block: b"hello" });
+        let data = MetadataMessage::Data { piece: 0, total_bytes: 5, block: b"hello" };
+        let mut bytes = metadata(&data);
         let index = index % bytes.len();
         bytes[index] ^= 1 << bit;
-        if let Ok(MetadataMessage::Data { piece, total_bytes, block }) = MetadataMessage::parse(&bytes) {
+        let parsed = MetadataMessage::parse(&bytes);
+        if let Ok(MetadataMessage::Data { piece, total_bytes, block }) = parsed {
             prop_assert_eq!(metadata_block_bytes(total_bytes, piece), Some(block.len() as u32));
         }
     }

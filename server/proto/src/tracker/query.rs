@@ -1,8 +1,8 @@
 //! The query strings that a tracker receives.
 //!
-//! Parameters that we do not know are skipped without being decoded. An optional parameter whose value makes
-//! no sense is an error where a client would want to know, and ignored where real clients send odd values
-//! (`event`, `numwant=-1`, `ip` with a host name).
+//! Parameters that we do not know are skipped without being decoded. An optional parameter whose
+//! value makes no sense is an error where a client would want to know, and ignored where real
+//! clients send odd values (`event`, `numwant=-1`, `ip` with a host name).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,7 +11,8 @@ use crate::ids::{InfoHashV1, PeerId};
 use crate::limits;
 use crate::text::printable;
 
-/// Why a query string is no announce or scrape. The text is fit to be sent back as a failure reason.
+/// Why a query string is no announce or scrape. The text is fit to be sent back as a failure
+/// reason.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum QueryError {
     /// The query string is too long.
@@ -115,8 +116,8 @@ impl AnnounceRequest {
     }
 }
 
-/// Reads the query string of a scrape: the torrents that it names, each once, in order. None at all asks
-/// for every torrent of the tracker, and whether that is answered is the tracker's choice.
+/// Reads the query string of a scrape: the torrents that it names, each once, in order. None at all
+/// asks for every torrent of the tracker, and whether that is answered is the tracker's choice.
 pub fn parse_scrape_query(query: &[u8]) -> Result<Vec<InfoHashV1>, QueryError> {
     let mut hashes: Vec<InfoHashV1> = Vec::new();
     for (_, value) in parameters(query)?.filter(|(index, _)| *index == 0) {
@@ -151,8 +152,8 @@ const NAMES: [&str; 15] = [
     "trackerid",
 ];
 
-/// Splits a query string into the parameters that we know: their index in [`NAMES`] and their value, still
-/// escaped.
+/// Splits a query string into the parameters that we know: their index in [`NAMES`] and their
+/// value, still escaped.
 fn parameters(query: &[u8]) -> Result<impl Iterator<Item = (usize, &[u8])>, QueryError> {
     if query.len() > limits::TRACKER_QUERY_BYTES_MAX {
         return Err(QueryError::TooLong { bytes: query.len() });
@@ -240,8 +241,8 @@ fn wrong(parameter: &'static str, value: &[u8], due: &'static str) -> QueryError
     }
 }
 
-/// Undoes the escapes. A `+` is a space, as in forms: libraries write it so, and clients that escape by
-/// themselves write `%2B` and `%20`.
+/// Undoes the escapes. A `+` is a space, as in forms: libraries write it so, and clients that
+/// escape by themselves write `%2B` and `%20`.
 fn decode(parameter: &'static str, value: &[u8]) -> Result<Vec<u8>, QueryError> {
     let mut decoded = Vec::with_capacity(value.len());
     let mut offset = 0;

@@ -12,7 +12,8 @@ use crate::text::printable;
 /// How long to wait between announces.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Interval {
-    /// What the tracker asked for in seconds, whatever it is; `None` if nothing or nothing of 64 bits.
+    /// What the tracker asked for in seconds, whatever it is; `None` if nothing or nothing of 64
+    /// bits.
     pub raw: Option<i64>,
     /// What we do, in seconds: that, from [`limits::ANNOUNCE_INTERVAL_SECONDS_MIN`] to
     /// [`limits::ANNOUNCE_INTERVAL_SECONDS_MAX`].
@@ -72,8 +73,8 @@ pub struct AnnounceSuccess {
     pub min_interval: Option<Interval>,
     /// The peers, each address once, at most [`limits::TRACKER_REPLY_PEERS_MAX`].
     pub peers: Vec<TrackerPeer>,
-    /// Peers of the reply that are not in `peers`: port 0, no unicast address, a host name, duplicate, cut
-    /// short, or one too many.
+    /// Peers of the reply that are not in `peers`: port 0, no unicast address, a host name,
+    /// duplicate, cut short, or one too many.
     pub peers_dropped: usize,
     /// What to send back as `trackerid`, at most [`limits::TRACKER_ID_BYTES_MAX`] long.
     pub tracker_id: Option<Vec<u8>>,
@@ -180,7 +181,8 @@ fn retry_in(value: Value<'_, '_>) -> Option<RetryIn> {
 }
 
 impl AnnounceReply {
-    /// Reads the body of a tracker's reply, after decompression. Bytes behind the dictionary are ignored.
+    /// Reads the body of a tracker's reply, after decompression. Bytes behind the dictionary are
+    /// ignored.
     pub fn parse(body: &[u8]) -> Result<Self, ReplyError> {
         let document = document(body)?;
         let root = document.root();

@@ -6,8 +6,8 @@ use super::AnnounceRequest;
 use crate::ids::InfoHashV1;
 
 impl AnnounceRequest {
-    /// The URL to ask: `base`, with the announce's parameters after those that it has already, such as a
-    /// passkey. A fragment is dropped.
+    /// The URL to ask: `base`, with the announce's parameters after those that it has already, such
+    /// as a passkey. A fragment is dropped.
     pub fn url(&self, base: &str) -> String {
         let mut query = Query::append_to(base);
         query.bytes("info_hash", &self.info_hash.0);
@@ -47,8 +47,8 @@ impl AnnounceRequest {
     }
 }
 
-/// The scrape URL that belongs to an announce URL (BEP 48): `announce` right after the last slash becomes
-/// `scrape`. `None` if the tracker has no scrape by that rule, or is not asked over HTTP.
+/// The scrape URL that belongs to an announce URL (BEP 48): `announce` right after the last slash
+/// becomes `scrape`. `None` if the tracker has no scrape by that rule, or is not asked over HTTP.
 pub fn scrape_url(announce: &str) -> Option<String> {
     let (scheme, rest) = announce.split_once("://")?;
     if !(scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")) {

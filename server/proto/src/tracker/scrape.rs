@@ -23,13 +23,14 @@ pub struct ScrapeFile {
 pub enum ScrapeReply {
     /// The tracker refuses.
     Failure(Failure),
-    /// What the tracker knows, by torrent; at most [`limits::SCRAPE_HASHES_MAX`], those it does not know
-    /// are absent.
+    /// What the tracker knows, by torrent; at most [`limits::SCRAPE_HASHES_MAX`], those it does not
+    /// know are absent.
     Files(BTreeMap<InfoHashV1, ScrapeFile>),
 }
 
 impl ScrapeReply {
-    /// Reads the body of a tracker's reply, after decompression. Keys that are no info-hash are skipped.
+    /// Reads the body of a tracker's reply, after decompression. Keys that are no info-hash are
+    /// skipped.
     pub fn parse(body: &[u8]) -> Result<Self, ReplyError> {
         let document = document(body)?;
         let root = document.root();

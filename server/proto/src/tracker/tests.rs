@@ -51,7 +51,8 @@ fn an_announce_has_the_url_of_bep_3() {
         tracker_id: Some(b"a&b=\0".to_vec()),
         ..request()
     };
-    let expected = "http://t.example/announce?info_hash=%124Vx%9A%BC%DE%F1%23Eg%89%AB%CD%EF%124Vx%9A\
+    let expected = "http://t.example/announce?\
+        info_hash=%124Vx%9A%BC%DE%F1%23Eg%89%AB%CD%EF%124Vx%9A\
         &peer_id=-SI0100-abcdefghijkl&port=6890&uploaded=1&downloaded=2&left=3&compact=1\
         &event=started&numwant=200&key=0badcafe&ipv6=2001%3Adb8%3A%3A1&trackerid=a%26b%3D%00";
     assert_eq!(announce.url("http://t.example/announce"), expected);
@@ -370,7 +371,8 @@ fn peers_that_are_no_use_are_dropped_and_counted() {
     assert_eq!(compact(&[]).peers, []);
     // An IPv4 address mapped into IPv6 is the IPv4 peer that is there already.
     let reply = success(
-        b"d5:peers6:\x01\x02\x03\x04\0\x056:peers618:\0\0\0\0\0\0\0\0\0\0\xff\xff\x01\x02\x03\x04\0\x05e",
+        b"d5:peers6:\x01\x02\x03\x04\0\x056:peers618:\
+        \0\0\0\0\0\0\0\0\0\0\xff\xff\x01\x02\x03\x04\0\x05e",
     );
     assert_eq!(
         (addresses(&reply), reply.peers_dropped),

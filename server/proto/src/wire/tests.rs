@@ -387,7 +387,9 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_answered_within_the_input(length in 0u32..400, id: u8, body in vec(any::<u8>(), 0..400)) {
+    fn any_bytes_are_answered_within_the_input(
+        length in 0u32..400, id: u8, body in vec(any::<u8>(), 0..400),
+    ) {
         let input = [length.to_be_bytes().as_slice(), &[id], &body].concat();
         match decode(&input, &LIMITS) {
             Ok(Decoded::Message { consumed, .. }) => prop_assert!(consumed <= input.len()),
