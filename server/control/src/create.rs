@@ -17,7 +17,7 @@ pub use walk::{FILES_MAX, Skip, Skips, SymlinkPolicy};
 use crate::hashing::{
     DataFile, FileFault, HashError, HashJob, PieceResult, Progress, Root, hash_files,
 };
-use engine::layout::{FileIndex, LayoutError, StorageLayout};
+use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
 use proto::bencode::Limits;
 use proto::ids::PieceIndex;
 use proto::limits::{PATH_DEPTH_MAX, PIECE_LENGTH_MAX};
@@ -78,6 +78,9 @@ pub struct Created {
     pub metainfo: Metainfo,
     /// The directory that the paths of `files` start from.
     pub root: PathBuf,
+    /// The data directory of the torrent: where a server finds `metainfo.name`. `None` if the
+    /// torrent has another name than the file or directory on disk, so that there is none.
+    pub data_dir: Option<PathBuf>,
     /// The files in the order of `metainfo.files`, with their stamps from before hashing. They held
     /// good until the last byte of each was read.
     pub files: Vec<DataFile>,
@@ -207,6 +210,7 @@ pub fn create(
     let pieces = hash_walked(&walked, options, piece_length, progress)?;
     let torrent = encode(&walked, options, piece_length, pieces);
     let metainfo = Metainfo::parse_within(&torrent, &Limits::METAINFO_OWN)?;
+    let data_dir = walked.data_dir();
     let Walked {
         root, files, skips, ..
     } = walked;
@@ -214,9 +218,17 @@ pub fn create(
         torrent,
         metainfo,
         root,
+        data_dir,
         files,
         skips,
     })
+}
+
+impl Created {
+    /// The stamps of the files in the order of the torrent.
+    pub fn stamps(&self) -> Vec<Option<FileStamp>> {
+        self.files.iter().map(|file| file.stamp).collect()
+    }
 }
 
 /// Refuses a name that is none.

@@ -349,6 +349,8 @@ struct OpenFile {
     index: FileIndex,
     file: File,
     stamp: FileStamp,
+    /// Its length in the torrent, in bytes.
+    length: u64,
 }
 
 impl OpenFile {
@@ -359,13 +361,22 @@ impl OpenFile {
         if stamp_of(&metadata).differs_from(&stamp) {
             return Err(FileFault::Changed);
         }
-        Ok(OpenFile { index, file, stamp })
+        Ok(OpenFile {
+            index,
+            file,
+            stamp,
+            length: job.layout.file_length(index),
+        })
     }
 
     /// Fills `buffer` from `offset` on.
     fn read(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<(), FileFault> {
         while !buffer.is_empty() {
             match self.file.read_at(buffer, offset) {
+                Ok(0) if offset >= self.stamp.size => {
+                    let (expected, found) = (self.length, self.stamp.size);
+                    return Err(FileFault::WrongSize { expected, found });
+                }
                 Ok(0) => return Err(FileFault::Changed),
                 Ok(count) => {
                     buffer = &mut buffer[count..];

@@ -55,6 +55,7 @@ fn a_directory_becomes_a_torrent_of_its_files() {
     assert_eq!(metainfo.comment.as_deref(), Some("remark"));
     assert_eq!(metainfo.creation_date, Some(1_700_000_000));
     assert_eq!(Metainfo::parse(&created.torrent).unwrap(), *metainfo);
+    assert_eq!(created.data_dir, Some(dir.path().canonicalize().unwrap()));
     for file in &created.files {
         let metadata = fs::metadata(created.root.join(file.path())).unwrap();
         assert_eq!(file.stamp, Some(crate::hashing::stamp_of(&metadata)));
@@ -93,6 +94,20 @@ fn a_single_file_becomes_a_torrent_without_a_file_list() {
         (2, 100_000)
     );
     assert_eq!(created.files[0].path(), Path::new("a"));
+    assert_eq!(
+        created.data_dir, None,
+        "no file on disk has the torrent's name"
+    );
+    let created = create(
+        &dir.path().join("data/a"),
+        &CreateOptions::default(),
+        &mut go_on,
+    )
+    .unwrap();
+    assert_eq!(
+        created.data_dir,
+        Some(dir.path().join("data").canonicalize().unwrap())
+    );
 }
 
 #[test]

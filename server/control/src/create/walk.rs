@@ -100,6 +100,16 @@ impl Walked {
             .map(|stamp| stamp.size)
             .sum()
     }
+
+    /// The directory that holds a file or directory of the torrent's name, which is the content.
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        let (content, parent) = if self.is_directory {
+            (self.root.file_name()?.as_bytes(), self.root.parent()?)
+        } else {
+            (&*self.files.first()?.path, self.root.as_path())
+        };
+        (content == self.name.as_bytes()).then(|| parent.to_owned())
+    }
 }
 
 /// Lists the files of `path`. `exclude` names files to leave out, such as the one about to be
