@@ -1,0 +1,314 @@
+//! What each message of the peer does to a [`Session`].
+
+use proto::extension::metadata_blocks;
+use proto::extension::{Extension, ExtensionHandshake, HANDSHAKE_ID, MessageIds, MetadataMessage};
+use proto::ids::PieceIndex;
+use proto::wire::{self, BlockRequest, Message};
+
+use super::{Disconnect, Pieces, Session};
+use crate::queue::Batch;
+use crate::time::Time;
+
+/// Requests outside the torrent or too long that are rejected before the peer is closed: a peer that heeds
+/// rejects never comes near.
+pub(super) const INVALID_REQUESTS_MAX: u32 = 500;
+
+/// Requests for metadata that are rejected before the peer is closed.
+pub(super) const METADATA_REFUSALS_MAX: u32 = 500;
+
+impl Session {
+    pub(super) fn queue_opening(&mut self) {
+        let complete = self.pieces == Pieces::All;
+        match &self.pieces {
+            Pieces::All if self.fast => Message::HaveAll.encode(&mut self.control),
+            Pieces::All => queue_full_bitfield(self.torrent.piece_count, &mut self.control),
+            Pieces::Some(bits) => Message::Bitfield(bits).encode(&mut self.control),
+        }
+        if !self.peer.reserved.extension_protocol() {
+            return;
+        }
+        let mut messages = MessageIds::ours(&[Extension::UploadOnly]);
+        if self.torrent.metadata_bytes.is_some() {
+            messages = MessageIds::ours(&[Extension::UploadOnly, Extension::Metadata]);
+        }
+        let handshake = ExtensionHandshake {
+            messages,
+            client: Some(self.config.client_version.clone()),
+            listen_port: self.config.listen_port,
+            request_queue: Some(self.config.requests_max),
+            your_ip: self.peer.ip,
+            metadata_bytes: self.torrent.metadata_bytes,
+            upload_only: complete,
+            ..ExtensionHandshake::default()
+        };
+        let mut payload = Vec::new();
+        handshake.encode(&mut payload);
+        let message = Message::Extended {
+            id: HANDSHAKE_ID,
+            payload: &payload,
+        };
+        message.encode(&mut self.control);
+    }
+
+    pub(super) fn handle_request(
+        &mut self,
+        block: BlockRequest,
+        now: Time,
+    ) -> Result<(), Disconnect> {
+        self.counters.requests += 1;
+        self.useful_at = now;
+        let length_max = self.config.block_length_max;
+        let piece_length = self.torrent.piece_length_of(block.piece);
+        let end = block.begin.checked_add(block.length);
+        if block.length == 0 || end.is_none_or(|end| end > piece_length) {
+            return self.refuse_invalid(block, Disconnect::RequestOutside(block));
+        }
+        if block.length > length_max {
+            let length = block.length;
+            return self.refuse_invalid(block, Disconnect::RequestTooLong { length, length_max });
+        }
+        if self.choked {
+            return self.refuse_choked(block);
+        }
+        if !self.pieces.has(block.piece) {
+            let piece = block.piece;
+            return self.refuse_or(block, Disconnect::PieceLost { piece });
+        }
+        if self.queue.push(block) {
+            self.counters.requests_accepted += 1;
+        } else if self.fast {
+            self.refuse(block);
+        } else {
+            self.counters.requests_ignored += 1;
+        }
+        Ok(())
+    }
+
+    /// Refuses what can never be served.
+    fn refuse_invalid(&mut self, block: BlockRequest, cause: Disconnect) -> Result<(), Disconnect> {
+        self.invalid_requests += 1;
+        let count = self.invalid_requests;
+        self.refuse_or(block, cause)?;
+        if count > INVALID_REQUESTS_MAX {
+            return Err(Disconnect::InvalidRequests { count });
+        }
+        Ok(())
+    }
+
+    /// Refuses a request that came while the peer is choked: rightly, if our choke was still on its way, but
+    /// then no more than a whole queue of them.
+    fn refuse_choked(&mut self, block: BlockRequest) -> Result<(), Disconnect> {
+        self.choked_requests = self.choked_requests.saturating_add(1);
+        if self.fast {
+            self.refuse(block);
+        } else {
+            self.counters.requests_ignored += 1;
+        }
+        let count = self.choked_requests;
+        if count
+            > self
+                .config
+                .requests_max
+                .saturating_mul(2)
+                .max(INVALID_REQUESTS_MAX)
+        {
+            return Err(Disconnect::RequestsWhileChoked { count });
+        }
+        Ok(())
+    }
+
+    /// Rejects the request; closes with `cause` where there is no reject.
+    fn refuse_or(&mut self, block: BlockRequest, cause: Disconnect) -> Result<(), Disconnect> {
+        if !self.fast {
+            self.counters.requests_ignored += 1;
+            return Err(cause);
+        }
+        self.refuse(block);
+        Ok(())
+    }
+
+    fn refuse(&mut self, block: BlockRequest) {
+        self.counters.requests_refused += 1;
+        Message::Reject(block).encode(&mut self.control);
+    }
+
+    pub(super) fn handle_cancel(&mut self, block: BlockRequest) {
+        self.counters.cancels += 1;
+        // Not found: it is on its way, or was answered. Either way there is nothing to say (BEP 6).
+        if self.queue.cancel(block) {
+            self.give_up(block);
+        }
+    }
+
+    /// Ends an accepted request that gets no block.
+    pub(super) fn give_up(&mut self, block: BlockRequest) {
+        if self.fast {
+            self.counters.requests_rejected += 1;
+            Message::Reject(block).encode(&mut self.control);
+        } else {
+            self.counters.requests_dropped += 1;
+        }
+    }
+
+    pub(super) fn give_up_queue(&mut self) {
+        if self.fast {
+            self.control
+                .reserve(self.queue.len() as usize * wire::REQUEST_FRAME_BYTES);
+        }
+        while let Some(block) = self.queue.pop() {
+            self.give_up(block);
+        }
+    }
+
+    pub(super) fn take_off_flight(&mut self, batch: &Batch) {
+        let count = u64::from(batch.count);
+        assert!(count <= self.in_flight_blocks, "a batch is given back once");
+        self.in_flight_blocks -= count;
+    }
+
+    pub(super) fn set_not_interested(&mut self, now: Time) {
+        if self.interested {
+            self.useful_at = now;
+        }
+        self.interested = false;
+    }
+
+    pub(super) fn handle_have(&mut self, piece: PieceIndex, now: Time) -> Result<(), Disconnect> {
+        let piece_count = self.torrent.piece_count;
+        if piece.0 >= piece_count {
+            return Err(Disconnect::HaveOutside { piece, piece_count });
+        }
+        if self.peer_pieces < piece_count {
+            self.peer_pieces += 1;
+            self.useful_at = now;
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_bitfield(&mut self, bits: &[u8], now: Time) -> Result<(), Disconnect> {
+        wire::check_bitfield(bits, self.torrent.piece_count)?;
+        let pieces = bits.iter().map(|byte| byte.count_ones()).sum();
+        self.set_peer_pieces(pieces, now)
+    }
+
+    pub(super) fn set_peer_pieces(&mut self, pieces: u32, now: Time) -> Result<(), Disconnect> {
+        if self.bitfield_seen {
+            return Err(Disconnect::SecondBitfield);
+        }
+        self.bitfield_seen = true;
+        self.peer_pieces = pieces;
+        self.peer_complete = pieces == self.torrent.piece_count;
+        self.useful_at = now;
+        Ok(())
+    }
+
+    pub(super) fn require_fast(&self, message: &Message<'_>) -> Result<(), Disconnect> {
+        if self.fast {
+            return Ok(());
+        }
+        let message = message.id().map_or("keep-alive", wire::id::name);
+        Err(Disconnect::FastNotAgreed { message })
+    }
+
+    pub(super) fn handle_extended(
+        &mut self,
+        id: u8,
+        payload: &[u8],
+        now: Time,
+    ) -> Result<(), Disconnect> {
+        if id == HANDSHAKE_ID {
+            let handshake = ExtensionHandshake::parse(payload)?;
+            self.peer_extensions.update(&handshake.messages);
+            self.set_upload_only(handshake.upload_only, now);
+            if handshake.client.is_some() {
+                self.peer_client = handshake.client;
+            }
+            return Ok(());
+        }
+        match Extension::from_our_id(id) {
+            Some(Extension::Metadata) => {
+                if let MetadataMessage::Request { piece } = MetadataMessage::parse(payload)? {
+                    return self.handle_metadata_request(piece, now);
+                }
+            }
+            Some(Extension::UploadOnly) => {
+                let upload_only = payload.first().is_some_and(|&byte| byte != 0);
+                self.set_upload_only(upload_only, now);
+            }
+            // We did not offer them; a peer that sends them all the same is ignored.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn set_upload_only(&mut self, upload_only: bool, now: Time) {
+        if upload_only != self.peer_upload_only {
+            self.peer_upload_only = upload_only;
+            self.useful_at = now;
+        }
+    }
+
+    fn handle_metadata_request(&mut self, piece: u32, now: Time) -> Result<(), Disconnect> {
+        let blocks = metadata_blocks(self.torrent.metadata_bytes.unwrap_or(0));
+        // A small torrent's peer may ask again a few times.
+        let accepted_max = blocks
+            .saturating_mul(self.config.metadata_copies_max)
+            .max(8);
+        let serve = piece < blocks
+            && self.metadata_accepted < accepted_max
+            && self.metadata_queue.len() < self.config.metadata_requests_max;
+        if serve {
+            self.metadata_accepted += 1;
+            self.metadata_queue.push_back(piece);
+            self.useful_at = now;
+            return Ok(());
+        }
+        self.metadata_refused += 1;
+        self.counters.metadata_refused += 1;
+        let count = self.metadata_refused;
+        if count > METADATA_REFUSALS_MAX {
+            return Err(Disconnect::MetadataFlood { count });
+        }
+        self.queue_metadata(&MetadataMessage::Reject { piece });
+        Ok(())
+    }
+
+    /// Queues a message under the id that the peer gave; one without an id cannot be answered.
+    pub(super) fn queue_metadata(&mut self, message: &MetadataMessage<'_>) {
+        let Some(id) = self.peer_extensions.get(Extension::Metadata) else {
+            return;
+        };
+        let mut payload = Vec::new();
+        message.encode(&mut payload);
+        Message::Extended {
+            id: id.get(),
+            payload: &payload,
+        }
+        .encode(&mut self.control);
+    }
+
+    /// Whether neither side has anything for the other, as far as the peer has told.
+    pub(super) fn is_redundant(&self) -> bool {
+        let idle = self.queue.is_empty()
+            && self.in_flight_blocks == 0
+            && self.metadata_queue.is_empty()
+            && self.metadata_in_flight == 0;
+        // Haves may be said twice, so they prove nothing while the peer still wants something.
+        let done = self.peer_pieces == self.torrent.piece_count || self.peer_upload_only;
+        idle && self.pieces == Pieces::All && (self.peer_complete || (done && !self.interested))
+    }
+}
+
+/// Queues the bitfield of one who has every piece. Where there is no piece, there is nothing to say.
+fn queue_full_bitfield(piece_count: u32, out: &mut Vec<u8>) {
+    if piece_count == 0 {
+        return;
+    }
+    let mut bits = vec![0xff; piece_count.div_ceil(8) as usize];
+    if let Some(last) = bits.last_mut()
+        && !piece_count.is_multiple_of(8)
+    {
+        *last = 0xff << (8 - piece_count % 8);
+    }
+    Message::Bitfield(&bits).encode(out);
+}

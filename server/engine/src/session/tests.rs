@@ -1,0 +1,995 @@
+//! One session at a time, message by message: the rows of section C of the reliability promises that concern
+//! a seed, and the timeouts.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use proto::extension::{Extension, ExtensionHandshake, METADATA_BLOCK_BYTES};
+use proto::handshake::{Reserved, ReservedBit};
+use proto::ids::{PeerId, PieceIndex};
+use proto::wire::{self, BlockRequest, Decoded};
+
+use super::messages::{INVALID_REQUESTS_MAX, METADATA_REFUSALS_MAX};
+use super::*;
+
+const FAST: Reserved = Reserved::NONE.with(ReservedBit::FAST);
+const FULL: Reserved = FAST.with(ReservedBit::EXTENSION_PROTOCOL);
+const BLOCK: u32 = 16 << 10;
+const PIECE: u32 = 256 << 10;
+const METADATA: u32 = 40_000;
+
+/// 11 pieces, the last one of 1,000 bytes.
+fn torrent() -> TorrentView {
+    TorrentView {
+        piece_count: 11,
+        piece_length: PIECE,
+        total_length: 10 * u64::from(PIECE) + 1_000,
+        metadata_bytes: Some(METADATA),
+        private: false,
+        pieces: Pieces::All,
+    }
+}
+
+fn session_of(torrent: TorrentView, reserved: Reserved, config: SessionConfig) -> Session {
+    let ip = Some(IpAddr::from(Ipv4Addr::new(10, 1, 2, 3)));
+    let peer = PeerIdentity {
+        peer_id: PeerId([7; 20]),
+        reserved,
+        ip,
+    };
+    Session::new(Arc::new(config), Arc::new(torrent), peer, seconds(0))
+}
+
+/// A session whose opening was sent.
+fn session(reserved: Reserved) -> Session {
+    let mut session = session_of(torrent(), reserved, SessionConfig::default());
+    session.take_control(&mut Vec::new());
+    session
+}
+
+/// A session whose peer is interested and unchoked.
+fn unchoked(reserved: Reserved) -> Session {
+    let mut session = session(reserved);
+    give(&mut session, &Message::Interested).unwrap();
+    assert!(session.wants_unchoke());
+    session.set_choked(false, seconds(0));
+    assert_eq!(control(&mut session), ["Unchoke"]);
+    session
+}
+
+fn seconds(seconds: u64) -> Time {
+    Time(seconds * 1_000_000_000)
+}
+
+fn give(session: &mut Session, message: &Message<'_>) -> Result<(), Disconnect> {
+    let result = session.handle_message(message, seconds(0));
+    session.check_invariants();
+    result
+}
+
+fn block(piece: u32, begin: u32, length: u32) -> BlockRequest {
+    BlockRequest {
+        piece: PieceIndex(piece),
+        begin,
+        length,
+    }
+}
+
+/// [`request`] without the check of the whole state, for floods.
+fn flood(session: &mut Session, request: BlockRequest) -> Result<(), Disconnect> {
+    session.handle_message(&Message::Request(request), seconds(0))
+}
+
+fn request(session: &mut Session, request: BlockRequest) -> Result<(), Disconnect> {
+    give(session, &Message::Request(request))
+}
+
+/// Takes the queued control messages, each shown for comparing.
+fn control(session: &mut Session) -> Vec<String> {
+    let mut bytes = Vec::new();
+    session.take_control(&mut bytes);
+    messages(&bytes)
+        .iter()
+        .map(|message| format!("{message:?}"))
+        .collect()
+}
+
+fn messages(mut bytes: &[u8]) -> Vec<Message<'_>> {
+    let limits = FrameLimits::for_torrent(1 << 21);
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let Ok(Decoded::Message { message, consumed }) = wire::decode(bytes, &limits) else {
+            panic!("control bytes that are no whole messages: {bytes:?}");
+        };
+        messages.push(message);
+        bytes = &bytes[consumed..];
+    }
+    messages
+}
+
+fn rejects(blocks: &[BlockRequest]) -> Vec<String> {
+    blocks
+        .iter()
+        .map(|&block| format!("{:?}", Message::Reject(block)))
+        .collect()
+}
+
+fn extended(session: &mut Session, id: u8, payload: &[u8]) -> Result<(), Disconnect> {
+    give(session, &Message::Extended { id, payload })
+}
+
+/// The peer's extension handshake: it takes metadata messages under id 33.
+fn introduce(session: &mut Session) {
+    let mut handshake = ExtensionHandshake::default();
+    handshake.messages.set(Extension::Metadata, 33);
+    handshake.client = Some("Peer 1.0".to_owned());
+    let mut payload = Vec::new();
+    handshake.encode(&mut payload);
+    extended(session, 0, &payload).unwrap();
+}
+
+fn request_metadata(session: &mut Session, piece: u32) -> Result<(), Disconnect> {
+    let mut payload = Vec::new();
+    MetadataMessage::Request { piece }.encode(&mut payload);
+    extended(session, Extension::Metadata.our_id().get(), &payload)
+}
+
+#[test]
+fn the_opening_says_what_we_have_and_what_we_speak() {
+    let mut session = session_of(torrent(), FULL, SessionConfig::default());
+    let mut bytes = Vec::new();
+    session.take_control(&mut bytes);
+    let messages = messages(&bytes);
+    assert_eq!(messages[0], Message::HaveAll);
+    let Message::Extended { id: 0, payload } = messages[1] else {
+        panic!("{messages:?}")
+    };
+    let handshake = ExtensionHandshake::parse(payload).unwrap();
+    assert_eq!(handshake.metadata_bytes, Some(METADATA));
+    assert_eq!(handshake.request_queue, Some(2_000));
+    assert_eq!(
+        handshake.your_ip,
+        Some(IpAddr::from(Ipv4Addr::new(10, 1, 2, 3)))
+    );
+    assert!(handshake.upload_only);
+    assert!(handshake.client.unwrap().starts_with("Seedring "));
+    assert_eq!(
+        handshake.messages.get(Extension::Metadata),
+        Some(Extension::Metadata.our_id())
+    );
+    assert_eq!(messages.len(), 2);
+}
+
+#[test]
+fn a_plain_peer_gets_a_bitfield_and_no_extension() {
+    let mut session = session_of(torrent(), Reserved::NONE, SessionConfig::default());
+    assert_eq!(control(&mut session), ["Bitfield([255, 224])"]);
+    let config = SessionConfig {
+        fast_extension: false,
+        ..SessionConfig::default()
+    };
+    let mut session = session_of(torrent(), FAST, config);
+    assert_eq!(
+        control(&mut session),
+        ["Bitfield([255, 224])"],
+        "BEP 6 needs both sides"
+    );
+    let eight = TorrentView {
+        piece_count: 8,
+        total_length: 8 * u64::from(PIECE),
+        ..torrent()
+    };
+    let mut session = session_of(eight, Reserved::NONE, SessionConfig::default());
+    assert_eq!(control(&mut session), ["Bitfield([255])"]);
+    let none = TorrentView {
+        piece_count: 0,
+        total_length: 0,
+        ..torrent()
+    };
+    let mut session = session_of(none, Reserved::NONE, SessionConfig::default());
+    assert!(control(&mut session).is_empty());
+}
+
+#[test]
+fn a_torrent_with_lost_pieces_says_so_and_is_not_upload_only() {
+    let pieces = Pieces::Some(Arc::from([0xfe, 0x20]));
+    let mut session = session_of(
+        TorrentView {
+            pieces,
+            ..torrent()
+        },
+        FULL,
+        SessionConfig::default(),
+    );
+    let mut bytes = Vec::new();
+    session.take_control(&mut bytes);
+    let messages = messages(&bytes);
+    assert_eq!(messages[0], Message::Bitfield(&[0xfe, 0x20]));
+    let Message::Extended { payload, .. } = messages[1] else {
+        panic!("{messages:?}")
+    };
+    assert!(!ExtensionHandshake::parse(payload).unwrap().upload_only);
+}
+
+#[test]
+fn requests_become_batches_of_adjacent_blocks() {
+    let mut session = unchoked(FAST);
+    for begin in [0, BLOCK, 2 * BLOCK] {
+        request(&mut session, block(3, begin, BLOCK)).unwrap();
+    }
+    request(&mut session, block(10, 0, 1_000)).unwrap();
+    assert_eq!(session.queued_bytes(), 3 * u64::from(BLOCK) + 1_000);
+    assert_eq!(session.peek_batch(u32::MAX).unwrap().count, 3);
+    let first = session.next_batch(u32::MAX).unwrap();
+    session.check_invariants();
+    let second = session.next_batch(u32::MAX).unwrap();
+    assert_eq!((second.piece, second.bytes), (PieceIndex(10), 1_000));
+    assert_eq!(session.next_batch(u32::MAX), None);
+    session.batch_sent(&first, seconds(1));
+    session.batch_sent(&second, seconds(1));
+    session.check_invariants();
+    assert_eq!(session.counters().blocks_sent, 4);
+    assert_eq!(
+        session.counters().uploaded_bytes,
+        3 * u64::from(BLOCK) + 1_000
+    );
+    assert!(control(&mut session).is_empty());
+}
+
+/// C3: what is wrong with a request decides; a fast peer is told, a plain one is closed.
+#[test]
+fn requests_that_cannot_be_served_are_rejected_or_end_the_connection() {
+    let outside = [
+        block(0, 0, 0),
+        block(0, PIECE, 1),
+        block(0, PIECE - 1, 2),
+        block(0, u32::MAX, 1),
+        block(0, 1, u32::MAX),
+        block(10, 0, 1_001),
+        block(11, 0, 1),
+        block(u32::MAX, 0, BLOCK),
+    ];
+    for outside in outside {
+        let mut session = unchoked(FAST);
+        request(&mut session, outside).unwrap();
+        assert_eq!(control(&mut session), rejects(&[outside]));
+        let mut session = unchoked(Reserved::NONE);
+        let refused = request(&mut session, outside).unwrap_err();
+        assert_eq!(refused, Disconnect::RequestOutside(outside));
+        assert_eq!(refused.kind(), DisconnectKind::Misbehaved);
+    }
+}
+
+/// C3: 128 KiB are served, one byte more is not.
+#[test]
+fn long_blocks_are_served_up_to_the_limit() {
+    let mut session = unchoked(FAST);
+    let longest = block(0, 0, 128 << 10);
+    let too_long = block(0, 0, (128 << 10) + 1);
+    request(&mut session, longest).unwrap();
+    request(&mut session, too_long).unwrap();
+    assert_eq!(control(&mut session), rejects(&[too_long]));
+    assert_eq!(session.next_batch(u32::MAX).unwrap().bytes, 128 << 10);
+    let refused = request(&mut unchoked(Reserved::NONE), too_long).unwrap_err();
+    assert_eq!(refused.kind(), DisconnectKind::Incompatible);
+}
+
+#[test]
+fn a_peer_that_heeds_no_reject_is_closed() {
+    let mut session = unchoked(FAST);
+    for _ in 0..INVALID_REQUESTS_MAX {
+        request(&mut session, block(11, 0, 1)).unwrap();
+    }
+    let closed = request(&mut session, block(11, 0, 1)).unwrap_err();
+    assert_eq!(
+        closed,
+        Disconnect::InvalidRequests {
+            count: INVALID_REQUESTS_MAX + 1
+        }
+    );
+}
+
+/// C3: while choked, the requests that were on their way are refused; going on for ever is not.
+#[test]
+fn requests_while_choked_are_refused_and_a_flood_of_them_closed() {
+    for reserved in [FAST, Reserved::NONE] {
+        let mut session = session(reserved);
+        let wanted = block(0, 0, BLOCK);
+        request(&mut session, wanted).unwrap();
+        let told = if reserved.fast() {
+            rejects(&[wanted])
+        } else {
+            Vec::new()
+        };
+        assert_eq!(control(&mut session), told);
+        for _ in 1..4_000 {
+            flood(&mut session, wanted).unwrap();
+        }
+        assert_eq!(session.queued_requests(), 0);
+        assert_eq!(
+            request(&mut session, wanted),
+            Err(Disconnect::RequestsWhileChoked { count: 4_001 })
+        );
+    }
+}
+
+#[test]
+fn a_choke_forgives_what_came_before_it() {
+    let mut session = session(FAST);
+    for round in 0..3 {
+        for _ in 0..3_000 {
+            flood(&mut session, block(0, 0, BLOCK)).unwrap();
+        }
+        session.set_choked(false, seconds(round));
+        session.set_choked(true, seconds(round));
+    }
+}
+
+/// C3: a piece that we do not have.
+#[test]
+fn requests_for_pieces_that_are_gone_are_rejected() {
+    let mut session = unchoked(FAST);
+    request(&mut session, block(7, 0, BLOCK)).unwrap();
+    request(&mut session, block(6, 0, BLOCK)).unwrap();
+    session.set_pieces(Pieces::Some(Arc::from([0xfe, 0xe0])));
+    session.check_invariants();
+    assert_eq!(control(&mut session), rejects(&[block(7, 0, BLOCK)]));
+    assert_eq!(session.queued_requests(), 1);
+    request(&mut session, block(7, BLOCK, BLOCK)).unwrap();
+    assert_eq!(control(&mut session), rejects(&[block(7, BLOCK, BLOCK)]));
+    session.set_pieces(Pieces::All);
+    request(&mut session, block(7, BLOCK, BLOCK)).unwrap();
+    assert_eq!(session.queued_requests(), 2);
+
+    let mut plain = unchoked(Reserved::NONE);
+    request(&mut plain, block(7, 0, BLOCK)).unwrap();
+    plain.set_pieces(Pieces::Some(Arc::from([0xfe, 0xe0])));
+    plain.check_invariants();
+    assert_eq!(
+        (plain.queued_requests(), plain.counters().requests_dropped),
+        (0, 1)
+    );
+    let closed = request(&mut plain, block(7, 0, BLOCK)).unwrap_err();
+    assert_eq!(
+        closed,
+        Disconnect::PieceLost {
+            piece: PieceIndex(7)
+        }
+    );
+}
+
+/// C4: 100,000 pipelined requests.
+#[test]
+fn a_pipelining_flood_is_bounded_for_fast_peers_by_rejects() {
+    let mut session = unchoked(FAST);
+    let (mut given, mut taken) = (0, 0);
+    while given < 100_000 {
+        if session.wants_input() {
+            let place = given % 16;
+            flood(&mut session, block(given / 16 % 10, place * BLOCK, BLOCK)).unwrap();
+            given += 1;
+            assert!(session.control_bytes() <= (64 << 10) + wire::REQUEST_FRAME_BYTES);
+        } else {
+            let mut out = Vec::new();
+            session.take_control(&mut out);
+            taken += out.len() / wire::REQUEST_FRAME_BYTES;
+            assert!(
+                out.iter()
+                    .skip(4)
+                    .step_by(17)
+                    .all(|&id| id == wire::id::REJECT)
+            );
+        }
+    }
+    session.check_invariants();
+    taken += control(&mut session).len();
+    assert_eq!((session.queued_requests(), taken), (2_000, 98_000));
+    assert_eq!(session.counters().requests_refused, 98_000);
+}
+
+/// C4: a peer without rejects is not read from while its queue is full, so it loses nothing.
+#[test]
+fn a_pipelining_flood_is_bounded_for_plain_peers_by_not_reading() {
+    let mut session = unchoked(Reserved::NONE);
+    let (mut given, mut sent) = (0_u32, 0);
+    while given < 10_000 {
+        if session.wants_input() {
+            flood(&mut session, block(0, 0, given % BLOCK + 1)).unwrap();
+            given += 1;
+        } else {
+            let batch = session.next_batch(u32::MAX).unwrap();
+            session.batch_sent(&batch, seconds(0));
+            sent += batch.count;
+        }
+    }
+    session.check_invariants();
+    assert_eq!(sent + session.queued_requests(), 10_000);
+    assert_eq!(session.counters().requests_ignored, 0);
+}
+
+/// C5: a cancel is answered by a reject (BEP 6), or by nothing (BEP 3); in flight it comes too late.
+#[test]
+fn cancels_take_back_what_still_waits() {
+    for reserved in [FAST, Reserved::NONE] {
+        let mut session = unchoked(reserved);
+        let (first, second) = (block(0, 0, BLOCK), block(0, BLOCK, BLOCK));
+        request(&mut session, first).unwrap();
+        let batch = session.next_batch(u32::MAX).unwrap();
+        request(&mut session, second).unwrap();
+        give(&mut session, &Message::Cancel(first)).unwrap();
+        give(&mut session, &Message::Cancel(second)).unwrap();
+        give(&mut session, &Message::Cancel(second)).unwrap();
+        give(&mut session, &Message::Cancel(block(u32::MAX, 1, 0))).unwrap();
+        let told = if reserved.fast() {
+            rejects(&[second])
+        } else {
+            Vec::new()
+        };
+        assert_eq!(control(&mut session), told);
+        session.batch_sent(&batch, seconds(0));
+        session.check_invariants();
+        let counters = session.counters();
+        assert_eq!((counters.cancels, counters.blocks_sent), (4, 1));
+        assert_eq!(session.next_batch(u32::MAX), None);
+    }
+}
+
+/// C5: a choke while a batch is being sent.
+#[test]
+fn a_choke_gives_up_what_waits_and_lets_the_batch_in_flight_go() {
+    for reserved in [FAST, Reserved::NONE] {
+        let mut session = unchoked(reserved);
+        let blocks = [
+            block(0, 0, BLOCK),
+            block(1, 0, BLOCK),
+            block(1, BLOCK, BLOCK),
+        ];
+        for wanted in blocks {
+            request(&mut session, wanted).unwrap();
+        }
+        let batch = session.next_batch(u32::MAX).unwrap();
+        session.set_choked(true, seconds(1));
+        session.set_choked(true, seconds(1));
+        session.check_invariants();
+        let mut told = vec!["Choke".to_owned()];
+        if reserved.fast() {
+            told.extend(rejects(&blocks[1..]));
+        }
+        assert_eq!(control(&mut session), told);
+        assert_eq!(session.next_batch(u32::MAX), None);
+        session.batch_sent(&batch, seconds(1));
+        session.check_invariants();
+        assert_eq!(
+            (session.counters().blocks_sent, session.counters().chokes),
+            (1, 1)
+        );
+    }
+}
+
+#[test]
+fn a_failed_batch_is_rejected_or_dropped() {
+    for reserved in [FAST, Reserved::NONE] {
+        let mut session = unchoked(reserved);
+        let blocks = [block(0, 0, BLOCK), block(0, BLOCK, BLOCK)];
+        for wanted in blocks {
+            request(&mut session, wanted).unwrap();
+        }
+        let batch = session.next_batch(u32::MAX).unwrap();
+        session.batch_failed(&batch);
+        session.check_invariants();
+        let told = if reserved.fast() {
+            rejects(&blocks)
+        } else {
+            Vec::new()
+        };
+        assert_eq!(control(&mut session), told);
+        assert_eq!(session.counters().uploaded_bytes, 0);
+    }
+}
+
+/// C7: a seed requests nothing, so every block is unrequested; the frame limits stop all but an empty one.
+#[test]
+fn a_block_from_the_peer_ends_the_connection() {
+    let mut session = session(FAST);
+    let piece = PieceIndex(1);
+    let message = Message::Piece {
+        piece,
+        begin: 0,
+        block: b"x",
+    };
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    assert!(wire::decode(&bytes, &session.frame_limits()).is_err());
+    let empty = Message::Piece {
+        piece,
+        begin: 0,
+        block: b"",
+    };
+    assert_eq!(
+        give(&mut session, &empty),
+        Err(Disconnect::UnrequestedPiece { piece })
+    );
+}
+
+/// C10, C11: floods of haves, suggestions and the like change nothing but a number that has an upper end.
+#[test]
+fn floods_of_haves_and_suggestions_neither_overflow_nor_grow() {
+    let mut session = session(FAST);
+    for i in 0..100_000_u32 {
+        let piece = PieceIndex(i % 11);
+        for message in [
+            Message::Have(piece),
+            Message::Suggest(PieceIndex(i)),
+            Message::AllowedFast(PieceIndex(u32::MAX)),
+            Message::Reject(block(i, i, i)),
+            Message::Choke,
+            Message::Unchoke,
+            Message::Interested,
+            Message::NotInterested,
+            Message::KeepAlive,
+            Message::Port(1),
+            Message::Unknown {
+                id: 99,
+                payload_bytes: 3,
+            },
+        ] {
+            session.handle_message(&message, seconds(0)).unwrap();
+        }
+    }
+    session.check_invariants();
+    assert_eq!((session.peer_pieces(), session.control_bytes()), (11, 0));
+    let beyond = Message::Have(PieceIndex(11));
+    assert_eq!(
+        give(&mut session, &beyond),
+        Err(Disconnect::HaveOutside {
+            piece: PieceIndex(11),
+            piece_count: 11
+        })
+    );
+}
+
+/// C11: the three messages that say what a peer has come once, and right.
+#[test]
+fn bitfields_are_checked_and_come_once() {
+    let whole: [Message<'_>; 3] = [
+        Message::Bitfield(&[0xf0, 0x20]),
+        Message::HaveAll,
+        Message::HaveNone,
+    ];
+    for (first, pieces) in whole.iter().zip([5, 11, 0]) {
+        for second in &whole {
+            let mut session = session(FAST);
+            give(&mut session, first).unwrap();
+            assert_eq!(session.peer_pieces(), pieces);
+            assert_eq!(give(&mut session, second), Err(Disconnect::SecondBitfield));
+        }
+    }
+    for bad in [&[0xff][..], &[], &[0, 0, 0], &[0xff, 0xff], &[0, 0x10]] {
+        let refused = give(&mut session(FAST), &Message::Bitfield(bad)).unwrap_err();
+        assert!(matches!(refused, Disconnect::Wire(_)), "{bad:?}: {refused}");
+    }
+    let mut session = session(FAST);
+    give(&mut session, &Message::HaveAll).unwrap();
+    give(&mut session, &Message::Have(PieceIndex(3))).unwrap();
+    assert_eq!(
+        session.peer_pieces(),
+        11,
+        "a have after have-all is idle talk"
+    );
+}
+
+#[test]
+fn fast_messages_need_the_fast_extension() {
+    for message in [
+        Message::HaveAll,
+        Message::HaveNone,
+        Message::Suggest(PieceIndex(0)),
+        Message::AllowedFast(PieceIndex(0)),
+        Message::Reject(block(0, 0, BLOCK)),
+    ] {
+        let refused = give(&mut session(Reserved::NONE), &message).unwrap_err();
+        assert!(
+            matches!(refused, Disconnect::FastNotAgreed { .. }),
+            "{refused}"
+        );
+        give(&mut session(FAST), &message).unwrap();
+    }
+}
+
+#[test]
+fn metadata_is_served_block_by_block() {
+    let mut session = session(FULL);
+    introduce(&mut session);
+    assert_eq!(session.peer_client(), Some("Peer 1.0"));
+    for piece in [0, 2, 3] {
+        request_metadata(&mut session, piece).unwrap();
+    }
+    assert_eq!(control(&mut session).len(), 1, "block 3 does not exist");
+    assert_eq!(session.take_metadata_request(), Some(0));
+    session.send_metadata(0, &[5; METADATA_BLOCK_BYTES as usize]);
+    assert_eq!(session.take_metadata_request(), Some(2));
+    session.send_metadata(2, &[6; 40_000 - 32_768]);
+    assert_eq!(session.take_metadata_request(), None);
+    let mut bytes = Vec::new();
+    session.take_control(&mut bytes);
+    let parsed: Vec<_> = messages(&bytes)
+        .into_iter()
+        .map(|message| match message {
+            Message::Extended { id: 33, payload } => MetadataMessage::parse(payload).unwrap(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let total_bytes = METADATA;
+    assert_eq!(
+        parsed,
+        [
+            MetadataMessage::Data {
+                piece: 0,
+                total_bytes,
+                block: &[5; 16_384]
+            },
+            MetadataMessage::Data {
+                piece: 2,
+                total_bytes,
+                block: &[6; 7_232]
+            },
+        ]
+    );
+    assert_eq!(session.counters().metadata_sent, 2);
+}
+
+#[test]
+fn metadata_that_is_not_there_is_rejected() {
+    let mut session = session(FULL);
+    introduce(&mut session);
+    request_metadata(&mut session, 1).unwrap();
+    assert_eq!(session.take_metadata_request(), Some(1));
+    session.send_metadata(1, b"too short");
+    let mut bytes = Vec::new();
+    session.take_control(&mut bytes);
+    let Message::Extended { id: 33, payload } = messages(&bytes)[0] else {
+        panic!()
+    };
+    assert_eq!(
+        MetadataMessage::parse(payload),
+        Ok(MetadataMessage::Reject { piece: 1 })
+    );
+
+    let mut session = session_of(
+        TorrentView {
+            metadata_bytes: None,
+            ..torrent()
+        },
+        FULL,
+        SessionConfig::default(),
+    );
+    introduce(&mut session);
+    request_metadata(&mut session, 0).unwrap();
+    assert_eq!(session.take_metadata_request(), None);
+    assert_eq!(session.counters().metadata_refused, 1);
+}
+
+/// C15: whoever asks for metadata again and again gets it a few times, then rejects, then is closed.
+#[test]
+fn a_metadata_flood_is_bounded_then_closed() {
+    let mut session = session(FULL);
+    introduce(&mut session);
+    let mut served = 0;
+    let closed = loop {
+        if let Err(closed) = request_metadata(&mut session, 0) {
+            break closed;
+        }
+        if let Some(piece) = session.take_metadata_request() {
+            session.send_metadata(piece, &[0; METADATA_BLOCK_BYTES as usize]);
+            served += 1;
+        }
+        assert!(session.control_bytes() <= (64 << 10) + (17 << 10));
+        control(&mut session);
+    };
+    assert_eq!(
+        closed,
+        Disconnect::MetadataFlood {
+            count: METADATA_REFUSALS_MAX + 1
+        }
+    );
+    assert_eq!(served, 3 * 4);
+    assert_eq!(closed.kind(), DisconnectKind::Misbehaved);
+}
+
+/// C15: requests that are not answered yet are bounded too, and wait while the peer does not drain.
+#[test]
+fn waiting_metadata_requests_are_bounded() {
+    let big = TorrentView {
+        metadata_bytes: Some(64 << 20),
+        ..torrent()
+    };
+    let mut session = session_of(big, FULL, SessionConfig::default());
+    control(&mut session);
+    introduce(&mut session);
+    for piece in 0..100 {
+        request_metadata(&mut session, piece).unwrap();
+    }
+    assert_eq!(control(&mut session).len(), 100 - 16);
+    let mut answered = 0;
+    while let Some(piece) = session.take_metadata_request() {
+        session.send_metadata(piece, &[0; METADATA_BLOCK_BYTES as usize]);
+        answered += 1;
+    }
+    assert_eq!(answered, 4, "four blocks are over 64 KiB");
+    assert!(!session.wants_input());
+    control(&mut session);
+    assert!(session.wants_input() && session.take_metadata_request().is_some());
+}
+
+#[test]
+fn broken_extension_messages_end_the_connection_and_unknown_ones_do_not() {
+    let id = Extension::Metadata.our_id().get();
+    for (id, payload) in [(0, &b"garbage"[..]), (0, b"le"), (id, b"de"), (id, b"")] {
+        let refused = extended(&mut session(FULL), id, payload).unwrap_err();
+        assert!(matches!(refused, Disconnect::Extension(_)), "{refused}");
+    }
+    extended(&mut session(FULL), 200, b"whatever").unwrap();
+    extended(
+        &mut session(FULL),
+        Extension::PeerExchange.our_id().get(),
+        b"x",
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_silent_peer_is_closed_and_one_that_talks_is_not() {
+    let mut session = session(FAST);
+    assert_eq!(session.handle_timeout(seconds(179)), Ok(()));
+    assert_eq!(
+        session.handle_timeout(seconds(180)),
+        Err(Disconnect::Idle { seconds: 180 })
+    );
+    session
+        .handle_message(&Message::KeepAlive, seconds(170))
+        .unwrap();
+    assert_eq!(session.handle_timeout(seconds(340)), Ok(()));
+    assert!(session.handle_timeout(seconds(350)).is_err());
+}
+
+#[test]
+fn silence_counts_only_while_we_read() {
+    let mut session = unchoked(Reserved::NONE);
+    for _ in 0..2_000 {
+        request(&mut session, block(0, 0, BLOCK)).unwrap();
+    }
+    assert!(!session.wants_input());
+    assert!(session.next_timeout() < seconds(180), "keep-alives go on");
+    assert_eq!(session.handle_timeout(seconds(500)), Ok(()));
+    let batch = session.next_batch(u32::MAX).unwrap();
+    session.batch_sent(&batch, seconds(900));
+    assert!(session.wants_input());
+    assert_eq!(
+        session.handle_timeout(seconds(900)),
+        Ok(()),
+        "the silence begins here"
+    );
+    assert_eq!(session.handle_timeout(seconds(1_079)), Ok(()));
+    assert!(session.handle_timeout(seconds(1_080)).is_err());
+}
+
+#[test]
+fn keep_alives_go_out_when_nothing_else_does() {
+    let mut session = session(FAST);
+    assert_eq!(session.next_timeout(), seconds(100));
+    session.handle_timeout(seconds(99)).unwrap();
+    assert!(control(&mut session).is_empty());
+    session.handle_timeout(seconds(100)).unwrap();
+    session.handle_timeout(seconds(150)).unwrap();
+    assert_eq!(control(&mut session), ["KeepAlive"]);
+    session.send_started(4, seconds(100));
+    session.send_progressed(4, seconds(100));
+    assert_eq!(session.next_timeout(), seconds(180), "the idle timeout");
+}
+
+/// C9: bytes wait, and the peer takes none. A peer that takes one byte now and then is slow, not stalled.
+#[test]
+fn a_reader_that_never_drains_is_closed_and_a_slow_one_is_not() {
+    let mut session = unchoked(FAST);
+    session.send_started(1_000_000, seconds(50));
+    for second in (100..1_000).step_by(50) {
+        session
+            .handle_message(&Message::KeepAlive, seconds(second))
+            .unwrap();
+        session.send_progressed(1, seconds(second));
+        session.handle_timeout(seconds(second + 49)).unwrap();
+    }
+    assert_eq!(session.next_timeout(), seconds(950 + 120));
+    assert_eq!(session.handle_timeout(seconds(1_069)), Ok(()));
+    assert_eq!(
+        session.handle_timeout(seconds(1_070)),
+        Err(Disconnect::Stalled {
+            seconds: 120,
+            bytes: 1_000_000 - 18
+        })
+    );
+}
+
+#[test]
+fn a_complete_peer_is_closed_after_a_grace() {
+    let whole = [0xff, 0xe0];
+    for message in [Message::HaveAll, Message::Bitfield(&whole)] {
+        let mut session = session(FAST);
+        session.handle_message(&message, seconds(5)).unwrap();
+        assert_eq!(session.next_timeout(), seconds(15));
+        assert_eq!(session.handle_timeout(seconds(14)), Ok(()));
+        let closed = session.handle_timeout(seconds(15)).unwrap_err();
+        assert_eq!(closed, Disconnect::BothComplete);
+        assert_eq!(closed.kind(), DisconnectKind::Redundant);
+    }
+    // Where we lack pieces ourselves, a seed is welcome.
+    let mut session = session(FAST);
+    session.set_pieces(Pieces::Some(Arc::from([0, 0])));
+    give(&mut session, &Message::HaveAll).unwrap();
+    assert_eq!(session.handle_timeout(seconds(100)), Ok(()));
+}
+
+#[test]
+fn a_peer_that_completes_by_haves_stays_while_it_wants_something() {
+    let mut session = unchoked(FAST);
+    for piece in 0..11 {
+        give(&mut session, &Message::Have(PieceIndex(piece))).unwrap();
+    }
+    assert_eq!(
+        session.handle_timeout(seconds(100)),
+        Ok(()),
+        "it is still interested"
+    );
+    session
+        .handle_message(&Message::NotInterested, seconds(100))
+        .unwrap();
+    assert_eq!(session.next_timeout(), seconds(110));
+    assert_eq!(
+        session.handle_timeout(seconds(110)),
+        Err(Disconnect::BothComplete)
+    );
+}
+
+#[test]
+fn a_complete_peer_that_still_fetches_is_served() {
+    let mut session = unchoked(FULL);
+    introduce(&mut session);
+    give(&mut session, &Message::HaveAll).unwrap();
+    request(&mut session, block(0, 0, BLOCK)).unwrap();
+    assert_eq!(
+        session.handle_timeout(seconds(60)),
+        Ok(()),
+        "a request waits"
+    );
+    let batch = session.next_batch(u32::MAX).unwrap();
+    assert_eq!(
+        session.handle_timeout(seconds(60)),
+        Ok(()),
+        "a batch is in flight"
+    );
+    session.batch_sent(&batch, seconds(60));
+    request_metadata(&mut session, 0).unwrap();
+    assert_eq!(
+        session.handle_timeout(seconds(80)),
+        Ok(()),
+        "metadata waits"
+    );
+    session.take_metadata_request().unwrap();
+    assert_eq!(
+        session.handle_timeout(seconds(80)),
+        Ok(()),
+        "metadata is being read"
+    );
+    session.reject_metadata(0);
+    assert_eq!(
+        session.handle_timeout(seconds(80)),
+        Err(Disconnect::BothComplete)
+    );
+}
+
+#[test]
+fn upload_only_is_honoured_in_both_forms_and_can_be_taken_back() {
+    let id = Extension::UploadOnly.our_id().get();
+    let mut session = session(FULL);
+    extended(&mut session, 0, b"d11:upload_onlyi1ee").unwrap();
+    assert_eq!(session.next_timeout(), seconds(10));
+    extended(&mut session, id, &[0]).unwrap();
+    assert_eq!(session.next_timeout(), seconds(100));
+    extended(&mut session, id, &[1]).unwrap();
+    assert_eq!(
+        session.handle_timeout(seconds(10)),
+        Err(Disconnect::BothUploadOnly)
+    );
+    give(&mut session, &Message::Interested).unwrap();
+    assert_eq!(
+        session.handle_timeout(seconds(10)),
+        Ok(()),
+        "it wants something all the same"
+    );
+}
+
+#[test]
+fn an_idle_session_holds_no_buffers() {
+    let mut session = unchoked(FAST);
+    for _ in 0..100 {
+        request(&mut session, block(0, 0, BLOCK)).unwrap();
+    }
+    while let Some(batch) = session.next_batch(u32::MAX) {
+        session.batch_sent(&batch, seconds(1));
+    }
+    assert!(session.queue.memory_bytes() > 0);
+    assert_eq!(session.next_timeout(), seconds(10));
+    session.handle_timeout(seconds(10)).unwrap();
+    assert_eq!(
+        (session.queue.memory_bytes(), session.control.capacity()),
+        (0, 0)
+    );
+    assert!(
+        size_of::<Session>() <= 768,
+        "{} bytes",
+        size_of::<Session>()
+    );
+}
+
+#[test]
+fn the_choker_sees_rounds_and_unchokes() {
+    let mut session = unchoked(FAST);
+    give(&mut session, &Message::Bitfield(&[0xc0, 0])).unwrap();
+    let mut send = |session: &mut Session| {
+        request(session, block(0, 0, BLOCK)).unwrap();
+        let batch = session.next_batch(u32::MAX).unwrap();
+        session.batch_sent(&batch, seconds(3));
+    };
+    send(&mut session);
+    session.start_choke_round();
+    send(&mut session);
+    let view = session.choke_view(PeerKey(4));
+    assert_eq!(
+        (view.key, view.interested, view.choked),
+        (PeerKey(4), true, false)
+    );
+    assert_eq!(view.uploaded_in_round, u64::from(BLOCK));
+    assert_eq!(view.uploaded_since_unchoke, 2 * u64::from(BLOCK));
+    assert_eq!(view.progress_bytes, 2 * u64::from(PIECE));
+    session.set_choked(true, seconds(4));
+    session.set_choked(false, seconds(5));
+    let view = session.choke_view(PeerKey(4));
+    assert_eq!(
+        (view.uploaded_since_unchoke, view.unchoked_at),
+        (0, seconds(5))
+    );
+}
+
+#[test]
+#[should_panic(expected = "a batch is given back once")]
+fn a_batch_given_back_twice_is_our_bug() {
+    let mut session = unchoked(FAST);
+    request(&mut session, block(0, 0, BLOCK)).unwrap();
+    let batch = session.next_batch(u32::MAX).unwrap();
+    session.batch_sent(&batch, seconds(0));
+    session.batch_sent(&batch, seconds(0));
+}
+
+#[test]
+fn every_reason_says_what_happened() {
+    for (reason, text) in [
+        (
+            Disconnect::RequestOutside(block(1, 2, 3)),
+            "request for 3 bytes at 2 of piece 1, which is not within the torrent",
+        ),
+        (
+            Disconnect::FastNotAgreed {
+                message: "have all",
+            },
+            "a have all message without having agreed on the fast extension",
+        ),
+        (
+            Disconnect::Stalled {
+                seconds: 120,
+                bytes: 5,
+            },
+            "the peer took no byte for 120 s, and 5 wait to be sent",
+        ),
+    ] {
+        assert_eq!(reason.to_string(), text);
+    }
+}
