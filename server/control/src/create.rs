@@ -6,13 +6,15 @@
 //! and options make equal bytes, unless a creation date is asked for.
 //!
 //! Memory: a few hundred bytes for each file and 20 bytes for each piece; see [`crate::hashing`]
-//! for the buffers. Does not: write any file; make version 2 torrents.
+//! for the buffers. [`write_file`] then puts it on disk. Does not: make version 2 torrents.
 
 mod piece_length;
 mod walk;
+mod write;
 
 pub use piece_length::{PIECE_LENGTH_MIN, is_piece_length, piece_length_for};
-pub use walk::{FILES_MAX, Skip, Skips, SymlinkPolicy};
+pub use walk::{FILES_MAX, Skip, Skips, SymlinkPolicy, Walked, walk};
+pub use write::{WriteError, check_writable, write_file};
 
 use crate::hashing::{
     DataFile, FileFault, HashError, HashJob, PieceResult, Progress, Root, hash_files,
@@ -28,7 +30,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
-use walk::{Walked, links_of, walk};
+use walk::links_of;
 
 /// How a torrent is made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
