@@ -1,7 +1,7 @@
 //! Real BitTorrent clients, each started headless with every way of finding peers off but the tracker.
 //!
-//! A client is left at its own defaults otherwise (encryption, uTP, request sizes): the point is to serve
-//! clients as they are.
+//! A client is left at its own defaults otherwise (encryption, request sizes, and uTP where it falls back
+//! quickly): the point is to serve clients as they are.
 
 use crate::content::{assert_same_tree, assert_same_tree_but_empty_files};
 use crate::process::Process;
@@ -46,6 +46,11 @@ enum End {
 }
 
 impl Client {
+    /// False for the daemon, whose watch folder takes .torrent files only.
+    pub fn takes_magnets(self) -> bool {
+        self != Client::TransmissionDaemon
+    }
+
     /// Starts a download of a .torrent file or magnet link into `folder`. `host` makes commands that run on
     /// the client's host.
     pub fn download(
@@ -151,12 +156,7 @@ fn transmission_daemon(source: &OsStr, folder: &Path, home: &Path, host: Host<'_
     let (script, marker) = marker_script(home);
     let watch = home.join("watch");
     std::fs::create_dir(&watch).unwrap();
-    let magnet = source.to_string_lossy();
-    if magnet.starts_with("magnet:") {
-        std::fs::write(watch.join("add.magnet"), magnet.as_bytes()).unwrap();
-    } else {
-        std::fs::copy(source, watch.join("add.torrent")).unwrap();
-    }
+    std::fs::copy(source, watch.join("add.torrent")).unwrap();
     let quoted = |path: &Path| format!("{:?}", path.display().to_string());
     write_transmission_settings(
         home,
@@ -248,10 +248,11 @@ fn marker_script(home: &Path) -> (PathBuf, PathBuf) {
     (script, marker)
 }
 
+/// Transmission tries uTP for a minute or more before TCP, so here it does not.
 fn write_transmission_settings(home: &Path, more: &[(&str, String)]) {
     let mut settings = String::from(
         "{\"dht-enabled\": false, \"lpd-enabled\": false, \"port-forwarding-enabled\": false, \
-         \"peer-port-random-on-start\": true, \"trash-original-torrent-files\": false",
+         \"peer-port-random-on-start\": true, \"utp-enabled\": false, \"trash-original-torrent-files\": false",
     );
     for (key, value) in more {
         settings.push_str(&format!(", \"{key}\": {value}"));
