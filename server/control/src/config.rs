@@ -21,6 +21,7 @@ mod units;
 mod tests;
 
 pub use environment::Environment;
+pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
 pub use keys::{
     Announce, Api, ChokerPolicy, Limits, Log, LogFormat, LogLevel, Peers, RegisteredBuffers,

@@ -335,6 +335,9 @@ metrics! {
             "Log events of all levels that the log is configured to show.",
             by "level" { LogError = "error", LogWarn = "warn", LogInfo = "info",
                 LogDebug = "debug", LogTrace = "trace" }
+        summed "seedring_log_dropped_total",
+            "Log lines dropped because stderr was not read; logging never stops the server."
+            { LogDropped }
         summed "seedring_http_requests_total",
             "Requests to the HTTP API, by status class.",
             by "status" { HttpOk = "2xx", HttpRedirect = "3xx", HttpClientError = "4xx",

@@ -74,6 +74,11 @@ impl Environment {
         )
     }
 
+    /// A variable that is UTF-8.
+    pub(crate) fn text(&self, variable: &str) -> Option<&str> {
+        self.variables.get(variable)?.to_str()
+    }
+
     /// A variable that holds an absolute path; the XDG specification has others ignored.
     fn absolute(&self, variable: &str) -> Option<PathBuf> {
         self.variables

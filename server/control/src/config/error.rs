@@ -106,8 +106,8 @@ pub(crate) fn escape(text: &str, characters_max: usize) -> String {
             break;
         }
         match character {
-            // Quotes stay as they are: these are shown without quotes around them.
-            '"' | '\'' => escaped.push(character),
+            // These stay as they are: nothing is quoted around the text that they could end.
+            '"' | '\'' | '\\' => escaped.push(character),
             _ => escaped.extend(character.escape_debug()),
         }
     }
