@@ -9,6 +9,7 @@ pub mod create;
 pub mod exporter;
 pub mod hashing;
 pub mod http;
+pub mod library;
 pub mod logging;
 pub mod state;
 pub mod tracker;

@@ -8,6 +8,7 @@
 use engine::layout::FileStamp;
 use proto::ids::InfoHashV1;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ const METAINFO: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("metain
 const DATA_DIR: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("data_dir");
 /// Info-hash to the stamps of its files, in the order of the torrent.
 const STAMPS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("stamps");
+/// Info-hash to the paths of those files that lie elsewhere than the torrent says.
+const PATHS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("paths");
 /// What a torrent was made from (path and options) to its info-hash.
 const SOURCES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sources");
 
@@ -78,6 +81,9 @@ pub struct Record {
     pub data_dir: PathBuf,
     /// What each file was when it was verified; `None` for pad files.
     pub stamps: Vec<Option<FileStamp>>,
+    /// The paths below `data_dir` of those files that lie elsewhere than the torrent says, by their index:
+    /// names that a torrent's reader sanitises are spelt otherwise on disk.
+    pub paths: BTreeMap<u32, PathBuf>,
 }
 
 /// The open store.
@@ -164,6 +170,7 @@ impl State {
             transaction.open_table(METAINFO)?;
             transaction.open_table(DATA_DIR)?;
             transaction.open_table(STAMPS)?;
+            transaction.open_table(PATHS)?;
             transaction.open_table(SOURCES)?;
             found.unwrap_or(SCHEMA)
         };
@@ -184,6 +191,7 @@ impl State {
         transaction.open_table(METAINFO)?.insert(key, record.metainfo.as_slice())?;
         transaction.open_table(DATA_DIR)?.insert(key, record.data_dir.as_os_str().as_bytes())?;
         transaction.open_table(STAMPS)?.insert(key, encode_stamps(&record.stamps).as_slice())?;
+        transaction.open_table(PATHS)?.insert(key, encode_paths(&record.paths).as_slice())?;
         if let Some(source) = source {
             transaction.open_table(SOURCES)?.insert(source, key)?;
         }
@@ -197,6 +205,7 @@ impl State {
         let metainfo = transaction.open_table(METAINFO)?;
         let data_dir = transaction.open_table(DATA_DIR)?;
         let stamps = transaction.open_table(STAMPS)?;
+        let paths = transaction.open_table(PATHS)?.get(key)?;
         let (Some(metainfo), Some(data_dir), Some(stamps)) =
             (metainfo.get(key)?, data_dir.get(key)?, stamps.get(key)?)
         else {
@@ -206,6 +215,7 @@ impl State {
             metainfo: metainfo.value().to_vec(),
             data_dir: std::ffi::OsString::from_vec(data_dir.value().to_vec()).into(),
             stamps: decode_stamps(stamps.value()),
+            paths: paths.map(|paths| decode_paths(paths.value())).unwrap_or_default(),
         }))
     }
 
@@ -251,6 +261,33 @@ fn decode_stamps(bytes: &[u8]) -> Vec<Option<FileStamp>> {
     bytes.chunks_exact(STAMP_BYTES).map(decode).collect()
 }
 
+/// Each path as its file's index, its length, its bytes.
+fn encode_paths(paths: &BTreeMap<u32, PathBuf>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (index, path) in paths {
+        let path = path.as_os_str().as_bytes();
+        bytes.extend_from_slice(&index.to_le_bytes());
+        bytes.extend_from_slice(&(path.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(path);
+    }
+    bytes
+}
+
+fn decode_paths(mut bytes: &[u8]) -> BTreeMap<u32, PathBuf> {
+    let mut paths = BTreeMap::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<8>() {
+        let [a, b, c, d, e, f, g, h] = *head;
+        let length = u32::from_le_bytes([e, f, g, h]) as usize;
+        let Some((path, rest)) = rest.split_at_checked(length) else {
+            break;
+        };
+        let path = std::ffi::OsString::from_vec(path.to_vec());
+        paths.insert(u32::from_le_bytes([a, b, c, d]), path.into());
+        bytes = rest;
+    }
+    paths
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +304,7 @@ mod tests {
             metainfo: b"d4:infod0:0:ee".to_vec(),
             data_dir: "/data/\u{e9}".into(),
             stamps: vec![Some(stamp), None],
+            paths: [(1, "a/\u{202e}b".into()), (7, "c".into())].into(),
         }
     }
 

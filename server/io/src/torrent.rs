@@ -7,6 +7,7 @@ use proto::extension::{METADATA_BLOCK_BYTES, metadata_block_bytes};
 use proto::ids::InfoHashV1;
 use proto::metainfo::Metainfo;
 use seedring_metrics::Counter;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +28,8 @@ pub struct SeededTorrent {
     data_dir: PathBuf,
     /// What each file was when it was verified; `None` for files without data on disk (pad files).
     stamps: Vec<Option<FileStamp>>,
+    /// Paths of files that lie elsewhere than the metainfo says, by their index.
+    paths: BTreeMap<u32, PathBuf>,
     uploaded_bytes: AtomicU64,
     stopped: AtomicBool,
     /// Its own upload limit, if it has one; set when it is added.
@@ -64,7 +67,8 @@ pub enum AddError {
 
 impl SeededTorrent {
     /// A torrent with its data below `data_dir`, verified when its files had these `stamps`
-    /// (one per file of the torrent, in its order; `None` for pad files).
+    /// (one per file of the torrent, in its order; `None` for pad files). `paths` has the paths of those
+    /// files that lie elsewhere than the metainfo says, by their index.
     ///
     /// # Errors
     ///
@@ -73,6 +77,7 @@ impl SeededTorrent {
         metainfo: Arc<Metainfo>,
         data_dir: &Path,
         stamps: Vec<Option<FileStamp>>,
+        paths: BTreeMap<u32, PathBuf>,
     ) -> Result<Self, AddError> {
         let name = || metainfo.name.clone();
         let Some(info_hash) = metainfo.info_hash_v1 else {
@@ -110,6 +115,7 @@ impl SeededTorrent {
             metainfo,
             data_dir: data_dir.to_owned(),
             stamps,
+            paths,
             uploaded_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             upload_limit: OnceLock::new(),
@@ -186,6 +192,9 @@ impl SeededTorrent {
 
     /// The path of `file` relative to the data directory. (Parsing has made it relative and free of NULs.)
     fn path(&self, file: FileIndex) -> PathBuf {
+        if let Some(path) = self.paths.get(&file.0) {
+            return path.clone();
+        }
         let files = &self.metainfo.files;
         files
             .get(file.0 as usize)

@@ -656,3 +656,6 @@ impl Ord for Timer {
         (other.at, other.sequence).cmp(&(self.at, self.sequence))
     }
 }
+
+#[cfg(test)]
+mod tests;
