@@ -46,8 +46,8 @@ const SLICE_OF_RATE: Duration = Duration::from_millis(4);
 /// A shard in line that does not come back for so long after its time loses its place.
 const LINE_GRACE: Duration = Duration::from_millis(100);
 
-/// A shard waits so long for its whole demand, rather than for the least of it: fewer, larger slices.
-const WAIT_FOR_MORE: Duration = Duration::from_millis(1);
+/// A shard waits so long for all that it wants, rather than for the least of it: fewer, larger slices.
+const WAIT_FOR_MORE: Duration = Duration::from_millis(2);
 
 /// The longest that a shard is told to wait, so that it sees a changed limit.
 pub const WAIT_MAX: Duration = Duration::from_millis(200);
@@ -150,6 +150,8 @@ pub fn take(levels: &mut [&mut ShardBucket], demand: Demand, now: Time) -> Resul
 struct Waiting {
     shard: ShardIndex,
     bytes_min: u64,
+    /// What it would like to get.
+    bytes_wanted: u64,
     /// When it was told to come back.
     due: Time,
 }
@@ -219,25 +221,33 @@ impl SharedBucket {
         };
         self.line
             .retain(|other| other.shard == shard || now < other.due + LINE_GRACE);
-        let before = self.line.iter().take_while(|other| other.shard != shard);
-        let ahead: u64 = before.map(|other| other.bytes_min).sum();
         let limit = bucket.limit();
-        let least = u64::from(demand.bytes_min).clamp(1, limit.burst_bytes());
-        let most = u64::from(demand.bytes_max).max(least);
+        let slice = limit.bytes_in(SLICE_OF_RATE) / u64::from(self.shards);
+        // Half a slice at least, so that turns in the line are worth about the same.
+        let least = u64::from(demand.bytes_min)
+            .max(slice / 2)
+            .clamp(1, limit.burst_bytes());
+        let wanted = slice.max(u64::from(demand.bytes_max)).max(least);
+        let before = self.line.iter().take_while(|other| other.shard != shard);
+        let (ahead, ahead_wanted) = before.fold((0, 0), |(min, wanted), other| {
+            (min + other.bytes_min, wanted + other.bytes_wanted)
+        });
         let free = bucket.available(now).saturating_sub(ahead);
         if free < least {
-            let more = bucket.time_of(ahead + most).min(now + WAIT_FOR_MORE);
+            let more = bucket
+                .time_of(ahead_wanted + wanted)
+                .min(now + WAIT_FOR_MORE);
             let due = bucket.time_of(ahead + least).max(more).min(now + WAIT_MAX);
             self.stand_in_line(Waiting {
                 shard,
                 bytes_min: least,
+                bytes_wanted: wanted,
                 due,
             });
             return Err(due);
         }
         self.line.retain(|other| other.shard != shard);
-        let slice = limit.bytes_in(SLICE_OF_RATE) / u64::from(self.shards);
-        local.bytes = bucket.take(least, slice.max(most).min(free), now)?;
+        local.bytes = bucket.take(least, wanted.min(free), now)?;
         local.expires_at = now + SLICE_LIFE;
         Ok(())
     }
@@ -291,3 +301,6 @@ impl SharedBucket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
