@@ -323,3 +323,6 @@ fn anti_leech_score(peer: &PeerView) -> u64 {
     let score = distance * 2_000 / u128::from(peer.total_length.max(1));
     u64::try_from(score).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

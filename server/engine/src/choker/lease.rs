@@ -3,9 +3,9 @@
 /// Divides `total` slots over shards by `demand` (their interested peers). The parts add up to `total`.
 ///
 /// While there are slots enough, each shard gets what it asks for, and the rest is spread evenly, so that a new
-/// peer finds a free slot wherever it connects. When there are too few, each shard that asks gets one first
-/// (if there are that many), so that no peer waits for ever because of where it connected; what is left is
-/// divided in proportion by largest remainders. Ties go to the lower index.
+/// peer finds a free slot wherever it connects. When there are too few, they are divided in proportion by largest
+/// remainders, ties to the lower index; then each shard that asks and would get none takes one from whoever has
+/// most (if there are that many slots), so that no peer waits for ever because of where it connected.
 pub fn lease_slots(total: u32, demand: &[u32]) -> Vec<u32> {
     if demand.is_empty() {
         return Vec::new();
@@ -23,21 +23,20 @@ pub fn lease_slots(total: u32, demand: &[u32]) -> Vec<u32> {
             .map(|(index, &slots)| slots + even(index))
             .collect();
     }
-    let first: Vec<u32> = demand.iter().map(|&slots| slots.min(1)).collect();
-    let asking: u32 = first.iter().sum();
-    if asking > total {
-        return in_proportion(total, demand);
+    let mut parts = in_proportion(total, demand);
+    let asking = demand.iter().filter(|&&slots| slots > 0).count();
+    if asking <= total as usize {
+        for shard in 0..parts.len() {
+            if parts[shard] == 0 && demand[shard] > 0 {
+                // Somebody has two, or there would be one for each.
+                let most = parts.iter().copied().max().unwrap_or(0);
+                let richest = parts.iter().position(|&part| part == most).unwrap_or(0);
+                parts[richest] -= 1;
+                parts[shard] = 1;
+            }
+        }
     }
-    let rest: Vec<u32> = demand
-        .iter()
-        .map(|&slots| slots.saturating_sub(1))
-        .collect();
-    let parts = in_proportion(total - asking, &rest);
-    first
-        .iter()
-        .zip(parts)
-        .map(|(&first, part)| first + part)
-        .collect()
+    parts
 }
 
 /// Divides `total`, which is at most the sum of `demand`, by the method of largest remainders.
