@@ -150,7 +150,7 @@ fn azureus_version(digits: [u8; 4], style: Version) -> Option<String> {
     let [a, b, c, d] = digits.map(base_62);
     let decimal = |tens: Option<u8>, ones: Option<u8>| {
         let (tens, ones) = (tens?, ones?);
-        (tens < 10 && ones < 10).then_some(tens * 10 + ones)
+        (tens < 10 && ones < 10).then(|| tens * 10 + ones)
     };
     Some(match style {
         Version::None => return None,

@@ -88,6 +88,8 @@ fn a_known_client_with_an_odd_version_keeps_its_name() {
         (&b"-qB\0\x01\x02\x03-"[..], "qBittorrent"),
         (b"-TR    -", "Transmission"),
         (b"-BC0A83-", "BitComet"),
+        (b"-BCzzzz-", "BitComet"),
+        (b"TIXzzzz", "Tixati"),
         (b"A2-x-y-z-", "aria2"),
         (b"-ML-\x07\x07\x07\x07", "MLDonkey"),
     ] {
@@ -135,8 +137,13 @@ fn the_table_has_no_code_twice() {
 
 proptest! {
     #[test]
-    fn any_id_has_a_printable_name(id: [u8; 20], known in 0..AZUREUS.len(), azureus: bool) {
+    fn any_id_has_a_printable_name(
+        id: [u8; 20], known in 0..AZUREUS.len(), azureus: bool, digits: bool,
+    ) {
         let mut id = id;
+        if digits {
+            id.iter_mut().for_each(|byte| *byte = BASE_62[usize::from(*byte) % BASE_62.len()]);
+        }
         if azureus {
             id[0] = b'-';
             id[1..3].copy_from_slice(&AZUREUS[known].0);
