@@ -3,12 +3,12 @@
 //! * Zero-copy: strings and raw spans are slices of the input, and live as long as it does.
 //! * Iterative: nesting costs an entry of a bounded stack, never a stack frame of ours.
 //! * Bounded: bytes, tokens and depth are limited by [`Limits`] and checked before anything grows.
-//! * Canonical where an encoding could be ambiguous: integers (`i04e`, `i-0e` are refused) and string
-//!   lengths (`04:spam` is refused). Integers beyond 64 bits are well-formed, but [`Value::as_integer`]
-//!   answers `None` for them.
-//! * Tolerant where real torrents need it: unsorted dictionary keys are read (libtorrent reads them too,
-//!   and hashes are taken over the raw span, so nothing becomes ambiguous). Duplicate keys are read, the
-//!   first one wins in [`Dict::get`]; a caller for whom they are an attack asks
+//! * Canonical where an encoding could be ambiguous: integers (`i04e`, `i-0e` are refused) and
+//!   string lengths (`04:spam` is refused). Integers beyond 64 bits are well-formed, but
+//!   [`Value::as_integer`] answers `None` for them.
+//! * Tolerant where real torrents need it: unsorted dictionary keys are read (libtorrent reads them
+//!   too, and hashes are taken over the raw span, so nothing becomes ambiguous). Duplicate keys are
+//!   read, the first one wins in [`Dict::get`]; a caller for whom they are an attack asks
 //!   [`Value::find_duplicate_key`], as metainfo does for `info`.
 //! * Bytes after the root value are not looked at: [`Document::trailing`] hands them to the caller.
 //!
@@ -30,8 +30,8 @@ use crate::limits;
 pub struct Limits {
     /// The input's length in bytes. Never above `u32::MAX`, because tokens hold 32-bit offsets.
     pub bytes_max: u32,
-    /// Tokens: integers, strings, and the starts and ends of lists and dictionaries. A token costs at
-    /// most 16 bytes of memory.
+    /// Tokens: integers, strings, and the starts and ends of lists and dictionaries. A token costs
+    /// at most 16 bytes of memory.
     pub tokens_max: u32,
     /// Lists and dictionaries that may be open at once.
     pub depth_max: u32,
@@ -71,7 +71,8 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("bencode at byte {offset}: {kind}")]
 pub struct Error {
-    /// The offset in the input of the byte that cannot stand there, or of the value that is too much.
+    /// The offset in the input of the byte that cannot stand there, or of the value that is too
+    /// much.
     pub offset: usize,
     /// What is wrong there.
     pub kind: ErrorKind,
@@ -145,8 +146,8 @@ struct Token {
     /// The value's span in the input.
     start: u32,
     end: u32,
-    /// Of a string: where its content starts. Of a list or dictionary: the tape index after its last
-    /// child. Of an integer: unused.
+    /// Of a string: where its content starts. Of a list or dictionary: the tape index after its
+    /// last child. Of an integer: unused.
     link: u32,
 }
 
@@ -183,7 +184,8 @@ impl<'input> Document<'input> {
         self.tokens[0].end as usize
     }
 
-    /// What follows the root value: empty for a plain document, the payload for a `ut_metadata` message.
+    /// What follows the root value: empty for a plain document, the payload for a `ut_metadata`
+    /// message.
     #[must_use]
     pub fn trailing(&self) -> &'input [u8] {
         &self.input[self.consumed()..]
@@ -284,7 +286,8 @@ impl<'doc, 'input> Value<'doc, 'input> {
         self.dict()?.get(key)
     }
 
-    /// The first duplicate key found in this value or anywhere below it: the key's second occurrence.
+    /// The first duplicate key found in this value or anywhere below it: the key's second
+    /// occurrence.
     ///
     /// O(tokens) for sorted dictionaries, O(n log n) for unsorted ones.
     #[must_use]
@@ -365,8 +368,8 @@ pub struct Dict<'doc, 'input> {
 }
 
 impl<'doc, 'input> Dict<'doc, 'input> {
-    /// The value of `key`; of duplicate keys the first. O(entries): to read many keys of a dictionary that
-    /// a stranger can make large, go over [`Dict::entries`] once.
+    /// The value of `key`; of duplicate keys the first. O(entries): to read many keys of a
+    /// dictionary that a stranger can make large, go over [`Dict::entries`] once.
     #[must_use]
     pub fn get(self, key: &[u8]) -> Option<Value<'doc, 'input>> {
         self.entries()

@@ -20,11 +20,12 @@ pub const PIECE_LENGTH_MAX: u32 = 512 << 20;
 /// Components of one file's path.
 pub const PATH_DEPTH_MAX: usize = 100;
 
-/// All paths of a version 2 torrent together, in bytes, with 32 added for each component. Its tree of names
-/// shares directories, so a small file could otherwise unfold to paths of gigabytes.
+/// All paths of a version 2 torrent together, in bytes, with 32 added for each component. Its tree
+/// of names shares directories, so a small file could otherwise unfold to paths of gigabytes.
 pub const PATHS_BYTES_MAX: usize = 256 << 20;
 
-/// Tokens in a torrent that this machine made itself: a directory of a million files needs nine each.
+/// Tokens in a torrent that this machine made itself: a directory of a million files needs nine
+/// each.
 pub const BENCODE_TOKENS_OWN_MAX: usize = 16_000_000;
 
 /// Trackers in one torrent or magnet link; further ones are ignored.
@@ -45,7 +46,8 @@ pub const URL_BYTES_MAX: usize = 8 << 10;
 /// The length of one path component after sanitising, in bytes: what Linux file systems accept.
 pub const PATH_COMPONENT_BYTES_MAX: usize = 255;
 
-/// A block that we serve, in bytes (the usual request is 16 KiB; some clients ask for up to 128 KiB).
+/// A block that we serve, in bytes (the usual request is 16 KiB; some clients ask for up to 128
+/// KiB).
 pub const BLOCK_LENGTH_MAX: u32 = 128 << 10;
 
 /// The usual length of a block, in bytes (BEP 3 as practised).
@@ -60,7 +62,8 @@ pub const TRACKER_REPLY_TOKENS_MAX: usize = 400_000;
 /// How deep a tracker's reply or an extension message may nest; the protocols need 4.
 pub const MESSAGE_DEPTH_MAX: usize = 16;
 
-/// An extension message (BEP 10) with the 16 KiB that a metadata message carries after its dictionary.
+/// An extension message (BEP 10) with the 16 KiB that a metadata message carries after its
+/// dictionary.
 pub const EXTENSION_BYTES_MAX: usize = 128 << 10;
 
 /// Tokens in the dictionary of an extension message.
@@ -69,8 +72,8 @@ pub const EXTENSION_TOKENS_MAX: usize = 4_096;
 /// A magnet link, in bytes.
 pub const MAGNET_BYTES_MAX: usize = 1 << 20;
 
-/// The payload of a peer message that we do not know and skip, in bytes: room for the hash messages of
-/// BEP 52, which are the longest that are in use.
+/// The payload of a peer message that we do not know and skip, in bytes: room for the hash messages
+/// of BEP 52, which are the longest that are in use.
 pub const UNKNOWN_MESSAGE_BYTES_MAX: u32 = 32 << 10;
 
 /// The client's name and version in an extension handshake, in characters.
@@ -79,7 +82,8 @@ pub const CLIENT_TEXT_CHARS_MAX: usize = 64;
 /// How many requests a peer may say that it queues (`reqq`); more is taken as this.
 pub const PEER_REQUEST_QUEUE_MAX: u32 = 1 << 16;
 
-/// Peers that are taken from one tracker's reply; a tracker is asked for 200 and gives what it likes.
+/// Peers that are taken from one tracker's reply; a tracker is asked for 200 and gives what it
+/// likes.
 pub const TRACKER_REPLY_PEERS_MAX: usize = 10_000;
 
 /// A tracker's failure reason or warning, in characters.

@@ -1,12 +1,14 @@
-//! Magnet links (BEP 9), with peers and web seeds, file selection (BEP 53) and version 2 hashes (BEP 52).
+//! Magnet links (BEP 9), with peers and web seeds, file selection (BEP 53) and version 2 hashes
+//! (BEP 52).
 //!
-//! Parsing is one pass, linear in the link's length. A malformed value of a parameter that we know is an
-//! error that names parameter and offset; unknown parameters and other kinds of `xt` are ignored, as are
-//! URLs that no tracker can have. Numbered parameters (`tr.1`) are read like plain ones.
+//! Parsing is one pass, linear in the link's length. A malformed value of a parameter that we know
+//! is an error that names parameter and offset; unknown parameters and other kinds of `xt` are
+//! ignored, as are URLs that no tracker can have. Numbered parameters (`tr.1`) are read like plain
+//! ones.
 //!
-//! Limits: `limits::MAGNET_BYTES_MAX`, `TRACKERS_MAX`, `WEB_SEEDS_MAX`, `NODES_MAX` (more are ignored),
-//! `SELECTION_RANGES_MAX`. A selection stays ranges, however many files it spans. It judges neither whether
-//! a URL may be visited nor whether the name is fit for a file system.
+//! Limits: `limits::MAGNET_BYTES_MAX`, `TRACKERS_MAX`, `WEB_SEEDS_MAX`, `NODES_MAX` (more are
+//! ignored), `SELECTION_RANGES_MAX`. A selection stays ranges, however many files it spans. It
+//! judges neither whether a URL may be visited nor whether the name is fit for a file system.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -38,7 +40,8 @@ pub struct Magnet {
     pub web_seeds: Vec<String>,
     /// `x.pe`: peers to ask for the metadata (BEP 9), in order, without duplicates.
     pub peers: Vec<PeerAddress>,
-    /// `so`: the indices of the selected files (BEP 53): ascending, disjoint, not adjacent. `None` selects all.
+    /// `so`: the indices of the selected files (BEP 53): ascending, disjoint, not adjacent. `None`
+    /// selects all.
     pub selection: Option<Vec<RangeInclusive<u32>>>,
 }
 

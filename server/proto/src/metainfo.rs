@@ -1,23 +1,26 @@
-//! Metainfo, the content of a `.torrent` file: BEP 3, with multiple trackers (BEP 12), web seeds (BEP 17
-//! and 19), private torrents (BEP 27), file attributes and pad files (BEP 47) and version 2 (BEP 52).
+//! Metainfo, the content of a `.torrent` file: BEP 3, with multiple trackers (BEP 12), web seeds
+//! (BEP 17 and 19), private torrents (BEP 27), file attributes and pad files (BEP 47) and version 2
+//! (BEP 52).
 //!
-//! [`Metainfo::parse`] owns what it returns and validates all of it: lengths add up, hashes are as many as
-//! needed, every path is safe, inside the root and distinct. The hash is always taken over the raw `info`
-//! span, which is kept; nothing is ever re-encoded to be hashed.
+//! [`Metainfo::parse`] owns what it returns and validates all of it: lengths add up, hashes are as
+//! many as needed, every path is safe, inside the root and distinct. The hash is always taken over
+//! the raw `info` span, which is kept; nothing is ever re-encoded to be hashed.
 //!
-//! Where torrents in the wild are odd and no harm follows, it is tolerant: optional fields of a wrong kind
-//! read as absent, unknown keys and bytes after the root are ignored, dictionary keys may be unsorted
-//! (not in a `file tree`, whose order decides where bytes lie). A duplicate key anywhere in `info` is
-//! refused, as is a second `info`.
+//! Where torrents in the wild are odd and no harm follows, it is tolerant: optional fields of a
+//! wrong kind read as absent, unknown keys and bytes after the root are ignored, dictionary keys
+//! may be unsorted (not in a `file tree`, whose order decides where bytes lie). A duplicate key
+//! anywhere in `info` is refused, as is a second `info`.
 //!
 //! Limits: `limits::METAINFO_BYTES_MAX`, `BENCODE_TOKENS_MAX`, `PIECES_MAX`, `PIECE_LENGTH_MAX`,
-//! `PATH_DEPTH_MAX`, `PATHS_BYTES_MAX`, `TRACKERS_MAX`, `WEB_SEEDS_MAX`, `NODES_MAX`. It does not touch
-//! the file system, does not create symbolic links and does not judge whether a URL may be visited.
+//! `PATH_DEPTH_MAX`, `PATHS_BYTES_MAX`, `TRACKERS_MAX`, `WEB_SEEDS_MAX`, `NODES_MAX`. It does not
+//! touch the file system, does not create symbolic links and does not judge whether a URL may be
+//! visited.
 
 mod build;
 mod error;
 mod field;
 mod info;
+mod invariants;
 mod merkle;
 mod names;
 mod outer;
@@ -42,7 +45,8 @@ use crate::magnet::Magnet;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metainfo {
-    /// The SHA-1 of `info`, if the torrent has a version 1 part. One of the two hashes always exists.
+    /// The SHA-1 of `info`, if the torrent has a version 1 part. One of the two hashes always
+    /// exists.
     pub info_hash_v1: Option<InfoHashV1>,
     /// The SHA-256 of `info`, if the torrent has a version 2 part (BEP 52).
     pub info_hash_v2: Option<InfoHashV2>,
@@ -52,7 +56,8 @@ pub struct Metainfo {
     pub name: String,
     /// The name's bytes in the torrent, where they differ from `name`.
     pub raw_name: Option<Vec<u8>>,
-    /// The length of every piece but the last, in bytes; of a version 2 torrent, of all but each file's last.
+    /// The length of every piece but the last, in bytes; of a version 2 torrent, of all but each
+    /// file's last.
     pub piece_length: u32,
     /// The number of pieces. 0 if all files are empty.
     pub piece_count: u32,
@@ -66,7 +71,8 @@ pub struct Metainfo {
     pub private: bool,
     /// The `source` in `info`, by which private trackers tell their torrents apart.
     pub source: Option<String>,
-    /// The trackers by tier, without duplicates (BEP 12). Neither empty tiers nor strange characters.
+    /// The trackers by tier, without duplicates (BEP 12). Neither empty tiers nor strange
+    /// characters.
     pub trackers: Vec<Vec<String>>,
     /// Web seeds: `url-list` (BEP 19).
     pub web_seeds: Vec<String>,
@@ -84,7 +90,8 @@ pub struct Metainfo {
     pub encoding: Option<String>,
     /// Where `pieces` lies in `info`; empty without a version 1 part.
     pieces: Range<usize>,
-    /// The version 2 hashes of the pieces of each file that is longer than a piece, by its `pieces root`.
+    /// The version 2 hashes of the pieces of each file that is longer than a piece, by its `pieces
+    /// root`.
     piece_layers: HashMap<[u8; 32], Vec<[u8; 32]>>,
 }
 
@@ -92,10 +99,11 @@ pub struct Metainfo {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct File {
-    /// The path below the data directory, sanitised: `[name]` of a single file, else `[name, directories…,
-    /// file]`. No two files have the same, pad files apart.
+    /// The path below the data directory, sanitised: `[name]` of a single file, else `[name,
+    /// directories…, file]`. No two files have the same, pad files apart.
     pub path: Vec<String>,
-    /// The components below the torrent's name as the torrent spells them, where they differ from `path`.
+    /// The components below the torrent's name as the torrent spells them, where they differ from
+    /// `path`.
     pub raw_path: Option<Vec<Vec<u8>>>,
     raw_path_is_literal: bool,
     /// Bytes.
@@ -108,7 +116,8 @@ pub struct File {
     pub executable: bool,
     /// Attribute `h` (BEP 47).
     pub hidden: bool,
-    /// The target of a symbolic link (BEP 47), sanitised, below the torrent's root. Links have no length.
+    /// The target of a symbolic link (BEP 47), sanitised, below the torrent's root. Links have no
+    /// length.
     pub symlink_target: Option<Vec<String>>,
     /// The file's MD5, if the torrent has it.
     pub md5sum: Option<[u8; 16]>,
@@ -125,7 +134,8 @@ impl Metainfo {
         Self::parse_within(torrent, &Limits::METAINFO)
     }
 
-    /// Reads a `.torrent` file within `limits`, such as [`Limits::METAINFO_OWN`] for one that was just made.
+    /// Reads a `.torrent` file within `limits`, such as [`Limits::METAINFO_OWN`] for one that was
+    /// just made.
     ///
     /// # Errors
     /// See [`Metainfo::parse`].
@@ -149,8 +159,9 @@ impl Metainfo {
         Ok(metainfo)
     }
 
-    /// Reads an `info` dictionary alone, as it is fetched from peers (BEP 9). Its hash is for the caller to
-    /// compare. Version 2 piece layers are not in it, so [`Metainfo::piece_layer`] knows none.
+    /// Reads an `info` dictionary alone, as it is fetched from peers (BEP 9). Its hash is for the
+    /// caller to compare. Version 2 piece layers are not in it, so [`Metainfo::piece_layer`] knows
+    /// none.
     ///
     /// # Errors
     /// See [`Metainfo::parse`]; offsets count from the start of `info`.
@@ -206,17 +217,18 @@ impl Metainfo {
             .sum()
     }
 
-    /// The SHA-256 hashes of the pieces under a file's [`File::pieces_root`]. Absent for a file of one piece,
-    /// whose root is its only hash, and if the layers were not in the input.
+    /// The SHA-256 hashes of the pieces under a file's [`File::pieces_root`]. Absent for a file of
+    /// one piece, whose root is its only hash, and if the layers were not in the input.
     #[must_use]
     pub fn piece_layer(&self, pieces_root: &[u8; 32]) -> Option<&[[u8; 32]]> {
         self.piece_layers.get(pieces_root).map(Vec::as_slice)
     }
 
-    /// Where data that lies on disk already may be found if [`File::path`] does not exist: the path as the
-    /// torrent spells it, with control characters, bytes that are not UTF-8 or names that differ in case only.
-    /// `None` where it is the same as `path`, where Linux cannot hold it, where it could lead out of the
-    /// root, or where another file has it. For opening what exists, never for creating.
+    /// Where data that lies on disk already may be found if [`File::path`] does not exist: the path
+    /// as the torrent spells it, with control characters, bytes that are not UTF-8 or names that
+    /// differ in case only. `None` where it is the same as `path`, where Linux cannot hold it,
+    /// where it could lead out of the root, or where another file has it. For opening what exists,
+    /// never for creating.
     #[must_use]
     pub fn literal_path(&self, file: &File) -> Option<Vec<Vec<u8>>> {
         if self.raw_name.is_none() && file.raw_path.is_none() {
@@ -244,10 +256,11 @@ impl Metainfo {
             info_hash_v1: self.info_hash_v1,
             info_hash_v2: self.info_hash_v2,
             name: Some(self.name.clone()),
-            length: Some(self.total_length),
+            length: Some(self.content_length()),
             trackers: self.trackers.iter().flatten().cloned().collect(),
             web_seeds: self.web_seeds.clone(),
-            ..Magnet::default()
+            peers: Vec::new(),
+            selection: None,
         }
     }
 }

@@ -1,8 +1,10 @@
-//! File names from strangers: sanitised to something that stays inside the root and is safe to show.
+//! File names from strangers: sanitised to something that stays inside the root and is safe to
+//! show.
 //!
-//! Pure functions of one path component. What collides after sanitising is renamed apart where a whole
-//! torrent is known (`metainfo`). Nothing here touches a file system, and nothing knows of symbolic links
-//! that already lie on disk: opening beneath the root is the storage layer's promise.
+//! Pure functions of one path component. What collides after sanitising is renamed apart where a
+//! whole torrent is known (`metainfo`). Nothing here touches a file system, and nothing knows of
+//! symbolic links that already lie on disk: opening beneath the root is the storage layer's
+//! promise.
 
 use std::borrow::Cow;
 
@@ -14,8 +16,8 @@ const EXTENSION_BYTES_MAX: usize = 16;
 /// One path component made safe, or `None` if nothing of it remains (it is empty or `.`).
 ///
 /// * Bytes that are not UTF-8 become U+FFFD.
-/// * `/`, NUL, control characters, line separators and characters that change the direction of writing
-///   become `_`: they cannot stand in a name, or make it look like another.
+/// * `/`, NUL, control characters, line separators and characters that change the direction of
+///   writing become `_`: they cannot stand in a name, or make it look like another.
 /// * `..` becomes `__`.
 /// * More than 255 bytes are shortened; the extension stays.
 ///
@@ -36,8 +38,8 @@ pub fn sanitise_component(raw: &[u8]) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(with_suffix(&name, "")))
 }
 
-/// Whether Linux can hold a file of exactly this name, however ugly: then data that lies on disk already
-/// may be found under it. For opening what exists, never for creating.
+/// Whether Linux can hold a file of exactly this name, however ugly: then data that lies on disk
+/// already may be found under it. For opening what exists, never for creating.
 #[must_use]
 pub fn is_literal_component(raw: &[u8]) -> bool {
     !matches!(raw, b"" | b"." | b"..")
@@ -45,7 +47,8 @@ pub fn is_literal_component(raw: &[u8]) -> bool {
         && !raw.iter().any(|&byte| byte == b'/' || byte == 0)
 }
 
-/// `name` with `suffix` before its extension, the stem shortened so that the whole takes at most 255 bytes.
+/// `name` with `suffix` before its extension, the stem shortened so that the whole takes at most
+/// 255 bytes.
 ///
 /// `suffix` must be short: it is never cut.
 #[must_use]
@@ -66,7 +69,8 @@ pub fn fold_case(name: &str) -> String {
     name.to_uppercase().to_lowercase()
 }
 
-/// The stem and the extension with its dot; the extension is empty if it is missing, long or all there is.
+/// The stem and the extension with its dot; the extension is empty if it is missing, long or all
+/// there is.
 fn split_extension(name: &str) -> (&str, &str) {
     match name.rfind('.') {
         Some(at) if at > 0 && name.len() - at <= EXTENSION_BYTES_MAX => name.split_at(at),

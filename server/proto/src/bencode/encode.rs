@@ -1,5 +1,5 @@
-//! Writing bencode. What is written is ours, so a misuse (unsorted keys, an open container) is a bug of
-//! ours and asserted, never an error to handle.
+//! Writing bencode. What is written is ours, so a misuse (unsorted keys, an open container) is a
+//! bug of ours and asserted, never an error to handle.
 
 use std::ops::Range;
 

@@ -49,9 +49,8 @@ pub struct BuilderFile {
 impl Builder {
     /// The torrent's bytes.
     ///
-    /// # Panics
-    /// The caller's promise is broken: the piece length is 0, a path is empty, or `pieces` does not have as
-    /// many hashes as the lengths need.
+    /// # Panics The caller's promise is broken: the piece length is 0, a path is empty, or `pieces`
+    /// does not have as many hashes as the lengths need.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
@@ -137,11 +136,12 @@ impl BuilderFile {
     }
 }
 
-/// The torrent with other trackers. Every other key keeps its bytes, `info` above all, so the hashes stay;
-/// the root's keys come out sorted, of duplicates the first stays, and bytes after the root are dropped.
+/// The torrent with other trackers. Every other key keeps its bytes, `info` above all, so the
+/// hashes stay; the root's keys come out sorted, of duplicates the first stays, and bytes after the
+/// root are dropped.
 ///
-/// # Errors
-/// `torrent` is not a bencoded dictionary. Its content is not judged: that is [`super::Metainfo::parse`].
+/// # Errors `torrent` is not a bencoded dictionary. Its content is not judged: that is
+/// [`super::Metainfo::parse`].
 pub fn with_trackers(torrent: &[u8], tiers: &[Vec<String>]) -> Result<Vec<u8>, MetainfoError> {
     let document = Document::parse(torrent, &Limits::METAINFO_OWN)?;
     let mut keys: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
@@ -166,8 +166,8 @@ pub fn with_trackers(torrent: &[u8], tiers: &[Vec<String>]) -> Result<Vec<u8>, M
     Ok(encoder.finish())
 }
 
-/// The values of `announce`, and of `announce-list` if there is more than one tracker. Empty tiers are left
-/// out.
+/// The values of `announce`, and of `announce-list` if there is more than one tracker. Empty tiers
+/// are left out.
 fn encoded_trackers(tiers: &[Vec<String>]) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let mut trackers = tiers.iter().flatten();
     let announce = trackers.next().map(|first| {

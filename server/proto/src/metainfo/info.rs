@@ -102,21 +102,23 @@ pub(super) fn read(info: Value<'_, '_>, layers: &v2::PieceLayers<'_, '_>) -> Res
         (Some(v1_part), Some(v2_part)) => {
             v2::merge_hybrid(&keys, info, piece_length, v1_part, &v2_part)?
         }
-        // One is always there, as `has_v1` follows from `has_v2`; a torrent of neither has no files.
+        // One is always there, as `has_v1` follows from `has_v2`; a torrent of neither has no
+        // files.
         (None, None) => return refuse("info", info, Reason::Missing),
     };
 
     let info_hash_v1 = has_v1.then(|| InfoHashV1(Sha1::digest(info.raw()).into()));
     let info_hash_v2 = has_v2.then(|| InfoHashV2(Sha256::digest(info.raw()).into()));
-    let name = match path::sanitise_component(raw_name) {
-        Some(name) => name.into_owned(),
-        // Something must name the data; the hash is distinct.
-        None => {
-            info_hash_v1.map_or_else(String::new, |hash| hash.to_string())
-                + &info_hash_v2
-                    .filter(|_| !has_v1)
-                    .map_or_else(String::new, |hash| hash.to_string())
-        }
+    let name = match (
+        path::sanitise_component(raw_name),
+        info_hash_v1,
+        info_hash_v2,
+    ) {
+        (Some(name), _, _) => name.into_owned(),
+        // Something must name the data, and the hash is distinct.
+        (None, Some(hash), _) => hash.to_string(),
+        (None, None, Some(hash)) => hash.to_string(),
+        (None, None, None) => "_".to_owned(),
     };
     if layout.is_multi_file {
         names::finish(&mut layout.files, &layout.raws, &name);

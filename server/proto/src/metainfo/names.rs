@@ -1,11 +1,12 @@
 //! From the paths that a torrent spells to paths that are safe and distinct.
 //!
-//! Two files never get the same path, not even on a file system that ignores case, and no file gets the
-//! path of a directory: the later file is renamed apart, `name.ext` to `name~INDEX.ext`. Pad files are
-//! left out: they are never created, and their names repeat. Unicode normalisation is not applied.
+//! Two files never get the same path, not even on a file system that ignores case, and no file gets
+//! the path of a directory: the later file is renamed apart, `name.ext` to `name~INDEX.ext`. Pad
+//! files are left out: they are never created, and their names repeat. Unicode normalisation is not
+//! applied.
 //!
-//! The work is linear in the length of all paths, whatever the names are: a candidate name holds the
-//! index of its file, so names planted against one file are in no other's way.
+//! The work is linear in the length of all paths, whatever the names are: a candidate name holds
+//! the index of its file, so names planted against one file are in no other's way.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -16,13 +17,14 @@ use crate::path;
 /// What a torrent spells for one file, below the torrent's name.
 pub(super) type RawPath<'input> = Vec<&'input [u8]>;
 
-/// Sanitises one path. What remains of a path without a safe component is `_`.
+/// Sanitises one path.
 pub(super) fn sanitise(raw: &[&[u8]]) -> Vec<String> {
-    let mut safe: Vec<String> = raw
-        .iter()
-        .filter_map(|raw| path::sanitise_component(raw))
-        .map(Cow::into_owned)
-        .collect();
+    let components = raw.iter().filter_map(|raw| path::sanitise_component(raw));
+    some_name(components.map(Cow::into_owned).collect())
+}
+
+/// The path, or `_` where no safe component remained of it.
+pub(super) fn some_name(mut safe: Vec<String>) -> Vec<String> {
     if safe.is_empty() {
         safe.push("_".to_owned());
     }
@@ -38,34 +40,26 @@ fn is_spelled(safe: &[String], raw: &[&[u8]]) -> bool {
             .all(|(safe, raw)| safe.as_bytes() == *raw)
 }
 
-/// Renames colliding files apart, notes the raw spelling where it differs, and puts `root` before each path.
+/// Renames colliding files apart, notes the raw spelling where it differs, and puts `root` before
+/// each path.
 ///
 /// `raws` are the spellings of `files`, in the same order; the paths are still without their root.
 pub(super) fn finish(files: &mut [File], raws: &[RawPath<'_>], root: &str) {
-    let collisions = Tree::default().place_all(files);
-    // A spelling leads to existing data only if one file alone has it.
-    let mut spellings: HashSet<&[&[u8]]> = HashSet::new();
-    for collision in &collisions {
-        if let Some(owner) = collision.owner {
-            spellings.insert(&raws[owner]);
-        }
-    }
+    // A spelling leads to existing data only if one file alone has it, as its path or its spelling.
+    // Names that are made up equal no spelling: they are chosen to be in nobody's way.
+    let mut claimed: HashSet<Vec<Vec<u8>>> = Tree::default().place_all(files);
     for (file, raw) in files.iter_mut().zip(raws) {
         if !is_spelled(&file.path, raw) {
-            file.raw_path = Some(raw.iter().map(|component| component.to_vec()).collect());
+            let raw: Vec<Vec<u8>> = raw.iter().map(|component| component.to_vec()).collect();
             file.raw_path_is_literal = !file.pad
                 && raw
                     .iter()
                     .all(|component| path::is_literal_component(component))
-                && spellings.insert(raw);
+                && claimed.insert(raw.clone());
+            file.raw_path = Some(raw);
         }
         file.path.insert(0, root.to_owned());
     }
-}
-
-/// A file that was renamed, and the file (if it was one) that has the name.
-struct Collision {
-    owner: Option<usize>,
 }
 
 /// The directories and files of a torrent under their folded names.
@@ -86,8 +80,8 @@ struct Node {
 const ROOT: u32 = 0;
 
 impl Tree {
-    /// Gives each file a place of its own, and tells of those that had to be renamed.
-    fn place_all(mut self, files: &mut [File]) -> Vec<Collision> {
+    /// Gives each file a place of its own. Returns the paths that others would have had too.
+    fn place_all(mut self, files: &mut [File]) -> HashSet<Vec<Vec<u8>>> {
         let mut places = Vec::with_capacity(files.len());
         for (index, file) in files.iter().enumerate() {
             if file.pad {
@@ -107,20 +101,22 @@ impl Tree {
             places.push((index, parent, place));
         }
         // Names that stand in the torrent are all known before the first new one is made up.
-        let mut collisions = Vec::new();
-        for (index, parent, place) in places {
+        let mut owners = HashSet::new();
+        for &(index, parent, place) in &places {
             let node = self.nodes[place as usize - 1];
             if node.file == Some(index) && !node.is_directory {
                 continue;
             }
-            collisions.push(Collision {
-                owner: node.file.filter(|&owner| owner != index),
-            });
+            owners.extend(node.file.filter(|_| !node.is_directory));
             if let Some(name) = files[index].path.last_mut() {
                 *name = self.free_name(parent, name, index);
             }
         }
-        collisions
+        let bytes = |path: &[String]| path.iter().map(|name| name.clone().into_bytes()).collect();
+        owners
+            .into_iter()
+            .map(|owner| bytes(&files[owner].path))
+            .collect()
     }
 
     fn child(&mut self, parent: u32, folded: String) -> u32 {

@@ -1,5 +1,6 @@
-//! The keys beside `info`: trackers, web seeds and what is for people. All but `info` are optional, and a
-//! strange value reads as absent: nothing of it is covered by the hash, so anyone may have garbled it.
+//! The keys beside `info`: trackers, web seeds and what is for people. All but `info` are optional,
+//! and a strange value reads as absent: nothing of it is covered by the hash, so anyone may have
+//! garbled it.
 
 use std::collections::HashSet;
 
@@ -76,7 +77,8 @@ pub(super) fn read<'doc, 'input>(root: Value<'doc, 'input>) -> Result<Outer<'doc
     })
 }
 
-/// The tiers of `announce-list`; where it holds nothing usable, `announce` as the only one (BEP 12).
+/// The tiers of `announce-list`; where it holds nothing usable, `announce` as the only one (BEP
+/// 12).
 fn trackers(announce: Option<Value<'_, '_>>, tiers: Option<Value<'_, '_>>) -> Vec<Vec<String>> {
     let mut seen = HashSet::new();
     let mut trackers: Vec<Vec<String>> = Vec::new();
@@ -120,8 +122,8 @@ fn strings<'doc, 'input: 'doc>(
         .filter_map(usable_url)
 }
 
-/// The URL without surrounding blanks, unless it cannot be one: empty, too long, or with blanks or control
-/// characters inside, which could forge lines of a request.
+/// The URL without surrounding blanks, unless it cannot be one: empty, too long, or with blanks or
+/// control characters inside, which could forge lines of a request.
 pub(crate) fn usable_url(text: &str) -> Option<&str> {
     let text = text.trim();
     let strange = |character: char| character.is_control() || character.is_whitespace();

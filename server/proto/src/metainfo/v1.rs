@@ -123,7 +123,8 @@ impl<'doc, 'input> FileKeys<'doc, 'input> {
 fn file<'input>(index: usize, value: Value<'_, 'input>) -> Result<(File, RawPath<'input>)> {
     let at = |key: &str| format!("info.files[{index}]{key}");
     let mut keys = FileKeys::default();
-    // The names of fields are put together only where they are shown: a torrent may have a million files.
+    // The names of fields are put together only where they are shown: a torrent may have a million
+    // files.
     match value.dict() {
         Some(dict) => dict.entries().for_each(|entry| keys.note(entry)),
         None => field::dict(&at(""), value).map(drop)?,

@@ -1,5 +1,7 @@
-//! The version 2 part of `info`: `file tree` and `piece layers` (BEP 52), and hybrids of both versions.
+//! The version 2 part of `info`: `file tree` and `piece layers` (BEP 52), and hybrids of both
+//! versions.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::error::Reason;
@@ -9,6 +11,7 @@ use super::names::{self, RawPath};
 use super::{File, merkle, v1};
 use crate::bencode::{Entries, Entry, Value};
 use crate::limits::{PATH_DEPTH_MAX, PATHS_BYTES_MAX, PIECES_MAX};
+use crate::path;
 
 /// What a component costs beside its bytes, for [`PATHS_BYTES_MAX`].
 const COMPONENT_COST_BYTES: usize = 32;
@@ -66,6 +69,8 @@ struct Walk<'doc, 'input> {
     open: Vec<Entries<'doc, 'input>>,
     /// Their names; the root has none.
     path: Vec<&'input [u8]>,
+    /// The same names sanitised, each once however many files are below it.
+    safe_path: Vec<Option<String>>,
     paths_bytes: usize,
     files: Vec<File>,
     raws: Vec<RawPath<'input>>,
@@ -76,6 +81,7 @@ impl<'doc, 'input> Walk<'doc, 'input> {
         let mut walk = Self {
             open: Vec::new(),
             path: Vec::new(),
+            safe_path: Vec::new(),
             paths_bytes: 0,
             files: Vec::new(),
             raws: Vec::new(),
@@ -86,7 +92,7 @@ impl<'doc, 'input> Walk<'doc, 'input> {
                 Some(entry) => walk.visit(entry)?,
                 None => {
                     walk.open.pop();
-                    walk.path.pop();
+                    walk.leave();
                 }
             }
         }
@@ -122,10 +128,13 @@ impl<'doc, 'input> Walk<'doc, 'input> {
 
     fn visit(&mut self, entry: Entry<'doc, 'input>) -> Result<()> {
         if entry.key.is_empty() {
-            // A file's properties stand under the empty key; sorted, it comes first, in a directory too.
+            // A file's properties stand under the empty key; sorted, it comes first, in a directory
+            // too.
             return refuse(self.field(), entry.value, Reason::FileAndDirectory);
         }
         self.path.push(entry.key);
+        self.safe_path
+            .push(path::sanitise_component(entry.key).map(Cow::into_owned));
         if self.path.len() > PATH_DEPTH_MAX {
             return refuse(self.field(), entry.value, Reason::PathTooDeep);
         }
@@ -151,8 +160,14 @@ impl<'doc, 'input> Walk<'doc, 'input> {
         let file = self.file(properties)?;
         self.files.push(file);
         self.raws.push(self.path.clone());
-        self.path.pop();
+        self.leave();
         Ok(())
+    }
+
+    /// Drops the last component; leaving the root drops none.
+    fn leave(&mut self) {
+        self.path.pop();
+        self.safe_path.pop();
     }
 
     fn file(&self, properties: Value<'_, '_>) -> Result<File> {
@@ -197,7 +212,7 @@ impl<'doc, 'input> Walk<'doc, 'input> {
             },
         };
         Ok(File {
-            path: names::sanitise(&self.path),
+            path: names::some_name(self.safe_path.iter().flatten().cloned().collect()),
             length,
             executable: attributes.contains(&b'x'),
             hidden: attributes.contains(&b'h'),
@@ -208,7 +223,8 @@ impl<'doc, 'input> Walk<'doc, 'input> {
     }
 }
 
-/// The layers that the files need, each verified against its root once, however many files share it.
+/// The layers that the files need, each verified against its root once, however many files share
+/// it.
 pub(super) fn verified_layers(
     files: &[File],
     layers: &PieceLayers<'_, '_>,
@@ -273,7 +289,8 @@ pub(super) fn verified_layers(
     Ok(verified)
 }
 
-/// The layout of a torrent of both versions: that of version 1 with its pad files, the roots of version 2.
+/// The layout of a torrent of both versions: that of version 1 with its pad files, the roots of
+/// version 2.
 pub(super) fn merge_hybrid<'input>(
     keys: &Keys<'_, '_>,
     info: Value<'_, '_>,
