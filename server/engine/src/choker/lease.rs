@@ -1,5 +1,7 @@
 //! A global number of upload slots, divided over shards.
 
+use std::cmp::Reverse;
+
 /// Divides `total` slots over shards by `demand` (their interested peers). The parts add up to `total`.
 ///
 /// While there are slots enough, each shard gets what it asks for, and the rest is spread evenly, so that a new
@@ -29,8 +31,8 @@ pub fn lease_slots(total: u32, demand: &[u32]) -> Vec<u32> {
         for shard in 0..parts.len() {
             if parts[shard] == 0 && demand[shard] > 0 {
                 // Somebody has two, or there would be one for each.
-                let most = parts.iter().copied().max().unwrap_or(0);
-                let richest = parts.iter().position(|&part| part == most).unwrap_or(0);
+                let wealth = |&shard: &usize| (parts[shard], Reverse(demand[shard]));
+                let richest = (0..parts.len()).max_by_key(wealth).unwrap_or(shard);
                 parts[richest] -= 1;
                 parts[shard] = 1;
             }
@@ -52,7 +54,7 @@ fn in_proportion(total: u32, demand: &[u32]) -> Vec<u32> {
         .collect();
     let given: u32 = parts.iter().sum();
     let mut order: Vec<usize> = (0..demand.len()).collect();
-    order.sort_by_key(|&shard| std::cmp::Reverse(product(demand[shard]) % asked));
+    order.sort_by_key(|&shard| Reverse(product(demand[shard]) % asked));
     for &shard in order.iter().take((total - given) as usize) {
         parts[shard] += 1;
     }
