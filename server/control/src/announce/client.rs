@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use proto::limits::TRACKER_REPLY_BYTES_MAX;
 use proto::tracker::{AnnounceEvent, AnnounceReply, AnnounceRequest};
-use reqwest::header::{LOCATION, RETRY_AFTER};
+use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 
 use super::resolve::{Family, FamilyResolver, Names};
 use super::schedule::Job;
 use super::url::{host_name, is_announce_path, is_global, redacted_url, scrubbed, shown};
 use super::{
-    AnnounceConfig, AnnounceError, Identity, Outcome, REDIRECTS_MAX, RetryIn, TrackerReply,
+    AnnounceConfig, AnnounceError, Identity, Outcome, REDIRECTS_MAX, RetryIn,
+    SHUTDOWN_IN_FLIGHT_PER_HOST_MAX, TrackerReply,
 };
 
 /// How long a family that failed where the other one worked is left out for a host.
@@ -216,7 +217,7 @@ impl Client {
             if !response.status().is_redirection() {
                 return answer(response, &url).await;
             }
-            match redirected(&response, &url) {
+            match redirected(response.status(), response.headers().get(LOCATION), &url) {
                 Ok(next) => url = next,
                 Err(error) => return failed(error),
             }
@@ -254,6 +255,9 @@ fn build(
     config: &AnnounceConfig,
     resolver: &Arc<FamilyResolver>,
 ) -> Result<reqwest::Client, AnnounceError> {
+    let idle_max = config
+        .in_flight_per_host_max
+        .max(SHUTDOWN_IN_FLIGHT_PER_HOST_MAX);
     let builder = || {
         reqwest::Client::builder()
             .user_agent(&config.user_agent)
@@ -262,7 +266,7 @@ fn build(
             .referer(false)
             .http1_only()
             .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
-            .pool_max_idle_per_host(config.in_flight_per_host_max)
+            .pool_max_idle_per_host(idle_max)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .dns_resolver(resolver.clone())
     };
@@ -277,7 +281,7 @@ fn build(
         // A machine without certificate authorities (a bare container) still has its HTTP trackers.
         tracing::warn!(
             error = described(error),
-            "no system certificate authorities: HTTPS trackers will be refused; install ca-certificates"
+            "no system certificate authorities, so HTTPS trackers fail: install ca-certificates"
         );
         let client = builder().tls_certs_only(extra).build();
         client.map_err(|error| AnnounceError::Client(described(error)))
@@ -285,15 +289,16 @@ fn build(
 }
 
 /// The place a redirect leads to, if it may be followed.
-fn redirected(response: &Response, from: &Url) -> Result<Url, String> {
-    let status = response.status().as_u16();
-    let location = response.headers().get(LOCATION);
-    let location = location.ok_or_else(|| format!("HTTP {status} without a Location"))?;
-    let location = location
-        .to_str()
-        .map_err(|_| format!("HTTP {status} with a bad Location"))?;
-    let next = from.join(location);
-    let next = next.map_err(|_| format!("HTTP {status} with a bad Location"))?;
+fn redirected(
+    status: StatusCode,
+    location: Option<&HeaderValue>,
+    from: &Url,
+) -> Result<Url, String> {
+    let bad = || format!("HTTP {} with a bad Location", status.as_u16());
+    let location = location.ok_or_else(|| format!("HTTP {} without Location", status.as_u16()))?;
+    let next = from
+        .join(location.to_str().map_err(|_| bad())?)
+        .map_err(|_| bad())?;
     match (from.scheme(), next.scheme()) {
         ("https", "http") => return Err("a redirect from https to http is refused".to_owned()),
         (_, "http" | "https") => {}
@@ -425,5 +430,112 @@ fn merged(one: Outcome, other: Outcome) -> Outcome {
         (reply @ Outcome::Reply(_), _) | (_, reply @ Outcome::Reply(_)) => reply,
         (refused @ Outcome::Refused { .. }, _) | (_, refused @ Outcome::Refused { .. }) => refused,
         (one, _) => one,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_that_may_be_followed() {
+        let follow = |from: &str, to: &str| {
+            let location = HeaderValue::from_str(to).unwrap();
+            let from = Url::parse(from).unwrap();
+            redirected(StatusCode::FOUND, Some(&location), &from).map(String::from)
+        };
+        let (http, https) = (
+            "http://a.example/announce?x=1",
+            "https://a.example/announce?x=1",
+        );
+        let target = "https://b.example/announce?x=1";
+        assert_eq!(follow(http, target).as_deref(), Ok(target));
+        assert_eq!(follow(https, target).as_deref(), Ok(target));
+        assert_eq!(follow(http, "/b?y").as_deref(), Ok("http://a.example/b?y"));
+        for (from, to) in [
+            (https, "http://a.example/announce"),
+            (http, "file:///etc/passwd"),
+            (http, "udp://a.example:80/"),
+            (http, "http://user:word@a.example/announce"),
+            (http, "http://"),
+        ] {
+            assert!(follow(from, to).is_err(), "{from} {to}");
+        }
+        assert!(redirected(StatusCode::FOUND, None, &Url::parse(http).unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_answers_mean() {
+        let url = Url::parse("http://a.example/0123456789abcdef/announce").unwrap();
+        let meaning = |status: u16, body: &[u8]| {
+            meaning(StatusCode::from_u16(status).unwrap(), None, body, &url)
+        };
+        let Outcome::Reply(reply) = meaning(
+            200,
+            b"d8:completei3e10:incompletei4e8:intervali900e12:min intervali99999999e\
+              5:peers12:\x7f\x00\x00\x01\x1a\xe1\x7f\x00\x00\x01\x00\x00\
+              10:tracker id2:xy15:warning message4:slowe",
+        ) else {
+            panic!("a good reply is refused");
+        };
+        assert_eq!(
+            (reply.seeders, reply.leechers, reply.peers),
+            (Some(3), Some(4), 1)
+        );
+        assert_eq!(reply.interval, Duration::from_secs(900));
+        assert_eq!(reply.interval_min, Some(Duration::from_secs(86_400)));
+        assert_eq!(reply.tracker_id.as_deref(), Some(&b"xy"[..]));
+        assert_eq!(reply.warning.as_deref(), Some("slow"));
+
+        let refusal = b"d14:failure reason20:bad 0123456789abcdef8:retry in5:nevere";
+        for status in [200, 400, 503] {
+            let Outcome::Refused { reason, retry } = meaning(status, refusal) else {
+                panic!("a refusal is not seen with status {status}");
+            };
+            assert_eq!((reason.as_str(), retry), ("bad …", Some(RetryIn::Never)));
+        }
+        let never = Some(RetryIn::Never);
+        assert!(matches!(meaning(410, b""), Outcome::Refused { retry, .. } if retry == never));
+        assert!(matches!(
+            meaning(404, b"<html>"),
+            Outcome::Refused { retry: None, .. }
+        ));
+        for (status, body) in [
+            (200, &b"<html>"[..]),
+            (200, b""),
+            (200, b"i1e"),
+            (500, b"de"),
+            (429, b""),
+            (304, b""),
+        ] {
+            assert!(
+                matches!(meaning(status, body), Outcome::Failed { .. }),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_families_are_one_announce() {
+        let good = |seeders| {
+            let reply = TrackerReply {
+                seeders: Some(seeders),
+                peers: 2,
+                ..Default::default()
+            };
+            Outcome::Reply(reply)
+        };
+        let refused = || Outcome::Refused {
+            reason: "no".to_owned(),
+            retry: None,
+        };
+        let bad = || failed("unreachable".to_owned());
+        let both = merged(good(3), good(5));
+        assert!(matches!(both, Outcome::Reply(r) if r.seeders == Some(5) && r.peers == 4));
+        for (one, other) in [(good(3), bad()), (bad(), good(3)), (refused(), good(3))] {
+            assert!(matches!(merged(one, other), Outcome::Reply(_)));
+        }
+        assert!(matches!(merged(bad(), refused()), Outcome::Refused { .. }));
+        assert!(matches!(merged(bad(), bad()), Outcome::Failed { .. }));
     }
 }

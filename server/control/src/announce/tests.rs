@@ -1,1 +1,607 @@
+//! The announcer over real sockets: against our own tracker, and against hand-made hostile ones.
 
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicUsize;
+
+use proto::tracker::AnnounceEvent;
+use seedring_metrics::{ControlCounter, Registry};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::client::Client;
+use super::schedule::Job;
+use super::*;
+use crate::tracker::{Tracker, TrackerConfig};
+
+const HASH: InfoHashV1 = InfoHashV1([0xab; 20]);
+const IDENTITY: Identity = Identity {
+    peer_id: PeerId(*b"-SR0100-abcdefghijkl"),
+    key: 0x1234_abcd,
+    port: 6890,
+};
+const GOOD: &[u8] = b"d8:completei2e10:incompletei1e8:intervali1800e5:peers0:e";
+
+/// What a hand-made tracker answers to one request.
+enum Say {
+    Bytes(Vec<u8>),
+    /// The first once, then the second for ever, after each pause.
+    Endless(Vec<u8>, Vec<u8>, Duration),
+    Close,
+}
+
+/// A hand-made tracker; remembers the heads of the requests that it got.
+struct Server {
+    address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    async fn start(ip: &str, say: impl Fn(&str) -> Say + Send + Sync + 'static) -> Server {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        Server::on(listener, say)
+    }
+
+    fn on(listener: TcpListener, say: impl Fn(&str) -> Say + Send + Sync + 'static) -> Server {
+        let address = listener.local_addr().unwrap();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (say, kept, count) = (Arc::new(say), heads.clone(), connections.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(converse(stream, say.clone(), kept.clone()));
+            }
+        });
+        Server {
+            address,
+            heads,
+            connections,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/announce?passkey=0123456789abcdef", self.address)
+    }
+
+    fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+async fn converse(
+    mut stream: TcpStream,
+    say: Arc<impl Fn(&str) -> Say>,
+    heads: Arc<Mutex<Vec<String>>>,
+) {
+    let mut input = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(end) = input.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if !matches!(stream.read_buf(&mut input).await, Ok(1..)) {
+                return;
+            }
+        };
+        let head = String::from_utf8(input.drain(..end).collect()).unwrap();
+        heads.lock().unwrap().push(head.clone());
+        match say(&head) {
+            Say::Bytes(bytes) => {
+                if stream.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            Say::Endless(first, rest, pause) => {
+                let mut result = stream.write_all(&first).await;
+                while result.is_ok() {
+                    tokio::time::sleep(pause).await;
+                    result = stream.write_all(&rest).await;
+                }
+                return;
+            }
+            Say::Close => return,
+        }
+    }
+}
+
+fn http(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn ok(body: &[u8]) -> Say {
+    Say::Bytes(http("200 OK", "", body))
+}
+
+fn moved(to: &str) -> Say {
+    Say::Bytes(http("302 Found", &format!("Location: {to}\r\n"), b""))
+}
+
+fn config() -> AnnounceConfig {
+    AnnounceConfig {
+        timeout: Duration::from_secs(20),
+        ..AnnounceConfig::default()
+    }
+}
+
+/// The first announce of a torrent with these trackers.
+fn job(url: &str, private: bool) -> Arc<Job> {
+    let limits = Limits {
+        in_flight_max: 1,
+        in_flight_per_host_max: 1,
+        per_second_per_host: 1,
+    };
+    let mut scheduler = Scheduler::new(limits, 1);
+    let totals = Arc::new(TorrentTotals::default());
+    scheduler.add(Time(0), HASH, &[vec![url.to_owned()]], private, totals);
+    Arc::new(scheduler.poll(Time(0)).unwrap())
+}
+
+async fn announce_with(client: Client, url: &str) -> Outcome {
+    Arc::new(client).announce(job(url, false)).await
+}
+
+async fn announce(url: &str) -> Outcome {
+    announce_with(Client::new(&config(), IDENTITY).unwrap(), url).await
+}
+
+/// The failure's text, which never shows the passkey.
+fn error_of(outcome: Outcome) -> String {
+    let Outcome::Failed { error, .. } = outcome else {
+        panic!("not a failure: {outcome:?}")
+    };
+    assert!(!error.contains("0123456789abcdef"), "{error}");
+    error
+}
+
+#[tokio::test]
+async fn an_announce_says_what_it_should() {
+    let server = Server::start("127.0.0.1", |_| ok(GOOD)).await;
+    let outcome = announce(&server.url()).await;
+    let Outcome::Reply(reply) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!((reply.seeders, reply.leechers), (Some(2), Some(1)));
+    let head = server.heads()[0].clone();
+    let escaped = "%AB".repeat(20);
+    assert!(head.starts_with(&format!(
+        "GET /announce?passkey=0123456789abcdef&info_hash={escaped}&"
+    )));
+    for part in [
+        "&peer_id=-SR0100-abcdefghijkl&",
+        "&port=6890&",
+        "&left=0&",
+        "&compact=1&",
+        "&event=started&",
+        "&numwant=0&",
+        "&key=1234abcd ",
+        "\r\nuser-agent: seedring/",
+        "\r\naccept-encoding: gzip\r\n",
+    ] {
+        assert!(head.contains(part), "{part:?} is not in {head:?}");
+    }
+    assert!(!head.contains("\r\nreferer"));
+}
+
+#[tokio::test]
+async fn garbage_is_a_failure() {
+    for body in [
+        &b"<html>no</html>"[..],
+        b"",
+        b"d8:intervali",
+        b"le",
+        &[0xff; 1000],
+    ] {
+        let body = body.to_vec();
+        let server = Server::start("127.0.0.1", move |_| ok(&body)).await;
+        error_of(announce(&server.url()).await);
+    }
+    let server = Server::start("127.0.0.1", |_| {
+        Say::Bytes(b"220 ftp ready\r\n\r\n".to_vec())
+    })
+    .await;
+    error_of(announce(&server.url()).await);
+    let server = Server::start("127.0.0.1", |_| Say::Close).await;
+    error_of(announce(&server.url()).await);
+}
+
+#[tokio::test]
+async fn too_long_a_body_is_cut_off() {
+    let endless = |head: &str| {
+        let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
+        let chunk = [b"10000\r\n".to_vec(), vec![b'x'; 0x10000], b"\r\n".to_vec()].concat();
+        let chunked = head.contains("chunked");
+        let rest = if chunked { chunk } else { vec![b'x'; 0x10000] };
+        Say::Endless(head.into_bytes(), rest, Duration::ZERO)
+    };
+    for head in [
+        "Content-Length: 1073741824\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "",
+    ] {
+        let server = Server::start("127.0.0.1", move |_| endless(head)).await;
+        assert_eq!(
+            error_of(announce(&server.url()).await),
+            "an answer of more than 1048576 bytes"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_endless_head_is_cut_off() {
+    let server = Server::start("127.0.0.1", |_| {
+        let line = [b"X: ".to_vec(), vec![b'x'; 0x4000], b"\r\n".to_vec()].concat();
+        Say::Endless(b"HTTP/1.1 200 OK\r\n".to_vec(), line, Duration::ZERO)
+    });
+    error_of(announce(&server.await.url()).await);
+}
+
+#[tokio::test]
+async fn a_trickle_is_cut_off_by_the_clock() {
+    let server = Server::start("127.0.0.1", |_| {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nd".to_vec();
+        Say::Endless(head, b"1".to_vec(), Duration::from_millis(20))
+    })
+    .await;
+    let config = AnnounceConfig {
+        timeout: Duration::from_millis(200),
+        ..config()
+    };
+    let client = Client::new(&config, IDENTITY).unwrap();
+    let error = error_of(announce_with(client, &server.url()).await);
+    assert_eq!(error, "no answer within 200ms");
+}
+
+/// A deflate stream in fixed Huffman codes: a zero byte, then `repeats` times 258 more.
+fn zeros_deflated(repeats: usize) -> Vec<u8> {
+    let mut bits: Vec<bool> = vec![true, true, false]; // last block, fixed codes
+    let mut code = |value: u32, length: u32| {
+        bits.extend((0..length).rev().map(|bit| value >> bit & 1 == 1));
+    };
+    code(0b0011_0000, 8); // literal 0
+    for _ in 0..repeats {
+        code(0b1100_0101, 8); // length 258
+        code(0, 5); // distance 1
+    }
+    code(0, 7); // end of block
+    let byte = |bits: &[bool]| {
+        bits.iter()
+            .enumerate()
+            .fold(0, |byte, (at, bit)| byte | u8::from(*bit) << at)
+    };
+    bits.chunks(8).map(byte).collect()
+}
+
+const GZIP_HEAD: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+#[tokio::test]
+async fn a_gzip_bomb_does_not_go_off() {
+    let bomb = [GZIP_HEAD, &zeros_deflated(400_000)].concat(); // 100 MB in 650 KB
+    let server = Server::start("127.0.0.1", move |_| {
+        Say::Bytes(http("200 OK", "Content-Encoding: gzip\r\n", &bomb))
+    })
+    .await;
+    assert_eq!(
+        error_of(announce(&server.url()).await),
+        "an answer of more than 1048576 bytes"
+    );
+}
+
+#[tokio::test]
+async fn a_gzipped_answer_is_read() {
+    let crc = !GOOD.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 }
+        })
+    });
+    let length = GOOD.len() as u16;
+    let stored = [
+        &[1],
+        &length.to_le_bytes()[..],
+        &(!length).to_le_bytes(),
+        GOOD,
+    ]
+    .concat();
+    let tail = [crc.to_le_bytes(), u32::from(length).to_le_bytes()].concat();
+    let body = [GZIP_HEAD, &stored, &tail].concat();
+    let server = Server::start("127.0.0.1", move |_| {
+        Say::Bytes(http("200 OK", "Content-Encoding: gzip\r\n", &body))
+    })
+    .await;
+    assert!(matches!(announce(&server.url()).await, Outcome::Reply(_)));
+}
+
+#[tokio::test]
+async fn redirects_are_followed_five_times() {
+    for (hops, good) in [(5, true), (6, false)] {
+        let server = Server::start("127.0.0.1", move |head| {
+            let at = head
+                .find("hop=")
+                .map_or(0, |at| head[at + 4..at + 5].parse().unwrap());
+            if at == hops {
+                ok(GOOD)
+            } else {
+                moved(&format!("/announce?hop={}", at + 1))
+            }
+        })
+        .await;
+        let outcome = announce(&server.url()).await;
+        assert_eq!(
+            matches!(outcome, Outcome::Reply(_)),
+            good,
+            "{hops}: {outcome:?}"
+        );
+        assert!(server.heads().len() <= 6);
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_loop_and_a_strange_scheme_end() {
+    let server = Server::start("127.0.0.1", |_| moved("/announce")).await;
+    assert_eq!(
+        error_of(announce(&server.url()).await),
+        "more than 5 redirects"
+    );
+    let server = Server::start("127.0.0.1", |_| moved("file:///etc/passwd")).await;
+    error_of(announce(&server.url()).await);
+}
+
+fn pretend_127_0_0_2_is_global(ip: IpAddr) -> bool {
+    ip == IpAddr::from([127, 0, 0, 2])
+}
+
+#[tokio::test]
+async fn a_global_tracker_cannot_send_us_inside() {
+    let inside = Server::start("127.0.0.1", |_| ok(GOOD)).await;
+    let target = inside.url();
+    let global = Server::start("127.0.0.2", move |_| moved(&target)).await;
+    let client = || Client::with_scope(&config(), IDENTITY, pretend_127_0_0_2_is_global).unwrap();
+    let error = error_of(announce_with(client(), &global.url()).await);
+    assert!(error.contains("has no global address"), "{error}");
+    assert_eq!((global.heads().len(), inside.heads().len()), (1, 0));
+    // The other way is allowed, and the tracker inside by itself is too.
+    let target = Server::start("127.0.0.2", |_| ok(GOOD)).await.url();
+    let from_inside = Server::start("127.0.0.1", move |_| moved(&target)).await;
+    for url in [from_inside.url(), inside.url()] {
+        assert!(matches!(
+            announce_with(client(), &url).await,
+            Outcome::Reply(_)
+        ));
+    }
+}
+
+#[tokio::test]
+async fn private_addresses_need_leave_and_an_announce_path() {
+    let server = Server::start("127.0.0.1", |_| ok(GOOD)).await;
+    let closed = AnnounceConfig {
+        allow_private_trackers: false,
+        ..config()
+    };
+    let client = Client::new(&closed, IDENTITY).unwrap();
+    error_of(announce_with(client, &server.url()).await);
+    let elsewhere = format!("http://{}/admin/delete?x=1", server.address);
+    error_of(announce(&elsewhere).await);
+    assert_eq!(server.heads().len(), 0);
+}
+
+#[tokio::test]
+async fn a_refusal_is_shown_safely() {
+    let reason = [
+        b"bad key 0123456789abcdef \x1b[31m\r\n".to_vec(),
+        vec![b'x'; 900_000],
+    ]
+    .concat();
+    let length = reason.len().to_string();
+    let body = [
+        b"d14:failure reason",
+        length.as_bytes(),
+        b":",
+        &reason,
+        b"e",
+    ]
+    .concat();
+    let server = Server::start("127.0.0.1", move |_| ok(&body)).await;
+    let outcome = announce(&server.url()).await;
+    let Outcome::Refused { reason, .. } = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(reason.starts_with("bad key … "), "{reason}");
+    assert!(reason.chars().count() <= 300 && !reason.chars().any(char::is_control));
+}
+
+#[tokio::test]
+async fn retry_after_is_read() {
+    let server = Server::start("127.0.0.1", |_| {
+        Say::Bytes(http("503 Service Unavailable", "Retry-After: 120\r\n", b""))
+    });
+    let outcome = announce(&server.await.url()).await;
+    let due = Some(RetryIn::After(Duration::from_secs(120)));
+    assert!(matches!(outcome, Outcome::Failed { retry, .. } if retry == due));
+}
+
+#[tokio::test]
+async fn a_tls_port_that_speaks_no_tls_is_refused() {
+    let server = Server::start("127.0.0.1", |_| ok(GOOD)).await;
+    let url = server.url().replace("http:", "https:");
+    let config = AnnounceConfig {
+        timeout: Duration::from_secs(2),
+        ..config()
+    };
+    error_of(announce_with(Client::new(&config, IDENTITY).unwrap(), &url).await);
+    assert_eq!(server.heads().len(), 0);
+}
+
+#[tokio::test]
+async fn both_families_of_a_name_are_told_unless_private() {
+    // `localhost` stands for both, where the machine has both.
+    let v4 = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = v4.local_addr().unwrap().port();
+    let names = tokio::net::lookup_host(("localhost", 0)).await.unwrap();
+    let has_both = names.collect::<Vec<_>>().iter().any(SocketAddr::is_ipv6);
+    let v6 = TcpListener::bind(("::1", port)).await;
+    let (Ok(v6), true) = (v6, has_both) else {
+        println!("skipped: localhost has no IPv6 address here, or its port is taken");
+        return;
+    };
+    let (v4, v6) = (Server::on(v4, |_| ok(GOOD)), Server::on(v6, |_| ok(GOOD)));
+    let url = format!("http://localhost:{port}/announce");
+    let client = Arc::new(Client::new(&config(), IDENTITY).unwrap());
+    assert!(matches!(
+        client.clone().announce(job(&url, true)).await,
+        Outcome::Reply(_)
+    ));
+    assert_eq!(v4.heads().len() + v6.heads().len(), 1);
+    assert!(matches!(
+        client.announce(job(&url, false)).await,
+        Outcome::Reply(_)
+    ));
+    assert_eq!(v4.heads().len() + v6.heads().len(), 3);
+    let target = |server: &Server| {
+        let heads = server.heads();
+        heads.last().unwrap().lines().next().unwrap().to_owned()
+    };
+    assert_eq!(target(&v4), target(&v6)); // the same key and peer id
+}
+
+#[tokio::test]
+async fn many_announces_share_few_connections() {
+    let server = Server::start("127.0.0.1", |_| ok(GOOD)).await;
+    let registry = Registry::new(0);
+    let config = AnnounceConfig {
+        per_second_per_host: 100_000,
+        ..config()
+    };
+    let handle = Announcer::start(&config, IDENTITY, registry.control()).unwrap();
+    let url = server.url();
+    for number in 0..200u8 {
+        let totals = Arc::new(TorrentTotals::default());
+        assert!(handle.add(
+            InfoHashV1([number; 20]),
+            &[vec![url.clone()]],
+            false,
+            totals
+        ));
+    }
+    let cells = registry.control();
+    while cells.counter(ControlCounter::AnnouncesOk) < 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(handle.shutdown(Duration::from_secs(60)).await);
+    let heads = server.heads();
+    assert_eq!(
+        heads
+            .iter()
+            .filter(|head| head.contains("event=started"))
+            .count(),
+        200
+    );
+    assert_eq!(
+        heads
+            .iter()
+            .filter(|head| head.contains("event=stopped"))
+            .count(),
+        200
+    );
+    assert_eq!(cells.counter(ControlCounter::AnnouncesStopped), 200);
+    // 8 while seeding, 32 while stopping; without keep-alive it would be 400.
+    let connections = server.connections.load(Ordering::Relaxed);
+    assert!(connections <= 60, "{connections}");
+}
+
+#[tokio::test]
+async fn shutdown_does_not_wait_for_a_dead_tracker() {
+    // Answers `started` and then never again.
+    let server = Server::start("127.0.0.1", |head| {
+        let pause = Duration::from_secs(3600);
+        if head.contains("started") {
+            ok(GOOD)
+        } else {
+            Say::Endless(vec![], vec![], pause)
+        }
+    })
+    .await;
+    let registry = Registry::new(0);
+    let handle = Announcer::start(&config(), IDENTITY, registry.control()).unwrap();
+    handle.add(
+        HASH,
+        &[vec![server.url()]],
+        false,
+        Arc::new(TorrentTotals::default()),
+    );
+    while registry.control().counter(ControlCounter::AnnouncesOk) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!handle.shutdown(Duration::from_millis(200)).await);
+    assert!(!handle.add(HASH, &[], false, Arc::new(TorrentTotals::default())));
+}
+
+#[tokio::test]
+async fn our_announcer_and_our_tracker() {
+    let registry = Registry::new(0);
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let config = TrackerConfig {
+        listen,
+        ..TrackerConfig::default()
+    };
+    let tracker = Tracker::bind(&config, registry.control()).unwrap();
+    let url = format!("http://{}/announce", tracker.addresses()[0]);
+    let store = tracker.handle();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(tracker.run(async { drop(stopped.await) }));
+    let handle = Announcer::start(&self::config(), IDENTITY, registry.control()).unwrap();
+
+    // A torrent that the tracker does not know is refused, and the reason is shown.
+    handle.add(
+        HASH,
+        &[vec![url.clone()]],
+        false,
+        Arc::new(TorrentTotals::default()),
+    );
+    let status = settled(&handle, TrackerState::Failing).await;
+    let due = "this torrent is not served by this tracker";
+    assert_eq!(status.message.as_deref(), Some(due));
+    assert!(handle.remove(HASH));
+
+    store.allow(HASH);
+    handle.add(
+        HASH,
+        &[vec![url]],
+        false,
+        Arc::new(TorrentTotals::default()),
+    );
+    let status = settled(&handle, TrackerState::Working).await;
+    assert_eq!((status.seeders, status.leechers), (Some(1), Some(0)));
+    assert!(
+        status
+            .until_next
+            .is_some_and(|wait| wait > Duration::from_secs(1700))
+    );
+    assert_eq!(store.sizes(), (1, 1));
+    assert!(handle.shutdown(Duration::from_secs(20)).await);
+    assert_eq!(store.sizes(), (1, 0));
+    drop(stop);
+    running.await.unwrap();
+}
+
+async fn settled(handle: &AnnounceHandle, state: TrackerState) -> TrackerStatus {
+    loop {
+        if let Some(status) = handle.status(HASH)
+            && status.trackers[0].state == state
+        {
+            return status.trackers[0].clone();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn events_reach_the_query() {
+    assert_eq!(
+        job("http://127.0.0.1/announce", false).event,
+        AnnounceEvent::Started
+    );
+}

@@ -592,3 +592,6 @@ fn choose(size: usize, wanted: usize, random: &mut fastrand::Rng, mut take: impl
     random.shuffle(&mut taken);
     taken.into_iter().for_each(|number| take(number as usize));
 }
+
+#[cfg(test)]
+mod tests;
