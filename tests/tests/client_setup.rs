@@ -99,16 +99,19 @@ fn check(test: &str, client: Client) {
 }
 
 #[test]
+#[ignore = "diagnoses the set-up of a client; run it when real_clients fails"]
 fn aria2_downloads_from_libtorrent() {
     check("aria2_downloads_from_libtorrent", Client::Aria2);
 }
 
 #[test]
+#[ignore = "diagnoses the set-up of a client; run it when real_clients fails"]
 fn libtorrent_downloads_from_libtorrent() {
     check("libtorrent_downloads_from_libtorrent", Client::Libtorrent);
 }
 
 #[test]
+#[ignore = "diagnoses the set-up of a client; run it when real_clients fails"]
 fn transmission_downloads_from_libtorrent() {
     check(
         "transmission_downloads_from_libtorrent",
@@ -117,6 +120,7 @@ fn transmission_downloads_from_libtorrent() {
 }
 
 #[test]
+#[ignore = "diagnoses the set-up of a client; run it when real_clients fails"]
 fn transmission_daemon_downloads_from_libtorrent() {
     check(
         "transmission_daemon_downloads_from_libtorrent",
@@ -125,6 +129,7 @@ fn transmission_daemon_downloads_from_libtorrent() {
 }
 
 #[test]
+#[ignore = "diagnoses the set-up of a client; run it when real_clients fails"]
 fn rtorrent_downloads_from_libtorrent() {
     check("rtorrent_downloads_from_libtorrent", Client::Rtorrent);
 }
