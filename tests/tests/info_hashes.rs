@@ -72,7 +72,7 @@ fn same(ours: &Torrent, theirs: &Torrent, path: &Path) {
 }
 
 /// Compares with another maker; `make` is its command for a path and a .torrent file.
-fn compare(make: &Maker<'_'>, adapt: impl Fn(Torrent) -> Torrent) {
+fn compare(make: impl Fn(&Path, &Path) -> Command, adapt: impl Fn(Torrent) -> Torrent) {
     let root = TempDir::new().unwrap();
     for path in contents(root.path()) {
         let (ours, theirs) = (
