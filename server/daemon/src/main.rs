@@ -1,9 +1,15 @@
 //! The `seedring` binary: composition of the layers and the command line, nothing else.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod cli;
 mod commands;
 mod failure;
+mod progress;
+mod server;
+mod settings;
+mod telling;
+mod torrents;
 
 use clap::Parser;
 use std::process::ExitCode;

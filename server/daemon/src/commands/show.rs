@@ -1,14 +1,416 @@
-//! `seedring show`.
+//! `seedring show`: what is in a `.torrent` file or a magnet link.
 
 use crate::cli::Global;
 use crate::failure::Failure;
+use crate::progress::{print, print_json};
+use anyhow::Context;
 use clap::Args;
+use indicatif::{BinaryBytes, HumanCount};
+use proto::bencode::Limits;
+use proto::limits::METAINFO_BYTES_MAX;
+use proto::magnet::Magnet;
+use proto::metainfo::Metainfo;
+use proto::text::printable;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+const EXAMPLES: &str = "\
+Examples:
+  seedring show music.torrent
+  seedring show 'magnet:?xt=urn:btih:…'
+  seedring show --json music.torrent | jq -r '.files[] | select(.pad | not) | .path'
+
+--json prints one object: info_hash_v1, info_hash_v2 (hex or null), name, length, piece_length, \
+pieces, private, files (path, length, pad), trackers (a list of tiers), web_seeds, comment, \
+created_by, creation_date (seconds since 1970), source, magnet. A file's path is one string with `/` \
+between folders, relative to the data folder, so that it begins with the torrent's name. Lengths are \
+in bytes and count pad files. What a magnet link does not hold is null.";
+
+/// How much of a torrent's text is shown, in characters.
+const TEXT_CHARS_MAX: usize = 2000;
 
 /// Arguments of `seedring show`.
 #[derive(Debug, Args)]
-pub struct ShowArgs {}
+#[command(after_help = EXAMPLES)]
+pub struct ShowArgs {
+    /// A .torrent file, or a magnet link in quotes
+    #[arg(value_name = "TORRENT|MAGNET")]
+    torrent: String,
+    /// Trust the file: accept up to 1 GiB and a million files, as your own torrents may have
+    #[arg(long)]
+    own: bool,
+}
+
+/// Everything that `--json` prints, in its order.
+#[derive(Serialize)]
+struct Shown {
+    info_hash_v1: Option<String>,
+    info_hash_v2: Option<String>,
+    name: Option<String>,
+    length: Option<u64>,
+    piece_length: Option<u32>,
+    pieces: Option<u32>,
+    private: Option<bool>,
+    files: Option<Vec<ShownFile>>,
+    trackers: Vec<Vec<String>>,
+    web_seeds: Vec<String>,
+    comment: Option<String>,
+    created_by: Option<String>,
+    creation_date: Option<i64>,
+    source: Option<String>,
+    magnet: String,
+}
+
+#[derive(Serialize)]
+struct ShownFile {
+    path: String,
+    length: u64,
+    pad: bool,
+}
 
 /// Runs the command.
-pub fn run(_global: &Global, _args: &ShowArgs) -> Result<(), Failure> {
-    Err(anyhow::anyhow!("not written yet").into())
+pub fn run(global: &Global, args: &ShowArgs) -> Result<(), Failure> {
+    let is_magnet = args
+        .torrent
+        .get(..7)
+        .is_some_and(|start| start.eq_ignore_ascii_case("magnet:"));
+    let shown = if is_magnet {
+        let magnet = Magnet::parse(&args.torrent).context("the magnet link is refused")?;
+        Shown::from_magnet(&magnet)
+    } else {
+        Shown::from_metainfo(&read_torrent(Path::new(&args.torrent), args.own)?)
+    };
+    if global.json {
+        print_json(&shown);
+    } else {
+        print(&shown.text());
+    }
+    Ok(())
+}
+
+/// Reads and parses a `.torrent` file, within the limits for strangers unless it is the user's
+/// `own`.
+pub fn read_torrent(path: &Path, own: bool) -> anyhow::Result<Metainfo> {
+    let limits = if own {
+        Limits::METAINFO_OWN
+    } else {
+        Limits::METAINFO
+    };
+    let bytes_max = if own {
+        u64::from(limits.bytes_max)
+    } else {
+        METAINFO_BYTES_MAX as u64
+    };
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that a file that is too long is refused and not cut.
+    File::open(path)
+        .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read {path:?}"))?;
+    Metainfo::parse_within(&bytes, &limits).with_context(|| {
+        let hint = if own {
+            ""
+        } else {
+            " (a large torrent of your own loads with --own)"
+        };
+        format!("{path:?} is refused{hint}")
+    })
+}
+
+impl Shown {
+    fn from_metainfo(metainfo: &Metainfo) -> Shown {
+        let file = |file: &proto::metainfo::File| ShownFile {
+            path: file.path.join("/"),
+            length: file.length,
+            pad: file.pad,
+        };
+        let files: Vec<ShownFile> = metainfo.files.iter().map(file).collect();
+        Shown {
+            info_hash_v1: metainfo.info_hash_v1.map(|hash| hash.to_string()),
+            info_hash_v2: metainfo.info_hash_v2.map(|hash| hash.to_string()),
+            name: Some(metainfo.name.clone()),
+            length: Some(files.iter().map(|file| file.length).sum()),
+            piece_length: Some(metainfo.piece_length),
+            pieces: Some(metainfo.piece_count),
+            private: Some(metainfo.private),
+            files: Some(files),
+            trackers: metainfo.trackers.clone(),
+            web_seeds: metainfo.web_seeds.clone(),
+            comment: metainfo.comment.clone(),
+            created_by: metainfo.created_by.clone(),
+            creation_date: metainfo.creation_date,
+            source: metainfo.source.clone(),
+            magnet: metainfo.magnet().to_string(),
+        }
+    }
+
+    /// A link knows no tiers: each of its trackers is one of its own.
+    fn from_magnet(magnet: &Magnet) -> Shown {
+        Shown {
+            info_hash_v1: magnet.info_hash_v1.map(|hash| hash.to_string()),
+            info_hash_v2: magnet.info_hash_v2.map(|hash| hash.to_string()),
+            name: magnet.name.clone(),
+            length: magnet.length,
+            piece_length: None,
+            pieces: None,
+            private: None,
+            files: None,
+            trackers: magnet
+                .trackers
+                .iter()
+                .map(|url| vec![url.clone()])
+                .collect(),
+            web_seeds: magnet.web_seeds.clone(),
+            comment: None,
+            created_by: None,
+            creation_date: None,
+            source: None,
+            magnet: magnet.to_string(),
+        }
+    }
+
+    /// The same for people: one field a line, then the tree of files.
+    fn text(&self) -> String {
+        let mut fields = Fields::default();
+        fields.add("Name", self.name.as_deref());
+        fields.add("Info-hash v1", self.info_hash_v1.as_deref());
+        fields.add("Info-hash v2", self.info_hash_v2.as_deref());
+        fields.add("Size", self.size().as_deref());
+        if let (Some(pieces), Some(piece_length)) = (self.pieces, self.piece_length) {
+            let length = BinaryBytes(u64::from(piece_length));
+            let pieces = format!("{} of {length}", HumanCount(u64::from(pieces)));
+            fields.add("Pieces", Some(&pieces));
+        }
+        fields.add(
+            "Private",
+            self.private
+                .map(|private| if private { "yes" } else { "no" }),
+        );
+        fields.add("Source", self.source.as_deref());
+        fields.add("Created", self.creation_date.map(utc).as_deref());
+        fields.add("Created by", self.created_by.as_deref());
+        fields.add("Comment", self.comment.as_deref());
+        for (tier, urls) in (1..).zip(&self.trackers) {
+            fields.add(&format!("Tracker tier {tier}"), Some(&urls.join(", ")));
+        }
+        self.web_seeds
+            .iter()
+            .for_each(|url| fields.add("Web seed", Some(url)));
+        fields.add("Magnet", Some(&self.magnet));
+        let mut text = fields.text;
+        if let Some(files) = &self.files {
+            text.push('\n');
+            text.push_str(&Tree::of(files).text());
+        }
+        text
+    }
+
+    fn size(&self) -> Option<String> {
+        let length = self.length?;
+        let mut size = format!("{} ({} bytes)", BinaryBytes(length), HumanCount(length));
+        if let Some(files) = &self.files {
+            let pads = files.iter().filter(|file| file.pad).count() as u64;
+            let count = HumanCount(files.len() as u64 - pads);
+            let noun = if files.len() as u64 - pads == 1 {
+                "file"
+            } else {
+                "files"
+            };
+            let _ = write!(size, " in {count} {noun}");
+            if pads > 0 {
+                let _ = write!(size, " and {} pad files", HumanCount(pads));
+            }
+        }
+        Some(size)
+    }
+}
+
+/// Lines of names and values, the values below one another.
+#[derive(Default)]
+struct Fields {
+    text: String,
+}
+
+impl Fields {
+    /// Adds a line, unless there is no value.
+    fn add(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            let value = printable(value.as_bytes(), TEXT_CHARS_MAX);
+            let _ = writeln!(self.text, "{:<15} {value}", format!("{name}:"));
+        }
+    }
+}
+
+/// Seconds since 1970 as a date and time in UTC.
+fn utc(seconds: i64) -> String {
+    let (days, time) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil_from_days(days);
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+/// The Gregorian date of a day counted from 1970-01-01: years are taken to begin in March, so that
+/// the leap day is their last, and 400 of them have 146,097 days.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day)
+}
+
+/// The files as a tree of folders, each in the order in which it first appears.
+struct Tree<'a> {
+    nodes: Vec<Node<'a>>,
+}
+
+#[derive(Default)]
+struct Node<'a> {
+    name: &'a str,
+    /// The length of a file; `None` for a folder.
+    length: Option<u64>,
+    pad: bool,
+    children: Vec<usize>,
+}
+
+impl<'a> Tree<'a> {
+    fn of(files: &'a [ShownFile]) -> Tree<'a> {
+        let mut nodes = vec![Node::default()];
+        let mut folders: HashMap<(usize, &str), usize> = HashMap::new();
+        for file in files {
+            let mut parent = 0;
+            let mut components = file.path.split('/').peekable();
+            while let Some(name) = components.next() {
+                let is_file = components.peek().is_none();
+                let known = folders.get(&(parent, name)).filter(|_| !is_file);
+                parent = known.copied().unwrap_or_else(|| {
+                    let node = nodes.len();
+                    let length = is_file.then_some(file.length);
+                    nodes.push(Node {
+                        name,
+                        length,
+                        pad: file.pad,
+                        children: Vec::new(),
+                    });
+                    nodes[parent].children.push(node);
+                    if !is_file {
+                        folders.insert((parent, name), node);
+                    }
+                    node
+                });
+            }
+        }
+        Tree { nodes }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        // A stack and no recursion: node, and the lines that its children hang from.
+        let mut stack: Vec<(usize, String, &str, &str)> = vec![];
+        stack.extend(
+            self.nodes[0]
+                .children
+                .iter()
+                .rev()
+                .map(|&n| (n, String::new(), "", "")),
+        );
+        while let Some((node, indent, branch, below)) = stack.pop() {
+            let node = &self.nodes[node];
+            let name = printable(node.name.as_bytes(), TEXT_CHARS_MAX);
+            let _ = match node.length {
+                None => writeln!(text, "{indent}{branch}{name}/"),
+                Some(_) if node.pad => writeln!(text, "{indent}{branch}{name}  (padding)"),
+                Some(length) => writeln!(text, "{indent}{branch}{name}  {}", BinaryBytes(length)),
+            };
+            let indent = indent + below;
+            let last = node.children.len().saturating_sub(1);
+            for (position, &child) in node.children.iter().enumerate().rev() {
+                let (branch, below) = if position == last {
+                    ("└── ", "    ")
+                } else {
+                    ("├── ", "│   ")
+                };
+                stack.push((child, indent.clone(), branch, below));
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_782_399), "2000-02-28 23:59:59 UTC");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00 UTC");
+        assert_eq!(utc(1_709_251_199), "2024-02-29 23:59:59 UTC");
+        assert_eq!(utc(4_107_542_400), "2100-03-01 00:00:00 UTC");
+        assert_eq!(utc(-1), "1969-12-31 23:59:59 UTC");
+    }
+
+    #[test]
+    fn files_are_drawn_as_a_tree_even_out_of_order() {
+        let file = |path: &str, length, pad| ShownFile {
+            path: path.into(),
+            length,
+            pad,
+        };
+        let files = [
+            file("d/a", 1, false),
+            file("d/sub/b", 2048, false),
+            file("d/.pad/7", 7, true),
+            file("d/x\u{1b}[2J", 0, false),
+            file("d/sub/c", 3, false),
+        ];
+        assert_eq!(
+            Tree::of(&files).text(),
+            "d/\n├── a  1 B\n├── sub/\n│   ├── b  2.00 KiB\n│   └── c  3 B\n\
+             ├── .pad/\n\
+             │   └── 7  (padding)\n└── x\\u{1b}[2J  0 B\n"
+        );
+    }
+
+    #[test]
+    fn a_magnet_shows_what_it_has() {
+        let hash = "0123456789abcdef0123456789abcdef01234567";
+        let link = format!("magnet:?xt=urn:btih:{hash}&dn=name&tr=http%3A%2F%2Fa%2F&tr=udp://b:1");
+        let shown = Shown::from_magnet(&Magnet::parse(&link).unwrap());
+        let json = serde_json::to_value(&shown).unwrap();
+        assert_eq!(json["info_hash_v1"], hash);
+        assert_eq!(
+            json["trackers"],
+            serde_json::json!([["http://a/"], ["udp://b:1"]])
+        );
+        for absent in [
+            "info_hash_v2",
+            "length",
+            "files",
+            "private",
+            "pieces",
+            "comment",
+        ] {
+            assert!(json[absent].is_null(), "{absent}");
+        }
+        assert_eq!(json.as_object().unwrap().len(), 15);
+        assert!(
+            shown
+                .text()
+                .starts_with("Name:           name\nInfo-hash v1:   0123")
+        );
+    }
 }

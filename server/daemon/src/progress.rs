@@ -1,0 +1,192 @@
+//! What a long command tells its user: a bar on a terminal, a line now and then elsewhere, JSON
+//! lines for programs. Also where results go: a reader that has closed its end is no error.
+
+use control::hashing::Progress;
+use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use proto::text::printable;
+use serde::Serialize;
+use std::cell::Cell;
+use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How often a line is printed where there is no terminal.
+const LINE_PERIOD: Duration = Duration::from_secs(5);
+
+/// How often a JSON line is printed.
+const JSON_PERIOD: Duration = Duration::from_secs(1);
+
+/// The longest file name beside a bar, in characters.
+const FILE_CHARS_MAX: usize = 48;
+
+/// The longest path in a message, in characters.
+const PATH_CHARS_MAX: usize = 400;
+
+/// Reports the progress of hashing.
+pub struct Reporter {
+    /// What is going on, such as `hashing`.
+    action: &'static str,
+    form: Form,
+    started: Instant,
+    /// When the last line was printed.
+    printed: Cell<Option<Instant>>,
+}
+
+enum Form {
+    Bar(ProgressBar),
+    Lines,
+    Json,
+}
+
+#[derive(Serialize)]
+struct ProgressLine<'a> {
+    event: &'static str,
+    action: &'static str,
+    bytes_done: u64,
+    bytes_total: u64,
+    file: Option<std::borrow::Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+struct WalkLine {
+    event: &'static str,
+    action: &'static str,
+    files: u64,
+}
+
+impl Reporter {
+    /// A reporter of `action`: JSON lines on stdout if `json`, else a bar or lines on stderr.
+    pub fn new(action: &'static str, json: bool) -> Reporter {
+        let form = if json {
+            Form::Json
+        } else if std::io::stderr().is_terminal() {
+            Form::Bar(bar(action))
+        } else {
+            Form::Lines
+        };
+        Reporter {
+            action,
+            form,
+            started: Instant::now(),
+            printed: Cell::new(None),
+        }
+    }
+
+    /// Tells that a directory is being walked and has had this many files.
+    pub fn walking(&mut self, files: u64) {
+        match &self.form {
+            Form::Bar(bar) => bar.set_message(format!("looking: {} files", HumanCount(files))),
+            Form::Lines if self.is_due(LINE_PERIOD) => {
+                eprintln!("looking: {} files so far", HumanCount(files));
+            }
+            Form::Json if self.is_due(JSON_PERIOD) => {
+                print_json(&WalkLine {
+                    event: "progress",
+                    action: "walking",
+                    files,
+                });
+            }
+            Form::Lines | Form::Json => {}
+        }
+    }
+
+    /// Tells how far hashing has come.
+    pub fn hashing(&mut self, progress: &Progress<'_>) {
+        let &Progress {
+            bytes_done,
+            bytes_total,
+            file,
+        } = progress;
+        match &self.form {
+            Form::Bar(bar) => {
+                bar.set_length(bytes_total);
+                bar.set_position(bytes_done);
+                bar.set_message(file.map(short_name).unwrap_or_default());
+            }
+            Form::Lines if self.is_due(LINE_PERIOD) => {
+                let percent = bytes_done * 100 / bytes_total.max(1);
+                let rate = bytes_done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+                eprintln!(
+                    "{}: {percent} % of {}, {}/s",
+                    self.action,
+                    BinaryBytes(bytes_total),
+                    BinaryBytes(rate as u64),
+                );
+            }
+            Form::Json if bytes_done == bytes_total || self.is_due(JSON_PERIOD) => {
+                print_json(&ProgressLine {
+                    event: "progress",
+                    action: self.action,
+                    bytes_done,
+                    bytes_total,
+                    file: file.map(Path::to_string_lossy),
+                });
+            }
+            Form::Lines | Form::Json => {}
+        }
+    }
+
+    /// Takes the bar away; what follows is the result.
+    pub fn finish(self) {
+        if let Form::Bar(bar) = &self.form {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Whether the last line is long enough ago; then this is the moment of the next one.
+    fn is_due(&self, period: Duration) -> bool {
+        // The first line, too, comes after a period: short work prints none.
+        let last = self.printed.get().unwrap_or(self.started);
+        let due = last.elapsed() >= period;
+        if due {
+            self.printed.set(Some(Instant::now()));
+        }
+        due
+    }
+}
+
+fn bar(action: &'static str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    let template = "{prefix} {percent:>3} % [{bar:30}] {binary_bytes}/{binary_total_bytes} \
+                    {binary_bytes_per_sec} {eta} {wide_msg}";
+    let style = ProgressStyle::with_template(template);
+    bar.set_style(
+        style
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> "),
+    );
+    bar.set_prefix(action);
+    bar
+}
+
+/// The end of a path, fit for one line.
+fn short_name(path: &Path) -> String {
+    let name = path
+        .file_name()
+        .map(|name| name.as_bytes())
+        .unwrap_or_default();
+    printable(name, FILE_CHARS_MAX)
+}
+
+/// A path in full, fit for a terminal.
+pub fn shown(path: &Path) -> String {
+    printable(path.as_os_str().as_bytes(), PATH_CHARS_MAX)
+}
+
+/// Prints `text` on stdout as it is. A reader that has gone (`| head`) is no error.
+pub fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    // There is nobody left to tell of a failure.
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+}
+
+/// Prints `value` on stdout as one line of JSON.
+pub fn print_json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(line) => print(&(line + "\n")),
+        Err(error) => eprintln!("seedring: cannot write JSON: {error}"),
+    }
+}
