@@ -1,7 +1,8 @@
 //! `seedring-bench`: loads a BitTorrent seed, ours or another, and measures it from outside.
 //!
-//! This file is the command line: it parses, hands on, prints, and chooses the exit code (0 measured, 1 not
-//! measured or wrong bytes, 2 usage). Linux only, because it reads /proc and waits on epoll.
+//! This file is the command line: it parses, hands on, prints, and chooses the exit code (0
+//! measured, 1 not measured or wrong bytes, 2 usage). Linux only, because it reads /proc and waits
+//! on epoll.
 #![forbid(unsafe_code)]
 
 mod load;
@@ -64,8 +65,8 @@ struct SeedArguments {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = count_from_1)]
     peers: usize,
 
-    /// Requests that each leecher keeps under way. Seeds drop what exceeds their queue: Transmission 512,
-    /// libtorrent 2,000.
+    /// Requests that each leecher keeps under way. Seeds drop what exceeds their queue:
+    /// Transmission 512, libtorrent 2,000.
     #[arg(long, value_name = "D", default_value_t = 64, value_parser = depth)]
     depth: usize,
 
@@ -101,7 +102,8 @@ struct SeedArguments {
     #[arg(long, value_name = "CORE[,CORE]", value_delimiter = ',')]
     pin: Vec<usize>,
 
-    /// Addresses to connect from, in turn: single ones, or FIRST-LAST. Some seeds take one peer an address.
+    /// Addresses to connect from, in turn: single ones, or FIRST-LAST. Some seeds take one peer an
+    /// address.
     #[arg(long, value_name = "IP[-IP][,..]", default_value = "", value_parser = local_addresses)]
     local_addresses: LocalAddresses,
 
@@ -117,7 +119,8 @@ struct SeedArguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     idle: usize,
 
-    /// The congestion control of the load's sockets (the seed's own decides; see docs/BENCHMARKING.md).
+    /// The congestion control of the load's sockets (the seed's own decides; see
+    /// docs/BENCHMARKING.md).
     #[arg(long, value_name = "NAME")]
     congestion_control: Option<String>,
 
@@ -138,8 +141,8 @@ struct SeedArguments {
     json: bool,
 }
 
-/// Addresses to connect from; empty: the system chooses. (A name of its own, so that clap takes the list
-/// as one value.)
+/// Addresses to connect from; empty: the system chooses. (A name of its own, so that clap takes the
+/// list as one value.)
 type LocalAddresses = std::boxed::Box<[IpAddr]>;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,8 +1,8 @@
 //! What /proc says of the server, of the load itself and of the machine.
 //!
-//! CPU time of a process is user + system of all its threads, living and dead (`/proc/PID/stat`). On
-//! loopback the kernel charges receive processing to the sender, so a server's figure holds part of the
-//! peer's TCP work: compare figures of one machine and one run only. Linux only.
+//! CPU time of a process is user + system of all its threads, living and dead (`/proc/PID/stat`).
+//! On loopback the kernel charges receive processing to the sender, so a server's figure holds part
+//! of the peer's TCP work: compare figures of one machine and one run only. Linux only.
 
 use std::fs;
 use std::io;
@@ -217,7 +217,8 @@ fn run_delay_ns(text: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Fields 14, 15 and 20 of `/proc/PID/stat`, counted after the name, which may hold spaces and brackets.
+/// Fields 14, 15 and 20 of `/proc/PID/stat`, counted after the name, which may hold spaces and
+/// brackets.
 fn parse_stat(text: &str, ticks_per_second: f64) -> Option<ProcessSample> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();

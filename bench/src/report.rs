@@ -1,7 +1,7 @@
 //! The report of one load: an object for programs, a table for people, both from the same numbers.
 //!
-//! Names carry their units. GB/s is 10^9 bytes per second, GiB is 2^30 bytes. Keys of the JSON object are
-//! part of the tool's interface: docs/BENCHMARKING.md explains them.
+//! Names carry their units. GB/s is 10^9 bytes per second, GiB is 2^30 bytes. Keys of the JSON
+//! object are part of the tool's interface: docs/BENCHMARKING.md explains them.
 
 use std::fmt::Write as _;
 
@@ -33,7 +33,8 @@ pub struct Report {
     fairness: Fairness,
     server: Option<ServerPart>,
     load: LoadPart,
-    /// CPU seconds of the window that neither the server nor the load used; a busy machine voids figures.
+    /// CPU seconds of the window that neither the server nor the load used; a busy machine voids
+    /// figures.
     elsewhere_cpu_s: Option<f64>,
     stolen_cpu_s: f64,
     events: Events,
@@ -152,7 +153,8 @@ struct OpenLoop {
     served_share_of_rate: f64,
     /// Requests under way at the end.
     outstanding: usize,
-    /// Requests that were due at the end and could not be made: pipelines full, choked, disconnected.
+    /// Requests that were due at the end and could not be made: pipelines full, choked,
+    /// disconnected.
     due_not_made: usize,
     oldest_unanswered_ms: f64,
     /// How late the load itself was: part of the latencies, and no fault of the server.
@@ -288,7 +290,8 @@ impl Report {
             table.row(
                 "server CPU",
                 format!(
-                    "{:.3} s per GiB served · {user:.2} s user + {system:.2} s system · {cores:.2} cores",
+                    "{:.3} s per GiB served · {user:.2} s user + {system:.2} s system · \
+                     {cores:.2} cores",
                     server.cpu_s_per_gib
                 ),
             );
@@ -304,7 +307,8 @@ impl Report {
         table.row(
             "load CPU",
             format!(
-                "busiest thread {busy:.0} % busy, {waiting:.0} % waiting for its core · {:.3} s per GiB",
+                "busiest thread {busy:.0} % busy, {waiting:.0} % waiting for its core · \
+                 {:.3} s per GiB",
                 load.cpu_s_per_gib
             ),
         );
@@ -353,7 +357,8 @@ impl Report {
             table.row(
                 "open loop",
                 format!(
-                    "{:.1} % of the rate · {} due and not made · oldest unanswered {:.1} ms · load late p99 {}",
+                    "{:.1} % of the rate · {} due and not made · oldest unanswered {:.1} ms · \
+                     load late p99 {}",
                     open.served_share_of_rate * 100.0,
                     open.due_not_made,
                     open.oldest_unanswered_ms,

@@ -1,7 +1,9 @@
-//! The torrent to load: from a `.torrent` file, or from a magnet link, whose metadata the seed itself gives.
+//! The torrent to load: from a `.torrent` file, or from a magnet link, whose metadata the seed
+//! itself gives.
 //!
-//! Only what a load needs is kept: info-hash, sizes, hashes. Torrents with a version 1 part only: hashes of
-//! version 2 (BEP 52) are not asked for on the wire. Fetching metadata (BEP 9) is one blocking connection.
+//! Only what a load needs is kept: info-hash, sizes, hashes. Torrents with a version 1 part only:
+//! hashes of version 2 (BEP 52) are not asked for on the wire. Fetching metadata (BEP 9) is one
+//! blocking connection.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -82,7 +84,8 @@ pub enum TorrentError {
 }
 
 impl Torrent {
-    /// Reads the file `source`, or asks the seed at `address` for the metadata of the magnet link `source`.
+    /// Reads the file `source`, or asks the seed at `address` for the metadata of the magnet link
+    /// `source`.
     pub fn open(source: &str, address: SocketAddr) -> Result<Self, TorrentError> {
         if !source.starts_with("magnet:") {
             return Self::from_file(Path::new(source));
@@ -223,7 +226,8 @@ impl Fetcher {
         })
     }
 
-    /// Waits for the seed's extension handshake: its id for metadata messages, and the metadata's length.
+    /// Waits for the seed's extension handshake: its id for metadata messages, and the metadata's
+    /// length.
     fn offer(&mut self) -> Result<(u8, u32), String> {
         let payload = self.extended(HANDSHAKE_ID)?;
         let theirs = ExtensionHandshake::parse(&payload).map_err(|error| error.to_string())?;

@@ -1,7 +1,7 @@
 //! What a leecher asks for next: blocks in order inside a piece, pieces at random.
 //!
-//! Pure: the randomness is a seeded generator of its own, so that a run can be repeated. A piece may be
-//! asked for any number of times: a load never finishes a torrent.
+//! Pure: the randomness is a seeded generator of its own, so that a run can be repeated. A piece
+//! may be asked for any number of times: a load never finishes a torrent.
 
 use proto::ids::PieceIndex;
 use proto::wire::BlockRequest;
@@ -129,7 +129,8 @@ impl BlockSource {
         }
     }
 
-    /// The next block, and whether it is the first of its piece. None as long as nothing is available.
+    /// The next block, and whether it is the first of its piece. None as long as nothing is
+    /// available.
     pub fn next(&mut self, available: &Available) -> Option<(BlockRequest, bool)> {
         if self.begin == self.end {
             self.piece = available.pick(&self.geometry, &mut self.random)?;

@@ -1,8 +1,9 @@
 //! One leecher and its socket: connecting, reading, writing, coming back after a disconnect.
 //!
-//! In discard mode payload is dropped by the kernel (`recv` with MSG_TRUNC): headers are read exactly, so
-//! the place in the stream is never lost and no payload byte is copied. Work per wake-up is bounded by
-//! [`READ_BYTES_MAX`], so that one fast connection cannot starve the others of its thread.
+//! In discard mode payload is dropped by the kernel (`recv` with MSG_TRUNC): headers are read
+//! exactly, so the place in the stream is never lost and no payload byte is copied. Work per
+//! wake-up is bounded by [`READ_BYTES_MAX`], so that one fast connection cannot starve the others
+//! of its thread.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -159,14 +160,18 @@ impl Connection {
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         if let Some(name) = &settings.congestion_control {
-            socket.set_tcp_congestion(name.as_bytes())?;
+            socket
+                .set_tcp_congestion(name.as_bytes())
+                .map_err(|error| explained(&error, &format!("TCP congestion control {name:?}")))?;
         }
         if self.leecher.role() == Role::SlowReader {
             // Small, so that the seed feels the slowness at once.
             socket.set_recv_buffer_size(64 << 10)?;
         }
         if let Some(local) = self.local {
-            socket.bind(&SocketAddr::new(local, 0).into())?;
+            socket
+                .bind(&SocketAddr::new(local, 0).into())
+                .map_err(|error| explained(&error, &format!("local address {local}")))?;
         }
         Ok(socket)
     }
@@ -282,8 +287,8 @@ impl Connection {
         Ok(())
     }
 
-    /// To be called every now and then: timeouts, keep-alives, slow readers. Returns why the connection
-    /// must end, if it must.
+    /// To be called every now and then: timeouts, keep-alives, slow readers. Returns why the
+    /// connection must end, if it must.
     pub fn tick(&mut self, now_ns: u64) -> Result<(), End> {
         if self.socket.is_none() {
             return Ok(());
@@ -298,8 +303,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Closes the socket and plans to come back. Returns the stage that the connection had reached, or
-    /// none if it was never made.
+    /// Closes the socket and plans to come back. Returns the stage that the connection had reached,
+    /// or none if it was never made.
     pub fn ended(&mut self, now_ns: u64) -> Option<Stage> {
         let stage = (self.socket.is_some() && !self.connecting).then(|| self.leecher.stage());
         let served = matches!(stage, Some(Stage::AwaitingUnchoke | Stage::Unchoked));
@@ -315,4 +320,9 @@ impl Connection {
         self.retry_ns = now_ns + pause_ns.min(RETRY_NS_MAX);
         stage
     }
+}
+
+/// `error` with what it was about.
+fn explained(error: &std::io::Error, what: &str) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("{what}: {error}"))
 }

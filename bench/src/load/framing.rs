@@ -1,17 +1,18 @@
 //! Cuts the byte stream of a seed into a handshake, messages and block payloads.
 //!
-//! Pure and incremental: bytes may arrive split at any point. The payload of a `piece` message is never
-//! collected: it is passed through as it arrives, or skipped with [`Framing::skip_payload`] when the
-//! kernel has dropped it, so that a load that discards touches 13 bytes per block. Every other message
-//! is collected whole, up to [`MESSAGE_BYTES_MAX`]. What the messages mean is not decided here.
+//! Pure and incremental: bytes may arrive split at any point. The payload of a `piece` message is
+//! never collected: it is passed through as it arrives, or skipped with [`Framing::skip_payload`]
+//! when the kernel has dropped it, so that a load that discards touches 13 bytes per block. Every
+//! other message is collected whole, up to [`MESSAGE_BYTES_MAX`]. What the messages mean is not
+//! decided here.
 
 use proto::handshake::HANDSHAKE_BYTES;
 use proto::limits::BLOCK_LENGTH_MAX;
 use proto::wire::id::PIECE as PIECE_ID;
 use proto::wire::{LENGTH_PREFIX_BYTES, PIECE_HEADER_BYTES};
 
-/// The longest message that is collected, in bytes. A bitfield of `PIECES_MAX` pieces is 256 KiB; the rest
-/// is room for an extension message.
+/// The longest message that is collected, in bytes. A bitfield of `PIECES_MAX` pieces is 256 KiB;
+/// the rest is room for an extension message.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// One step of the stream.
@@ -50,8 +51,8 @@ pub struct BlockHeader {
 pub enum FramingError {
     /// A message that is longer than any that a seed has a reason to send.
     #[error(
-        "the seed announced a message of {length} bytes (id {id}); the limit is {limit}: it does not speak \
-         plaintext BitTorrent, or the stream lost its place"
+        "the seed announced a message of {length} bytes (id {id}); the limit is {limit}: it \
+         does not speak plaintext BitTorrent, or the stream lost its place"
     )]
     TooLong {
         /// The announced length, in bytes.
@@ -127,8 +128,8 @@ impl Framing {
         }
     }
 
-    /// Says that `count` payload bytes (at most [`Framing::payload_left`]) were dropped by the kernel;
-    /// returns whether the block is complete.
+    /// Says that `count` payload bytes (at most [`Framing::payload_left`]) were dropped by the
+    /// kernel; returns whether the block is complete.
     pub fn skip_payload(&mut self, count: u32) -> bool {
         let State::Payload { left } = &mut self.state else {
             return false;

@@ -1,10 +1,10 @@
 //! One leecher: the peer wire protocol of a client that only downloads, as a state machine.
 //!
-//! Pure: bytes and the time come in as arguments, bytes to send come out of [`Leecher::fill`]. It asks
-//! for blocks up to the depth of its pipeline as long as the seed unchokes it, and counts what happens.
-//! It never uploads and never finishes. It sends nothing beyond its own handshake before the seed's is
-//! there, because aria2 drops a peer that does. Connecting, timeouts of connections and the kernel's
-//! dropping of payload are the worker's.
+//! Pure: bytes and the time come in as arguments, bytes to send come out of [`Leecher::fill`]. It
+//! asks for blocks up to the depth of its pipeline as long as the seed unchokes it, and counts what
+//! happens. It never uploads and never finishes. It sends nothing beyond its own handshake before
+//! the seed's is there, because aria2 drops a peer that does. Connecting, timeouts of connections
+//! and the kernel's dropping of payload are the worker's.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use super::framing::{BlockHeader, Frame, Framing, FramingError};
 use super::latency::Latency;
 use super::verify::{Expected, Passage, Verdict, Verifier};
 
-/// A keep-alive is sent after this long without anything else: seeds drop silent peers after 2 minutes.
+/// A keep-alive is sent after this long without anything else: seeds drop silent peers after 2
+/// minutes.
 const KEEP_ALIVE_NS: u64 = 60_000_000_000;
 
 /// Requests that are answered by nothing for this long mean that the seed has lost them.
@@ -44,7 +45,8 @@ pub struct Settings {
     pub fast: bool,
     /// Whether to offer the extension protocol (BEP 10).
     pub extended: bool,
-    /// Open loop: requests are made when they are due ([`Leecher::schedule`]), not when there is room.
+    /// Open loop: requests are made when they are due ([`Leecher::schedule`]), not when there is
+    /// room.
     pub open_loop: bool,
 }
 
@@ -158,7 +160,8 @@ pub struct Leecher {
     again: VecDeque<Outstanding>,
     /// Open loop: when requests that are not made yet are due, in ns.
     due: VecDeque<u64>,
-    /// The block whose payload is arriving (none if it was not asked for), and the bytes of it so far.
+    /// The block whose payload is arriving (none if it was not asked for), and the bytes of it so
+    /// far.
     arriving: Option<(Outstanding, u32)>,
     /// Messages to send ahead of requests.
     replies: Vec<u8>,
@@ -221,7 +224,8 @@ impl Leecher {
         std::mem::take(&mut self.tally)
     }
 
-    /// Requests under way, and requests that are due and not made, with the time of the oldest, in ns.
+    /// Requests under way, and requests that are due and not made, with the time of the oldest, in
+    /// ns.
     pub fn backlog(&self, now_ns: u64) -> (usize, usize, Option<u64>) {
         let due = self
             .due
@@ -339,8 +343,8 @@ impl Leecher {
         }
     }
 
-    /// To be called every now and then: keeps the connection alive. Returns whether it is stalled: the
-    /// seed owes us blocks and sends nothing.
+    /// To be called every now and then: keeps the connection alive. Returns whether it is stalled:
+    /// the seed owes us blocks and sends nothing.
     pub fn tick(&mut self, now_ns: u64) -> bool {
         let greeted = self.stage != Stage::AwaitingHandshake;
         if greeted && now_ns.saturating_sub(self.sent_ns) >= KEEP_ALIVE_NS {

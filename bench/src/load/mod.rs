@@ -1,7 +1,8 @@
 //! The load generator: N leechers against one seed, for a measured window.
 //!
-//! The controller starts the workers, waits until the seed serves the leechers, sets the window, and reads
-//! /proc at its two ends. `seed` binaries of any make can be loaded: only the peer protocol is used.
+//! The controller starts the workers, waits until the seed serves the leechers, sets the window,
+//! and reads /proc at its two ends. `seed` binaries of any make can be loaded: only the peer
+//! protocol is used.
 //!
 //! * [`leecher`], [`framing`], [`blocks`], [`verify`]: pure; what is said to the seed.
 //! * [`connection`], [`worker`]: sockets and epoll.
@@ -27,7 +28,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::connection::{Connection, SocketSettings};
 use self::latency::Latency;
-use self::leecher::{Leecher, Role, Settings};
+use self::leecher::{Leecher, Role, Settings, Tally};
 use self::shared::{LoadError, Shared};
 use self::worker::{PeerResult, Schedule, Worker, WorkerResult};
 use crate::measure::{MachineSample, MemorySample, ProcessSample};
@@ -139,18 +140,14 @@ pub fn run(plan: &Plan) -> Result<Outcome, LoadError> {
         return Err(error);
     }
     let outcome = combine(results, &samples);
-    let (mut bytes, mut chokes, mut disconnects) = (0, 0, 0);
-    for peer in outcome.load_peers() {
-        bytes += peer.tally.payload_bytes;
-        chokes += peer.tally.chokes;
-        disconnects += peer.disconnects;
-    }
-    if bytes == 0 {
-        let address = plan.socket.address;
+    let mut tally = Tally::default();
+    outcome.load_peers().for_each(|peer| tally.add(&peer.tally));
+    if tally.payload_bytes == 0 {
         return Err(LoadError::NothingServed {
-            address,
-            chokes,
-            disconnects,
+            address: plan.socket.address,
+            chokes: tally.chokes,
+            rejects: tally.rejects,
+            disconnects: outcome.load_peers().map(|peer| peer.disconnects).sum(),
         });
     }
     Ok(outcome)
@@ -197,7 +194,8 @@ fn spawn(
     builder.spawn(body).map_err(system("start a thread"))
 }
 
-/// Pins the calling thread, and lets its waits end on time: open loop needs better than the usual 50 µs.
+/// Pins the calling thread, and lets its waits end on time: open loop needs better than the usual
+/// 50 µs.
 fn prepare_thread(core: Option<usize>) -> Result<(), LoadError> {
     // Only a coarser clock follows if this fails.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
@@ -235,7 +233,8 @@ fn connections_of(plan: &Plan, thread: usize) -> Vec<Connection> {
     mine.map(connection).collect()
 }
 
-/// Every leecher is a descriptor; the soft limit is often 1,024. What cannot be had shows when connecting.
+/// Every leecher is a descriptor; the soft limit is often 1,024. What cannot be had shows when
+/// connecting.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(

@@ -1,4 +1,5 @@
-//! What the controller and the workers of a run share: the clock, the window, the progress, the failure.
+//! What the controller and the workers of a run share: the clock, the window, the progress, the
+//! failure.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -14,7 +15,8 @@ use super::connection::End;
 pub enum LoadError {
     /// Nothing listens at the address.
     #[error(
-        "connection refused by {address}: nothing listens there; start the seed first and check its port"
+        "connection refused by {address}: nothing listens there; start the seed first and \
+         check its port"
     )]
     Refused {
         /// The seed.
@@ -22,7 +24,8 @@ pub enum LoadError {
     },
     /// The address does not answer.
     #[error(
-        "no connection to {address} within 10 s: check the address and the seed's connection limits"
+        "no connection to {address} within 10 s: check the address and the seed's connection \
+         limits"
     )]
     NoAnswer {
         /// The seed.
@@ -38,9 +41,9 @@ pub enum LoadError {
     },
     /// The seed closes after our handshake.
     #[error(
-        "wrong info-hash? {address} closed the connection after our handshake for {info_hash}, {attempts} \
-         times: it does not seed this torrent, demands encryption, or refuses further peers from this address \
-         (see --local-addresses)"
+        "wrong info-hash? {address} closed the connection after our handshake for \
+         {info_hash}, {attempts} times: it does not seed this torrent, demands encryption, or \
+         refuses further peers from this address (see --local-addresses)"
     )]
     ClosedAfterHandshake {
         /// The seed.
@@ -52,7 +55,8 @@ pub enum LoadError {
     },
     /// The seed accepts and says nothing.
     #[error(
-        "{address} accepted the connection and sent no handshake within 10 s: is it a BitTorrent seed?"
+        "{address} accepted the connection and sent no handshake within 10 s: is it a \
+         BitTorrent seed?"
     )]
     NoHandshake {
         /// The seed.
@@ -68,8 +72,8 @@ pub enum LoadError {
     },
     /// The seed greets and has nothing.
     #[error(
-        "{address} greeted and never said that it has a piece, within {seconds} s: it is still checking its \
-         data, or its data is missing"
+        "{address} greeted and never said that it has a piece, within {seconds} s: it is \
+         still checking its data, or its data is missing"
     )]
     NothingOffered {
         /// The seed.
@@ -79,8 +83,8 @@ pub enum LoadError {
     },
     /// The seed never unchokes.
     #[error(
-        "never unchoked: {address} has pieces and served none of {peers} peers within {seconds} s: raise its \
-         upload slots"
+        "never unchoked: {address} has pieces and served none of {peers} peers within \
+         {seconds} s: raise its upload slots"
     )]
     NeverUnchoked {
         /// The seed.
@@ -92,13 +96,17 @@ pub enum LoadError {
     },
     /// No data in the measured window.
     #[error(
-        "{address} served nothing in the measured window ({chokes} chokes, {disconnects} disconnects)"
+        "{address} served nothing in the measured window ({chokes} chokes, {rejects} rejects, \
+         {disconnects} disconnects): a seed may reject blocks above 16K (--block) or a long \
+         queue (--depth)"
     )]
     NothingServed {
         /// The seed.
         address: SocketAddr,
         /// How often it choked us.
         chokes: u64,
+        /// How many requests it rejected.
+        rejects: u64,
         /// How many connections ended.
         disconnects: u64,
     },
@@ -183,7 +191,8 @@ impl Shared {
 }
 
 /// Says whether the end of a connection tells that the run can never begin. Before anybody has come
-/// further than this leecher, a refusal is final; afterwards it is the seed's limits, and we come back.
+/// further than this leecher, a refusal is final; afterwards it is the seed's limits, and we come
+/// back.
 pub fn is_final(
     end: &End,
     shared: &Shared,

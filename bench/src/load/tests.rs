@@ -1,7 +1,8 @@
-//! The whole load against a seed in this process: real sockets on loopback, a deterministic verdict.
+//! The whole load against a seed in this process: real sockets on loopback, a deterministic
+//! verdict.
 //!
-//! The seed is as small as the protocol allows, and can be told to misbehave. Timing decides nothing here:
-//! a test asks whether bytes were right, what was counted, or which error was named.
+//! The seed is as small as the protocol allows, and can be told to misbehave. Timing decides
+//! nothing here: a test asks whether bytes were right, what was counted, or which error was named.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -152,8 +153,8 @@ fn plan(address: SocketAddr) -> Plan {
     }
 }
 
-fn totals(outcome: &Outcome) -> leecher::Tally {
-    let mut tally = leecher::Tally::default();
+fn totals(outcome: &Outcome) -> Tally {
+    let mut tally = Tally::default();
     outcome.load_peers().for_each(|peer| tally.add(&peer.tally));
     tally
 }
@@ -211,8 +212,9 @@ fn an_open_loop_is_served_at_its_rate() {
     plan.rate_bytes = Some(4 << 20);
     let outcome = run(&plan).unwrap();
     let tally = totals(&outcome);
-    // 4 MiB/s for 1 s are 256 blocks; what was due before the window and came in it adds a few, and a
-    // busy machine may leave some undone, but nothing can add more than one pipeline of each peer.
+    // 4 MiB/s for 1 s are 256 blocks; what was due before the window and came in it adds a few, and
+    // a busy machine may leave some undone, but nothing can add more than one pipeline of each
+    // peer.
     assert!(
         (1..=256 + 3 * 8 + 3).contains(&tally.blocks),
         "{}",

@@ -1,8 +1,9 @@
 //! Checks what a seed sends against the torrent: the SHA-1 of every piece that is received whole.
 //!
-//! Bytes are hashed as they arrive. A block that overtakes an earlier one of its piece is kept until the
-//! gap before it is closed, so memory is bounded by the pipeline's depth. A piece of which a block was
-//! lost (refused, or the connection ended) is not judged: its bytes were never all there.
+//! Bytes are hashed as they arrive. A block that overtakes an earlier one of its piece is kept
+//! until the gap before it is closed, so memory is bounded by the pipeline's depth. A piece of
+//! which a block was lost (refused, or the connection ended) is not judged: its bytes were never
+//! all there.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,8 +1,9 @@
-//! One thread of the load: its connections on one epoll set, from the first connect to the last count.
+//! One thread of the load: its connections on one epoll set, from the first connect to the last
+//! count.
 //!
-//! The worker connects, lets the leechers ask, and counts from the start of the window to its end. In
-//! open loop it also makes requests due at their times, whatever the seed does. It decides nothing about
-//! the run: the window comes from the controller through [`Shared`].
+//! The worker connects, lets the leechers ask, and counts from the start of the window to its end.
+//! In open loop it also makes requests due at their times, whatever the seed does. It decides
+//! nothing about the run: the window comes from the controller through [`Shared`].
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -225,9 +226,9 @@ impl Worker {
         self.settle(at, result);
     }
 
-    /// Adds to the shared counts what a connection has come through for the first time in this step. A
-    /// leecher that reconnects counts again; the counts only tell "nobody" from "somebody", except that
-    /// of unchoked ones, which [`Connection::unchoked_ns`] keeps exact.
+    /// Adds to the shared counts what a connection has come through for the first time in this
+    /// step. A leecher that reconnects counts again; the counts only tell "nobody" from "somebody",
+    /// except that of unchoked ones, which [`Connection::unchoked_ns`] keeps exact.
     fn publish(&self, before: (bool, Progress), after: (bool, Progress), is_load: bool) {
         let add = |count: &AtomicU32, is: bool| {
             count.fetch_add(u32::from(is), Ordering::Release);

@@ -1,5 +1,5 @@
-//! The leecher against scripted seeds: every order of events that real seeds have shown, byte by byte where
-//! the order of bytes matters.
+//! The leecher against scripted seeds: every order of events that real seeds have shown, byte by
+//! byte where the order of bytes matters.
 
 use proto::ids::PieceIndex;
 use sha1::{Digest, Sha1};
