@@ -18,7 +18,7 @@ if os.path.isdir(path):
     for folder, _, files in os.walk(path):
         for file in files:
             found.append(os.path.relpath(os.path.join(folder, file), parent))
-    for file in sorted(found, key=lambda item: [part.encode() for part in item.split("/")]):
+    for file in sorted(found, key=os.fsencode):
         storage.add_file(file, os.path.getsize(os.path.join(parent, file)))
 else:
     storage.add_file(name, os.path.getsize(path))

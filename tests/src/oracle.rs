@@ -1,6 +1,7 @@
 //! What must hold after every attack: the process lives, no thread is lost, descriptors return, and other
 //! peers and torrents get correct bytes.
 
+use crate::http;
 use crate::server::Server;
 use crate::torrent::Torrent;
 use std::time::{Duration, Instant};
@@ -8,10 +9,14 @@ use std::time::{Duration, Instant};
 /// How long descriptors may take to return to their number.
 const SETTLE: Duration = Duration::from_secs(15);
 
+/// Peers that download before the count: enough that every shard has opened every file, whichever shard the
+/// kernel gives a connection to.
+const WARM_UP_PEERS: usize = 16;
+
 /// The state before the attack.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Oracle {
-    threads: usize,
+    threads: Vec<String>,
     descriptors: usize,
 }
 
@@ -20,7 +25,10 @@ impl Oracle {
     /// file, a pipe) is then open on both sides of the comparison.
     pub fn before(server: &Server, torrents: &[&Torrent]) -> Self {
         for torrent in torrents {
-            assert_serves(server, torrent, &[0, 1]);
+            let last = u32::try_from(torrent.pieces.len()).unwrap() - 1;
+            for _ in 0..WARM_UP_PEERS {
+                assert_serves(server, torrent, &[0, last]);
+            }
         }
         std::thread::sleep(Duration::from_millis(300));
         Self {
@@ -40,12 +48,12 @@ impl Oracle {
             let last = u32::try_from(torrent.pieces.len()).unwrap() - 1;
             assert_serves(server, torrent, &[0, last / 2, last]);
         }
-        assert!(
-            server.threads() >= self.threads,
-            "threads: {} before, {} after",
-            self.threads,
-            server.threads()
-        );
+        assert_eq!(server.threads(), self.threads, "a thread was lost");
+        let health = http::get(&format!(
+            "{}/healthz",
+            server.ready.api.trim_end_matches('/')
+        ));
+        assert_eq!(health.status, 200, "the control plane answers");
         let until = Instant::now() + SETTLE;
         let allowed = self.descriptors + self.descriptors.div_ceil(20);
         while server.descriptors() > allowed {

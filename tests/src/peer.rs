@@ -88,21 +88,21 @@ impl Peer {
         info_hash: &[u8; 20],
         extensions: Extensions,
     ) -> io::Result<Self> {
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         stream.write_all(&handshake(info_hash, extensions))?;
+        Self::introduced(stream)
+    }
+
+    /// Takes over a connection on which our handshake was sent, and reads theirs.
+    pub fn introduced(mut stream: TcpStream) -> io::Result<Self> {
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         let mut theirs = [0u8; 68];
         stream.read_exact(&mut theirs)?;
         assert_eq!(
             &theirs[..20],
             b"\x13BitTorrent protocol",
             "the server's handshake"
-        );
-        assert_eq!(
-            &theirs[28..48],
-            info_hash,
-            "the info-hash of the server's handshake"
         );
         let (mut reserved, mut peer_id) = ([0; 8], [0; 20]);
         reserved.copy_from_slice(&theirs[20..28]);

@@ -282,16 +282,18 @@ impl Server {
         entries(&format!("/proc/{}/fd", self.process.pid()))
     }
 
-    /// Threads of the process that the program started (io-wq workers of the kernel come and go).
-    pub fn threads(&self) -> usize {
+    /// The names of the threads that stay for the process's life, sorted. Left out are workers that io_uring
+    /// and the control plane's runtime start and end as they need them.
+    pub fn threads(&self) -> Vec<String> {
         let folder = format!("/proc/{}/task", self.process.pid());
-        let names = std::fs::read_dir(folder).unwrap().flatten();
+        let tasks = std::fs::read_dir(folder).unwrap().flatten();
+        let names = tasks.map(|task| std::fs::read_to_string(task.path().join("comm")));
+        let names = names.flatten().map(|name| name.trim().to_owned());
+        let mut names: Vec<String> = names
+            .filter(|name| !name.starts_with("iou-") && name != "control")
+            .collect();
+        names.sort();
         names
-            .filter(|entry| {
-                let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-                !name.starts_with("iou-")
-            })
-            .count()
     }
 
     /// Resident memory that belongs to the process alone (file pages excluded), in bytes.

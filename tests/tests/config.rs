@@ -50,7 +50,7 @@ fn mistakes_are_refused_with_file_and_line() {
         ("[peers]\nport = \"6890\"\n", 2, "port"),
         ("[peers]\nport = 65536\n", 2, "port"),
         ("[peers]\nport = -1\n", 2, "port"),
-        ("[peers]\nport = 1\nport = 2\n", 3, "port"),
+        ("[peers]\nport = 1\nport = 2\n", 3, "duplicate"),
         ("[peers\nport = 1\n", 1, ""),
         ("[peers]\nport = \n", 2, ""),
         ("[peers]\n\n\n\n\"po\\u001brt\" = 1\n", 5, ""),

@@ -346,61 +346,43 @@ fn garbage_instead_of_a_handshake_is_closed_at_once() {
 }
 
 #[test]
-fn a_handshake_in_any_pieces_is_understood() {
+fn messages_in_any_pieces_are_understood() {
     attack(|fixture| {
-        let mut script = handshake(&fixture.target.info_hash, Extensions::All).to_vec();
-        script.extend(message(id::INTERESTED, &[]));
-        script.extend(message(id::HAVE, &3u32.to_be_bytes()));
-        script.extend(0u32.to_be_bytes());
+        let mut opening = handshake(&fixture.target.info_hash, Extensions::All).to_vec();
+        opening.extend(message(id::HAVE, &3u32.to_be_bytes()));
+        opening.extend(0u32.to_be_bytes());
+        opening.extend(message(id::INTERESTED, &[]));
+        let mut requests = Vec::new();
         for begin in (0..PIECE_BYTES).step_by(BLOCK as usize) {
-            script.extend(message(id::REQUEST, &range(2, begin, BLOCK)));
+            requests.extend(message(id::REQUEST, &range(2, begin, BLOCK)));
         }
         for step in [1, 2, 3, 7, 67, 68, 69, 71] {
             let mut stream = TcpStream::connect(fixture.server.address()).unwrap();
             stream.set_nodelay(true).unwrap();
-            let mut writer = stream.try_clone().unwrap();
-            let script = script.clone();
-            let sender = std::thread::spawn(move || {
-                for part in script.chunks(step) {
-                    writer.write_all(part).unwrap();
-                    std::thread::sleep(Duration::from_micros(300));
+            send_in_pieces(&mut stream, &opening, step);
+            let mut peer = Peer::introduced(stream).unwrap();
+            peer.read_until(id::UNCHOKE).unwrap();
+            send_in_pieces(peer.stream(), &requests, step);
+            let mut data = Vec::new();
+            for begin in (0..PIECE_BYTES).step_by(BLOCK as usize) {
+                match peer.answer(2, begin, BLOCK).unwrap() {
+                    Answer::Block(block) => data.extend(block),
+                    Answer::Rejected => panic!("rejected at {begin} in steps of {step}"),
                 }
-            });
-            let data = read_piece(&mut stream, PIECE_BYTES);
+            }
             assert!(
                 fixture.target.is_piece(2, &data),
                 "wrong bytes in steps of {step}"
             );
-            sender.join().unwrap();
         }
     });
 }
 
-/// Reads the server's handshake and then blocks until a piece is whole. A request that comes before the
-/// unchoke may be rejected: then it is sent again.
-fn read_piece(stream: &mut TcpStream, size: u32) -> Vec<u8> {
-    stream
-        .set_read_timeout(Some(seedring_tests::peer::TIMEOUT))
-        .unwrap();
-    stream.read_exact(&mut [0u8; 68]).unwrap();
-    let mut data = vec![0u8; size as usize];
-    let mut have = 0;
-    while have < size {
-        let mut length = [0u8; 4];
-        stream.read_exact(&mut length).unwrap();
-        let mut body = vec![0u8; u32::from_be_bytes(length) as usize];
-        stream.read_exact(&mut body).unwrap();
-        match body.first() {
-            Some(&id::PIECE) => {
-                let (_, begin, block) = split_block(&body[1..]);
-                data[begin as usize..begin as usize + block.len()].copy_from_slice(block);
-                have += u32::try_from(block.len()).unwrap();
-            }
-            Some(&id::REJECT) => stream.write_all(&message(id::REQUEST, &body[1..])).unwrap(),
-            _ => {}
-        }
+fn send_in_pieces(stream: &mut TcpStream, bytes: &[u8], step: usize) {
+    for part in bytes.chunks(step) {
+        stream.write_all(part).unwrap();
+        std::thread::sleep(Duration::from_micros(300));
     }
-    data
 }
 
 #[test]
@@ -415,6 +397,10 @@ fn a_reader_that_never_drains_is_closed() {
         // Far more than both socket buffers hold, so that the server is left with unsent data.
         for _ in 0..4 {
             peer.stream().write_all(&requests).unwrap();
+        }
+        while connected(fixture) < 1.0 {
+            // The metrics follow a little later.
+            std::thread::sleep(Duration::from_millis(20));
         }
         let before = Instant::now();
         let closed = |fixture: &Fixture| connected(fixture) == 0.0;
@@ -573,7 +559,8 @@ fn deep_extension() -> Vec<u8> {
 #[test]
 fn metadata_is_served_whole_and_a_flood_for_it_is_bounded() {
     attack(|fixture| {
-        let mut peer = fixture.server.peer(&fixture.target);
+        let hash = &fixture.target.info_hash;
+        let mut peer = Peer::connect(fixture.server.address(), hash).unwrap();
         let ours = b"\0d1:md11:ut_metadatai3eee";
         peer.send(id::EXTENDED, ours).unwrap();
         let theirs = peer.read_until(id::EXTENDED).unwrap();

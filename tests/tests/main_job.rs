@@ -179,6 +179,25 @@ fn verify_finds_the_piece_that_differs() {
     );
 }
 
+/// Linux tells these names apart, and so must a server that seeds what is there.
+#[test]
+fn names_that_differ_in_case_only_are_seeded() {
+    let root = TempDir::new().unwrap();
+    let folder = root.path().join("folder");
+    for (seed, name) in (0..).zip(["README", "readme", "a/x", "A/x", "B"]) {
+        seedring_tests::content::write_file(&folder.join(name), 50_000, seed);
+    }
+    let server = Seed::path(&folder)
+        .options(["--no-tracker", "--piece-size", "16K"])
+        .start();
+    let torrent = server.torrent(0);
+    let pieces: Vec<u32> = (0..u32::try_from(torrent.pieces.len()).unwrap()).collect();
+    assert_serves(&server, &torrent, &pieces);
+    let again = Seed::torrent(&server.ready.torrents[0].torrent, root.path());
+    let again = again.options(["--no-tracker"]).start();
+    assert_serves(&again, &torrent, &pieces);
+}
+
 #[test]
 fn a_path_that_is_not_there_is_named() {
     let root = TempDir::new().unwrap();

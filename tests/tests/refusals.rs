@@ -10,6 +10,7 @@ use seedring_tests::server::{SHORT, Seed};
 use seedring_tests::skip::{Skip, is_root, program};
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const SYSCTL: &str = "/proc/sys/kernel/io_uring_disabled";
@@ -133,22 +134,46 @@ fn a_small_descriptor_limit_is_kept_or_refused_in_one_line() {
         ];
         let seed = Seed::path(&file).options(["--no-tracker"]).under(prefix);
         let (mut process, _state) = seed.launch();
-        let ended = process.wait_for("ready line or end", SHORT, |process| {
-            let ready = seedring_tests::server::event(process, "ready").is_some();
-            if ready {
-                Some(false)
-            } else {
-                (!process.stderr().is_empty()).then_some(true)
+        let ready = ready_or_ended(&mut process);
+        match ready {
+            Some(ready) => {
+                let promised = ready["descriptors_max"].as_u64().expect("descriptors_max");
+                assert!(
+                    promised <= limit,
+                    "{promised} descriptors promised under {limit}"
+                );
             }
-        });
-        if ended {
-            let status = process.wait_exit(SHORT);
-            assert!(matches!(status.code(), Some(1..=3)), "{limit}: {status}");
+            None => {
+                let status = process.wait_exit(SHORT);
+                assert!(matches!(status.code(), Some(1..=3)), "{limit}: {status}");
+                assert!(
+                    !process.stderr().is_empty(),
+                    "{limit}: it ended without a word"
+                );
+            }
         }
         assert!(
             !process.stderr().contains("panicked"),
             "{limit}: {}",
             process.transcript()
         );
+    }
+}
+
+/// The ready line, or `None` when the process has ended without one.
+fn ready_or_ended(process: &mut Process) -> Option<serde_json::Value> {
+    let until = Instant::now() + SHORT;
+    loop {
+        let alive = process.is_alive();
+        let ready = seedring_tests::server::event(process, "ready");
+        if ready.is_some() || !alive {
+            return ready;
+        }
+        assert!(
+            Instant::now() < until,
+            "neither ready nor ended\n{}",
+            process.transcript()
+        );
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

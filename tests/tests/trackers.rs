@@ -10,7 +10,7 @@ use seedring_tests::server::{Seed, Server};
 use seedring_tests::torrent::unhex;
 use seedring_tests::tracker::{Behaviour, OpenTracker, RecordingTracker};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -18,6 +18,11 @@ fn content() -> TempDir {
     let root = TempDir::new().unwrap();
     write_file(&root.path().join("file.bin"), MIB, 51);
     root
+}
+
+/// A seed with a tracker of its own on loopback.
+fn own_tracker(root: &TempDir) -> Seed {
+    Seed::path(&root.path().join("file.bin")).options(["--announce-host", "127.0.0.1"])
 }
 
 /// Every byte percent-encoded.
@@ -31,7 +36,7 @@ fn encoded(hash: &str) -> String {
 /// Announces as a leecher with this port; the parsed reply.
 fn announce(tracker: &str, hash: &str, port: u16, more: &str) -> Value {
     let url = format!(
-        "{tracker}?info_hash={}&peer_id=-ZZ0001-announcer{port:05}&port={port}&uploaded=0\
+        "{tracker}?info_hash={}&peer_id=-ZZ0001-announc{port:05}&port={port}&uploaded=0\
          &downloaded=0&left=1000{more}",
         encoded(hash)
     );
@@ -112,7 +117,7 @@ fn opentracker_takes_our_announces() {
 #[test]
 fn our_tracker_names_us_and_others() {
     let root = content();
-    let server = Seed::path(&root.path().join("file.bin")).start();
+    let server = own_tracker(&root).start();
     let tracker = server.ready.tracker.clone().expect("a tracker of its own");
     finds(&server, &tracker);
     let hash = &server.ready.torrents[0].info_hash_v1;
@@ -138,7 +143,7 @@ fn our_tracker_names_us_and_others() {
 #[test]
 fn our_tracker_answers_scrapes() {
     let root = content();
-    let server = Seed::path(&root.path().join("file.bin")).start();
+    let server = own_tracker(&root).start();
     let tracker = server.ready.tracker.clone().expect("a tracker of its own");
     finds(&server, &tracker);
     let hash = &server.ready.torrents[0].info_hash_v1;
@@ -157,14 +162,14 @@ fn our_tracker_answers_scrapes() {
 #[test]
 fn our_tracker_serves_its_own_torrents_only_and_bears_nonsense() {
     let root = content();
-    let mut server = Seed::path(&root.path().join("file.bin")).start();
+    let mut server = own_tracker(&root).start();
     let tracker = server.ready.tracker.clone().expect("a tracker of its own");
     finds(&server, &tracker);
     let unknown = announce(&tracker, &"ab".repeat(20), 7_004, "");
     assert!(unknown.get("failure reason").is_some(), "{unknown:?}");
     let (authority, path) = http::split_url(&tracker);
     let hash = encoded(&server.ready.torrents[0].info_hash_v1);
-    let good = format!("info_hash={hash}&peer_id=-ZZ0001-announcer00001");
+    let good = format!("info_hash={hash}&peer_id=-ZZ0001-announc00001");
     let nonsense = [
         format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"),
         format!("GET {path}?info_hash=short HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -196,27 +201,38 @@ fn our_tracker_serves_its_own_torrents_only_and_bears_nonsense() {
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
+/// Two tiers (BEP 12): the second is for when the first does not answer.
 #[test]
-fn every_tier_given_on_the_command_line_is_tried() {
+fn the_next_tier_is_tried_when_the_first_is_gone() {
     let root = content();
-    let trackers = [Behaviour::Answers, Behaviour::Answers].map(RecordingTracker::start);
-    let mut seed = Seed::path(&root.path().join("file.bin")).options(["--no-tracker"]);
-    for tracker in &trackers {
-        seed = seed.options(["--tracker", &tracker.url()]);
-    }
-    let server = seed.start();
-    for tracker in &trackers {
-        let target = tracker.wait_for("event=started", Duration::from_secs(15));
-        assert!(
-            target.contains(&format!("port={}", server.ready.peer_port)),
-            "{target}"
-        );
-        assert!(target.contains("compact=1"), "{target}");
-    }
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let gone = format!("http://127.0.0.1:{gone}/announce");
+    let second = RecordingTracker::start(Behaviour::Answers);
+    let options = [
+        "--no-tracker",
+        "--tracker",
+        &gone,
+        "--tracker",
+        &second.url(),
+    ];
+    let server = Seed::path(&root.path().join("file.bin"))
+        .options(options)
+        .start();
+    let target = second.wait_for("event=started", Duration::from_secs(30));
+    assert!(
+        target.contains(&format!("port={}", server.ready.peer_port)),
+        "{target}"
+    );
+    assert!(target.contains("compact=1"), "{target}");
     let torrent = std::fs::read(&server.ready.torrents[0].torrent).unwrap();
-    for tracker in &trackers {
-        let url = tracker.url().into_bytes();
-        let named = torrent.windows(url.len()).any(|window| window == url);
-        assert!(named, "the .torrent does not name {}", tracker.url());
+    for url in [gone, second.url()] {
+        let named = torrent
+            .windows(url.len())
+            .any(|window| window == url.as_bytes());
+        assert!(named, "the .torrent does not name {url}");
     }
 }
