@@ -261,9 +261,8 @@ proptest! {
         choices in proptest::collection::vec(proptest::collection::vec(0usize..15, 1..4), 1..24),
     ) {
         let names: [&[u8]; 15] = [
-            b"a", b"A", b"b", b"a~0", b"a~1", b"a~1-1", b"..", b"", b".", b"_", b"__", b"\xff", b"\xfe",
-            b"a\0",
-            "ſ".as_bytes(),
+            b"a", b"A", b"b", b"a~0", b"a~1", b"a~1-1", b"..", b"", b".", b"_", b"__", b"\xff",
+            b"\xfe", b"a\0", "ſ".as_bytes(),
         ];
         let raw: Vec<Vec<&[u8]>> =
             choices.iter().map(|path| path.iter().map(|&name| names[name]).collect()).collect();
