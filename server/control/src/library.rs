@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A torrent that can be served.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ready {
     /// Its v1 info-hash.
     pub info_hash: InfoHashV1,
@@ -281,19 +281,24 @@ impl Library<'_> {
 impl Ready {
     /// Whether every file still has the stamp that it had when it was verified.
     pub fn is_unchanged(&self) -> bool {
-        let Ok(root) = Root::open(&self.data_dir, Links::Beneath) else {
-            return false;
-        };
-        let pairs = (0..).zip(self.metainfo.files.iter().zip(&self.stamps));
-        let mut on_disk = pairs.filter(|(_, (file, _))| !file.pad && file.symlink_target.is_none());
-        on_disk.all(|(index, (file, stamp))| {
+        self.stamps_now().is_some_and(|stamps| stamps == self.stamps)
+    }
+
+    /// The stamps that the files have now; `None` if one is missing or has another length than in the torrent.
+    pub fn stamps_now(&self) -> Option<Vec<Option<FileStamp>>> {
+        let root = Root::open(&self.data_dir, Links::Beneath).ok()?;
+        let stamp = |(index, file): (u32, &proto::metainfo::File)| {
+            if file.pad || file.symlink_target.is_some() {
+                return Some(None);
+            }
             let path = match self.paths.get(&index) {
                 Some(path) => path.clone(),
                 None => file.path.iter().collect(),
             };
-            let found = root.open_file(&path).ok().map(|(_, found)| hashing::stamp_of(&found));
-            stamp.is_some() && found == *stamp
-        })
+            let stamp = hashing::stamp_of(&root.open_file(&path).ok()?.1);
+            (stamp.size == file.length).then_some(Some(stamp))
+        };
+        (0..).zip(&self.metainfo.files).map(stamp).collect()
     }
 
     /// What is to be remembered of it.

@@ -223,7 +223,7 @@ impl Plane {
 
     /// Closes all connections and ends the shards, within `deadline`. False if some shard was not done
     /// by then (an operation on a hung disk is not to be interrupted); its thread is left behind.
-    pub async fn stop(self, deadline: Duration) -> bool {
+    pub async fn stop(&self, deadline: Duration) -> bool {
         for (commands, _) in &self.shards {
             let _ = commands.send(Command::Stop).await;
         }

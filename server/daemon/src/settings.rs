@@ -1,0 +1,145 @@
+//! From the configuration to what each layer takes: numbers and addresses, nothing decided twice.
+
+use crate::budget::Budget;
+use control::announce::AnnounceConfig;
+use control::config::{ChokerPolicy, Config, RegisteredBuffers, Verify};
+use control::tracker::{self, TrackerConfig};
+use engine::choker::{ChokerConfig, SeedPolicy};
+use engine::session::SessionConfig;
+use proto::client_name::our_peer_id;
+use proto::ids::PeerId;
+use seedring_io::buffers::Registration;
+use seedring_io::plane::{PlaneConfig, RateLimits};
+use seedring_io::sockets::SocketOptions;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// How the data plane is to run.
+pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
+    let peers = &config.peers;
+    let bind_v4 = peers.bind_v4.map(IpAddr::from);
+    let bind_v6 = peers.bind_v6.map(IpAddr::from);
+    let listen = [bind_v4, bind_v6].into_iter().flatten();
+    let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    PlaneConfig {
+        listen: listen.map(|address| SocketAddr::new(address, peers.port)).collect(),
+        shards: usize::from(config.shards.count),
+        pin: config.shards.pin,
+        sockets: SocketOptions {
+            backlog: i32::try_from(peers.listen_backlog).unwrap_or(i32::MAX),
+            congestion_control: peers.congestion_control.clone(),
+        },
+        connections_max: count(budget.connections_max),
+        connections_per_stranger_max: peers.connections_per_address_max as usize,
+        handshakes_max: peers.handshakes_max as usize,
+        handshake_timeout: peers.handshake_timeout_s.duration(),
+        buffer_bytes: count(config.storage.buffer_bytes.bytes()),
+        batch_bytes: u32::try_from(config.storage.batch_bytes.bytes()).unwrap_or(u32::MAX),
+        registration: match config.storage.registered_buffers {
+            RegisteredBuffers::Auto => Registration::Auto,
+            RegisteredBuffers::Require => Registration::Require,
+            RegisteredBuffers::Off => Registration::Off,
+        },
+        open_files_max: count(budget.open_files_max),
+        session: SessionConfig {
+            requests_max: peers.request_queue_max,
+            idle_timeout: peers.idle_timeout_s.duration(),
+            stall_timeout: peers.stalled_timeout_s.duration(),
+            ..SessionConfig::default()
+        },
+        choker: ChokerConfig {
+            optimistic_slots: config.limits.optimistic_slots,
+            policy: match config.limits.choker {
+                ChokerPolicy::FastestUpload => SeedPolicy::FastestUpload,
+                ChokerPolicy::RoundRobin => SeedPolicy::RoundRobin,
+                ChokerPolicy::AntiLeech => SeedPolicy::AntiLeech,
+            },
+            ..ChokerConfig::default()
+        },
+        upload_slots: config.limits.upload_slots,
+        rates: RateLimits {
+            global: config.limits.upload_rate.0,
+            torrent: config.limits.torrent_upload_rate.0,
+            local: config.limits.local_upload_rate.0,
+            remote: config.limits.remote_upload_rate.0,
+        },
+        peer_id,
+    }
+}
+
+/// How the embedded tracker is to run.
+pub fn tracker(config: &Config) -> TrackerConfig {
+    let settings = &config.tracker;
+    let defaults = TrackerConfig::default();
+    let v4 = settings.listen_v4.map(SocketAddr::from);
+    let v6 = settings.listen_v6.map(SocketAddr::from);
+    let interval = settings.interval_s.duration();
+    TrackerConfig {
+        listen: [v4, v6].into_iter().flatten().collect(),
+        open: settings.open,
+        interval,
+        limits: tracker::Limits {
+            torrents_max: settings.torrents_max as usize,
+            peers_per_torrent_max: settings.peers_per_torrent_max as usize,
+            peer_lifetime: 2 * interval,
+            ..defaults.limits
+        },
+        connections_max: settings.connections_max as usize,
+        ..defaults
+    }
+}
+
+/// How announces are to be made.
+pub fn announce(config: &Config) -> AnnounceConfig {
+    let settings = &config.announce;
+    let mut announce = AnnounceConfig {
+        allow_private_trackers: settings.allow_private_trackers,
+        in_flight_max: settings.requests_max as usize,
+        per_second_per_host: settings.rate_per_host,
+        ..AnnounceConfig::default()
+    };
+    if !settings.user_agent.is_empty() {
+        announce.user_agent.clone_from(&settings.user_agent);
+    }
+    announce
+}
+
+/// Whether unchanged data are hashed at every start.
+pub fn always_hash(config: &Config) -> bool {
+    config.storage.verify == Verify::Always
+}
+
+/// The peer id of this process.
+///
+/// # Errors
+///
+/// The kernel has no random bytes.
+pub fn peer_id() -> std::io::Result<PeerId> {
+    let mut random = [0; 12];
+    seedring_io::system::random(&mut random)?;
+    Ok(our_peer_id(random))
+}
+
+/// A key for our announces (BEP 7): it stays ours when our address changes.
+///
+/// # Errors
+///
+/// The kernel has no random bytes.
+pub fn announce_key() -> std::io::Result<u32> {
+    let mut random = [0; 4];
+    seedring_io::system::random(&mut random)?;
+    Ok(u32::from_le_bytes(random))
+}
+
+/// The address by which this machine reaches others, so most likely by which they reach it. Nothing is sent:
+/// connecting a UDP socket only asks the routing table. Loopback where there is no route.
+pub fn own_address() -> IpAddr {
+    let toward = |bind: IpAddr, target: &str| {
+        let socket = UdpSocket::bind((bind, 0)).ok()?;
+        socket.connect(target).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    // Addresses for documentation (RFC 5737, RFC 3849): routed like any other, owned by nobody.
+    toward(Ipv4Addr::UNSPECIFIED.into(), "192.0.2.1:9")
+        .or_else(|| toward(Ipv6Addr::UNSPECIFIED.into(), "[2001:db8::1]:9"))
+        .unwrap_or(Ipv4Addr::LOCALHOST.into())
+}

@@ -1,0 +1,168 @@
+//! What the user of `seed` and `serve` sees on stdout: lines for people, or one JSON object per event.
+
+use crate::budget::Budget;
+use crate::progress::{print, print_json};
+use crate::torrents::Served;
+use indicatif::{BinaryBytes, DecimalBytes};
+use proto::ids::{InfoHashV1, PeerId};
+use seedring_io::torrent::Fault;
+use seedring_metrics::{Counter, Gauge, Registry};
+use serde_json::json;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Where the server is reached.
+pub struct Announcement {
+    pub peer_id: PeerId,
+    pub peer_port: u16,
+    pub api: Option<SocketAddr>,
+    /// The announce URL of our own tracker.
+    pub tracker: Option<String>,
+}
+
+/// Tells.
+pub struct Teller {
+    json: bool,
+    /// Whether stdout is a terminal, where the live line is drawn.
+    live: bool,
+    /// Whether the cursor stands behind a live line.
+    drawn: bool,
+    uploaded: u64,
+    at: Instant,
+}
+
+impl Teller {
+    /// Tells in JSON, or to people.
+    pub fn new(json: bool) -> Teller {
+        let live = !json && std::io::stdout().is_terminal();
+        Teller { json, live, drawn: false, uploaded: 0, at: Instant::now() }
+    }
+
+    /// What the configuration costs at most.
+    pub fn starting(&mut self, budget: &Budget) {
+        let Budget { connections_max, open_files_max, descriptors_max, memory_bytes_max } = *budget;
+        tracing::info!(
+            connections_max,
+            open_files_max,
+            descriptors_max,
+            memory_bytes_max,
+            "limits of this configuration: at most {} of memory beside the torrents' metainfo, and \
+             {descriptors_max} descriptors",
+            BinaryBytes(memory_bytes_max)
+        );
+    }
+
+    /// Everything is served.
+    pub fn ready<'a>(
+        &mut self,
+        at: &Announcement,
+        budget: &Budget,
+        torrents: impl Iterator<Item = Served<'a>>,
+    ) {
+        let api = at.api.map(|address| format!("http://{address}"));
+        if self.json {
+            let torrents: Vec<_> = torrents
+                .map(|served| {
+                    json!({
+                        "torrent": served.torrent_file.to_string_lossy(),
+                        "magnet": served.ready.metainfo.magnet().to_string(),
+                        "info_hash_v1": served.ready.info_hash.to_string(),
+                        "name": served.ready.metainfo.name,
+                        "data_dir": served.ready.data_dir.to_string_lossy(),
+                    })
+                })
+                .collect();
+            print_json(&json!({
+                "event": "ready",
+                "peer_port": at.peer_port,
+                "api": api,
+                "tracker": at.tracker,
+                "memory_bytes_max": budget.memory_bytes_max,
+                "descriptors_max": budget.descriptors_max,
+                "torrents": torrents,
+            }));
+            return;
+        }
+        let mut count = 0;
+        for served in torrents {
+            count += 1;
+            let metainfo = &served.ready.metainfo;
+            print(&format!(
+                "{}  {} in {} files\n  torrent  {}\n  magnet   {}\n",
+                proto::text::printable(metainfo.name.as_bytes(), 200),
+                BinaryBytes(metainfo.total_length),
+                metainfo.files.len(),
+                crate::progress::shown(served.torrent_file),
+                metainfo.magnet(),
+            ));
+        }
+        let mut line = format!("ready: {count} torrents, peers on port {}", at.peer_port);
+        if let Some(tracker) = &at.tracker {
+            line.push_str(&format!(", tracker {tracker}"));
+        }
+        if let Some(api) = api {
+            line.push_str(&format!(", metrics {api}/metrics"));
+        }
+        line.push_str("; Ctrl-C stops\n");
+        print(&line);
+    }
+
+    /// A torrent's data are in doubt.
+    pub fn fault(&mut self, fault: &Fault) {
+        let file = fault.file.to_string_lossy();
+        tracing::error!(torrent = %fault.info_hash, ?file, cause = %fault.cause,
+            "a torrent is not served any more; it comes back when its data are right again");
+        if self.json {
+            print_json(&json!({
+                "event": "torrent-error",
+                "info_hash_v1": fault.info_hash.to_string(),
+                "file": file,
+                "cause": fault.cause.to_string(),
+            }));
+        }
+    }
+
+    /// A torrent's data are right again.
+    pub fn recovered(&mut self, info_hash: InfoHashV1) {
+        tracing::info!(torrent = %info_hash, "served again: its data were hashed and are right");
+        if self.json {
+            print_json(&json!({
+                "event": "torrent-recovered",
+                "info_hash_v1": info_hash.to_string(),
+            }));
+        }
+    }
+
+    /// The live line.
+    pub fn line(&mut self, registry: &Registry) {
+        if !self.live {
+            return;
+        }
+        let snapshot = registry.snapshot();
+        let uploaded = snapshot.counter(Counter::UploadedBytes);
+        let seconds = self.at.elapsed().as_secs_f64().max(0.001);
+        let rate = (uploaded - self.uploaded) as f64 / seconds;
+        (self.uploaded, self.at) = (uploaded, Instant::now());
+        print(&format!(
+            "\r\x1b[K{}/s up, {} in all, {} peers, {} unchoked",
+            DecimalBytes(rate as u64),
+            BinaryBytes(uploaded),
+            snapshot.gauge(Gauge::PeersConnected),
+            snapshot.gauge(Gauge::PeersUnchoked),
+        ));
+        self.drawn = true;
+    }
+
+    /// The server stops.
+    pub fn stopping(&mut self) {
+        if self.drawn {
+            print("\n");
+        }
+        if self.json {
+            print_json(&json!({ "event": "stopping" }));
+        } else {
+            print("stopping: telling the trackers, closing connections\n");
+        }
+    }
+}
