@@ -12,9 +12,10 @@ use serde::Serialize;
 /// Why a measurement is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
-    /// The process is not there (any more).
+    /// The process is not there, or not any more.
     #[error(
-        "process {pid} is not running (reading {path}): give the seed's own process id with --pid"
+        "process {pid} is not running, or ended during the run ({path}): give the seed's own \
+         process id with --pid, and see its log"
     )]
     NoProcess {
         /// Its id.
@@ -86,6 +87,9 @@ impl ProcessSample {
     pub fn of(pid: u32) -> Result<Self, MeasureError> {
         let path = format!("/proc/{pid}/stat");
         let text = read_of_process(pid, &path)?;
+        if has_ended(&text) {
+            return Err(MeasureError::NoProcess { pid, path });
+        }
         let mut sample = parse_stat(&text, ticks_per_second()).ok_or(MeasureError::Field {
             path,
             field: "utime",
@@ -217,16 +221,18 @@ fn run_delay_ns(text: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// Whether `/proc/PID/stat` shows a zombie: it has ended, and its parent has not looked yet.
+fn has_ended(text: &str) -> bool {
+    text.rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
 /// Fields 14, 15 and 20 of `/proc/PID/stat`, counted after the name, which may hold spaces and
 /// brackets.
 fn parse_stat(text: &str, ticks_per_second: f64) -> Option<ProcessSample> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    // A zombie (state Z) has ended; only its parent has not looked yet.
-    if fields.first().is_none_or(|state| *state == "Z") {
-        return None;
-    }
     Some(ProcessSample {
         user_s: number(11)? as f64 / ticks_per_second,
         system_s: number(12)? as f64 / ticks_per_second,
@@ -274,10 +280,7 @@ mod tests {
             (2.5, 1.5, 3)
         );
         assert!(parse_stat("42 (a) S 1 2", 100.0).is_none());
-        assert!(
-            parse_stat(&text.replace(") S", ") Z"), 100.0).is_none(),
-            "a zombie has ended"
-        );
+        assert!(!has_ended(text) && has_ended(&text.replace(") S", ") Z")));
     }
 
     #[test]

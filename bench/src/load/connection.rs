@@ -17,8 +17,10 @@ use super::latency::Latency;
 use super::leecher::{Leecher, Misbehaviour, Role, Stage};
 use super::shared::Clock;
 
-/// The bytes that one connection may take per wake-up.
-const READ_BYTES_MAX: usize = 1 << 20;
+/// The bytes that one connection may take per wake-up, before it asks for more and the next one
+/// reads. A quarter of the usual pipeline (64 blocks of 16 KiB): a load that drained the whole of it
+/// before asking again would leave the seed idle meanwhile.
+const READ_BYTES_MAX: usize = 256 << 10;
 
 /// The bytes that are read (or dropped) by one call at most.
 pub const SCRATCH_BYTES: usize = 256 << 10;
