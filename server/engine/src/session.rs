@@ -291,7 +291,6 @@ impl Session {
     /// there are none, or if the first is longer than `bytes_max`. Each batch taken is to be given back once:
     /// to [`Self::batch_sent`] or to [`Self::batch_failed`].
     pub fn next_batch(&mut self, bytes_max: u32) -> Option<Batch> {
-        self.input_was_unwanted |= !self.wants_input();
         let batch = self.queue.next_batch(bytes_max)?;
         self.in_flight_blocks += u64::from(batch.count);
         Some(batch)

@@ -267,6 +267,15 @@ fn the_optimistic_slot_lasts_30_s_and_reaches_everyone() {
         history.chunks(2).all(|pair| pair[0] == pair[1]),
         "two rounds each"
     );
+    let changed = history
+        .chunks(2)
+        .zip(history[2..].chunks(2))
+        .filter(|(a, b)| a != b)
+        .count();
+    assert!(
+        changed > 400,
+        "and then it goes to another: {changed} of 499"
+    );
     assert_eq!(
         history.iter().collect::<BTreeSet<_>>().len(),
         17,

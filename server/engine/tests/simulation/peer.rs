@@ -175,7 +175,7 @@ impl Peer {
                 }
             }
             Kind::Sleeper | Kind::Flooder => {
-                self.flooded = self.kind == Kind::Sleeper || self.unanswered() > 20
+                self.flooded = self.kind == Kind::Sleeper || self.unanswered() > 20;
             }
             Kind::Vandal => self.vandalise(random),
         }
@@ -289,14 +289,11 @@ impl Peer {
         let incoming = std::mem::take(&mut self.incoming);
         let mut rest = &incoming[..];
         let limits = FrameLimits::for_torrent(PIECE_COUNT);
-        loop {
-            match wire::decode(rest, &limits).expect("the server speaks the protocol") {
-                Decoded::Message { message, consumed } => {
-                    self.receive(&message);
-                    rest = &rest[consumed..];
-                }
-                Decoded::Incomplete { .. } => break,
-            }
+        while let Decoded::Message { message, consumed } =
+            wire::decode(rest, &limits).expect("the server speaks the protocol")
+        {
+            self.receive(&message);
+            rest = &rest[consumed..];
         }
         self.incoming = rest.to_vec();
     }
@@ -325,7 +322,7 @@ impl Peer {
             Message::HaveAll => assert!(self.fast()),
             Message::Extended { .. } => assert!(self.identity.reserved.extension_protocol()),
             Message::Bitfield(_) | Message::KeepAlive => {}
-            ref other => panic!("a seed has no reason to send {other:?}"),
+            ref other => unreachable!("a seed has no reason to send {other:?}"),
         }
     }
 

@@ -195,3 +195,21 @@ fn an_idle_session_holds_no_buffers() {
         size_of::<Session>()
     );
 }
+
+#[test]
+fn silence_does_not_count_while_our_answers_wait() {
+    let mut session = session(FULL);
+    introduce(&mut session);
+    for piece in [0, 1, 0, 1, 0] {
+        request_metadata(&mut session, piece).unwrap();
+    }
+    while let Some(piece) = session.take_metadata_request() {
+        session.send_metadata(piece, &[0; METADATA_BLOCK_BYTES as usize]);
+    }
+    assert!(!session.wants_input());
+    control(&mut session);
+    assert!(session.wants_input());
+    assert_eq!(session.handle_timeout(seconds(500)), Ok(()));
+    assert_eq!(session.handle_timeout(seconds(679)), Ok(()));
+    assert!(session.handle_timeout(seconds(680)).is_err());
+}
