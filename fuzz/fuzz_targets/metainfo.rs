@@ -100,7 +100,7 @@ fn version_1(input: &[u8]) {
     let (name, lines) = lines.split_at(lines.len().min(usize::from(options) % 32));
     let is_single = options & 32 != 0;
     let files = if is_single { Vec::new() } else { files(lines) };
-    let length = u64::from(options) << (piece_length % 16);
+    let length = u64::from(options) << (piece_length % 8);
     let total = if is_single {
         length
     } else {
