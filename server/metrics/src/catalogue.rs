@@ -377,7 +377,7 @@ metrics! {
             "The limit of upload in bytes per second, limits.upload_rate; 0 is unlimited."
             { UploadRateLimit }
         summed "seedring_announces_overdue",
-            "Announces whose time has come but that were not sent yet."
+            "Announces whose time came over a minute ago but that were not sent yet."
             { AnnouncesOverdue }
         summed "seedring_announces_in_flight",
             "Announces that wait for the answer of a tracker."
