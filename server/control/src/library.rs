@@ -12,6 +12,7 @@ use proto::bencode::Limits;
 use proto::ids::InfoHashV1;
 use proto::limits::METAINFO_BYTES_MAX;
 use proto::metainfo::{Metainfo, MetainfoError, with_trackers};
+use seedring_metrics::{ControlCells, ControlCounter};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -57,6 +58,8 @@ pub struct Library<'a> {
     pub state: &'a State,
     /// Whether to hash what has not changed, too.
     pub always_hash: bool,
+    /// Where hashing is counted.
+    pub cells: &'a ControlCells,
 }
 
 /// How far the work has come.
@@ -142,7 +145,14 @@ impl Library<'_> {
         {
             return Ok(known);
         }
-        let created = create::create(&path, options, progress)?;
+        let mut bytes_counted = 0;
+        let mut counting = |step: &CreateProgress<'_>| {
+            if let CreateProgress::Hashing(done) = step {
+                self.count_hashed(done, &mut bytes_counted);
+            }
+            progress(step)
+        };
+        let created = create::create(&path, options, &mut counting)?;
         let stamps = created.stamps();
         let paths = overrides(&created.metainfo, &created.files, &created.root, &created.data_dir);
         let (Some(info_hash), Some(data_dir)) = (created.metainfo.info_hash_v1, created.data_dir)
@@ -214,9 +224,16 @@ impl Library<'_> {
     ///
     /// As [`Library::of_torrent`].
     pub fn hash(&self, ready: &mut Ready, progress: OnProgress<'_>) -> Result<(), LibraryError> {
-        let mut hashing = |done: &hashing::Progress<'_>| progress(&CreateProgress::Hashing(*done));
+        let mut bytes_counted = 0;
+        let mut hashing = |done: &hashing::Progress<'_>| {
+            self.count_hashed(done, &mut bytes_counted);
+            progress(&CreateProgress::Hashing(*done))
+        };
         let verified = verify::verify(&ready.metainfo, &ready.data_dir, None, &mut hashing)
             .map_err(|error| LibraryError::Verify { path: ready.data_dir.clone(), error })?;
+        let good = u64::from(verified.pieces.len());
+        self.cells.add(ControlCounter::PiecesGood, good);
+        self.cells.add(ControlCounter::PiecesBad, u64::from(verified.selected.len()) - good);
         if !verified.is_good() {
             return Err(LibraryError::Wrong {
                 name: ready.metainfo.name.clone(),
@@ -230,6 +247,13 @@ impl Library<'_> {
         ready.proof = Proof::Hashed;
         self.state.remember(ready.info_hash, &ready.record(), None)?;
         Ok(())
+    }
+
+    /// Counts the bytes that were hashed since the last report.
+    fn count_hashed(&self, done: &hashing::Progress<'_>, bytes_counted: &mut u64) {
+        let bytes = done.bytes_done.saturating_sub(*bytes_counted);
+        self.cells.add(ControlCounter::VerifiedBytes, bytes);
+        *bytes_counted += bytes;
     }
 
     /// The torrent that was made of `path` before, if a walk finds the same files with the same stamps.
@@ -390,6 +414,7 @@ fn io_error(operation: &'static str, path: &Path, error: io::Error) -> LibraryEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use seedring_metrics::Registry;
 
     fn quiet(_: &CreateProgress<'_>) -> ControlFlow<()> {
         ControlFlow::Continue(())
@@ -405,7 +430,8 @@ mod tests {
 
     fn of_path(folder: &tempfile::TempDir, options: &CreateOptions) -> Ready {
         let state = State::open(&folder.path().join("state")).unwrap();
-        let library = Library { state: &state, always_hash: false };
+        let cells = Registry::new(0).control();
+        let library = Library { state: &state, always_hash: false, cells: &cells };
         library.of_path(&folder.path().join("data"), options, &mut quiet).unwrap()
     }
 
@@ -445,10 +471,15 @@ mod tests {
         let file = folder.path().join("x.torrent");
         std::fs::write(&file, &made.torrent).unwrap();
         let state = State::open(&folder.path().join("other-state")).unwrap();
-        let library = Library { state: &state, always_hash: false };
+        let cells = Registry::new(0).control();
+        let library = Library { state: &state, always_hash: false, cells: &cells };
         let of = || library.of_torrent(&file, folder.path(), &mut quiet);
         assert_eq!(of().unwrap().proof, Proof::Hashed);
         assert_eq!(of().unwrap().proof, Proof::Remembered);
+        // Counted once: what is remembered costs nothing.
+        assert_eq!(cells.counter(ControlCounter::VerifiedBytes), made.metainfo.total_length);
+        assert!(cells.counter(ControlCounter::PiecesGood) > 0);
+        assert_eq!(cells.counter(ControlCounter::PiecesBad), 0);
         std::fs::write(folder.path().join("data/a"), vec![2; 40_000]).unwrap();
         let text = of().unwrap_err().to_string();
         assert!(text.contains("data/a"), "{text}");

@@ -20,7 +20,7 @@ use control::tracker::{Tracker, TrackerHandle};
 use proto::metainfo::with_trackers;
 use seedring_io::plane::{self, Event, Plane, StartError};
 use seedring_io::{refusal, system};
-use seedring_metrics::{ControlGauge, Registry};
+use seedring_metrics::{ControlCells, ControlGauge, Registry};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -207,7 +207,7 @@ async fn start(
 
 fn start_tracker(
     config: &Config,
-    cells: &Arc<seedring_metrics::ControlCells>,
+    cells: &Arc<ControlCells>,
     stopped: watch::Receiver<bool>,
 ) -> Result<(Option<TrackerHandle>, Option<u16>), Failure> {
     if !config.tracker.enabled {
@@ -241,14 +241,20 @@ async fn load(
     own_tracker: Option<String>,
     torrents: &mut Torrents,
 ) -> Result<(), Failure> {
-    for source in &plan.sources {
+    let mut failed = 0;
+    for (loaded, source) in plan.sources.iter().enumerate() {
+        torrents.progress(plan.sources.len() - loaded, failed);
         let outcome = load_one(plan, state, own_tracker.as_deref(), source, torrents).await;
         match outcome {
             Ok(()) => {}
             Err(error) if plan.all_or_nothing => return Err(Failure::Failed(error)),
-            Err(error) => tracing::error!("a torrent is not served: {error:#}"),
+            Err(error) => {
+                failed += 1;
+                tracing::error!("a torrent is not served: {error:#}");
+            }
         }
     }
+    torrents.progress(0, failed);
     Ok(())
 }
 
@@ -259,7 +265,7 @@ async fn load_one(
     source: &Source,
     torrents: &mut Torrents,
 ) -> anyhow::Result<()> {
-    let mut ready = get_ready(plan, state, own_tracker, source).await?;
+    let mut ready = get_ready(plan, state, torrents.cells(), own_tracker, source).await?;
     for skip in &ready.skips.shown {
         tracing::warn!("left out {:?}: {}", skip.path, skip.reason);
     }
@@ -283,6 +289,7 @@ async fn load_one(
 async fn get_ready(
     plan: &Plan,
     state: &Arc<State>,
+    cells: Arc<ControlCells>,
     own_tracker: Option<&str>,
     source: &Source,
 ) -> anyhow::Result<Ready> {
@@ -309,7 +316,7 @@ async fn get_ready(
         Source::Torrent(file, data) => Work::Torrent(file.clone(), data.clone()),
     };
     let task = tokio::task::spawn_blocking(move || {
-        let library = Library { state: &state, always_hash };
+        let library = Library { state: &state, always_hash, cells: &cells };
         let mut reporter = crate::progress::Reporter::new("hashing", json);
         let mut progress = |step: &control::create::CreateProgress<'_>| {
             match step {

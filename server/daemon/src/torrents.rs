@@ -83,6 +83,8 @@ pub struct Torrents {
     services: Services,
     entries: HashMap<InfoHashV1, Entry>,
     order: Vec<InfoHashV1>,
+    /// Sources that could not be loaded: there is no entry for them.
+    failed: usize,
     looks: mpsc::UnboundedSender<Look>,
 }
 
@@ -100,7 +102,28 @@ impl Torrents {
     pub fn new(services: Services) -> (Torrents, mpsc::UnboundedReceiver<Look>) {
         // Bounded by the torrents: each has at most one look under way.
         let (looks, received) = mpsc::unbounded_channel();
-        (Torrents { services, entries: HashMap::new(), order: Vec::new(), looks }, received)
+        let torrents = Torrents {
+            services,
+            entries: HashMap::new(),
+            order: Vec::new(),
+            failed: 0,
+            looks,
+        };
+        (torrents, received)
+    }
+
+    /// Where what happens to torrents is counted.
+    pub fn cells(&self) -> Arc<ControlCells> {
+        Arc::clone(&self.services.cells)
+    }
+
+    /// So many sources are still to be loaded, and so many could not be.
+    pub fn progress(&mut self, loading: usize, failed: usize) {
+        self.failed = failed;
+        self.services.cells.set(ControlGauge::TorrentsLoading, loading as u64);
+        if loading == 0 {
+            self.publish();
+        }
     }
 
     /// Serves a torrent. One that is served already is left as it is.
@@ -223,11 +246,12 @@ impl Torrents {
         };
         let (ready, before) = (entry.ready.clone(), entry.looked.clone());
         let (state, looks) = (Arc::clone(&self.services.state), self.looks.clone());
+        let cells = Arc::clone(&self.services.cells);
         let pause = entry.look_after;
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            let look = tokio::task::spawn_blocking(move || look(&state, ready, before));
-            if let Ok(look) = look.await {
+            let look = move || look(&state, &cells, ready, before.as_ref());
+            if let Ok(look) = tokio::task::spawn_blocking(look).await {
                 let _ = looks.send(look);
             }
         });
@@ -237,7 +261,7 @@ impl Torrents {
         let faulty = self.entries.values().filter(|entry| entry.fault.is_some()).count();
         let bytes: u64 = self.entries.values().map(|entry| entry.ready.metainfo.total_length).sum();
         let cells = &self.services.cells;
-        cells.set(ControlGauge::TorrentsError, faulty as u64);
+        cells.set(ControlGauge::TorrentsError, (faulty + self.failed) as u64);
         cells.set(ControlGauge::TorrentsSeeding, (self.entries.len() - faulty) as u64);
         cells.set(ControlGauge::TorrentBytes, bytes);
     }
@@ -249,13 +273,18 @@ fn seeded(ready: &Ready) -> Result<SeededTorrent, AddError> {
 }
 
 /// Hashes the data again once they have been quiet for a while.
-fn look(state: &State, mut ready: Ready, before: Option<Vec<Option<FileStamp>>>) -> Look {
+fn look(
+    state: &State,
+    cells: &ControlCells,
+    mut ready: Ready,
+    before: Option<&Vec<Option<FileStamp>>>,
+) -> Look {
     let info_hash = ready.info_hash;
     let now = ready.stamps_now();
-    let outcome = if now.is_none() || now != before {
+    let outcome = if now.is_none() || now.as_ref() != before {
         LookOutcome::NotYet(now)
     } else {
-        let library = Library { state, always_hash: true };
+        let library = Library { state, always_hash: true, cells };
         match library.hash(&mut ready, &mut |_| ControlFlow::Continue(())) {
             Ok(()) => LookOutcome::Right,
             Err(error) => LookOutcome::Wrong(error),

@@ -137,8 +137,6 @@ metrics! {
                 RefusedConnectionLimit = "connections_max",
                 RefusedAddressLimit = "connections_per_address_max",
                 RefusedHandshakeLimit = "handshakes_max",
-                RefusedDescriptors = "descriptors",
-                RefusedStopping = "stopping",
             }
         summed "seedring_accept_errors_total",
             "Errors of accept, by cause; descriptors means that the process has none left.",
@@ -152,7 +150,6 @@ metrics! {
                 ClosedStalled = "stalled",
                 ClosedProtocol = "protocol_error",
                 ClosedFlood = "flood",
-                ClosedDuplicate = "duplicate",
                 ClosedTorrent = "torrent_stopped",
                 ClosedStorage = "storage_error",
                 ClosedStopping = "stopping",
@@ -170,9 +167,6 @@ metrics! {
                 HandshakeUnknownTorrent = "unknown_torrent",
                 HandshakeSelf = "self",
             }
-        summed "seedring_shard_moves_total",
-            "Connections handed to the shard that is home to their torrent."
-            { ShardMoves }
 
         per_shard "seedring_requests_received_total",
             "Block requests received from peers."
@@ -248,9 +242,6 @@ metrics! {
         per_shard "seedring_ring_submissions_total",
             "Operations submitted to the shard's io_uring."
             { RingSubmissions }
-        summed "seedring_ring_cancellations_total",
-            "Operations of io_uring that were cancelled, most of them at the close of a connection."
-            { RingCancellations }
     }
 }
 
@@ -326,7 +317,7 @@ metrics! {
                 TrackerRefusedConnections = "connections",
             }
         summed "seedring_verified_bytes_total",
-            "Bytes of torrent data hashed to check them."
+            "Bytes hashed, to make torrents or to check data against them."
             { VerifiedBytes }
         summed "seedring_pieces_checked_total",
             "Pieces checked against their hash, by result.",
@@ -362,9 +353,7 @@ metrics! {
             "Torrents by state.",
             by "state" {
                 TorrentsLoading = "loading",
-                TorrentsChecking = "checking",
                 TorrentsSeeding = "seeding",
-                TorrentsPaused = "paused",
                 TorrentsError = "error",
             }
         summed "seedring_torrent_bytes",

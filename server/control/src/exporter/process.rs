@@ -27,9 +27,10 @@ pub(super) fn read() -> Process {
             .ok()
     };
     Process {
-        cpu_seconds: stat_field(14)
-            .zip(stat_field(15))
-            .map(|(user, system)| user + system),
+        // User and system time, added as whole ticks.
+        cpu_seconds: stat_ticks(14)
+            .zip(stat_ticks(15))
+            .map(|(user, system)| seconds(user + system)),
         resident_bytes: field("VmRSS").map(|kib| kib * 1024),
         virtual_bytes: field("VmSize").map(|kib| kib * 1024),
         open_fds: open_fds(),
@@ -42,7 +43,7 @@ pub(super) fn read() -> Process {
 pub(super) fn start_time_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
-    Some(boot.trim().parse::<f64>().ok()? + stat_field(22)?)
+    Some(boot.trim().parse::<f64>().ok()? + seconds(stat_ticks(22)?))
 }
 
 /// The CPU seconds of the threads named `shard-0`, `shard-1` and so on.
@@ -66,13 +67,16 @@ pub(super) fn shard_cpu_seconds(shards: usize) -> Vec<(usize, f64)> {
     found
 }
 
-/// A field of `/proc/self/stat` in ticks, as seconds; fields are numbered from 1 as in proc(5).
-fn stat_field(number: usize) -> Option<f64> {
+/// A field of `/proc/self/stat` in ticks; fields are numbered from 1 as in proc(5).
+fn stat_ticks(number: usize) -> Option<u64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The second field is the name in brackets, which may hold blanks and brackets itself.
     let (_, after_name) = stat.rsplit_once(") ")?;
-    let ticks: f64 = after_name.split(' ').nth(number - 3)?.parse().ok()?;
-    Some(ticks / TICKS_PER_SECOND)
+    after_name.split(' ').nth(number - 3)?.parse().ok()
+}
+
+fn seconds(ticks: u64) -> f64 {
+    ticks as f64 / TICKS_PER_SECOND
 }
 
 fn open_fds() -> Option<u64> {
