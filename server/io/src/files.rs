@@ -8,6 +8,7 @@
 use crate::ring;
 use crate::torrent::{Fault, FaultCause, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
+use engine::time::Time;
 use lru::LruCache;
 use std::cell::RefCell;
 use std::io;
@@ -15,6 +16,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Tries at an open that a concurrent rename disturbed (`EAGAIN` of `openat2`).
 const OPEN_TRIES_MAX: usize = 8;
@@ -30,9 +32,16 @@ impl AsRawFd for OpenFile {
     }
 }
 
-/// The open files of one shard.
+/// How long a file stays open without being read: a file that its owner has deleted holds its disk space
+/// as long as it is open.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// A torrent's id and its file.
+type Key = (u64, FileIndex);
+
+/// The open files of one shard, with the time of their last use.
 pub struct FileTable {
-    open: RefCell<LruCache<(u64, FileIndex), Rc<OpenFile>>>,
+    open: RefCell<LruCache<Key, (Rc<OpenFile>, Time)>>,
 }
 
 impl FileTable {
@@ -49,8 +58,27 @@ impl FileTable {
     }
 
     /// The open file if it is in the table already.
-    pub fn cached(&self, torrent: &SeededTorrent, file: FileIndex) -> Option<Rc<OpenFile>> {
-        self.open.borrow_mut().get(&(torrent.id(), file)).cloned()
+    pub fn cached(
+        &self,
+        torrent: &SeededTorrent,
+        file: FileIndex,
+        now: Time,
+    ) -> Option<Rc<OpenFile>> {
+        let mut open = self.open.borrow_mut();
+        let (file, used) = open.get_mut(&(torrent.id(), file))?;
+        *used = now;
+        Some(Rc::clone(file))
+    }
+
+    /// Closes files that have not been read for a while.
+    pub fn close_idle(&self, now: Time) {
+        let mut open = self.open.borrow_mut();
+        while open
+            .peek_lru()
+            .is_some_and(|(_, (_, used))| now.since(*used) >= IDLE_MAX)
+        {
+            open.pop_lru();
+        }
     }
 
     /// Opens `file` of `torrent` and checks that it is the verified one. Also says whether another file
@@ -63,6 +91,7 @@ impl FileTable {
         &self,
         torrent: &Arc<SeededTorrent>,
         file: FileIndex,
+        now: Time,
     ) -> Result<(Rc<OpenFile>, bool), Fault> {
         let descriptor = match open_retrying(torrent, file).await {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
@@ -77,14 +106,14 @@ impl FileTable {
         check_stamp(torrent, file, &opened)?;
         clear_nonblocking(&opened).map_err(|error| fault(FaultCause::Io(error.to_string())))?;
         let key = (torrent.id(), file);
-        let pushed_out = self.open.borrow_mut().push(key, Rc::clone(&opened));
+        let pushed_out = self.open.borrow_mut().push(key, (Rc::clone(&opened), now));
         Ok((opened, pushed_out.is_some_and(|(other, _)| other != key)))
     }
 
     /// Closes the files of a torrent that has left (each when its last operation has ended).
     pub fn forget(&self, torrent: &SeededTorrent) {
         let mut open = self.open.borrow_mut();
-        let is_its = |(key, _): &(&(u64, FileIndex), _)| key.0 == torrent.id();
+        let is_its = |(key, _): &(&Key, _)| key.0 == torrent.id();
         let gone: Vec<_> = open.iter().filter(is_its).map(|(key, _)| *key).collect();
         for key in gone {
             open.pop(&key);

@@ -94,12 +94,12 @@ async fn open(
     torrent: &Arc<SeededTorrent>,
     index: FileIndex,
 ) -> Result<Rc<OpenFile>, Fault> {
-    if let Some(file) = shard.files.cached(torrent, index) {
+    if let Some(file) = shard.files.cached(torrent, index, shard.now()) {
         shard.cells.increment(Counter::FileHits);
         return Ok(file);
     }
     shard.cells.increment(Counter::FileMisses);
-    let (file, evicted) = shard.files.open(torrent, index).await?;
+    let (file, evicted) = shard.files.open(torrent, index, shard.now()).await?;
     if evicted {
         shard.cells.increment(Counter::FileEvictions);
     }

@@ -325,6 +325,7 @@ impl Shard {
             for (_, connection) in self.connections.borrow().iter() {
                 connection.look_at_timeout(now);
             }
+            self.files.close_idle(now);
             self.rates.tick(now);
             self.rechoke(now);
             self.publish_gauges();
