@@ -37,8 +37,11 @@ pub const WEB_SEEDS_MAX: usize = 10_000;
 /// DHT nodes or peers named in one torrent or magnet link; further ones are ignored.
 pub const NODES_MAX: usize = 1_000;
 
+/// Parameters of a magnet link: more than enough for the trackers, web seeds and peers that are kept.
+pub const MAGNET_PARAMETERS_MAX: usize = 32_768;
+
 /// Ranges of file indices in a magnet link's selection (BEP 53).
-pub const SELECTION_RANGES_MAX: usize = 65_536;
+pub const SELECTION_RANGES_MAX: usize = 32_768;
 
 /// A tracker's or web seed's URL, in bytes; a longer one is ignored.
 pub const URL_BYTES_MAX: usize = 8 << 10;

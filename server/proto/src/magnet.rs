@@ -6,9 +6,10 @@
 //! ignored, as are URLs that no tracker can have. Numbered parameters (`tr.1`) are read like plain
 //! ones.
 //!
-//! Limits: `limits::MAGNET_BYTES_MAX`, `TRACKERS_MAX`, `WEB_SEEDS_MAX`, `NODES_MAX` (more are
-//! ignored), `SELECTION_RANGES_MAX`. A selection stays ranges, however many files it spans. It
-//! judges neither whether a URL may be visited nor whether the name is fit for a file system.
+//! Limits: `limits::MAGNET_BYTES_MAX`, `MAGNET_PARAMETERS_MAX`, `TRACKERS_MAX`, `WEB_SEEDS_MAX`,
+//! `NODES_MAX` (more are ignored), `SELECTION_RANGES_MAX`. A selection stays ranges, however many
+//! files it spans. It judges neither whether a URL may be visited nor whether the name is fit for a
+//! file system.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -19,7 +20,8 @@ use std::str::FromStr;
 
 use crate::ids::{InfoHashV1, InfoHashV2};
 use crate::limits::{
-    MAGNET_BYTES_MAX, NODES_MAX, SELECTION_RANGES_MAX, TRACKERS_MAX, WEB_SEEDS_MAX,
+    MAGNET_BYTES_MAX, MAGNET_PARAMETERS_MAX, NODES_MAX, SELECTION_RANGES_MAX, TRACKERS_MAX,
+    WEB_SEEDS_MAX,
 };
 use crate::metainfo::usable_url;
 
@@ -81,6 +83,9 @@ pub enum MagnetReason {
     /// The link exceeds its limit.
     #[error("the link is longer than the limit of {MAGNET_BYTES_MAX} bytes")]
     TooLong,
+    /// The link has too many parameters, empty ones included.
+    #[error("the link has more than the limit of {MAGNET_PARAMETERS_MAX} parameters")]
+    TooManyParameters,
     /// It does not start with `magnet:?`.
     #[error("the link does not start with magnet:?")]
     NotMagnet,
@@ -133,7 +138,11 @@ impl Magnet {
         };
         let mut reader = Reader::default();
         let mut offset = start + SCHEME.len();
+        let mut parameters_left = MAGNET_PARAMETERS_MAX;
         for parameter in parameters.split('&') {
+            parameters_left = parameters_left
+                .checked_sub(1)
+                .ok_or_else(|| whole(MagnetReason::TooManyParameters))?;
             let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let value_offset = offset + key.len() + 1;
             reader

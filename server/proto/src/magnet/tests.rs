@@ -179,6 +179,10 @@ fn lists_stop_at_their_limits() {
     );
     let peer = |n: usize| format!("h{n}:1");
     assert_eq!(many("x.pe", NODES_MAX + 5, &peer).peers.len(), NODES_MAX);
+    let ampersands = |count: usize| format!("magnet:?xt=urn:btih:{HEX}{}", "&".repeat(count));
+    assert!(Magnet::parse(&ampersands(MAGNET_PARAMETERS_MAX - 1)).is_ok());
+    let error = Magnet::parse(&ampersands(MAGNET_PARAMETERS_MAX)).unwrap_err();
+    assert_eq!(error.reason, MagnetReason::TooManyParameters);
     let link = format!(
         "magnet:?xt=urn:btih:{HEX}&tr={}",
         "a".repeat(MAGNET_BYTES_MAX)
