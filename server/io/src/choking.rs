@@ -34,7 +34,8 @@ impl Shard {
         choker.set_slots(slots);
         let due = now >= choker.next_timeout();
         let over = slots != 0 && self.unchoked.get() > u64::from(slots);
-        if !due && !over && !(waiting && self.has_room(&choker)) {
+        let room = waiting && self.has_room(&choker);
+        if !(due || over || room) {
             return;
         }
         let views: Vec<_> = connections

@@ -23,11 +23,12 @@ section! {
         /// Connections that the kernel may hold for us before we accept them, per listening socket.
         /// The kernel caps it at net.core.somaxconn.
         listen_backlog: u32 = 1024, 1..=65_535;
-        /// Peer connections in all, over all shards. Each costs one descriptor and some tens of KiB
-        /// of socket memory; the process raises its own RLIMIT_NOFILE towards its hard limit.
+        /// Peer connections in all, over all shards; fewer where RLIMIT_NOFILE, which the process
+        /// raises to its hard limit, leaves fewer. Each costs one descriptor and some tens of KiB
+        /// of memory; what that sums up to is logged at the start.
         connections_max: u32 = 8000, 1..=1_000_000;
-        /// Peer connections from one address, so that one host cannot take every place. Raise it
-        /// where many peers share an address behind NAT.
+        /// Peer connections from one IPv4 address or one IPv6 /64, so that one host cannot take
+        /// every place. Raise it where many peers share an address behind NAT.
         connections_per_address_max: u32 = 256, 1..=1_000_000;
         /// Accepted connections whose handshake is not done yet. When it is reached, a new
         /// connection is closed at once: a flood of silent connects must not fill the places above.
@@ -84,10 +85,10 @@ section! {
     Storage {
         /// Memory for the buffers that payload is read into, over all shards. It is taken at the
         /// start and never exceeded: when all are in use, peers wait.
-        buffer_bytes: ByteSize = ByteSize::mib(64), 1_048_576..=1_099_511_627_776;
-        /// The most that one read fetches when adjacent requests of a peer are joined. Larger
-        /// batches cost less CPU per byte and more memory per peer that is being served.
-        batch_bytes: ByteSize = ByteSize::kib(256), 16_384..=4_194_304;
+        buffer_bytes: ByteSize = ByteSize::mib(32), 1_048_576..=1_099_511_627_776;
+        /// The most that one read fetches when adjacent requests of a peer are joined: the size of
+        /// one buffer. At least the longest block that is served, at most 16 blocks of 16 KiB.
+        batch_bytes: ByteSize = ByteSize::kib(256), 131_072..=262_144;
         /// Files of torrents that are kept open over all shards; the least recently used is closed.
         /// 0 takes what RLIMIT_NOFILE leaves beside the connections.
         open_files_max: u32 = 0, 0..=10_000_000;
@@ -125,8 +126,8 @@ section! {
         local_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
         /// Upload to all other peers together, in bytes per second; 0 is unlimited.
         remote_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
-        /// Peers of one torrent that may request from us at a time; 0 is unlimited. A hidden small
-        /// number here is why other clients do not fill a fast line.
+        /// Peers of the whole server that may request from us at a time; 0 is unlimited. A hidden
+        /// small number here is why other clients do not fill a fast line.
         upload_slots: u32 = 0, 0..=1_000_000;
         /// Who gets the slots, when upload_slots limits them.
         choker: ChokerPolicy = ChokerPolicy::FastestUpload;
