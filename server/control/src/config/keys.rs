@@ -90,7 +90,7 @@ section! {
         /// one buffer. At least the longest block that is served, at most 16 blocks of 16 KiB.
         batch_bytes: ByteSize = ByteSize::kib(256), 131_072..=262_144;
         /// Files of torrents that are kept open over all shards; the least recently used is closed.
-        /// 0 takes what RLIMIT_NOFILE leaves beside the connections.
+        /// 0 takes what RLIMIT_NOFILE leaves beside the connections, up to 8192.
         open_files_max: u32 = 0, 0..=10_000_000;
         /// Register the buffers with io_uring, which saves work per read but counts against the
         /// memlock limit: "auto" does it where it can, "require" refuses to start otherwise.

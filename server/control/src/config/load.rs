@@ -357,10 +357,12 @@ impl Loader {
                            set one of them";
             problems.push(("peers.bind_v6", message.to_owned()));
         }
-        if storage.batch_bytes > storage.buffer_bytes {
-            let message = "is larger than storage.buffer_bytes, so no batch would fit; \
-                           lower it or raise the other";
-            problems.push(("storage.batch_bytes", message.to_owned()));
+        // Each shard needs one buffer at least; how many there are by default is not known here.
+        let buffers_min = u64::from(shards.count.max(1)) * storage.batch_bytes.bytes();
+        if buffers_min > storage.buffer_bytes.bytes() {
+            let message = "is less than one buffer of storage.batch_bytes for each of \
+                           shards.count shards; raise it";
+            problems.push(("storage.buffer_bytes", message.to_owned()));
         }
         if let Some(dir) = &state.dir
             && let Some(parent) = dir.parent()

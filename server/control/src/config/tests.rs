@@ -135,9 +135,9 @@ fn each_mistake_names_line_column_key_and_what_is_allowed() {
              a string with a unit (\"64MiB\", \"1GB\"), from 1MiB to 1TiB",
         ),
         (
-            "[storage]\nbuffer_bytes = \"1MiB\"\nbatch_bytes = \"2MiB\"\n",
-            "seedring.toml:3:15: storage.batch_bytes: is larger than storage.buffer_bytes, so no \
-             batch would fit; lower it or raise the other",
+            "[shards]\ncount = 5\n[storage]\nbuffer_bytes = \"1MiB\"\n",
+            "seedring.toml:4:16: storage.buffer_bytes: is less than one buffer of \
+             storage.batch_bytes for each of shards.count shards; raise it",
         ),
         (
             "[peers]\nbind_v4 = \"\"\nbind_v6 = \"\"\n",

@@ -26,21 +26,24 @@ pub fn run(args: &CompletionsArgs) -> Result<(), Failure> {
     print(&script)
 }
 
-/// Prints one man page of all commands: the program's, then a part for each command.
+/// Prints the man page.
 pub fn man() -> Result<(), Failure> {
+    print(&man_page().context("rendering the man page in memory")?)
+}
+
+/// One page of all commands: the program's, then a part for each command.
+fn man_page() -> std::io::Result<Vec<u8>> {
     let mut command = Cli::command();
     command.build();
     let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone())
-        .render(&mut page)
-        .context("rendering the man page in memory")?;
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
     for subcommand in command
         .get_subcommands()
         .filter(|command| !command.is_hide_set())
     {
-        render_command(subcommand, &mut page).context("rendering the man page in memory")?;
+        render_command(subcommand, &mut page)?;
     }
-    print(&page)
+    Ok(page)
 }
 
 /// A command's part, and those of its own commands.
@@ -79,5 +82,34 @@ pub fn print(bytes: &[u8]) -> Result<(), Failure> {
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result.context("writing to stdout")?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+
+    #[test]
+    fn the_man_page_has_a_part_for_every_command() {
+        let page = String::from_utf8(man_page().unwrap()).unwrap();
+        for command in Cli::command().get_subcommands() {
+            let heading = format!(".SH \"SEEDRING {}\"\n", command.get_name().to_uppercase());
+            assert_eq!(page.matches(&heading).count(), 1, "{heading}");
+        }
+        assert!(page.contains(".SH \"SEEDRING CONFIG CHECK\"\n"));
+    }
+
+    #[test]
+    fn every_shell_gets_a_script_that_knows_the_commands() {
+        for shell in Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "seedring", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert!(
+                script.contains("verify") && script.contains("state-dir"),
+                "{shell}"
+            );
+        }
     }
 }
