@@ -347,6 +347,7 @@ impl Loader {
     fn check_relations(&mut self) {
         let Config {
             peers,
+            shards,
             storage,
             state,
             ..
