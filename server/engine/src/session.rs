@@ -87,8 +87,6 @@ pub struct Session {
     invalid_requests: u32,
 
     interested: bool,
-    /// A bitfield, have-all or have-none came.
-    bitfield_seen: bool,
     /// How many pieces the peer says it has; haves for the same piece count again, up to the piece count.
     peer_pieces: u32,
     /// A bitfield or have-all said that the peer is complete.
@@ -151,7 +149,6 @@ impl Session {
             choked_requests: 0,
             invalid_requests: 0,
             interested: false,
-            bitfield_seen: false,
             peer_pieces: 0,
             peer_complete: false,
             peer_upload_only: false,
@@ -201,7 +198,7 @@ impl Session {
             Message::HaveAll | Message::HaveNone => {
                 self.require_fast(message)?;
                 let all = matches!(message, Message::HaveAll);
-                self.set_peer_pieces(if all { self.torrent.piece_count } else { 0 }, now)?;
+                self.set_peer_pieces(if all { self.torrent.piece_count } else { 0 }, now);
             }
             Message::Suggest(_) | Message::AllowedFast(_) | Message::Reject(_) => {
                 // They are for one who downloads.

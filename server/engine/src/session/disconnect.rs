@@ -73,9 +73,6 @@ pub enum Disconnect {
         /// The piece.
         piece: PieceIndex,
     },
-    /// A second message that says which pieces the peer has.
-    #[error("a second bitfield, have-all or have-none message")]
-    SecondBitfield,
     /// A have for a piece that the torrent does not have.
     #[error("have for piece {piece}, the torrent has {piece_count}")]
     HaveOutside {
@@ -133,7 +130,6 @@ impl Disconnect {
             | Disconnect::RequestOutside(_)
             | Disconnect::InvalidRequests { .. }
             | Disconnect::RequestsWhileChoked { .. }
-            | Disconnect::SecondBitfield
             | Disconnect::HaveOutside { .. }
             | Disconnect::FastNotAgreed { .. }
             | Disconnect::UnrequestedPiece { .. }

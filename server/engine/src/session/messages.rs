@@ -188,18 +188,18 @@ impl Session {
     pub(super) fn handle_bitfield(&mut self, bits: &[u8], now: Time) -> Result<(), Disconnect> {
         wire::check_bitfield(bits, self.torrent.piece_count)?;
         let pieces = bits.iter().map(|byte| byte.count_ones()).sum();
-        self.set_peer_pieces(pieces, now)
+        self.set_peer_pieces(pieces, now);
+        Ok(())
     }
 
-    pub(super) fn set_peer_pieces(&mut self, pieces: u32, now: Time) -> Result<(), Disconnect> {
-        if self.bitfield_seen {
-            return Err(Disconnect::SecondBitfield);
+    /// Also for a second time and later: BEP 3 knows one bitfield, but aria2 sends a new one in place of many
+    /// haves, and a seed that closed on it would leave that client without its only peer.
+    pub(super) fn set_peer_pieces(&mut self, pieces: u32, now: Time) {
+        if pieces != self.peer_pieces {
+            self.useful_at = now;
         }
-        self.bitfield_seen = true;
         self.peer_pieces = pieces;
         self.peer_complete = pieces == self.torrent.piece_count;
-        self.useful_at = now;
-        Ok(())
     }
 
     pub(super) fn require_fast(&self, message: &Message<'_>) -> Result<(), Disconnect> {
