@@ -142,7 +142,8 @@ fn taken(request: &AnnounceRequest, ip: IpAddr) -> Announce {
         event: match request.event {
             AnnounceEvent::Completed => Event::Completed,
             AnnounceEvent::Stopped => Event::Stopped,
-            AnnounceEvent::None | AnnounceEvent::Started | AnnounceEvent::Paused => Event::Present,
+            AnnounceEvent::Started => Event::Started,
+            AnnounceEvent::None | AnnounceEvent::Paused => Event::Present,
         },
         numwant: wanted.min(NUMWANT_MAX),
     }

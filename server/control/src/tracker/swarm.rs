@@ -62,6 +62,7 @@ pub(super) struct Announce {
 /// What of its event matters here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Event {
+    Started,
     Present,
     Completed,
     Stopped,
@@ -409,7 +410,8 @@ impl Shard {
     }
 
     /// Fills `found`: seeds and leechers for a leecher, leechers for a seed; never the asker
-    /// itself.
+    /// itself. Who starts is given seeds in any case: aria2 with a magnet link says that nothing is
+    /// left while it has not even the metadata.
     fn select(
         &self,
         swarm: &Swarm,
@@ -421,7 +423,8 @@ impl Shard {
         for v6 in [announce.endpoint.is_ipv6(), !announce.endpoint.is_ipv6()] {
             let leechers = &swarm.members[list(false, v6)][..];
             let seeds = &swarm.members[list(true, v6)][..];
-            let seeds = if announce.seed { &[] } else { seeds };
+            let leechers_only = announce.seed && announce.event != Event::Started;
+            let seeds = if leechers_only { &[] } else { seeds };
             let wanted = announce.numwant.saturating_sub(found.len());
             // One more than wanted, because the asker may be among them.
             choose(leechers.len() + seeds.len(), wanted + 1, random, |at| {

@@ -153,6 +153,19 @@ fn seeds_are_not_given_to_seeds() {
     assert_eq!(tell(&store, seconds(3), seed(1)).1, [peer(3).endpoint]);
 }
 
+/// aria2 announces a magnet link with `left=0`, and has to find the seeds all the same.
+#[test]
+fn who_starts_is_given_seeds_whatever_it_says_is_left() {
+    let store = listed();
+    tell(&store, seconds(0), seed(1));
+    let started = Announce {
+        event: Event::Started,
+        ..seed(2)
+    };
+    assert_eq!(tell(&store, seconds(1), started).1, [seed(1).endpoint]);
+    assert_eq!(tell(&store, seconds(2), seed(2)).1, []);
+}
+
 #[test]
 fn a_peer_stops() {
     let store = listed();
@@ -488,6 +501,7 @@ fn random_announces_agree_with_a_naive_model() {
         announce.event = match random.u32(0..8) {
             0 => Event::Stopped,
             1 => Event::Completed,
+            2 => Event::Started,
             _ => Event::Present,
         };
         model.retain(|_, (_, seen)| now.since(*seen) < LIFETIME);
@@ -503,8 +517,9 @@ fn random_announces_agree_with_a_naive_model() {
             model.insert((hash, announce.endpoint), (announce, now));
         }
         let swarm = || model.iter().filter(|((of, _), _)| *of == hash);
+        let leechers_only = announce.seed && announce.event != Event::Started;
         let eligible =
-            |other: &Announce| other.peer_id != announce.peer_id && !(announce.seed && other.seed);
+            |other: &Announce| other.peer_id != announce.peer_id && !(leechers_only && other.seed);
         let given: HashSet<SocketAddr> = found.iter().map(|found| found.endpoint).collect();
         assert_eq!(given.len(), found.len());
         if announce.event != Event::Stopped {
