@@ -188,7 +188,7 @@ fn aria2(source: &OsStr, folder: &Path, host: Host<'_>) -> Started {
     command.args([
         "--seed-time=0",
         "--console-log-level=info",
-        "--summary-interval=5",
+        "--summary-interval=0",
     ]);
     command
         .args(["--allow-overwrite=true", "--file-allocation=none", "--dir"])

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(20);
 /// How much of a failed child's output is shown.
-const TAIL_BYTES: usize = 6_000;
+const TAIL_BYTES: usize = 12_000;
 
 /// A child process and what it has printed so far.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Process {
         format!(
             "--- {} stdout\n{}\n--- {} stderr\n{}\n---",
             self.name,
-            tail(&stdout),
+            tail(&without_progress(&stdout)),
             self.name,
             tail(&stderr)
         )
@@ -196,6 +196,15 @@ fn bound_to_parent(command: &Command) -> Command {
 
 fn read_lossy(path: &PathBuf) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// The output without the lines of a running progress display, which would push the cause out of sight.
+fn without_progress(text: &str) -> String {
+    let lines = text.split(['\n', '\r']).filter(|line| {
+        let progress = ["{\"event\":\"progress\"", "Progress: ", "[#"];
+        !progress.iter().any(|start| line.starts_with(start)) && !line.is_empty()
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn tail(text: &str) -> &str {

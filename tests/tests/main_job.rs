@@ -2,7 +2,7 @@
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use seedring_tests::content::{MIB, main_job_folder};
+use seedring_tests::content::{MIB, large_bytes, main_job_folder};
 use seedring_tests::http;
 use seedring_tests::oracle::assert_serves;
 use seedring_tests::process::{run, run_ok};
@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The size of the large file that the project promises for.
-const LARGE: u64 = 300 * MIB;
 /// How soon the ready line comes when nothing is left to hash.
 const READY_SOON: Duration = Duration::from_secs(3);
 
@@ -27,7 +25,7 @@ fn start(folder: &Path, state: &Path) -> Server {
 fn a_folder_is_seeded_and_seeded_again_without_hashing() {
     let root = TempDir::new().unwrap();
     let folder = root.path().join("My Töne");
-    main_job_folder(&folder, LARGE);
+    main_job_folder(&folder, large_bytes());
     let state = root.path().join("state");
     let (mut first, announced) = {
         let server = start(&folder, &state);
@@ -81,7 +79,7 @@ fn check_announced(server: &Server, torrent: &Torrent) {
         "the magnet link names the tracker"
     );
     let expected = [
-        ("season one/disc/large.bin", LARGE),
+        ("season one/disc/large.bin", large_bytes()),
         ("season one/empty.nfo", 0),
         ("Übergänge/naïve 日本語 – ✓.txt", 70_001),
     ];

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use seedring_tests::clients::{Client, libtorrent_python, script};
-use seedring_tests::content::{MIB, main_job_folder};
+use seedring_tests::content::{MIB, large_bytes, main_job_folder};
 use seedring_tests::lan::{self, Lan};
 use seedring_tests::need;
 use seedring_tests::process::run_ok;
@@ -20,8 +20,6 @@ use tempfile::TempDir;
 
 /// Longest wait for one download.
 const LIMIT: Duration = Duration::from_secs(100);
-/// The folder's large file: that of the project's promise.
-const LARGE: u64 = 300 * MIB;
 
 /// A seed of the main job's folder on the server's host.
 struct Seeding {
@@ -66,7 +64,7 @@ fn downloads(test: &str, client: Client, source: impl Fn(&Seeding) -> OsString) 
     if !need!(test, lan::inside(test)) {
         return;
     }
-    let seeding = Seeding::start(LARGE, &[]);
+    let seeding = Seeding::start(large_bytes(), &[]);
     let folder = TempDir::new_in(seeding.root.path()).unwrap();
     let source = source(&seeding);
     let mut download = need!(
@@ -82,9 +80,10 @@ fn downloads(test: &str, client: Client, source: impl Fn(&Seeding) -> OsString) 
         .filter(|(series, _)| series.starts_with("seedring_uploaded_bytes_total"))
         .map(|(_, value)| value)
         .sum::<f64>();
+    let large = large_bytes();
     assert!(
-        uploaded >= LARGE as f64,
-        "the metrics count {uploaded} bytes of {LARGE}"
+        uploaded >= large as f64,
+        "the metrics count {uploaded} bytes of {large}"
     );
 }
 
