@@ -51,7 +51,11 @@ impl Budget {
     /// Plans for `shards` shards under a limit of `descriptor_limit` open descriptors.
     pub fn plan(config: &Config, shards: u64, descriptor_limit: u64) -> Budget {
         let http = u64::from(config.api.connections_max)
-            + if config.tracker.enabled { u64::from(config.tracker.connections_max) } else { 0 };
+            + if config.tracker.enabled {
+                u64::from(config.tracker.connections_max)
+            } else {
+                0
+            };
         let announces = u64::from(config.announce.requests_max);
         let fixed = DESCRIPTORS_BASE + shards * DESCRIPTORS_PER_SHARD + announces;
         let wanted_files = match u64::from(config.storage.open_files_max) {
@@ -91,7 +95,10 @@ mod tests {
     fn the_default_fits_an_ordinary_limit() {
         let config = Config::default();
         let budget = Budget::plan(&config, 2, 524_288);
-        assert_eq!(budget.connections_max, u64::from(config.peers.connections_max));
+        assert_eq!(
+            budget.connections_max,
+            u64::from(config.peers.connections_max)
+        );
         assert_eq!(budget.open_files_max, OPEN_FILES_MAX);
         assert!(budget.descriptors_max <= 524_288);
     }
@@ -112,6 +119,9 @@ mod tests {
         let mut config = Config::default();
         let before = Budget::plan(&config, 2, 524_288).memory_bytes_max;
         config.storage.buffer_bytes = control::config::ByteSize::mib(128);
-        assert_eq!(Budget::plan(&config, 2, 524_288).memory_bytes_max, before + (64 << 20));
+        assert_eq!(
+            Budget::plan(&config, 2, 524_288).memory_bytes_max,
+            before + (64 << 20)
+        );
     }
 }

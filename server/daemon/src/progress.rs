@@ -174,6 +174,12 @@ pub fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_bytes(), PATH_CHARS_MAX)
 }
 
+/// A number of things in words: `1 file`, `2,000 files`.
+pub fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", HumanCount(count))
+}
+
 /// Prints `text` on stdout as it is. A reader that has gone (`| head`) is no error.
 pub fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();

@@ -66,8 +66,9 @@ pub struct Plan {
 ///
 /// What kept it from starting; after that it ends well or by [`Event::ShardLost`].
 pub fn run(plan: Plan) -> Result<(), Failure> {
-    let registry =
-        Arc::new(Registry::new(plane::shard_count(usize::from(plan.config.shards.count))));
+    let registry = Arc::new(Registry::new(plane::shard_count(usize::from(
+        plan.config.shards.count,
+    ))));
     let environment = Environment::of_process();
     let _log = control::logging::init(&plan.config.log, &environment, &registry.control())
         .map_err(|error| Failure::Usage(error.into()))?;
@@ -131,7 +132,14 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     teller.ready(&announcement, &budget, torrents.iter());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let mut running = running;
-    let ended = watch_over(&mut running, &mut torrents, &mut looks, &mut signals, &mut teller).await;
+    let ended = watch_over(
+        &mut running,
+        &mut torrents,
+        &mut looks,
+        &mut signals,
+        &mut teller,
+    )
+    .await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     teller.stopping();
     running.stop().await;
@@ -148,9 +156,12 @@ async fn start(
     let cells = registry.control();
     let build = BuildInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: option_env!("SEEDRING_COMMIT").unwrap_or("unknown").to_owned(),
+        commit: option_env!("SEEDRING_COMMIT")
+            .unwrap_or("unknown")
+            .to_owned(),
     };
-    let exporter = Exporter::new(Arc::clone(registry), &build).context("cannot start the metrics")?;
+    let exporter =
+        Exporter::new(Arc::clone(registry), &build).context("cannot start the metrics")?;
     let readiness = Arc::new(Readiness::new([TORRENTS_LOADED], Arc::clone(&cells)));
     let (stop, stopped) = watch::channel(false);
     let service = http::Service {
@@ -158,7 +169,9 @@ async fn start(
         status: Arc::clone(&readiness) as _,
         cells: Arc::clone(&cells),
     };
-    let listener = http::listen(&config.api).await.map_err(anyhow::Error::from)?;
+    let listener = http::listen(&config.api)
+        .await
+        .map_err(anyhow::Error::from)?;
     let api = listener.as_ref().map(|listener| listener.address);
     if let Some(listener) = listener {
         tokio::spawn(http::serve(listener, service, when(stopped.clone())));
@@ -173,7 +186,11 @@ async fn start(
     let peer_port = plane.addresses().first().map_or(0, SocketAddr::port);
     let announcer = if config.announce.enabled {
         let key = settings::announce_key().context("no random bytes")?;
-        let identity = Identity { peer_id, key, port: peer_port };
+        let identity = Identity {
+            peer_id,
+            key,
+            port: peer_port,
+        };
         let announcer = Announcer::start(&settings::announce(config), identity, Arc::clone(&cells));
         Some(announcer.context("cannot start the announces")?)
     } else {
@@ -316,7 +333,11 @@ async fn get_ready(
         Source::Torrent(file, data) => Work::Torrent(file.clone(), data.clone()),
     };
     let task = tokio::task::spawn_blocking(move || {
-        let library = Library { state: &state, always_hash, cells: &cells };
+        let library = Library {
+            state: &state,
+            always_hash,
+            cells: &cells,
+        };
         let mut reporter = crate::progress::Reporter::new("hashing", json);
         let mut progress = |step: &control::create::CreateProgress<'_>| {
             match step {
@@ -336,7 +357,9 @@ async fn get_ready(
         reporter.finish();
         ready
     });
-    Ok(task.await.map_err(|error| anyhow!("hashing ended early: {error}"))??)
+    Ok(task
+        .await
+        .map_err(|error| anyhow!("hashing ended early: {error}"))??)
 }
 
 /// A source with everything that a thread needs to get it ready.

@@ -21,7 +21,9 @@ pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
     let listen = [bind_v4, bind_v6].into_iter().flatten();
     let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     PlaneConfig {
-        listen: listen.map(|address| SocketAddr::new(address, peers.port)).collect(),
+        listen: listen
+            .map(|address| SocketAddr::new(address, peers.port))
+            .collect(),
         shards: usize::from(config.shards.count),
         pin: config.shards.pin,
         sockets: SocketOptions {

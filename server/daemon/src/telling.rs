@@ -36,12 +36,23 @@ impl Teller {
     /// Tells in JSON, or to people.
     pub fn new(json: bool) -> Teller {
         let live = !json && std::io::stdout().is_terminal();
-        Teller { json, live, drawn: false, uploaded: 0, at: Instant::now() }
+        Teller {
+            json,
+            live,
+            drawn: false,
+            uploaded: 0,
+            at: Instant::now(),
+        }
     }
 
     /// What the configuration costs at most.
     pub fn starting(&mut self, budget: &Budget) {
-        let Budget { connections_max, open_files_max, descriptors_max, memory_bytes_max } = *budget;
+        let Budget {
+            connections_max,
+            open_files_max,
+            descriptors_max,
+            memory_bytes_max,
+        } = *budget;
         tracing::info!(
             connections_max,
             open_files_max,

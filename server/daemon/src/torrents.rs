@@ -93,7 +93,11 @@ struct UploadTotals(Arc<SeededTorrent>);
 
 impl Totals for UploadTotals {
     fn now(&self) -> TotalsNow {
-        TotalsNow { uploaded: self.0.uploaded_bytes(), downloaded: 0, left: 0 }
+        TotalsNow {
+            uploaded: self.0.uploaded_bytes(),
+            downloaded: 0,
+            left: 0,
+        }
     }
 }
 
@@ -120,7 +124,9 @@ impl Torrents {
     /// So many sources are still to be loaded, and so many could not be.
     pub fn progress(&mut self, loading: usize, failed: usize) {
         self.failed = failed;
-        self.services.cells.set(ControlGauge::TorrentsLoading, loading as u64);
+        self.services
+            .cells
+            .set(ControlGauge::TorrentsLoading, loading as u64);
         if loading == 0 {
             self.publish();
         }
@@ -150,8 +156,14 @@ impl Torrents {
 
     /// The torrents in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = Served<'_>> {
-        let entries = self.order.iter().filter_map(|info_hash| self.entries.get(info_hash));
-        entries.map(|entry| Served { ready: &entry.ready, torrent_file: &entry.torrent_file })
+        let entries = self
+            .order
+            .iter()
+            .filter_map(|info_hash| self.entries.get(info_hash));
+        entries.map(|entry| Served {
+            ready: &entry.ready,
+            torrent_file: &entry.torrent_file,
+        })
     }
 
     /// Takes a fault of a torrent that the data plane has stopped: withdraws it everywhere and begins to
@@ -230,7 +242,10 @@ impl Torrents {
         };
         let ours = |url: &String| Some(url) == services.own_tracker.as_ref();
         let tiers = ready.metainfo.trackers.iter().map(|tier| {
-            tier.iter().filter(|url| !ours(url)).cloned().collect::<Vec<_>>()
+            tier.iter()
+                .filter(|url| !ours(url))
+                .cloned()
+                .collect::<Vec<_>>()
         });
         let tiers: Vec<_> = tiers.filter(|tier| !tier.is_empty()).collect();
         if !tiers.is_empty() {
@@ -258,11 +273,22 @@ impl Torrents {
     }
 
     fn publish(&self) {
-        let faulty = self.entries.values().filter(|entry| entry.fault.is_some()).count();
-        let bytes: u64 = self.entries.values().map(|entry| entry.ready.metainfo.total_length).sum();
+        let faulty = self
+            .entries
+            .values()
+            .filter(|entry| entry.fault.is_some())
+            .count();
+        let bytes: u64 = self
+            .entries
+            .values()
+            .map(|entry| entry.ready.metainfo.total_length)
+            .sum();
         let cells = &self.services.cells;
         cells.set(ControlGauge::TorrentsError, (faulty + self.failed) as u64);
-        cells.set(ControlGauge::TorrentsSeeding, (self.entries.len() - faulty) as u64);
+        cells.set(
+            ControlGauge::TorrentsSeeding,
+            (self.entries.len() - faulty) as u64,
+        );
         cells.set(ControlGauge::TorrentBytes, bytes);
     }
 }
@@ -284,11 +310,19 @@ fn look(
     let outcome = if now.is_none() || now.as_ref() != before {
         LookOutcome::NotYet(now)
     } else {
-        let library = Library { state, always_hash: true, cells };
+        let library = Library {
+            state,
+            always_hash: true,
+            cells,
+        };
         match library.hash(&mut ready, &mut |_| ControlFlow::Continue(())) {
             Ok(()) => LookOutcome::Right,
             Err(error) => LookOutcome::Wrong(error),
         }
     };
-    Look { info_hash, ready, outcome }
+    Look {
+        info_hash,
+        ready,
+        outcome,
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::progress::{Reporter, print, print_json, shown};
+use crate::progress::{Reporter, counted, print, print_json, shown};
 use clap::{Args, ValueEnum};
 use control::create::{
     CreateOptions, CreateProgress, Created, Skips, SymlinkPolicy, check_writable, create,
@@ -187,13 +187,13 @@ fn print_created(global: &Global, args: &CreateArgs, created: &Created) {
         return;
     }
     print(&format!(
-        "Torrent:    {}\nInfo-hash:  {}\nContent:    {} in {} files, {} pieces of {}\n\
+        "Torrent:    {}\nInfo-hash:  {}\nContent:    {} in {}, {} of {}\n\
          Magnet:     {}\n",
         shown(&args.output),
         info_hash_v1.unwrap_or_default(),
         BinaryBytes(metainfo.total_length),
-        HumanCount(metainfo.files.len() as u64),
-        HumanCount(u64::from(metainfo.piece_count)),
+        counted(metainfo.files.len() as u64, "file"),
+        counted(u64::from(metainfo.piece_count), "piece"),
         BinaryBytes(u64::from(metainfo.piece_length)),
         magnet,
     ));

@@ -13,15 +13,27 @@ pub fn run(global: &Global, args: &SeedArgs) -> Result<(), Failure> {
     let mut config = Config::load(global.config.as_deref(), &environment)
         .map_err(|error| Failure::Usage(error.into()))?;
     apply(&mut config, args)?;
-    let state_dir = global.state_dir.clone().unwrap_or_else(|| config.state_dir(&environment));
+    let state_dir = global
+        .state_dir
+        .clone()
+        .unwrap_or_else(|| config.state_dir(&environment));
     let sources = match (&args.torrent, &args.data_dir) {
         (Some(torrent), Some(data)) => vec![Source::Torrent(torrent.clone(), data.clone())],
         _ => {
             let options = create_options(args)?;
-            args.paths.iter().map(|path| Source::Path(path.clone(), options.clone())).collect()
+            args.paths
+                .iter()
+                .map(|path| Source::Path(path.clone(), options.clone()))
+                .collect()
         }
     };
-    server::run(Plan { config, state_dir, sources, all_or_nothing: true, json: global.json })
+    server::run(Plan {
+        config,
+        state_dir,
+        sources,
+        all_or_nothing: true,
+        json: global.json,
+    })
 }
 
 /// Puts the command line's choices over the configuration's.
@@ -34,7 +46,9 @@ fn apply(config: &mut Config, args: &SeedArgs) -> Result<(), Failure> {
     }
     if let Some(api) = &args.api {
         let address = api.parse().map_err(|_| {
-            Failure::Usage(anyhow!("--api {api:?} is no ADDRESS:PORT, such as 127.0.0.1:8690"))
+            Failure::Usage(anyhow!(
+                "--api {api:?} is no ADDRESS:PORT, such as 127.0.0.1:8690"
+            ))
         })?;
         config.api.listen = Some(address);
     }
@@ -58,11 +72,10 @@ fn apply(config: &mut Config, args: &SeedArgs) -> Result<(), Failure> {
 fn create_options(args: &SeedArgs) -> Result<CreateOptions, Failure> {
     let piece_length = match &args.piece_size {
         None => None,
-        Some(size) => {
-            Some(super::create::parse_piece_size(size).map_err(|error| {
-                Failure::Usage(anyhow!("--piece-size {size:?}: {error}"))
-            })?)
-        }
+        Some(size) => Some(
+            super::create::parse_piece_size(size)
+                .map_err(|error| Failure::Usage(anyhow!("--piece-size {size:?}: {error}")))?,
+        ),
     };
     Ok(CreateOptions {
         trackers: args.tracker.iter().map(|url| vec![url.clone()]).collect(),

@@ -11,11 +11,20 @@ pub fn run(global: &Global) -> Result<(), Failure> {
     let environment = Environment::of_process();
     let config = Config::load(global.config.as_deref(), &environment)
         .map_err(|error| Failure::Usage(error.into()))?;
-    let state_dir = global.state_dir.clone().unwrap_or_else(|| config.state_dir(&environment));
+    let state_dir = global
+        .state_dir
+        .clone()
+        .unwrap_or_else(|| config.state_dir(&environment));
     let torrents = config.torrents.iter();
     let torrents = torrents.map(|entry| Source::Torrent(entry.torrent.clone(), entry.data.clone()));
     let seeds = config.seeds.iter();
     let seeds = seeds.map(|entry| Source::Path(entry.path.clone(), CreateOptions::default()));
     let sources = torrents.chain(seeds).collect();
-    server::run(Plan { config, state_dir, sources, all_or_nothing: false, json: global.json })
+    server::run(Plan {
+        config,
+        state_dir,
+        sources,
+        all_or_nothing: false,
+        json: global.json,
+    })
 }

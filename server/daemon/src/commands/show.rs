@@ -2,14 +2,14 @@
 
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::progress::{print, print_json};
+use crate::progress::{counted, print, print_json};
 use anyhow::Context;
 use clap::Args;
 use indicatif::{BinaryBytes, HumanCount};
-use proto::bencode::Limits;
+use proto::bencode::{ErrorKind, Limits};
 use proto::limits::METAINFO_BYTES_MAX;
 use proto::magnet::Magnet;
-use proto::metainfo::Metainfo;
+use proto::metainfo::{Metainfo, Reason};
 use proto::text::printable;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -79,7 +79,7 @@ pub fn run(global: &Global, args: &ShowArgs) -> Result<(), Failure> {
         .get(..7)
         .is_some_and(|start| start.eq_ignore_ascii_case("magnet:"));
     let shown = if is_magnet {
-        let magnet = Magnet::parse(&args.torrent).context("the magnet link is refused")?;
+        let magnet = Magnet::parse(&args.torrent).map_err(anyhow::Error::from)?;
         Shown::from_magnet(&magnet)
     } else {
         Shown::from_metainfo(&read_torrent(Path::new(&args.torrent), args.own)?)
@@ -110,13 +110,17 @@ pub fn read_torrent(path: &Path, own: bool) -> anyhow::Result<Metainfo> {
     File::open(path)
         .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes))
         .with_context(|| format!("cannot read {path:?}"))?;
-    Metainfo::parse_within(&bytes, &limits).with_context(|| {
-        let hint = if own {
-            ""
+    Metainfo::parse_within(&bytes, &limits).map_err(|error| {
+        let limit = matches!(
+            error.reason,
+            Reason::Bencode(ErrorKind::TooManyBytes(_) | ErrorKind::TooManyTokens(_))
+        );
+        let hint = if limit && !own {
+            " (if it is your own, load it with --own)"
         } else {
-            " (a large torrent of your own loads with --own)"
+            ""
         };
-        format!("{path:?} is refused{hint}")
+        anyhow::Error::from(error).context(format!("{path:?} is refused{hint}"))
     })
 }
 
@@ -213,15 +217,9 @@ impl Shown {
         let mut size = format!("{} ({} bytes)", BinaryBytes(length), HumanCount(length));
         if let Some(files) = &self.files {
             let pads = files.iter().filter(|file| file.pad).count() as u64;
-            let count = HumanCount(files.len() as u64 - pads);
-            let noun = if files.len() as u64 - pads == 1 {
-                "file"
-            } else {
-                "files"
-            };
-            let _ = write!(size, " in {count} {noun}");
+            let _ = write!(size, " in {}", counted(files.len() as u64 - pads, "file"));
             if pads > 0 {
-                let _ = write!(size, " and {} pad files", HumanCount(pads));
+                let _ = write!(size, " and {}", counted(pads, "pad file"));
             }
         }
         Some(size)

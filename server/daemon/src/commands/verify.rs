@@ -3,7 +3,7 @@
 use super::show::read_torrent;
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::progress::{Reporter, print, print_json, shown};
+use crate::progress::{Reporter, counted, print, print_json, shown};
 use anyhow::anyhow;
 use clap::Args;
 use control::hashing::FileFault;
@@ -97,11 +97,11 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let mut error = format!(
-        "{} of {} files are wrong, {} of {} pieces are bad",
+        "{} of {} wrong, {} of {} bad",
         HumanCount(files_wrong as u64),
-        HumanCount(verified.files.len() as u64),
+        counted(verified.files.len() as u64, "file"),
         HumanCount(u64::from(verified.selected.len() - verified.pieces.len())),
-        HumanCount(u64::from(verified.selected.len())),
+        counted(u64::from(verified.selected.len()), "piece"),
     );
     if verified.files.iter().all(|file| file.stamp.is_none()) {
         let _ = write!(
@@ -172,34 +172,30 @@ fn text(metainfo: &Metainfo, verified: &Verified, all: bool) -> String {
     if verified.is_good() {
         let _ = writeln!(
             text,
-            "All good: {} files, {}, {} pieces",
-            HumanCount(verified.files.len() as u64),
+            "All good: {}, {}, {}",
+            counted(verified.files.len() as u64, "file"),
             BinaryBytes(metainfo.total_length),
-            HumanCount(u64::from(verified.pieces.len())),
+            counted(u64::from(verified.pieces.len()), "piece"),
         );
     }
     text
 }
 
-/// What is wrong with a file, after its path.
+/// What is wrong with a file, after its path and state.
 fn details(file: &FileReport) -> String {
-    let mut details = match &file.state {
-        FileState::Good | FileState::NotChecked => return String::new(),
-        FileState::Fault(FileFault::Missing) => String::new(),
-        FileState::Fault(fault) => format!(": {fault}"),
-        FileState::BadPieces => ":".into(),
+    let bad = || {
+        format!(
+            "{} of {} bad",
+            file.pieces_bad,
+            counted(u64::from(file.pieces), "piece")
+        )
     };
-    if file.pieces_bad > 0 {
-        let separator = if matches!(file.state, FileState::BadPieces) {
-            ""
-        } else {
-            ";"
-        };
-        let _ = write!(
-            details,
-            "{separator} {} of its {} pieces are bad",
-            file.pieces_bad, file.pieces
-        );
+    match &file.state {
+        FileState::Good | FileState::NotChecked | FileState::Fault(FileFault::Missing) => {
+            String::new()
+        }
+        FileState::BadPieces => format!(": {}", bad()),
+        FileState::Fault(fault) if file.pieces_bad > 0 => format!(": {fault}; {}", bad()),
+        FileState::Fault(fault) => format!(": {fault}"),
     }
-    details
 }
