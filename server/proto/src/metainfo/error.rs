@@ -103,14 +103,14 @@ pub enum Reason {
     /// A name in the `file tree` is a file and a directory.
     #[error("is both a file and a directory")]
     FileAndDirectory,
-    /// A symbolic link with content.
-    #[error("is a symbolic link, but has a length")]
-    SymlinkWithLength,
     /// A meta version that is not 1 or 2.
     #[error("is a version of the format that is not supported (1 and 2 are)")]
     UnsupportedVersion,
-    /// A `pieces root` that is not 32 bytes.
-    #[error("is not a SHA-256 hash of 32 bytes")]
+    /// A pad file in a `file tree`, where files are aligned without.
+    #[error("marks a pad file, which a file tree must not have")]
+    PadInFileTree,
+    /// A `pieces root` that is not 32 bytes or all zeros, or a layer that is not whole hashes.
+    #[error("is not made of SHA-256 hashes of 32 bytes")]
     NotSha256,
     /// The piece layer of a file that needs one is absent.
     #[error("lacks the layer of hashes for this file, which is longer than a piece")]

@@ -283,37 +283,59 @@ fn md5sums_are_read_where_they_are_hex() {
     assert_eq!(with("00"), None);
 }
 
+/// A directory of one file, whose entries are written by `file`, and no pieces.
+fn torrent_with_file(file: impl FnOnce(&mut Encoder)) -> Vec<u8> {
+    torrent_with_info(|info| {
+        info.key(b"files").begin_list().begin_dict();
+        file(info);
+        info.end().end();
+        info.key(b"name")
+            .bytes(b"n")
+            .key(b"piece length")
+            .integer(1)
+            .key(b"pieces")
+            .bytes(b"");
+    })
+}
+
 #[test]
 fn links_are_kept_inside_the_root_and_have_no_length() {
-    let with = |length: i64| {
-        torrent_with_info(|info| {
-            info.key(b"files").begin_list().begin_dict();
-            info.key(b"attr").bytes(b"l").key(b"length").integer(length);
-            info.key(b"path").begin_list().bytes(b"link").end();
-            info.key(b"symlink path")
+    for length in [0, 5, -5] {
+        let torrent = torrent_with_file(|file| {
+            file.key(b"attr").bytes(b"l").key(b"length").integer(length);
+            file.key(b"path").begin_list().bytes(b"link").end();
+            file.key(b"symlink path")
                 .begin_list()
                 .bytes(b"..")
                 .bytes(b"/etc")
                 .end();
-            info.end().end();
-            info.key(b"name")
-                .bytes(b"n")
-                .key(b"piece length")
-                .integer(1)
-                .key(b"pieces")
-                .bytes(b"");
-        })
-    };
-    let link = &parse(&with(0)).files[0];
-    assert_eq!(
-        link.symlink_target.as_deref(),
-        Some(&["__".to_owned(), "_etc".to_owned()][..])
-    );
-    let error = refusal(&with(5));
-    assert_eq!(
-        (error.field.as_str(), error.reason),
-        ("info.files[0].attr", Reason::SymlinkWithLength)
-    );
+        });
+        let link = &parse(&torrent).files[0];
+        assert_eq!(
+            link.symlink_target.as_deref(),
+            Some(&["__".into(), "_etc".into()][..])
+        );
+        assert_eq!(link.length, 0);
+    }
+    let torrent = torrent_with_file(|file| {
+        file.key(b"attr")
+            .bytes(b"l")
+            .key(b"path")
+            .begin_list()
+            .bytes(b"link")
+            .end();
+    });
+    assert_eq!(parse(&torrent).files[0].symlink_target, None);
+}
+
+#[test]
+fn a_pad_file_needs_no_path() {
+    let torrent = torrent_with_file(|file| {
+        file.key(b"attr").bytes(b"p").key(b"length").integer(0);
+    });
+    let pad = &parse(&torrent).files[0];
+    assert!(pad.pad);
+    assert_eq!(pad.path, ["n", "_"]);
 }
 
 #[test]

@@ -130,19 +130,16 @@ fn file<'input>(index: usize, value: Value<'_, 'input>) -> Result<(File, RawPath
         None => field::dict(&at(""), value).map(drop)?,
     }
     let attributes = keys.attr.and_then(Value::as_bytes).unwrap_or_default();
-    let is_symlink = attributes.contains(&b'l');
+    let (is_symlink, is_pad) = (attributes.contains(&b'l'), attributes.contains(&b'p'));
     let length = match keys.length {
+        // A link has no content whatever its length says, as libtorrent reads it too.
+        _ if is_symlink => 0,
+        None => return refuse(at(".length"), value, Reason::Missing),
         Some(length) => match length.as_unsigned().filter(|&length| length <= LENGTH_MAX) {
             Some(length) => length,
             None => field::integer(&at(".length"), length, 0, LENGTH_MAX)?,
         },
-        // A link has no content, and some leave its length out.
-        None if is_symlink => 0,
-        None => return refuse(at(".length"), value, Reason::Missing),
     };
-    if is_symlink && length != 0 {
-        return refuse(at(".attr"), value, Reason::SymlinkWithLength);
-    }
     // A `path.utf-8` of another shape than a path is ignored: `path` is there.
     let utf8 = keys
         .path_utf8
@@ -150,6 +147,8 @@ fn file<'input>(index: usize, value: Value<'_, 'input>) -> Result<(File, RawPath
     let raw = match (utf8, keys.path) {
         (Some(raw), _) => raw,
         (None, Some(path)) => components(&at, ".path", path)?,
+        // A pad file needs no name.
+        (None, None) if is_pad => RawPath::new(),
         (None, None) => return refuse(at(".path"), value, Reason::Missing),
     };
     let legacy_pad = raw
@@ -158,7 +157,7 @@ fn file<'input>(index: usize, value: Value<'_, 'input>) -> Result<(File, RawPath
     let file = File {
         path: names::sanitise(&raw),
         length,
-        pad: legacy_pad || attributes.contains(&b'p'),
+        pad: legacy_pad || is_pad,
         executable: attributes.contains(&b'x'),
         hidden: attributes.contains(&b'h'),
         symlink_target: is_symlink

@@ -186,29 +186,28 @@ impl<'doc, 'input> Walk<'doc, 'input> {
             }
         }
         let attributes = attr.and_then(Value::as_bytes).unwrap_or_default();
+        if attributes.contains(&b'p') {
+            return refuse(at(".attr"), properties, Reason::PadInFileTree);
+        }
         let is_symlink = attributes.contains(&b'l');
         let length = match length {
+            // A link has no content whatever its length says, as in version 1.
+            _ if is_symlink => 0,
+            None => return refuse(at(".length"), properties, Reason::Missing),
             Some(length) => {
                 field::integer(".length", length, 0, v1::LENGTH_MAX).map_err(|error| {
-                    super::MetainfoError {
-                        field: at(".length"),
-                        ..error
-                    }
+                    let field = at(".length");
+                    super::MetainfoError { field, ..error }
                 })?
             }
-            None if is_symlink => 0,
-            None => return refuse(at(".length"), properties, Reason::Missing),
         };
-        if is_symlink && length != 0 {
-            return refuse(at(".attr"), properties, Reason::SymlinkWithLength);
-        }
         let pieces_root = match root {
             // An empty file has no tree; a root beside it says nothing.
             _ if length == 0 => None,
             None => return refuse(at(".pieces root"), properties, Reason::Missing),
             Some(root) => match root.as_bytes().and_then(|bytes| bytes.try_into().ok()) {
-                Some(hash) => Some(hash),
-                None => return refuse(at(".pieces root"), root, Reason::NotSha256),
+                Some(hash) if hash != [0; 32] => Some(hash),
+                _ => return refuse(at(".pieces root"), root, Reason::NotSha256),
             },
         };
         Ok(File {

@@ -360,6 +360,19 @@ fn a_file_tree_that_is_wrong_is_refused() {
             Reason::NotSha256,
         ),
         (
+            leaf(10)
+                .replace(&"r".repeat(32), &"\0".repeat(32))
+                .replacen("d0:", "d1:ad0:", 1)
+                + "e",
+            "info.file tree[\"a\"].pieces root",
+            Reason::NotSha256,
+        ),
+        (
+            "d1:ad0:d4:attr1:p6:lengthi0eeee".to_owned(),
+            "info.file tree[\"a\"].attr",
+            Reason::PadInFileTree,
+        ),
+        (
             "d1:ad0:d6:lengthi-5eeee".to_owned(),
             "info.file tree[\"a\"].length",
             Reason::OutOfRange {
@@ -376,11 +389,6 @@ fn a_file_tree_that_is_wrong_is_refused() {
             format!("d1:a{0}1:b{0}1:c{0}e", leaf((1 << 21) * 16_384 - 1)),
             "info.file tree",
             Reason::TooManyPieces,
-        ),
-        (
-            "d1:ad0:d4:attr1:l6:lengthi5eeee".to_owned(),
-            "info.file tree[\"a\"].attr",
-            Reason::SymlinkWithLength,
         ),
     ];
     for (tree, field, reason) in cases {
