@@ -138,7 +138,9 @@ impl Library<'_> {
         options: &CreateOptions,
         progress: OnProgress<'_>,
     ) -> Result<Ready, LibraryError> {
-        let path = path.canonicalize().map_err(|error| io_error("find", path, error))?;
+        let path = path
+            .canonicalize()
+            .map_err(|error| io_error("find", path, error))?;
         let source = source_key(&path, options);
         if !self.always_hash
             && let Some(known) = self.made_before(&path, &source, options, progress)?
@@ -154,7 +156,12 @@ impl Library<'_> {
         };
         let created = create::create(&path, options, &mut counting)?;
         let stamps = created.stamps();
-        let paths = overrides(&created.metainfo, &created.files, &created.root, &created.data_dir);
+        let paths = overrides(
+            &created.metainfo,
+            &created.files,
+            &created.root,
+            &created.data_dir,
+        );
         let (Some(info_hash), Some(data_dir)) = (created.metainfo.info_hash_v1, created.data_dir)
         else {
             return Err(LibraryError::OnlyV2 { path });
@@ -169,7 +176,8 @@ impl Library<'_> {
             proof: Proof::Made,
             skips: created.skips,
         };
-        self.state.remember(info_hash, &ready.record(), Some(&source))?;
+        self.state
+            .remember(info_hash, &ready.record(), Some(&source))?;
         Ok(ready)
     }
 
@@ -186,13 +194,18 @@ impl Library<'_> {
         progress: OnProgress<'_>,
     ) -> Result<Ready, LibraryError> {
         let torrent = read_torrent(path)?;
-        let metainfo = Metainfo::parse(&torrent)
-            .map_err(|error| LibraryError::Metainfo { path: path.to_owned(), error })?;
+        let metainfo = Metainfo::parse(&torrent).map_err(|error| LibraryError::Metainfo {
+            path: path.to_owned(),
+            error,
+        })?;
         let Some(info_hash) = metainfo.info_hash_v1 else {
-            return Err(LibraryError::OnlyV2 { path: path.to_owned() });
+            return Err(LibraryError::OnlyV2 {
+                path: path.to_owned(),
+            });
         };
-        let data_dir =
-            data_dir.canonicalize().map_err(|error| io_error("find", data_dir, error))?;
+        let data_dir = data_dir
+            .canonicalize()
+            .map_err(|error| io_error("find", data_dir, error))?;
         let mut ready = Ready {
             info_hash,
             metainfo: Arc::new(metainfo),
@@ -230,10 +243,16 @@ impl Library<'_> {
             progress(&CreateProgress::Hashing(*done))
         };
         let verified = verify::verify(&ready.metainfo, &ready.data_dir, None, &mut hashing)
-            .map_err(|error| LibraryError::Verify { path: ready.data_dir.clone(), error })?;
+            .map_err(|error| LibraryError::Verify {
+                path: ready.data_dir.clone(),
+                error,
+            })?;
         let good = u64::from(verified.pieces.len());
         self.cells.add(ControlCounter::PiecesGood, good);
-        self.cells.add(ControlCounter::PiecesBad, u64::from(verified.selected.len()) - good);
+        self.cells.add(
+            ControlCounter::PiecesBad,
+            u64::from(verified.selected.len()) - good,
+        );
         if !verified.is_good() {
             return Err(LibraryError::Wrong {
                 name: ready.metainfo.name.clone(),
@@ -245,7 +264,8 @@ impl Library<'_> {
         let files = verified.files.into_iter().map(|file| file.path);
         ready.paths = differing(&ready.metainfo, files);
         ready.proof = Proof::Hashed;
-        self.state.remember(ready.info_hash, &ready.record(), None)?;
+        self.state
+            .remember(ready.info_hash, &ready.record(), None)?;
         Ok(())
     }
 
@@ -305,7 +325,8 @@ impl Library<'_> {
 impl Ready {
     /// Whether every file still has the stamp that it had when it was verified.
     pub fn is_unchanged(&self) -> bool {
-        self.stamps_now().is_some_and(|stamps| stamps == self.stamps)
+        self.stamps_now()
+            .is_some_and(|stamps| stamps == self.stamps)
     }
 
     /// The stamps that the files have now; `None` if one is missing or has another length than in the torrent.
@@ -350,14 +371,24 @@ pub fn read_torrent(path: &Path) -> Result<Vec<u8>, LibraryError> {
         .map_err(|error| io_error("read", path, error))?;
     if bytes.len() as u64 == limit {
         let length = std::fs::metadata(path).map_or(limit, |metadata| metadata.len());
-        return Err(LibraryError::TooLarge { path: path.to_owned(), bytes: length });
+        return Err(LibraryError::TooLarge {
+            path: path.to_owned(),
+            bytes: length,
+        });
     }
     Ok(bytes)
 }
 
 /// What a torrent is made of: the path, and those options that change its info-hash.
 fn source_key(path: &Path, options: &CreateOptions) -> Vec<u8> {
-    let CreateOptions { name, private, piece_length, source, symlinks, .. } = options;
+    let CreateOptions {
+        name,
+        private,
+        piece_length,
+        source,
+        symlinks,
+        ..
+    } = options;
     let mut key = path.as_os_str().as_bytes().to_vec();
     key.push(0);
     let options = format!("{name:?} {private} {piece_length:?} {source:?} {symlinks:?}");
@@ -373,16 +404,15 @@ fn overrides(
     root: &Path,
     data_dir: &Option<PathBuf>,
 ) -> BTreeMap<u32, PathBuf> {
-    let below = data_dir.as_ref().and_then(|data_dir| root.strip_prefix(data_dir).ok());
+    let below = data_dir
+        .as_ref()
+        .and_then(|data_dir| root.strip_prefix(data_dir).ok());
     let below = below.unwrap_or(Path::new(""));
     differing(metainfo, files.iter().map(|file| below.join(file.path())))
 }
 
 /// Those of `paths` that are not the metainfo's, by the index of their file.
-fn differing(
-    metainfo: &Metainfo,
-    paths: impl Iterator<Item = PathBuf>,
-) -> BTreeMap<u32, PathBuf> {
+fn differing(metainfo: &Metainfo, paths: impl Iterator<Item = PathBuf>) -> BTreeMap<u32, PathBuf> {
     let pairs = (0..).zip(metainfo.files.iter().zip(paths));
     let differs = |(index, (file, path)): (u32, (&proto::metainfo::File, PathBuf))| {
         let said = file.path.iter().collect::<PathBuf>();
@@ -398,9 +428,17 @@ fn faults(files: &[verify::FileReport]) -> String {
     let wrong: Vec<_> = files.iter().filter(|file| file.state.is_wrong()).collect();
     let name = |file: &&verify::FileReport| match &file.state {
         FileState::Fault(fault) => format!("{:?}: {fault}", file.path),
-        _ => format!("{:?}: {} of {} pieces are bad", file.path, file.pieces_bad, file.pieces),
+        _ => format!(
+            "{:?}: {} of {} pieces are bad",
+            file.path, file.pieces_bad, file.pieces
+        ),
     };
-    let mut text = wrong.iter().take(NAMED_MAX).map(name).collect::<Vec<_>>().join("; ");
+    let mut text = wrong
+        .iter()
+        .take(NAMED_MAX)
+        .map(name)
+        .collect::<Vec<_>>()
+        .join("; ");
     if wrong.len() > NAMED_MAX {
         text.push_str(&format!("; and {} more files", wrong.len() - NAMED_MAX));
     }
@@ -408,7 +446,11 @@ fn faults(files: &[verify::FileReport]) -> String {
 }
 
 fn io_error(operation: &'static str, path: &Path, error: io::Error) -> LibraryError {
-    LibraryError::Io { operation, path: path.to_owned(), error }
+    LibraryError::Io {
+        operation,
+        path: path.to_owned(),
+        error,
+    }
 }
 
 #[cfg(test)]
@@ -431,8 +473,14 @@ mod tests {
     fn of_path(folder: &tempfile::TempDir, options: &CreateOptions) -> Ready {
         let state = State::open(&folder.path().join("state")).unwrap();
         let cells = Registry::new(0).control();
-        let library = Library { state: &state, always_hash: false, cells: &cells };
-        library.of_path(&folder.path().join("data"), options, &mut quiet).unwrap()
+        let library = Library {
+            state: &state,
+            always_hash: false,
+            cells: &cells,
+        };
+        library
+            .of_path(&folder.path().join("data"), options, &mut quiet)
+            .unwrap()
     }
 
     #[test]
@@ -442,7 +490,10 @@ mod tests {
         let made = of_path(&folder, &options);
         assert_eq!(made.proof, Proof::Made);
         let again = of_path(&folder, &options);
-        assert_eq!((again.proof, again.info_hash), (Proof::Remembered, made.info_hash));
+        assert_eq!(
+            (again.proof, again.info_hash),
+            (Proof::Remembered, made.info_hash)
+        );
         std::fs::write(folder.path().join("data/a"), vec![2; 40_000]).unwrap();
         let changed = of_path(&folder, &options);
         assert_eq!(changed.proof, Proof::Made);
@@ -458,7 +509,10 @@ mod tests {
         let made = of_path(&folder, &options);
         options.trackers = vec![vec!["http://tracker.example/announce".into()]];
         let again = of_path(&folder, &options);
-        assert_eq!((again.proof, again.info_hash), (Proof::Remembered, made.info_hash));
+        assert_eq!(
+            (again.proof, again.info_hash),
+            (Proof::Remembered, made.info_hash)
+        );
         assert_eq!(again.metainfo.trackers, options.trackers);
         options.piece_length = Some(16 << 10);
         assert_eq!(of_path(&folder, &options).proof, Proof::Made);
@@ -472,12 +526,19 @@ mod tests {
         std::fs::write(&file, &made.torrent).unwrap();
         let state = State::open(&folder.path().join("other-state")).unwrap();
         let cells = Registry::new(0).control();
-        let library = Library { state: &state, always_hash: false, cells: &cells };
+        let library = Library {
+            state: &state,
+            always_hash: false,
+            cells: &cells,
+        };
         let of = || library.of_torrent(&file, folder.path(), &mut quiet);
         assert_eq!(of().unwrap().proof, Proof::Hashed);
         assert_eq!(of().unwrap().proof, Proof::Remembered);
         // Counted once: what is remembered costs nothing.
-        assert_eq!(cells.counter(ControlCounter::VerifiedBytes), made.metainfo.total_length);
+        assert_eq!(
+            cells.counter(ControlCounter::VerifiedBytes),
+            made.metainfo.total_length
+        );
         assert!(cells.counter(ControlCounter::PiecesGood) > 0);
         assert_eq!(cells.counter(ControlCounter::PiecesBad), 0);
         std::fs::write(folder.path().join("data/a"), vec![2; 40_000]).unwrap();

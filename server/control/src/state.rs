@@ -107,15 +107,23 @@ impl State {
         let database = match Database::create(&path) {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                return Err(StateError::InUse { path: directory.to_owned() });
+                return Err(StateError::InUse {
+                    path: directory.to_owned(),
+                });
             }
-            Err(error) => return Err(StateError::Store { path, error: Box::new(error.into()) }),
+            Err(error) => {
+                return Err(StateError::Store {
+                    path,
+                    error: Box::new(error.into()),
+                });
+            }
         };
         let state = State { database, path };
         match state.schema() {
-            Ok(found) if found > SCHEMA => {
-                Err(StateError::Newer { path: state.path.clone(), found })
-            }
+            Ok(found) if found > SCHEMA => Err(StateError::Newer {
+                path: state.path.clone(),
+                found,
+            }),
             Ok(_) => Ok(state),
             Err(error) => Err(state.failed(error)),
         }
@@ -132,7 +140,8 @@ impl State {
         record: &Record,
         source: Option<&[u8]>,
     ) -> Result<(), StateError> {
-        self.write(info_hash, record, source).map_err(|error| self.failed(error))
+        self.write(info_hash, record, source)
+            .map_err(|error| self.failed(error))
     }
 
     /// The record of a torrent.
@@ -153,7 +162,9 @@ impl State {
         let find = || -> Result<Option<InfoHashV1>, redb::Error> {
             let table = self.database.begin_read()?.open_table(SOURCES)?;
             let found = table.get(source)?;
-            Ok(found.and_then(|hash| hash.value().try_into().ok()).map(InfoHashV1))
+            Ok(found
+                .and_then(|hash| hash.value().try_into().ok())
+                .map(InfoHashV1))
         };
         find().map_err(|error| self.failed(error))
     }
@@ -188,10 +199,18 @@ impl State {
     ) -> Result<(), redb::Error> {
         let key = info_hash.0.as_slice();
         let transaction = self.database.begin_write()?;
-        transaction.open_table(METAINFO)?.insert(key, record.metainfo.as_slice())?;
-        transaction.open_table(DATA_DIR)?.insert(key, record.data_dir.as_os_str().as_bytes())?;
-        transaction.open_table(STAMPS)?.insert(key, encode_stamps(&record.stamps).as_slice())?;
-        transaction.open_table(PATHS)?.insert(key, encode_paths(&record.paths).as_slice())?;
+        transaction
+            .open_table(METAINFO)?
+            .insert(key, record.metainfo.as_slice())?;
+        transaction
+            .open_table(DATA_DIR)?
+            .insert(key, record.data_dir.as_os_str().as_bytes())?;
+        transaction
+            .open_table(STAMPS)?
+            .insert(key, encode_stamps(&record.stamps).as_slice())?;
+        transaction
+            .open_table(PATHS)?
+            .insert(key, encode_paths(&record.paths).as_slice())?;
         if let Some(source) = source {
             transaction.open_table(SOURCES)?.insert(source, key)?;
         }
@@ -215,12 +234,17 @@ impl State {
             metainfo: metainfo.value().to_vec(),
             data_dir: std::ffi::OsString::from_vec(data_dir.value().to_vec()).into(),
             stamps: decode_stamps(stamps.value()),
-            paths: paths.map(|paths| decode_paths(paths.value())).unwrap_or_default(),
+            paths: paths
+                .map(|paths| decode_paths(paths.value()))
+                .unwrap_or_default(),
         }))
     }
 
     fn failed(&self, error: redb::Error) -> StateError {
-        StateError::Store { path: self.path.clone(), error: Box::new(error) }
+        StateError::Store {
+            path: self.path.clone(),
+            error: Box::new(error),
+        }
     }
 }
 
@@ -327,7 +351,10 @@ mod tests {
     fn a_second_process_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let _first = State::open(directory.path()).unwrap();
-        assert!(matches!(State::open(directory.path()), Err(StateError::InUse { .. })));
+        assert!(matches!(
+            State::open(directory.path()),
+            Err(StateError::InUse { .. })
+        ));
     }
 
     #[test]
@@ -336,14 +363,16 @@ mod tests {
         {
             let state = State::open(directory.path()).unwrap();
             let transaction = state.database.begin_write().unwrap();
-            transaction.open_table(META).unwrap().insert("schema", SCHEMA + 1).unwrap();
+            transaction
+                .open_table(META)
+                .unwrap()
+                .insert("schema", SCHEMA + 1)
+                .unwrap();
             transaction.commit().unwrap();
         }
         for _ in 0..2 {
             let refused = State::open(directory.path());
-            assert!(
-                matches!(refused, Err(StateError::Newer { found, .. }) if found == SCHEMA + 1)
-            );
+            assert!(matches!(refused, Err(StateError::Newer { found, .. }) if found == SCHEMA + 1));
         }
     }
 
@@ -351,6 +380,9 @@ mod tests {
     fn a_file_that_is_no_store_is_an_error_not_a_new_store() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("state.redb"), b"something else").unwrap();
-        assert!(matches!(State::open(directory.path()), Err(StateError::Store { .. })));
+        assert!(matches!(
+            State::open(directory.path()),
+            Err(StateError::Store { .. })
+        ));
     }
 }
