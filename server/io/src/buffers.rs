@@ -1,12 +1,13 @@
 //! The bounded pool of payload buffers of one shard, registered with its ring where the kernel allows it.
 //!
-//! The number of buffers is fixed when the shard starts; who finds the pool empty waits in line, so that
-//! memory is a number in the configuration. A buffer given to an operation belongs to it until its last
-//! completion.
+//! The number of buffers is fixed when the shard starts, so that memory is a number in the configuration.
+//! Who finds the pool empty waits in line, first come first served: a connection that gives its buffer back
+//! and asks for the next one comes after those that wait. A buffer given to an operation belongs to it until
+//! its last completion.
 
-use std::cell::Cell;
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
 use tokio_uring::buf::{IoBuf, IoBufMut};
 
@@ -27,7 +28,8 @@ pub struct BufferPool {
     pool: FixedBufPool<Vec<u8>>,
     buffer_bytes: usize,
     count: usize,
-    used: Rc<Cell<usize>>,
+    /// One permit per buffer. The pool's own waiting is not fair: whoever runs takes what was just freed.
+    line: Arc<Semaphore>,
     registered: bool,
 }
 
@@ -63,54 +65,53 @@ impl BufferPool {
             pool,
             buffer_bytes,
             count,
-            used: Rc::default(),
+            line: Arc::new(Semaphore::new(count)),
             registered,
         })
     }
 
     /// Bytes of the pool that are in use.
     pub fn used_bytes(&self) -> usize {
-        self.used.get() * self.buffer_bytes
+        (self.count - self.line.available_permits()) * self.buffer_bytes
     }
 
     /// Whether all buffers are in use.
     pub fn is_exhausted(&self) -> bool {
-        self.used.get() == self.count
+        self.line.available_permits() == 0
     }
 
-    /// A buffer if one is free.
+    /// A buffer if one is free and nobody waits for it.
     pub fn try_take(&self) -> Option<Buffer> {
-        Some(self.hand_out(self.pool.try_next(self.buffer_bytes)?))
+        match Arc::clone(&self.line).try_acquire_owned() {
+            Ok(permit) => self.hand_out(permit),
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => None,
+        }
     }
 
-    /// A buffer, as soon as one is free.
-    pub async fn take(&self) -> Buffer {
-        self.hand_out(self.pool.next(self.buffer_bytes).await)
+    /// A buffer, when it is this caller's turn. `None` never comes but for a bug.
+    pub async fn take(&self) -> Option<Buffer> {
+        self.hand_out(Arc::clone(&self.line).acquire_owned().await.ok()?)
     }
 
-    fn hand_out(&self, inner: FixedBuf) -> Buffer {
-        self.used.set(self.used.get() + 1);
-        Buffer {
+    /// The buffer that a permit stands for.
+    fn hand_out(&self, permit: OwnedSemaphorePermit) -> Option<Buffer> {
+        let inner = self.pool.try_next(self.buffer_bytes)?;
+        Some(Buffer {
             inner,
             filled: 0,
             registered: self.registered,
-            used: Rc::clone(&self.used),
-        }
+            _permit: permit,
+        })
     }
 }
 
 /// One buffer of the pool, filled from its start; it returns to the pool when it is dropped.
 pub struct Buffer {
+    // Dropped in this order: the buffer is back before the permit wakes who waits for it.
     inner: FixedBuf,
     filled: usize,
     registered: bool,
-    used: Rc<Cell<usize>>,
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.used.set(self.used.get() - 1);
-    }
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Buffer {
@@ -159,5 +160,41 @@ impl Buffer {
     pub unsafe fn set_filled(&mut self, start: usize, count: usize) {
         debug_assert_eq!(start, self.filled);
         self.filled = start + count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    #[test]
+    fn buffers_go_to_those_who_wait_in_their_order() {
+        tokio_uring::start(async {
+            let pool = Rc::new(BufferPool::new(1, 64, Registration::Off).unwrap());
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let mut held = pool.try_take();
+            let mut waiting = Vec::new();
+            for number in 0..3 {
+                let (pool, order) = (Rc::clone(&pool), Rc::clone(&order));
+                waiting.push(tokio_uring::spawn(async move {
+                    let buffer = pool.take().await.unwrap();
+                    order.borrow_mut().push(number);
+                    drop(buffer);
+                }));
+                tokio::task::yield_now().await;
+            }
+            assert!(pool.is_exhausted());
+            held.take();
+            // Whoever comes now comes after those three.
+            assert!(pool.try_take().is_none());
+            for task in waiting {
+                task.await.unwrap();
+            }
+            assert_eq!(*order.borrow(), [0, 1, 2]);
+            assert_eq!(pool.used_bytes(), 0);
+            assert!(pool.try_take().is_some());
+        });
     }
 }

@@ -63,8 +63,8 @@ impl Outgoing {
         true
     }
 
-    /// Closes the message and returns its length in bytes; `payload` holds the blocks' bytes one after another.
-    pub fn seal(&mut self, payload: Option<Buffer>) -> usize {
+    /// Closes the message: `payload` holds the blocks' bytes one after another.
+    pub fn seal(&mut self, payload: Option<Buffer>) {
         let payload_bytes: usize = self.lengths[..self.blocks]
             .iter()
             .map(|&l| l as usize)
@@ -76,7 +76,6 @@ impl Outgoing {
         self.payload = payload;
         self.total = self.control.len() + self.blocks * PIECE_HEADER_BYTES + payload_bytes;
         self.sent = 0;
-        self.total
     }
 
     /// Gives the payload buffer back to its pool; false if there is none.

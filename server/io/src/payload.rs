@@ -28,7 +28,8 @@ pub(crate) async fn read_batch(
         Some(buffer) => buffer,
         None => {
             shard.cells.increment(Counter::BufferPoolWaits);
-            shard.pool.take().await
+            let taken = shard.pool.take().await;
+            taken.ok_or_else(|| torrent.fault(FileIndex(0), no_buffer()))?
         }
     };
     let started = Instant::now();
@@ -42,6 +43,11 @@ pub(crate) async fn read_batch(
         .cells
         .record(Histogram::DiskReadDuration, started.elapsed());
     Ok(buffer)
+}
+
+/// The pool is closed or miscounted, which is a bug of ours and no fault of the torrent's.
+fn no_buffer() -> FaultCause {
+    FaultCause::Resources("the buffer pool has no buffer".into())
 }
 
 /// Appends one file's part of a batch.

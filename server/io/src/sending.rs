@@ -10,8 +10,9 @@ use crate::outgoing::Outgoing;
 use crate::payload;
 use crate::ring;
 use crate::shard::Shard;
+use crate::sockets::send_room;
 use engine::queue::Batch;
-use proto::wire;
+use proto::wire::{self, PIECE_HEADER_BYTES};
 use seedring_metrics::Counter;
 use std::io;
 use std::rc::Rc;
@@ -31,8 +32,18 @@ pub(crate) async fn send_round(
     mut outgoing: Box<Outgoing>,
     batch: Option<&Batch>,
 ) -> Sent {
+    let headers = batch.map_or(0, |batch| batch.count as usize * PIECE_HEADER_BYTES);
+    let content = batch.map_or(0, |batch| batch.bytes as usize);
+    let bytes = outgoing.control_mut().len() + headers + content;
+    connection
+        .session
+        .borrow_mut()
+        .send_started(bytes as u64, shard.now());
     let mut payload = None;
     if let Some(batch) = batch {
+        if let Err(reason) = wait_for_room(shard, connection, bytes).await {
+            return (Err(reason), outgoing);
+        }
         match payload::read_batch(shard, &connection.torrent, batch).await {
             Ok(buffer) => payload = Some(buffer),
             Err(fault) => return (Err(shard.report(&connection.torrent, fault)), outgoing),
@@ -43,24 +54,34 @@ pub(crate) async fn send_round(
         }
         shard.cells.increment(Counter::Sends);
     }
-    let bytes = outgoing.seal(payload);
-    connection
-        .session
-        .borrow_mut()
-        .send_started(bytes as u64, shard.now());
+    outgoing.seal(payload);
     let sent;
     (sent, outgoing) = send_all(shard, connection, outgoing, batch).await;
     if sent.is_ok() {
-        let payload_bytes = batch.map_or(0, |batch| u64::from(batch.bytes));
         shard
             .cells
-            .add(Counter::ProtocolBytesSent, bytes as u64 - payload_bytes);
+            .add(Counter::ProtocolBytesSent, (bytes - content) as u64);
         if let Some(batch) = batch {
             connection.batch_sent(shard, batch);
         }
     }
     outgoing.clear();
     (sent, outgoing)
+}
+
+/// Waits until the socket has room for a batch, before anything is read for it: a batch that fits is sent at
+/// once, and its buffer is free and still in the cache for the next one.
+async fn wait_for_room(
+    shard: &Shard,
+    connection: &Connection,
+    bytes: usize,
+) -> Result<(), CloseReason> {
+    if send_room(&*connection.socket).is_none_or(|room| room >= bytes) {
+        return Ok(());
+    }
+    shard.cells.increment(Counter::RingSubmissions);
+    let _ready = ring::poll(Rc::clone(&connection.socket), libc::POLLOUT).await;
+    connection.closing().map_or(Ok(()), Err)
 }
 
 /// Sends all of `outgoing`, waiting whenever the socket is full.

@@ -124,6 +124,29 @@ pub fn tune_accepted(socket: &impl AsRawFd) {
     let _ = socket.set_tcp_keepalive(&probe);
 }
 
+/// How many bytes `socket` takes now without waiting, about: its send buffer less what is queued in it.
+/// `None` where the kernel does not say.
+pub fn send_room(socket: &impl AsRawFd) -> Option<usize> {
+    /// Indices of `SO_MEMINFO`'s answer (linux/sock_diag.h).
+    const SNDBUF: usize = 3;
+    const WMEM_QUEUED: usize = 5;
+    let mut info = [0_u32; 9];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: `info` and `length` are ours to write for the length of the call, and `length` is the size
+    // of `info`.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let known = answer == 0 && length as usize > WMEM_QUEUED * size_of::<u32>();
+    known.then(|| info[SNDBUF].saturating_sub(info[WMEM_QUEUED]) as usize)
+}
+
 /// The address by which connections of one stranger are counted: a v4 address, or a v6 /64, which is what
 /// one customer gets.
 pub fn stranger(address: IpAddr) -> IpAddr {
