@@ -1,12 +1,13 @@
 //! One peer's connection, from its handshake to its close: a reader and a writer around one pure session.
 //!
 //! The path of a block: [`read_messages`] receives, [`Connection::digest`] decodes and feeds the session, which
-//! checks and queues → [`write`] takes a batch within the rate limits → [`crate::payload`] reads it → one
-//! send per batch ([`crate::sending`]).
+//! checks and queues → [`write`] takes a batch within the rate limits ([`crate::allowance`]) →
+//! [`crate::payload`] reads it → one send per batch ([`crate::sending`]).
 //!
 //! Limits: one receive and one send in flight; input stops while the session does not want it. No `.await`
 //! while the session is borrowed.
 
+use crate::allowance::Allowance;
 use crate::answer_clock::AnswerClock;
 use crate::closing::CloseReason;
 use crate::limits::{self, Levels};
@@ -16,16 +17,14 @@ use crate::shard::Shard;
 use crate::torrent::SeededTorrent;
 use engine::choker::{PeerKey, PeerView};
 use engine::queue::Batch;
-use engine::rate::Demand;
 use engine::session::{PeerIdentity, Session, SessionCounters};
 use engine::time::Time;
 use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
 use proto::wire::{self, Decoded};
 use seedring_metrics::{Counter, Histogram};
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::net::{Shutdown, SocketAddr};
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,7 +44,7 @@ pub(crate) struct Connection {
     pub(crate) session: RefCell<Session>,
     pub(crate) socket: Rc<TcpStream>,
     /// The rate limits that it is under.
-    levels: Levels,
+    pub(crate) levels: Levels,
     /// There may be something to send.
     work: Notify,
     /// The session may take input again.
@@ -172,15 +171,9 @@ pub(crate) async fn serve(
     admission: &mut limits::Admission,
 ) -> CloseReason {
     let accepted = Instant::now();
-    let greeted = timeout(shard.config.handshake_timeout, greet(shard, &socket)).await;
-    let (theirs, torrent) = match greeted {
-        Ok(Ok(greeted)) => greeted,
-        Ok(Err(reason)) => return reason,
-        Err(_elapsed) => {
-            // Completes the receive that is still in flight; it keeps the descriptor open until then.
-            let _ = socket.shutdown(Shutdown::Both);
-            return CloseReason::HandshakeTimeout;
-        }
+    let (theirs, torrent) = match greet_in_time(shard, &socket).await {
+        Ok(greeted) => greeted,
+        Err(reason) => return reason,
     };
     admission.greeted();
     shard.cells.increment(Counter::Handshakes);
@@ -218,6 +211,24 @@ pub(crate) async fn serve(
     tokio::join!(read, write);
     connection.publish(shard, &connection.session.borrow());
     connection.closing().unwrap_or(CloseReason::PeerClosed)
+}
+
+/// [`greet`] within the handshake timeout.
+async fn greet_in_time(
+    shard: &Shard,
+    socket: &Rc<TcpStream>,
+) -> Result<(Handshake, Arc<SeededTorrent>), CloseReason> {
+    let mut greeting = pin!(greet(shard, socket));
+    match timeout(shard.config.handshake_timeout, &mut greeting).await {
+        Ok(greeted) => greeted,
+        Err(_elapsed) => {
+            // Ends the receive that is in flight. It is waited for, so that whoever waits for this
+            // connection to go finds nothing of it in the ring.
+            let _ = socket.shutdown(Shutdown::Both);
+            let _ = greeting.await;
+            Err(CloseReason::HandshakeTimeout)
+        }
+    }
 }
 
 /// Receives the peer's handshake and finds its torrent.
@@ -300,15 +311,12 @@ fn fit(buffer: &mut Vec<u8>, needed: usize) {
     }
 }
 
-/// A wait for the rate limits; it keeps its place in line while other things are sent.
-type Grant<'a> = Pin<Box<dyn Future<Output = u32> + 'a>>;
-
 /// Sends what the session has to say until the connection ends.
 async fn write(shard: &Shard, connection: &Connection) -> CloseReason {
     let mut outgoing = Outgoing::new();
     let ours = shard.our_handshake(connection.torrent.info_hash());
     outgoing.control_mut().extend_from_slice(&ours.encode());
-    let mut waiting: Option<Grant<'_>> = None;
+    let mut allowance = Allowance::new(shard, connection);
     loop {
         if let Some(reason) = connection.closing() {
             return reason;
@@ -317,34 +325,17 @@ async fn write(shard: &Shard, connection: &Connection) -> CloseReason {
             return CloseReason::TorrentStopped;
         }
         take_control(connection, outgoing.control_mut());
-        let mut batch = None;
-        if waiting.is_none() {
-            match next_batch(shard, connection) {
-                Next::Batch(next) => batch = Some(next),
-                Next::Nothing => {}
-                Next::Wait(demand) => {
-                    waiting = Some(Box::pin(limits::grant(shard, &connection.levels, demand)));
-                }
-            }
-        }
+        let batch = allowance.next_batch();
         if batch.is_none() && outgoing.control_mut().is_empty() {
-            let Some(grant) = &mut waiting else {
-                connection.work.notified().await;
-                continue;
-            };
             tokio::select! {
-                granted = grant => {
-                    waiting = None;
-                    batch = spend(connection, granted);
-                }
+                () = allowance.arrive() => {}
                 () = connection.work.notified() => {}
             }
-            if batch.is_none() {
-                continue;
-            }
+            continue;
         }
+        let round = pin!(send_round(shard, connection, outgoing, batch.as_ref()));
         let sent;
-        (sent, outgoing) = send_round(shard, connection, outgoing, batch.as_ref()).await;
+        (sent, outgoing) = allowance.arrive_during(round).await;
         if let Err(reason) = sent {
             return reason;
         }
@@ -362,46 +353,4 @@ fn take_control(connection: &Connection, control: &mut Vec<u8>) {
         }
     }
     session.take_control(control);
-}
-
-/// What a session can send now.
-enum Next {
-    /// These blocks.
-    Batch(Batch),
-    /// Nothing: no request waits.
-    Nothing,
-    /// Blocks, once the rate limits grant this.
-    Wait(Demand),
-}
-
-/// Takes the next blocks within the rate limits, if these grant some at once.
-fn next_batch(shard: &Shard, connection: &Connection) -> Next {
-    let bytes_max = shard.config.batch_bytes;
-    let mut session = connection.session.borrow_mut();
-    if connection.levels.is_empty() {
-        return session
-            .next_batch(bytes_max)
-            .map_or(Next::Nothing, Next::Batch);
-    }
-    let Some(wanted) = session.peek_batch(bytes_max) else {
-        return Next::Nothing;
-    };
-    drop(session);
-    let demand = Demand {
-        bytes_min: wanted.lengths[0],
-        bytes_max: wanted.bytes,
-    };
-    match limits::try_grant(&connection.levels, demand, shard.now()) {
-        Some(granted) => spend(connection, granted).map_or(Next::Nothing, Next::Batch),
-        None => Next::Wait(demand),
-    }
-}
-
-/// Takes blocks for `granted` bytes and gives back what they leave. (Requests may have been cancelled while
-/// the grant was waited for.)
-fn spend(connection: &Connection, granted: u32) -> Option<Batch> {
-    let batch = connection.session.borrow_mut().next_batch(granted);
-    let used = batch.as_ref().map_or(0, |batch| batch.bytes);
-    limits::give_back(&connection.levels, granted - used);
-    batch
 }

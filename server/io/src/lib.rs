@@ -3,6 +3,7 @@
 //! One shard is one thread with a ring of its own; a complete torrent is served by all of them. The public
 //! face is [`plane::Plane`]. `unsafe` is allowed in this crate; each block names its invariant.
 
+mod allowance;
 mod answer_clock;
 pub mod buffers;
 mod choking;
