@@ -26,7 +26,7 @@ impl Shard {
         if lease == Some(0) {
             connections
                 .iter()
-                .for_each(|(_, connection)| connection.set_choked(true, now));
+                .for_each(|(_, connection)| connection.set_choked(self, true, now));
             return;
         }
         let slots = lease.unwrap_or(0);
@@ -46,7 +46,7 @@ impl Shard {
         choker.round(&views, now, &mut changes);
         for change in &changes {
             if let Some(connection) = connections.get(change.key.0 as usize) {
-                connection.set_choked(change.choke, now);
+                connection.set_choked(self, change.choke, now);
             }
         }
         if due {

@@ -72,8 +72,11 @@ impl Connection {
     }
 
     /// Chokes or unchokes the peer.
-    pub(crate) fn set_choked(&self, choked: bool, now: Time) {
-        self.session.borrow_mut().set_choked(choked, now);
+    pub(crate) fn set_choked(&self, shard: &Shard, choked: bool, now: Time) {
+        let mut session = self.session.borrow_mut();
+        session.set_choked(choked, now);
+        // At once: the shard decides by the number of unchoked peers.
+        self.publish(shard, &session);
         self.work.notify_one();
     }
 
@@ -136,6 +139,8 @@ impl Connection {
         self.clock.borrow_mut().accepted(accepted, Instant::now());
         if session.wants_unchoke() && shard.may_unchoke() {
             session.set_choked(false, now);
+            // Also when no message was whole: the slot may have become free since the last one.
+            self.work.notify_one();
         }
         self.publish(shard, &session);
         Ok((consumed, needed))
