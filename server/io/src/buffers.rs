@@ -11,6 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
 use tokio_uring::buf::{IoBuf, IoBufMut};
 
+/// The most buffers that one pool has: what the kernel registers at once, and what `FixedBufPool` takes.
+pub const BUFFERS_MAX: usize = libc::UIO_MAXIOV as usize;
+
 /// Whether the pool's buffers are registered with the ring (saves the kernel pinning pages per operation).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Registration {
@@ -34,13 +37,15 @@ pub struct BufferPool {
 }
 
 impl BufferPool {
-    /// Makes `count` buffers of `buffer_bytes` each. Call inside the shard's runtime.
+    /// Makes `count` buffers of `buffer_bytes` each, at most [`BUFFERS_MAX`]. Call inside the shard's
+    /// runtime.
     ///
     /// # Errors
     ///
     /// The kernel's refusal to register them, with [`Registration::Require`] only; `ENOMEM` means that
     /// `RLIMIT_MEMLOCK` is too low.
     pub fn new(count: usize, buffer_bytes: usize, registration: Registration) -> io::Result<Self> {
+        let count = count.min(BUFFERS_MAX);
         let pool = FixedBufPool::new((0..count).map(|_| Vec::with_capacity(buffer_bytes)));
         let registered = match registration {
             Registration::Off => false,
@@ -195,6 +200,49 @@ mod tests {
             assert_eq!(*order.borrow(), [0, 1, 2]);
             assert_eq!(pool.used_bytes(), 0);
             assert!(pool.try_take().is_some());
+        });
+    }
+    fn pool(count: usize) -> BufferPool {
+        BufferPool::new(count, 4096, Registration::Off).unwrap()
+    }
+
+    #[test]
+    fn who_leaves_the_line_leaves_no_buffer_behind() {
+        tokio_uring::start(async {
+            let pool = pool(1);
+            let held = pool.try_take();
+            let mut waiting = Box::pin(pool.take());
+            let at_once = tokio::time::timeout(std::time::Duration::ZERO, &mut waiting);
+            assert!(at_once.await.is_err());
+            // It is now the waiter's, which goes without having taken it.
+            drop(held);
+            assert!(pool.try_take().is_none());
+            drop(waiting);
+            assert!(pool.try_take().is_some());
+        });
+    }
+
+    #[test]
+    fn more_buffers_than_there_can_be_are_not_counted() {
+        tokio_uring::start(async {
+            let pool = pool(BUFFERS_MAX + 1);
+            let all: Vec<_> = std::iter::from_fn(|| pool.try_take()).collect();
+            assert_eq!((all.len(), pool.is_exhausted()), (BUFFERS_MAX, true));
+        });
+    }
+
+    #[test]
+    fn what_is_written_continues_what_is_filled_and_stays_inside() {
+        tokio_uring::start(async {
+            let pool = pool(1);
+            let mut buffer = pool.try_take().unwrap();
+            assert!(buffer.fill_zero(4000));
+            assert!(buffer.spare_mut(0, 1).is_none(), "filled already");
+            assert!(buffer.spare_mut(4001, 1).is_none(), "leaves a hole");
+            assert!(buffer.spare_mut(4000, 97).is_none(), "too long");
+            assert!(buffer.spare_mut(4000, usize::MAX).is_none());
+            assert!(buffer.fill_zero(96) && !buffer.fill_zero(1));
+            assert_eq!(buffer.filled(), [0; 4096]);
         });
     }
 }
