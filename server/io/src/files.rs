@@ -104,7 +104,7 @@ impl FileTable {
         let descriptor = descriptor.map_err(|error| fault(FaultCause::of_open(&error)))?;
         let opened = Rc::new(OpenFile { descriptor });
         check_stamp(torrent, file, &opened)?;
-        clear_nonblocking(&opened).map_err(|error| fault(FaultCause::Io(error.to_string())))?;
+        clear_nonblocking(&opened).map_err(|error| fault(FaultCause::of_io(&error)))?;
         let key = (torrent.id(), file);
         let pushed_out = self.open.borrow_mut().push(key, (Rc::clone(&opened), now));
         Ok((opened, pushed_out.is_some_and(|(other, _)| other != key)))
@@ -134,7 +134,7 @@ pub fn check_stamp(
     let found = match stat(opened) {
         Ok(Some(stamp)) => stamp,
         Ok(None) => return Err(torrent.fault(file, FaultCause::NotRegular)),
-        Err(error) => return Err(torrent.fault(file, FaultCause::Io(error.to_string()))),
+        Err(error) => return Err(torrent.fault(file, FaultCause::of_io(&error))),
     };
     let verified = torrent.stamp(file);
     if verified == Some(found) {

@@ -86,7 +86,7 @@ async fn read_range(
                 shard.cells.add(Counter::DiskReadBytes, count as u64);
                 done += u32::try_from(count).unwrap_or(u32::MAX);
             }
-            Err(error) => return Err(torrent.fault(index, FaultCause::Io(error.to_string()))),
+            Err(error) => return Err(torrent.fault(index, FaultCause::of_io(&error))),
         }
     }
     // After the read, so that an unchanged stamp proves what was read (docs/adr/0004-verified-bytes.md).

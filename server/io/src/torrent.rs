@@ -256,7 +256,7 @@ pub enum FaultCause {
     /// We may not read it.
     #[error("permission denied")]
     Denied,
-    /// No descriptor or memory is left: not the torrent's fault.
+    /// No descriptor or memory is left, or something was in the way for a moment: not the torrent's fault.
     #[error("no resources: {0}")]
     Resources(String),
     /// The disk failed.
@@ -272,7 +272,16 @@ impl FaultCause {
             Some(libc::EXDEV) => FaultCause::Escapes,
             Some(libc::EACCES | libc::EPERM) => FaultCause::Denied,
             Some(libc::ELOOP | libc::ENXIO | libc::EISDIR) => FaultCause::NotRegular,
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
+            Some(libc::EMFILE | libc::ENFILE) => FaultCause::Resources(error.to_string()),
+            _ => FaultCause::of_io(error),
+        }
+    }
+
+    /// The cause behind any other failed operation on an open file. What passes by itself (no memory, a
+    /// signal, a lease or a rename in the way) says nothing about the data.
+    pub(crate) fn of_io(error: &io::Error) -> FaultCause {
+        match error.raw_os_error() {
+            Some(libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN | libc::EINTR) => {
                 FaultCause::Resources(error.to_string())
             }
             _ => FaultCause::Io(error.to_string()),
@@ -292,5 +301,34 @@ impl FaultCause {
     /// Whether the torrent's data are in doubt, as against a passing lack of resources.
     pub fn condemns(&self) -> bool {
         !matches!(self, FaultCause::Resources(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lasting_errors_condemn_a_torrent() {
+        let condemns =
+            |number| FaultCause::of_open(&io::Error::from_raw_os_error(number)).condemns();
+        for passing in [
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOMEM,
+            libc::EAGAIN,
+            libc::EINTR,
+        ] {
+            assert!(!condemns(passing), "{passing}");
+        }
+        for lasting in [
+            libc::ENOENT,
+            libc::EACCES,
+            libc::EXDEV,
+            libc::EIO,
+            libc::ELOOP,
+        ] {
+            assert!(condemns(lasting), "{lasting}");
+        }
     }
 }
