@@ -224,10 +224,10 @@ impl Plane {
     /// Closes all connections and ends the shards, within `deadline`. False if some shard was not done
     /// by then (an operation on a hung disk is not to be interrupted); its thread is left behind.
     pub async fn stop(&self, deadline: Duration) -> bool {
-        for (commands, _) in &self.shards {
-            let _ = commands.send(Command::Stop).await;
-        }
         let until = tokio::time::Instant::now() + deadline;
+        for (commands, _) in &self.shards {
+            let _ = tokio::time::timeout_at(until, commands.send(Command::Stop)).await;
+        }
         let ended = |shards: &[(_, JoinHandle<()>)]| shards.iter().all(|(_, t)| t.is_finished());
         while !ended(&self.shards) {
             if tokio::time::Instant::now() >= until {

@@ -3,7 +3,7 @@
 //! Limits: connections by [`crate::limits`], buffers and open files by their pools. The tick loops over this
 //! shard's connections once a second, never over torrents.
 
-use crate::buffers::BufferPool;
+use crate::buffers::{BUFFERS_MAX, BufferPool};
 use crate::closing::CloseReason;
 use crate::connection::{self, Connection};
 use crate::files::FileTable;
@@ -20,9 +20,9 @@ use proto::handshake::{Handshake, Reserved, ReservedBit};
 use proto::ids::InfoHashV1;
 use seedring_metrics::{Counter, Gauge, ShardCells};
 use slab::Slab;
-use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -143,19 +143,26 @@ fn run(mut seat: ShardSeat, ready: &std::sync::mpsc::Sender<std::io::Result<()>>
         events: seat.events.clone(),
         armed: true,
     };
-    runtime.block_on(async {
+    // Dropping the runtime frees what operations in flight still read and write, so that is done only when
+    // nothing is in flight; else, and when a panic passes here, it is left to the end of the process.
+    let runtime = ManuallyDrop::new(runtime);
+    let quiet = runtime.block_on(async {
         let listeners = std::mem::take(&mut seat.listeners);
         match Shard::new(&seat) {
             Ok(shard) => {
                 let _ = ready.send(Ok(()));
-                shard.live(listeners, seat.commands).await;
+                shard.live(listeners, seat.commands).await
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
+                true
             }
         }
     });
     guard.armed = false;
+    if quiet {
+        drop(ManuallyDrop::into_inner(runtime));
+    }
 }
 
 impl Shard {
@@ -189,19 +196,21 @@ impl Shard {
         }))
     }
 
-    /// Accepts, ticks and obeys until told to stop; then closes everything.
+    /// Accepts, ticks and obeys until told to stop; then closes everything. False if operations are still in
+    /// flight after that.
     async fn live(
         self: &Rc<Self>,
         listeners: Vec<std::net::TcpListener>,
         mut commands: mpsc::Receiver<Command>,
-    ) {
-        let mut doors = Vec::new();
-        let mut accepting = Vec::new();
-        for listener in listeners {
-            doors.extend(listener.try_clone());
-            let listener = TcpListener::from_std(listener);
-            accepting.push(tokio_uring::spawn(Rc::clone(self).accept(listener)));
-        }
+    ) -> bool {
+        let doors: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| Rc::new(TcpListener::from_std(listener)))
+            .collect();
+        let accepting: Vec<_> = doors
+            .iter()
+            .map(|door| tokio_uring::spawn(Rc::clone(self).accept(Rc::clone(door))))
+            .collect();
         let ticking = tokio_uring::spawn(Rc::clone(self).tick());
         while let Some(command) = commands.recv().await {
             match command {
@@ -220,17 +229,18 @@ impl Shard {
         }
         self.stopping.set(true);
         ticking.abort();
-        self.stop(&doors).await;
+        let quiet = self.stop(&doors).await;
         for accept in accepting {
             let _ = accept.await;
         }
+        quiet
     }
 
-    /// Shuts every socket down, so that its operations complete, and waits for that.
-    async fn stop(&self, doors: &[std::net::TcpListener]) {
+    /// Shuts every socket down, so that its operations complete, and waits for that. False if some did not.
+    async fn stop(&self, doors: &[Rc<TcpListener>]) -> bool {
         for door in doors {
             // Completes the accept that is in flight.
-            let _ = SockRef::from(door).shutdown(Shutdown::Both);
+            sockets::shut_down(&**door);
         }
         for (_, connection) in self.connections.borrow().iter() {
             connection.close(CloseReason::Stopping);
@@ -250,11 +260,13 @@ impl Shard {
                 left,
                 "stopping with operations still in flight"
             );
+            return false;
         }
+        true
     }
 
     /// Accepts connections until the listener is shut down.
-    async fn accept(self: Rc<Self>, listener: TcpListener) {
+    async fn accept(self: Rc<Self>, listener: Rc<TcpListener>) {
         loop {
             let accepted = listener.accept().await;
             if self.stopping.get() {
@@ -440,12 +452,13 @@ impl Drop for Visit {
     }
 }
 
-/// How many buffers each shard's pool holds: its share, at least two, so that one read overlaps one send.
-pub(crate) fn buffers_per_shard(config: &PlaneConfig, shards: usize) -> usize {
-    (config.buffer_bytes / config.batch_bytes as usize / shards).max(2)
+/// How many buffers each shard's pool holds: its share, at least two, so that one read overlaps one send, and
+/// at most what a pool can have.
+fn buffers_per_shard(config: &PlaneConfig, shards: usize) -> usize {
+    (config.buffer_bytes / config.batch_bytes as usize / shards).clamp(2, BUFFERS_MAX)
 }
 
 /// How many files each shard keeps open: its share, at least 16.
-pub(crate) fn files_per_shard(config: &PlaneConfig, shards: usize) -> NonZeroUsize {
+fn files_per_shard(config: &PlaneConfig, shards: usize) -> NonZeroUsize {
     NonZeroUsize::new((config.open_files_max / shards).max(16)).unwrap_or(NonZeroUsize::MIN)
 }

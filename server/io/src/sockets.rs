@@ -5,7 +5,7 @@
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -145,6 +145,13 @@ pub fn send_room(socket: &impl AsRawFd) -> Option<usize> {
     };
     let known = answer == 0 && length as usize > WMEM_QUEUED * size_of::<u32>();
     known.then(|| info[SNDBUF].saturating_sub(info[WMEM_QUEUED]) as usize)
+}
+
+/// Shuts a listener down: an accept that is in flight completes with an error, and so does every later one.
+pub fn shut_down(listener: &impl AsRawFd) {
+    // SAFETY: the listener is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
+    let _ = SockRef::from(&descriptor).shutdown(Shutdown::Both);
 }
 
 /// The address by which connections of one stranger are counted: a v4 address, or a v6 /64, which is what
