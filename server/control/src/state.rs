@@ -11,6 +11,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The layout of the tables below. A newer one is refused, never guessed at.
@@ -62,6 +63,17 @@ pub enum StateError {
         /// Its schema.
         found: u64,
     },
+    /// The file is damaged, or is none of ours.
+    #[error(
+        "state file {path:?} is damaged ({cause}); move it away, then data are hashed again and it is \
+         made anew"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The store failed.
     #[error("state file {path:?}: {error}")]
     Store {
@@ -104,12 +116,16 @@ impl State {
             error,
         })?;
         let path = directory.join("state.redb");
-        let database = match Database::create(&path) {
+        let database = match open_database(&path) {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(StateError::InUse {
                     path: directory.to_owned(),
                 });
+            }
+            Err(error) if is_damage(&error) => {
+                let cause = error.to_string();
+                return Err(StateError::Damaged { path, cause });
             }
             Err(error) => {
                 return Err(StateError::Store {
@@ -248,6 +264,35 @@ impl State {
     }
 }
 
+/// Opens the store, or makes it: readable by us only, because torrents hold passkeys.
+fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options
+        .mode(0o600)
+        .open(path)
+        .map_err(redb::StorageError::Io)?;
+    // redb asserts that a file is as long as its header says. Nothing of ours is shared with it.
+    let open = || Database::builder().create_file(file);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_or_else(|_| {
+        let cause = "it is shorter than its header says".to_owned();
+        Err(redb::StorageError::Corrupted(cause).into())
+    })
+}
+
+/// Whether the file itself is wrong, and not the access to it.
+fn is_damage(error: &redb::DatabaseError) -> bool {
+    use redb::{DatabaseError, StorageError};
+    match error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::RepairAborted => true,
+        DatabaseError::Storage(StorageError::Io(error)) => matches!(
+            error.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+        ),
+        _ => false,
+    }
+}
+
 fn encode_stamps(stamps: &[Option<FileStamp>]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(stamps.len() * STAMP_BYTES);
     for stamp in stamps {
@@ -348,6 +393,28 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_file_is_named_with_the_cure_and_an_empty_one_is_begun_anew() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.redb");
+        drop(State::open(directory.path()).unwrap());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let whole = std::fs::read(&path).unwrap();
+        let half = whole[..whole.len() / 2].to_vec();
+        let other = b"something else".to_vec();
+        for bytes in [half, vec![0; 100_000], vec![0x5a; 100_000], other] {
+            std::fs::write(&path, &bytes).unwrap();
+            let error = State::open(directory.path()).err().unwrap();
+            let text = error.to_string();
+            assert!(matches!(error, StateError::Damaged { .. }), "{text}");
+            assert!(text.contains("state.redb") && text.contains("move it away"));
+        }
+        std::fs::write(&path, b"").unwrap();
+        State::open(directory.path()).unwrap();
+    }
+
+    #[test]
     fn a_second_process_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let _first = State::open(directory.path()).unwrap();
@@ -374,15 +441,5 @@ mod tests {
             let refused = State::open(directory.path());
             assert!(matches!(refused, Err(StateError::Newer { found, .. }) if found == SCHEMA + 1));
         }
-    }
-
-    #[test]
-    fn a_file_that_is_no_store_is_an_error_not_a_new_store() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("state.redb"), b"something else").unwrap();
-        assert!(matches!(
-            State::open(directory.path()),
-            Err(StateError::Store { .. })
-        ));
     }
 }
