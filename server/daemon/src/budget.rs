@@ -4,6 +4,7 @@
 //! Does not count: the kernel's socket buffers, the page cache, hashing while torrents are made, and the
 //! program's own code (its pages are shared with the file).
 
+use crate::settings;
 use control::config::Config;
 use engine::queue::RequestQueue;
 
@@ -34,6 +35,9 @@ const MEMORY_PER_PEER: u64 = 24 << 10;
 /// Memory of one connection of the API or the tracker, in bytes.
 const MEMORY_PER_HTTP: u64 = 32 << 10;
 
+/// Memory of one peer that our tracker holds, in bytes.
+const MEMORY_PER_TRACKED_PEER: u64 = 300;
+
 /// What a configuration comes to on this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
@@ -50,6 +54,11 @@ pub struct Budget {
 impl Budget {
     /// Plans for `shards` shards under a limit of `descriptor_limit` open descriptors.
     pub fn plan(config: &Config, shards: u64, descriptor_limit: u64) -> Budget {
+        let tracked_peers = if config.tracker.enabled {
+            settings::tracker(config).limits.peers_max as u64
+        } else {
+            0
+        };
         let http = u64::from(config.api.connections_max)
             + if config.tracker.enabled {
                 u64::from(config.tracker.connections_max)
@@ -82,7 +91,8 @@ impl Budget {
                 + shards * MEMORY_PER_SHARD
                 + config.storage.buffer_bytes.bytes()
                 + connections_max * (MEMORY_PER_PEER + queue)
-                + http_reserved * MEMORY_PER_HTTP,
+                + http_reserved * MEMORY_PER_HTTP
+                + tracked_peers * MEMORY_PER_TRACKED_PEER,
         }
     }
 }
@@ -115,10 +125,21 @@ mod tests {
     }
 
     #[test]
+    fn a_tracker_costs_the_memory_of_its_peers() {
+        let mut config = Config::default();
+        config.tracker.enabled = false;
+        let without = Budget::plan(&config, 2, 524_288).memory_bytes_max;
+        config.tracker.enabled = true;
+        let with = Budget::plan(&config, 2, 524_288).memory_bytes_max;
+        assert!(with - without >= 200_000 * MEMORY_PER_TRACKED_PEER);
+    }
+
+    #[test]
     fn more_buffers_are_more_memory() {
         let mut config = Config::default();
         let before = Budget::plan(&config, 2, 524_288).memory_bytes_max;
-        config.storage.buffer_bytes = control::config::ByteSize::mib(128);
+        let more = config.storage.buffer_bytes.bytes() + (64 << 20);
+        config.storage.buffer_bytes = control::config::ByteSize::mib(more >> 20);
         assert_eq!(
             Budget::plan(&config, 2, 524_288).memory_bytes_max,
             before + (64 << 20)

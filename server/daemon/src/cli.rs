@@ -35,6 +35,7 @@ pub enum Command {
     /// Seed files or folders now
     Seed(SeedArgs),
     /// Run the server from a configuration
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve,
     /// Make a .torrent file
     Create(crate::commands::create::CreateArgs),
@@ -94,6 +95,13 @@ pub struct SeedArgs {
     #[arg(long)]
     pub private: bool,
 }
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  seedring serve                                 from /etc/seedring/seedring.toml or the user's configuration
+  seedring serve --config my.toml --json         another file; the ready line as JSON
+  SEEDRING_PEERS__PORT=7000 seedring serve       one key from the environment
+  seedring config check my.toml                  check a file first";
 
 const SEED_EXAMPLES: &str = "\
 Examples:

@@ -5,6 +5,7 @@ mod budget;
 mod cli;
 mod commands;
 mod failure;
+mod loading;
 mod progress;
 mod server;
 mod settings;

@@ -1,31 +1,28 @@
 //! The running server: starts the layers in order, gets torrents ready, tells what happens, stops in order.
 //!
 //! Order of start: configuration → io_uring tried → limits → state → API up → ports of peers and tracker →
-//! torrents one by one → ready. Nothing is hashed before everything that can be refused has been accepted.
+//! torrents one by one → ready. Nothing is hashed before everything that can be refused has been accepted;
+//! from then on the server serves what is ready and minds faults and signals while it hashes the rest.
 
 use crate::budget::Budget;
 use crate::failure::Failure;
+use crate::loading::{Loaded, Loader, Loading, Source};
 use crate::settings;
 use crate::telling::{Announcement, Teller};
-use crate::torrents::{Services, Torrents};
+use crate::torrents::{Look, Services, Torrents};
 use anyhow::{Context, anyhow};
 use control::announce::{AnnounceHandle, Announcer, Identity};
 use control::config::{Config, Environment};
-use control::create::CreateOptions;
 use control::exporter::{BuildInfo, Exporter};
 use control::http::{self, Readiness};
-use control::library::{Library, Ready};
 use control::state::State;
 use control::tracker::{Tracker, TrackerHandle};
-use proto::metainfo::with_trackers;
 use seedring_io::plane::{self, Event, Plane, StartError};
 use seedring_io::{refusal, system};
 use seedring_metrics::{ControlCells, ControlGauge, Registry};
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -42,14 +39,6 @@ const LINE_PERIOD: Duration = Duration::from_secs(1);
 /// What a condition of readiness is called.
 const TORRENTS_LOADED: &str = "the torrents to be loaded";
 
-/// A torrent to be served.
-pub enum Source {
-    /// What is at this path; its torrent is made if it is not known.
-    Path(PathBuf, CreateOptions),
-    /// This `.torrent` file, with its data in this folder.
-    Torrent(PathBuf, PathBuf),
-}
-
 /// What to run.
 pub struct Plan {
     pub config: Config,
@@ -57,6 +46,8 @@ pub struct Plan {
     pub sources: Vec<Source>,
     /// Whether one torrent that cannot be served ends the server (`seed`) or is only told (`serve`).
     pub all_or_nothing: bool,
+    /// Whether stdout is a log (`serve`), where no tracker's passkey may stand.
+    pub stdout_is_log: bool,
     pub json: bool,
 }
 
@@ -98,52 +89,57 @@ struct Running {
 }
 
 async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
-    let mut signals = Signals::new()?;
+    let signals = Signals::new()?;
     let limit = system::raise_descriptor_limit().context("cannot read the descriptor limit")?;
     let budget = Budget::plan(&plan.config, registry.shards() as u64, limit);
     let state = Arc::new(State::open(&plan.state_dir).map_err(anyhow::Error::from)?);
     let (running, announcement) = start(&plan, &registry, &budget).await?;
-    let own_tracker = announcement.tracker.clone();
     let services = Services {
         plane: Arc::clone(&running.plane),
         tracker: running.tracker.clone(),
-        own_tracker: own_tracker.clone(),
+        own_tracker: announcement.tracker.clone(),
         announcer: running.announcer.clone(),
         state: Arc::clone(&state),
         cells: registry.control(),
         peer_id: announcement.peer_id,
         peer_port: announcement.peer_port,
     };
-    let (mut torrents, mut looks) = Torrents::new(services);
-    let mut teller = Teller::new(plan.json);
+    let (torrents, looks) = Torrents::new(services);
+    let mut teller = Teller::new(plan.json, plan.stdout_is_log);
     teller.starting(&budget);
-    let loaded = tokio::select! {
-        loaded = load(&plan, &state, own_tracker, &mut torrents) => loaded,
-        () = signals.wait() => {
-            running.stop().await;
-            return Ok(());
-        }
+    // A supervisor need not wait for the hashing, which may take hours; /readyz does.
+    notify(sd_notify::NotifyState::Ready);
+    let loader = Loader {
+        state,
+        state_dir: plan.state_dir,
+        cells: registry.control(),
+        own_tracker: announcement.tracker.clone(),
+        always_hash: settings::always_hash(&plan.config),
+        json: plan.json,
     };
-    if let Err(failure) = loaded {
-        running.stop().await;
-        return Err(failure);
-    }
-    running.readiness.met(TORRENTS_LOADED);
-    teller.ready(&announcement, &budget, torrents.iter());
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let mut running = running;
-    let ended = watch_over(
-        &mut running,
-        &mut torrents,
-        &mut looks,
-        &mut signals,
-        &mut teller,
-    )
-    .await;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    teller.stopping();
-    running.stop().await;
+    let mut watch = Watch {
+        running,
+        torrents,
+        looks,
+        signals,
+        teller,
+        announcement,
+        budget,
+        all_or_nothing: plan.all_or_nothing,
+    };
+    let mut loading = Some(Loading::start(loader, plan.sources));
+    let ended = watch.run(&mut loading).await;
+    // What is still to be loaded is given up before the rest stops.
+    drop(loading);
+    notify(sd_notify::NotifyState::Stopping);
+    watch.teller.stopping();
+    watch.running.stop().await;
     ended
+}
+
+/// Tells systemd, if it has started us.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    let _ = sd_notify::notify(&[state]);
 }
 
 /// Opens the ports and starts what runs beside the data plane.
@@ -251,177 +247,95 @@ async fn when(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Gets every source ready and serves it.
-async fn load(
-    plan: &Plan,
-    state: &Arc<State>,
-    own_tracker: Option<String>,
-    torrents: &mut Torrents,
-) -> Result<(), Failure> {
-    let mut failed = 0;
-    for (loaded, source) in plan.sources.iter().enumerate() {
-        torrents.progress(plan.sources.len() - loaded, failed);
-        let outcome = load_one(plan, state, own_tracker.as_deref(), source, torrents).await;
-        match outcome {
-            Ok(()) => {}
-            Err(error) if plan.all_or_nothing => return Err(Failure::Failed(error)),
-            Err(error) => {
-                failed += 1;
-                tracing::error!("a torrent is not served: {error:#}");
-            }
-        }
-    }
-    torrents.progress(0, failed);
-    Ok(())
+/// What runs, and what it is told by.
+struct Watch {
+    running: Running,
+    torrents: Torrents,
+    looks: mpsc::UnboundedReceiver<Look>,
+    signals: Signals,
+    teller: Teller,
+    announcement: Announcement,
+    budget: Budget,
+    all_or_nothing: bool,
 }
 
-async fn load_one(
-    plan: &Plan,
-    state: &Arc<State>,
-    own_tracker: Option<&str>,
-    source: &Source,
-    torrents: &mut Torrents,
-) -> anyhow::Result<()> {
-    let mut ready = get_ready(plan, state, torrents.cells(), own_tracker, source).await?;
-    for skip in &ready.skips.shown {
-        tracing::warn!("left out {:?}: {}", skip.path, skip.reason);
-    }
-    let file = match source {
-        Source::Path(..) => write_torrent(&plan.state_dir, &ready)?,
-        Source::Torrent(file, _) => file.clone(),
-    };
-    if let (Source::Torrent(..), Some(own)) = (source, own_tracker) {
-        // Of a torrent that others made, only the magnet link that we print names our tracker.
-        let mut tiers = ready.metainfo.trackers.clone();
-        tiers.push(vec![own.to_owned()]);
-        let mut metainfo = (*ready.metainfo).clone();
-        metainfo.trackers = tiers;
-        ready.metainfo = Arc::new(metainfo);
-    }
-    torrents.add(ready, file).await?;
-    Ok(())
-}
-
-/// Makes, verifies or remembers a torrent on a thread for blocking work; stops when this future is dropped.
-async fn get_ready(
-    plan: &Plan,
-    state: &Arc<State>,
-    cells: Arc<ControlCells>,
-    own_tracker: Option<&str>,
-    source: &Source,
-) -> anyhow::Result<Ready> {
-    /// Tells the hashing to stop.
-    struct Abandon(Arc<AtomicBool>);
-    impl Drop for Abandon {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let abandoned = Arc::new(AtomicBool::new(false));
-    let _abandon = Abandon(Arc::clone(&abandoned));
-    let (state, json) = (Arc::clone(state), plan.json);
-    let always_hash = settings::always_hash(&plan.config);
-    let mut work = match source {
-        Source::Path(path, options) => {
-            let mut options = options.clone();
-            // Our own tracker comes first; the operator's are tiers of their own behind it.
-            if let Some(own) = own_tracker {
-                options.trackers.insert(0, vec![own.to_owned()]);
-            }
-            Work::Path(path.clone(), options)
-        }
-        Source::Torrent(file, data) => Work::Torrent(file.clone(), data.clone()),
-    };
-    let task = tokio::task::spawn_blocking(move || {
-        let library = Library {
-            state: &state,
-            always_hash,
-            cells: &cells,
-        };
-        let mut reporter = crate::progress::Reporter::new("hashing", json);
-        let mut progress = |step: &control::create::CreateProgress<'_>| {
-            match step {
-                control::create::CreateProgress::Walking { files } => reporter.walking(*files),
-                control::create::CreateProgress::Hashing(done) => reporter.hashing(done),
-            }
-            if abandoned.load(Ordering::Relaxed) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        };
-        let ready = match &mut work {
-            Work::Path(path, options) => library.of_path(path, options, &mut progress),
-            Work::Torrent(file, data) => library.of_torrent(file, data, &mut progress),
-        };
-        reporter.finish();
-        ready
-    });
-    Ok(task
-        .await
-        .map_err(|error| anyhow!("hashing ended early: {error}"))??)
-}
-
-/// A source with everything that a thread needs to get it ready.
-enum Work {
-    Path(PathBuf, CreateOptions),
-    Torrent(PathBuf, PathBuf),
-}
-
-/// Writes the `.torrent` file of a torrent that we made into the state directory.
-fn write_torrent(state_dir: &Path, ready: &Ready) -> anyhow::Result<PathBuf> {
-    let folder = state_dir.join("torrents");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {folder:?}"))?;
-    let hash = ready.info_hash.to_string();
-    let name: String = ready.metainfo.name.chars().take(60).collect();
-    let file = folder.join(format!("{name}-{}.torrent", &hash[..8]));
-    let bytes = with_trackers(&ready.torrent, &ready.metainfo.trackers)?;
-    let fresh = folder.join(format!(".{hash}.tmp"));
-    std::fs::write(&fresh, bytes)
-        .and_then(|()| std::fs::rename(&fresh, &file))
-        .with_context(|| format!("cannot write {file:?}"))?;
-    Ok(file)
-}
-
-/// Serves until a signal or a lost shard.
-async fn watch_over(
-    running: &mut Running,
-    torrents: &mut Torrents,
-    looks: &mut mpsc::UnboundedReceiver<crate::torrents::Look>,
-    signals: &mut Signals,
-    teller: &mut Teller,
-) -> Result<(), Failure> {
-    let mut ticks = tokio::time::interval(LINE_PERIOD);
-    loop {
-        tokio::select! {
-            () = signals.wait() => return Ok(()),
-            event = running.events.recv() => match event {
-                Some(Event::TorrentFault(fault)) => {
-                    if torrents.fault(fault.clone()).await {
-                        teller.fault(&fault);
+impl Watch {
+    /// Serves until a signal, a lost shard, or a torrent that cannot be served where all must be.
+    async fn run(&mut self, loading: &mut Option<Loading>) -> Result<(), Failure> {
+        let mut ticks = tokio::time::interval(LINE_PERIOD);
+        self.torrents
+            .loading(loading.as_ref().map_or(0, Loading::left));
+        loop {
+            tokio::select! {
+                () = self.signals.wait() => return Ok(()),
+                event = self.running.events.recv() => self.happened(event).await?,
+                Some(look) = self.looks.recv() => {
+                    let info_hash = look.info_hash();
+                    if self.torrents.looked(look).await {
+                        self.teller.recovered(info_hash);
                     }
                 }
-                Some(Event::ShardLost(shard)) => {
-                    return Err(anyhow!("shard {shard} has ended, which is a bug; see the log").into());
+                loaded = next(loading) => {
+                    self.loaded(loaded).await?;
+                    let left = loading.as_ref().map_or(0, Loading::left);
+                    self.torrents.loading(left);
+                    if left == 0 && loading.take().is_some() {
+                        self.ready();
+                    }
                 }
-                None => return Err(anyhow!("all shards have ended, which is a bug").into()),
-            },
-            Some(look) = looks.recv() => {
-                let info_hash = look.info_hash();
-                if torrents.looked(look).await {
-                    teller.recovered(info_hash);
-                }
-            }
-            _ = ticks.tick() => {
-                if let Some(tracker) = &running.tracker {
-                    let (known, peers) = tracker.sizes();
-                    let cells = running.registry.control();
-                    cells.set(ControlGauge::TrackerTorrents, known as u64);
-                    cells.set(ControlGauge::TrackerPeers, peers as u64);
-                }
-                teller.line(&running.registry);
+                // Before it is ready, the terminal is the progress bar's.
+                _ = ticks.tick(), if loading.is_none() => self.teller.line(&self.running.registry),
             }
         }
+    }
+
+    async fn happened(&mut self, event: Option<Event>) -> Result<(), Failure> {
+        match event {
+            Some(Event::TorrentFault(fault)) => {
+                if self.torrents.fault(fault.clone()).await {
+                    self.teller.fault(&fault);
+                }
+                Ok(())
+            }
+            Some(Event::ShardLost(shard)) => {
+                Err(anyhow!("shard {shard} has ended, which is a bug; see the log").into())
+            }
+            None => Err(anyhow!("all shards have ended, which is a bug").into()),
+        }
+    }
+
+    async fn loaded(&mut self, loaded: Option<anyhow::Result<Loaded>>) -> Result<(), Failure> {
+        let added = match loaded {
+            None => return Ok(()),
+            Some(Ok(loaded)) => {
+                let added = self.torrents.add(loaded.ready, loaded.torrent_file).await;
+                added.map_err(anyhow::Error::from)
+            }
+            Some(Err(error)) => Err(error),
+        };
+        match added {
+            Err(error) if self.all_or_nothing => return Err(Failure::Failed(error)),
+            Err(error) => {
+                self.torrents.not_loaded();
+                tracing::error!("a torrent is not served: {error:#}");
+            }
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self) {
+        self.running.readiness.met(TORRENTS_LOADED);
+        self.teller
+            .ready(&self.announcement, &self.budget, self.torrents.iter());
+    }
+}
+
+/// The next torrent that is loaded; never, once all are.
+async fn next(loading: &mut Option<Loading>) -> Option<anyhow::Result<Loaded>> {
+    match loading {
+        Some(loading) => loading.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -457,17 +371,22 @@ impl Signals {
         })
     }
 
-    async fn wait(&mut self) {
+    async fn first(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+
+    async fn wait(&mut self) {
+        self.first().await;
         tokio::spawn(async {
-            if let Ok(mut again) = signal(SignalKind::interrupt()) {
-                again.recv().await;
-                eprintln!("seedring: stopped at once");
-                std::process::exit(1);
-            }
+            let Ok(mut again) = Signals::new() else {
+                return;
+            };
+            again.first().await;
+            eprintln!("seedring: stopped at once");
+            std::process::exit(1);
         });
     }
 }

@@ -1,10 +1,11 @@
 //! What the user of `seed` and `serve` sees on stdout: lines for people, or one JSON object per event.
 
 use crate::budget::Budget;
-use crate::progress::{print, print_json};
+use crate::progress::{counted, print, print_json};
 use crate::torrents::Served;
 use indicatif::{BinaryBytes, DecimalBytes};
 use proto::ids::{InfoHashV1, PeerId};
+use proto::metainfo::Metainfo;
 use seedring_io::torrent::Fault;
 use seedring_metrics::{Counter, Gauge, Registry};
 use serde_json::json;
@@ -24,6 +25,9 @@ pub struct Announcement {
 /// Tells.
 pub struct Teller {
     json: bool,
+    /// Whether what is told ends in a log: then magnet links name no tracker but our own, because the URL
+    /// of another may hold a passkey.
+    logged: bool,
     /// Whether stdout is a terminal, where the live line is drawn.
     live: bool,
     /// Whether the cursor stands behind a live line.
@@ -33,11 +37,12 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// Tells in JSON, or to people.
-    pub fn new(json: bool) -> Teller {
+    /// Tells in JSON, or to people; to a log if `logged`.
+    pub fn new(json: bool, logged: bool) -> Teller {
         let live = !json && std::io::stdout().is_terminal();
         Teller {
             json,
+            logged,
             live,
             drawn: false,
             uploaded: 0,
@@ -72,12 +77,13 @@ impl Teller {
         torrents: impl Iterator<Item = Served<'a>>,
     ) {
         let api = at.api.map(|address| format!("http://{address}"));
+        let own_only = self.logged.then_some(at.tracker.as_deref());
         if self.json {
             let torrents: Vec<_> = torrents
                 .map(|served| {
                     json!({
                         "torrent": served.torrent_file.to_string_lossy(),
-                        "magnet": served.ready.metainfo.magnet().to_string(),
+                        "magnet": link(&served.ready.metainfo, own_only),
                         "info_hash_v1": served.ready.info_hash.to_string(),
                         "name": served.ready.metainfo.name,
                         "data_dir": served.ready.data_dir.to_string_lossy(),
@@ -100,15 +106,19 @@ impl Teller {
             count += 1;
             let metainfo = &served.ready.metainfo;
             print(&format!(
-                "{}  {} in {} files\n  torrent  {}\n  magnet   {}\n",
+                "{}  {} in {}\n  torrent  {}\n  magnet   {}\n",
                 proto::text::printable(metainfo.name.as_bytes(), 200),
                 BinaryBytes(metainfo.total_length),
-                metainfo.files.len(),
+                counted(metainfo.files.len() as u64, "file"),
                 crate::progress::shown(served.torrent_file),
-                metainfo.magnet(),
+                link(metainfo, own_only),
             ));
         }
-        let mut line = format!("ready: {count} torrents, peers on port {}", at.peer_port);
+        let mut line = format!(
+            "ready: {}, peers on port {}",
+            counted(count, "torrent"),
+            at.peer_port
+        );
         if let Some(tracker) = &at.tracker {
             line.push_str(&format!(", tracker {tracker}"));
         }
@@ -175,5 +185,35 @@ impl Teller {
         } else {
             print("stopping: telling the trackers, closing connections\n");
         }
+    }
+}
+
+/// The magnet link of a torrent; of the trackers only our own, if `own_only` says which that is.
+fn link(metainfo: &Metainfo, own_only: Option<Option<&str>>) -> String {
+    let mut magnet = metainfo.magnet();
+    if let Some(own) = own_only {
+        magnet.trackers.retain(|url| Some(url.as_str()) == own);
+        magnet.web_seeds.clear();
+    }
+    magnet.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_gets_no_passkey() {
+        let own = "http://192.0.2.2:6969/announce";
+        let other = "http://tracker.example/0123456789abcdef/announce";
+        let tiers = vec![vec![own.to_owned()], vec![other.to_owned()]];
+        let bare =
+            b"d4:infod6:lengthi1e4:name1:x12:piece lengthi16384e6:pieces20:aaaaaaaaaaaaaaaaaaaaee";
+        let torrent = proto::metainfo::with_trackers(bare, &tiers).unwrap();
+        let metainfo = Metainfo::parse(&torrent).unwrap();
+        assert!(link(&metainfo, None).contains("0123456789abcdef"));
+        let logged = link(&metainfo, Some(Some(own)));
+        assert!(logged.contains("192.0.2.2") && !logged.contains("tracker.example"));
+        assert!(!link(&metainfo, Some(None)).contains("&tr="));
     }
 }

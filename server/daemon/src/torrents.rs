@@ -1,7 +1,8 @@
 //! The torrents of the running server: added to the data plane, the tracker and the announcer alike,
 //! withdrawn from all when their data are in doubt, brought back when the data are right again.
 //!
-//! Limits: one hashing at a time, so that re-checks never take more than what the first check took.
+//! Limits: one re-check hashes at a time, so that a disk that comes back with a thousand torrents is read
+//! as gently as at a start.
 
 use control::announce::{AnnounceHandle, Totals, TotalsNow};
 use control::library::{Library, LibraryError, Ready};
@@ -17,7 +18,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// How long after a fault the data are looked at again, at first and at most; it doubles in between.
 const LOOK_AFTER_MIN: Duration = Duration::from_secs(5);
@@ -51,7 +52,6 @@ struct Entry {
 
 /// What came of looking at a faulty torrent's data again.
 pub struct Look {
-    info_hash: InfoHashV1,
     ready: Ready,
     outcome: LookOutcome,
 }
@@ -59,6 +59,8 @@ pub struct Look {
 enum LookOutcome {
     /// A file is missing, has another length or is still changing; these are the stamps now.
     NotYet(Option<Vec<Option<FileStamp>>>),
+    /// Every file is there and nothing has changed since the last look: its data are to be hashed.
+    Quiet,
     /// All of it was hashed and is right.
     Right,
     /// It was hashed and is wrong.
@@ -68,7 +70,32 @@ enum LookOutcome {
 impl Look {
     /// The torrent that was looked at.
     pub fn info_hash(&self) -> InfoHashV1 {
-        self.info_hash
+        self.ready.info_hash
+    }
+
+    /// Looks whether the files are there and have been quiet since the stamps `before`.
+    fn at_stamps(ready: Ready, before: Option<&Vec<Option<FileStamp>>>) -> Look {
+        let now = ready.stamps_now();
+        let outcome = if now.is_some() && now.as_ref() == before {
+            LookOutcome::Quiet
+        } else {
+            LookOutcome::NotYet(now)
+        };
+        Look { ready, outcome }
+    }
+
+    /// Hashes the data.
+    fn at_data(mut self, state: &State, cells: &ControlCells) -> Look {
+        let library = Library {
+            state,
+            always_hash: true,
+            cells,
+        };
+        self.outcome = match library.hash(&mut self.ready, &mut |_| ControlFlow::Continue(())) {
+            Ok(()) => LookOutcome::Right,
+            Err(error) => LookOutcome::Wrong(error),
+        };
+        self
     }
 }
 
@@ -83,9 +110,21 @@ pub struct Torrents {
     services: Services,
     entries: HashMap<InfoHashV1, Entry>,
     order: Vec<InfoHashV1>,
+    counts: Counts,
+    /// Held by the one re-check that hashes.
+    hashing: Arc<Semaphore>,
+    looks: mpsc::UnboundedSender<Look>,
+}
+
+/// What the gauges show, kept up to date so that no change costs a look at all torrents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Counts {
+    /// Torrents that are out of service.
+    faulty: usize,
     /// Sources that could not be loaded: there is no entry for them.
     failed: usize,
-    looks: mpsc::UnboundedSender<Look>,
+    /// The length of all torrents.
+    bytes: u64,
 }
 
 /// Reads a torrent's totals for its announces.
@@ -110,31 +149,30 @@ impl Torrents {
             services,
             entries: HashMap::new(),
             order: Vec::new(),
-            failed: 0,
+            counts: Counts::default(),
+            hashing: Arc::new(Semaphore::new(1)),
             looks,
         };
         (torrents, received)
     }
 
-    /// Where what happens to torrents is counted.
-    pub fn cells(&self) -> Arc<ControlCells> {
-        Arc::clone(&self.services.cells)
+    /// So many sources are still to be loaded.
+    pub fn loading(&self, left: usize) {
+        let cells = &self.services.cells;
+        cells.set(ControlGauge::TorrentsLoading, left as u64);
     }
 
-    /// So many sources are still to be loaded, and so many could not be.
-    pub fn progress(&mut self, loading: usize, failed: usize) {
-        self.failed = failed;
-        self.services
-            .cells
-            .set(ControlGauge::TorrentsLoading, loading as u64);
-        if loading == 0 {
-            self.publish();
-        }
+    /// A source could not be loaded.
+    pub fn not_loaded(&mut self) {
+        self.counts.failed += 1;
+        self.publish();
     }
 
     /// Serves a torrent. One that is served already is left as it is.
     pub async fn add(&mut self, ready: Ready, torrent_file: PathBuf) -> Result<(), AddError> {
-        if self.entries.contains_key(&ready.info_hash) {
+        if let Some(entry) = self.entries.get(&ready.info_hash) {
+            tracing::warn!(torrent = %ready.info_hash, served = ?entry.ready.data_dir,
+                left_out = ?ready.data_dir, "the same torrent twice: served from one place only");
             return Ok(());
         }
         let seeded = Arc::new(seeded(&ready)?);
@@ -148,6 +186,7 @@ impl Torrents {
             look_after: LOOK_AFTER_MIN,
             looked: None,
         };
+        self.counts.bytes += entry.ready.metainfo.total_length;
         self.entries.insert(info_hash, entry);
         self.order.push(info_hash);
         self.publish();
@@ -175,6 +214,7 @@ impl Torrents {
         if entry.fault.replace(fault).is_some() {
             return false;
         }
+        self.counts.faulty += 1;
         let info_hash = entry.ready.info_hash;
         entry.look_after = LOOK_AFTER_MIN;
         entry.looked = None;
@@ -193,7 +233,8 @@ impl Torrents {
 
     /// Takes a finished look. True if the torrent is served again.
     pub async fn looked(&mut self, look: Look) -> bool {
-        let Some(entry) = self.entries.get_mut(&look.info_hash) else {
+        let info_hash = look.info_hash();
+        let Some(entry) = self.entries.get_mut(&info_hash) else {
             return false;
         };
         entry.look_after = (entry.look_after * 2).min(LOOK_AFTER_MAX);
@@ -202,12 +243,14 @@ impl Torrents {
                 return self.bring_back(look.ready).await;
             }
             LookOutcome::NotYet(stamps) => stamps,
+            // Never sent: the data are hashed then.
+            LookOutcome::Quiet => None,
             LookOutcome::Wrong(error) => {
-                tracing::warn!(torrent = %look.info_hash, %error, "still not served");
+                tracing::warn!(torrent = %info_hash, %error, "still not served");
                 None
             }
         };
-        self.look_later(look.info_hash);
+        self.look_later(info_hash);
         false
     }
 
@@ -217,6 +260,7 @@ impl Torrents {
             Ok(seeded) => Arc::new(seeded),
             Err(error) => {
                 tracing::error!(torrent = %info_hash, %error, "cannot be served again");
+                self.look_later(info_hash);
                 return false;
             }
         };
@@ -225,6 +269,7 @@ impl Torrents {
             entry.ready = ready;
             entry.seeded = seeded;
             entry.fault = None;
+            self.counts.faulty -= 1;
         }
         self.publish();
         true
@@ -262,33 +307,40 @@ impl Torrents {
         let (ready, before) = (entry.ready.clone(), entry.looked.clone());
         let (state, looks) = (Arc::clone(&self.services.state), self.looks.clone());
         let cells = Arc::clone(&self.services.cells);
-        let pause = entry.look_after;
+        let (hashing, pause) = (Arc::clone(&self.hashing), entry.look_after);
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            let look = move || look(&state, &cells, ready, before.as_ref());
-            if let Ok(look) = tokio::task::spawn_blocking(look).await {
-                let _ = looks.send(look);
+            // The stamps are looked at first, in parallel: a disk that hangs or is still away must not
+            // keep the turn from others.
+            let look = tokio::task::spawn_blocking(move || Look::at_stamps(ready, before.as_ref()));
+            let look = match look.await {
+                Ok(look) if matches!(look.outcome, LookOutcome::Quiet) => {
+                    let _turn = hashing.acquire_owned().await;
+                    tokio::task::spawn_blocking(move || look.at_data(&state, &cells)).await
+                }
+                look => look,
+            };
+            match look {
+                Ok(look) => {
+                    let _ = looks.send(look);
+                }
+                Err(error) => {
+                    tracing::error!(torrent = %info_hash, %error, "a re-check ended early");
+                }
             }
         });
     }
 
     fn publish(&self) {
-        let faulty = self
-            .entries
-            .values()
-            .filter(|entry| entry.fault.is_some())
-            .count();
-        let bytes: u64 = self
-            .entries
-            .values()
-            .map(|entry| entry.ready.metainfo.total_length)
-            .sum();
+        let Counts {
+            faulty,
+            failed,
+            bytes,
+        } = self.counts;
         let cells = &self.services.cells;
-        cells.set(ControlGauge::TorrentsError, (faulty + self.failed) as u64);
-        cells.set(
-            ControlGauge::TorrentsSeeding,
-            (self.entries.len() - faulty) as u64,
-        );
+        let seeding = self.entries.len() - faulty;
+        cells.set(ControlGauge::TorrentsError, (faulty + failed) as u64);
+        cells.set(ControlGauge::TorrentsSeeding, seeding as u64);
         cells.set(ControlGauge::TorrentBytes, bytes);
     }
 }
@@ -296,33 +348,4 @@ impl Torrents {
 fn seeded(ready: &Ready) -> Result<SeededTorrent, AddError> {
     let (stamps, paths) = (ready.stamps.clone(), ready.paths.clone());
     SeededTorrent::new(Arc::clone(&ready.metainfo), &ready.data_dir, stamps, paths)
-}
-
-/// Hashes the data again once they have been quiet for a while.
-fn look(
-    state: &State,
-    cells: &ControlCells,
-    mut ready: Ready,
-    before: Option<&Vec<Option<FileStamp>>>,
-) -> Look {
-    let info_hash = ready.info_hash;
-    let now = ready.stamps_now();
-    let outcome = if now.is_none() || now.as_ref() != before {
-        LookOutcome::NotYet(now)
-    } else {
-        let library = Library {
-            state,
-            always_hash: true,
-            cells,
-        };
-        match library.hash(&mut ready, &mut |_| ControlFlow::Continue(())) {
-            Ok(()) => LookOutcome::Right,
-            Err(error) => LookOutcome::Wrong(error),
-        }
-    };
-    Look {
-        info_hash,
-        ready,
-        outcome,
-    }
 }

@@ -2,7 +2,8 @@
 
 use crate::cli::{Global, SeedArgs};
 use crate::failure::Failure;
-use crate::server::{self, Plan, Source};
+use crate::loading::Source;
+use crate::server::{self, Plan};
 use anyhow::anyhow;
 use control::config::{Config, Environment};
 use control::create::CreateOptions;
@@ -32,6 +33,7 @@ pub fn run(global: &Global, args: &SeedArgs) -> Result<(), Failure> {
         state_dir,
         sources,
         all_or_nothing: true,
+        stdout_is_log: false,
         json: global.json,
     })
 }

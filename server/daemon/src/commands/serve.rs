@@ -2,7 +2,8 @@
 
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::server::{self, Plan, Source};
+use crate::loading::Source;
+use crate::server::{self, Plan};
 use control::config::{Config, Environment};
 use control::create::CreateOptions;
 
@@ -25,6 +26,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         state_dir,
         sources,
         all_or_nothing: false,
+        stdout_is_log: true,
         json: global.json,
     })
 }
