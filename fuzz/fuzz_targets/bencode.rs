@@ -14,18 +14,15 @@ fuzz_target!(|data: &[u8]| {
     let Some((&[tokens, depth], input)) = data.split_first_chunk() else {
         return;
     };
-    // 255 stands for the real limits.
+    // 255 tokens stand for the real limit.
     let limits = Limits {
         tokens_max: if tokens == 255 {
             Limits::METAINFO.tokens_max
         } else {
             tokens.into()
         },
-        depth_max: if depth == 255 {
-            Limits::METAINFO.depth_max
-        } else {
-            depth.into()
-        },
+        // Never above the real limit, so that these limits are the tighter ones.
+        depth_max: u32::from(depth).min(Limits::METAINFO.depth_max),
         ..Limits::METAINFO
     };
     let document = match Document::parse(input, &limits) {
