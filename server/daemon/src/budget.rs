@@ -65,7 +65,8 @@ impl Budget {
             } else {
                 0
             };
-        let announces = u64::from(config.announce.requests_max);
+        // A tracker with two addresses is told over both; with few descriptors announces wait instead.
+        let announces = (2 * u64::from(config.announce.requests_max)).min(descriptor_limit / 4);
         let fixed = DESCRIPTORS_BASE + shards * DESCRIPTORS_PER_SHARD + announces;
         let wanted_files = match u64::from(config.storage.open_files_max) {
             0 => OPEN_FILES_MAX,
@@ -132,6 +133,13 @@ mod tests {
         config.tracker.enabled = true;
         let with = Budget::plan(&config, 2, 524_288).memory_bytes_max;
         assert!(with - without >= 200_000 * MEMORY_PER_TRACKED_PEER);
+    }
+
+    #[test]
+    fn a_limit_that_is_too_low_for_anything_shows() {
+        for limit in [8, 32, 64] {
+            assert!(Budget::plan(&Config::default(), 2, limit).descriptors_max > limit);
+        }
     }
 
     #[test]

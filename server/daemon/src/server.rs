@@ -92,6 +92,13 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     let signals = Signals::new()?;
     let limit = system::raise_descriptor_limit().context("cannot read the descriptor limit")?;
     let budget = Budget::plan(&plan.config, registry.shards() as u64, limit);
+    if budget.descriptors_max > limit {
+        return Err(Failure::Failed(anyhow!(
+            "the limit on open descriptors is {limit}, and at least {} are needed; raise it \
+             (ulimit -n, LimitNOFILE= in the systemd unit)",
+            budget.descriptors_max
+        )));
+    }
     let state = Arc::new(State::open(&plan.state_dir).map_err(anyhow::Error::from)?);
     let (running, announcement) = start(&plan, &registry, &budget).await?;
     let services = Services {
