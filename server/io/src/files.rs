@@ -201,3 +201,121 @@ fn clear_nonblocking(file: &OpenFile) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Data;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    const FIRST: FileIndex = FileIndex(0);
+    const SECOND: FileIndex = FileIndex(1);
+    const NOW: Time = Time(0);
+
+    fn table(open_files_max: usize) -> FileTable {
+        FileTable::new(NonZeroUsize::new(open_files_max).unwrap())
+    }
+
+    /// The cause for which the first file is not opened.
+    fn refused(torrent: &Arc<SeededTorrent>) -> FaultCause {
+        let opened = tokio_uring::start(async { table(1).open(torrent, FIRST, NOW).await });
+        opened.err().expect("it is not what was verified").cause
+    }
+
+    #[test]
+    fn the_file_used_longest_ago_is_closed_for_another() {
+        let data = Data::new(&[("a", 10), ("b", 10), ("c", 10)]);
+        let torrent = data.torrent();
+        tokio_uring::start(async {
+            let files = table(2);
+            assert!(!files.open(&torrent, FIRST, NOW).await.unwrap().1);
+            assert!(!files.open(&torrent, SECOND, NOW).await.unwrap().1);
+            assert!(files.cached(&torrent, FIRST, NOW).is_some());
+            assert!(files.open(&torrent, FileIndex(2), NOW).await.unwrap().1);
+            assert!(files.cached(&torrent, SECOND, NOW).is_none());
+            assert!(files.cached(&torrent, FIRST, NOW).is_some());
+            // Opened by two at once, it is open once.
+            assert!(!files.open(&torrent, FIRST, NOW).await.unwrap().1);
+            assert_eq!(files.len(), 2);
+        });
+    }
+
+    #[test]
+    fn files_are_closed_when_idle_and_with_their_torrent() {
+        let data = Data::new(&[("a", 10), ("b", 10)]);
+        let (torrent, again) = (data.torrent(), data.torrent());
+        tokio_uring::start(async {
+            let files = table(8);
+            files.open(&torrent, FIRST, NOW).await.unwrap();
+            files.open(&torrent, SECOND, NOW).await.unwrap();
+            files.open(&again, FIRST, NOW).await.unwrap();
+            let later = NOW + IDLE_MAX / 2;
+            assert!(files.cached(&torrent, FIRST, later).is_some());
+            files.close_idle(NOW + IDLE_MAX);
+            assert_eq!(files.len(), 1);
+            files.open(&again, FIRST, later).await.unwrap();
+            files.forget(&torrent);
+            assert!(files.cached(&torrent, FIRST, later).is_none());
+            assert!(files.cached(&again, FIRST, later).is_some());
+            files.close_idle(later + IDLE_MAX);
+            assert_eq!(files.len(), 0);
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_missing() {
+        let data = Data::new(&[("a", 10)]);
+        let torrent = data.torrent();
+        fs::remove_file(data.path(0)).unwrap();
+        assert_eq!(refused(&torrent), FaultCause::Missing);
+    }
+
+    #[test]
+    fn a_link_out_of_the_directory_is_not_followed() {
+        let (data, outside) = (Data::new(&[("a", 10)]), Data::new(&[("a", 10)]));
+        let torrent = data.torrent();
+        fs::remove_file(data.path(0)).unwrap();
+        symlink(outside.path(0), data.path(0)).unwrap();
+        assert_eq!(refused(&torrent), FaultCause::Escapes);
+    }
+
+    #[test]
+    fn what_is_not_a_file_is_refused_without_waiting_for_it() {
+        let data = Data::new(&[("a", 10)]);
+        let torrent = data.torrent();
+        fs::remove_file(data.path(0)).unwrap();
+        let path = std::ffi::CString::new(data.path(0).into_os_string().into_encoded_bytes());
+        // SAFETY: the path is a C string for the length of the call.
+        assert_eq!(unsafe { libc::mkfifo(path.unwrap().as_ptr(), 0o600) }, 0);
+        assert_eq!(refused(&torrent), FaultCause::NotRegular);
+        fs::remove_file(data.path(0)).unwrap();
+        fs::create_dir(data.path(0)).unwrap();
+        assert_eq!(refused(&torrent), FaultCause::NotRegular);
+    }
+
+    #[test]
+    fn a_change_shows_in_an_open_file() {
+        let data = Data::new(&[("a", 10), ("b", 10), ("c", 10)]);
+        let torrent = data.torrent();
+        let open = |file| {
+            let path = data.path(file);
+            let descriptor = fs::File::open(path).unwrap().into();
+            OpenFile { descriptor }
+        };
+        let files = [open(0), open(1), open(2)];
+        let cause = |file: u32| {
+            let opened = &files[file as usize];
+            check_stamp(&torrent, FileIndex(file), opened).map_err(|fault| fault.cause)
+        };
+        assert_eq!([cause(0), cause(1), cause(2)], [Ok(()), Ok(()), Ok(())]);
+        let truncated = fs::File::options().write(true).open(data.path(0)).unwrap();
+        truncated.set_len(3).unwrap();
+        fs::write(data.dir.path().join("new"), [0; 10]).unwrap();
+        fs::rename(data.dir.path().join("new"), data.path(1)).unwrap();
+        let (expected, found) = (10, 3);
+        assert_eq!(cause(0), Err(FaultCause::Truncated { expected, found }));
+        assert_eq!(cause(1), Err(FaultCause::Changed));
+        assert_eq!(cause(2), Ok(()));
+    }
+}

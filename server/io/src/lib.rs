@@ -21,4 +21,6 @@ mod sending;
 mod shard;
 pub mod sockets;
 pub mod system;
+#[cfg(test)]
+mod testing;
 pub mod torrent;

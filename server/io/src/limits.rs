@@ -352,3 +352,125 @@ fn take_all(levels: &[Rc<Level>], demand: Demand, now: Time) -> Result<u32, usiz
     let mut buckets: Vec<&mut ShardBucket> = guards.iter_mut().map(|guard| &mut **guard).collect();
     take(&mut buckets, demand, now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, Data};
+
+    fn limits(change: impl FnOnce(&mut PlaneConfig)) -> Arc<SharedLimits> {
+        let mut config = testing::config();
+        change(&mut config);
+        Arc::new(SharedLimits::new(&config, 2))
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    fn refused(limits: &Arc<SharedLimits>, last: u8) -> Option<Refused> {
+        limits.admit(address(last)).err()
+    }
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let limits = limits(|config| {
+            config.connections_max = 3;
+            config.connections_per_stranger_max = 2;
+        });
+        let mut places: Vec<_> = (0..2)
+            .map(|_| limits.admit(address(1)).ok().unwrap())
+            .collect();
+        assert_eq!(refused(&limits, 1), Some(Refused::Stranger));
+        places.push(limits.admit(address(2)).ok().unwrap());
+        assert_eq!(refused(&limits, 3), Some(Refused::Connections));
+        places.remove(0);
+        assert_eq!(refused(&limits, 1), None);
+        drop(places);
+        let connections = lock(&limits.connections);
+        assert_eq!((connections.total, connections.by_stranger.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_handshake_that_is_done_makes_room_for_another() {
+        let limits = limits(|config| config.handshakes_max = 1);
+        let mut first = limits.admit(address(1)).ok().unwrap();
+        assert_eq!(refused(&limits, 2), Some(Refused::Handshakes));
+        first.greeted();
+        first.greeted();
+        let second = limits.admit(address(2)).ok().unwrap();
+        assert_eq!(refused(&limits, 3), Some(Refused::Handshakes));
+        drop((first, second));
+        assert_eq!(limits.handshakes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn slots_go_where_peers_are_interested() {
+        let limits = limits(|config| config.upload_slots = 4);
+        assert_eq!(limits.lease_slots(0, 10), Some(4));
+        assert_eq!(limits.lease_slots(1, 10), Some(2));
+        assert_eq!(limits.lease_slots(0, 10), Some(2));
+        assert_eq!(limits.lease_slots(2, 10), None, "there is no such shard");
+    }
+
+    #[test]
+    fn a_peer_is_under_the_limits_of_its_torrent_its_class_and_the_server() {
+        let (data, now) = (Data::new(&[("a", 10)]), Time::default());
+        let torrent = data.torrent();
+        let limits = limits(|config| {
+            config.rates = RateLimits {
+                global: 1_000,
+                torrent: 1_000,
+                local: 0,
+                remote: 1_000,
+            }
+        });
+        let rates = ShardRates::new(&limits, 0);
+        let local = rates.levels(&torrent, [10, 0, 0, 1].into(), now);
+        let remote = rates.levels(&torrent, [8, 8, 8, 8].into(), now);
+        assert_eq!((local.len(), remote.len()), (2, 3));
+        assert!(Rc::ptr_eq(&local[0], &remote[0]) && Rc::ptr_eq(&local[1], &remote[2]));
+        drop((local, remote));
+        rates.tick(now);
+        assert!(rates.torrents.borrow().is_empty());
+    }
+
+    #[test]
+    fn nobody_passes_those_who_wait() {
+        let (data, now) = (Data::new(&[("a", 10)]), Time::default());
+        let limits = limits(|config| config.rates.global = 1_000_000);
+        let rates = ShardRates::new(&limits, 0);
+        let levels = rates.levels(&data.torrent(), address(1), now);
+        let demand = Demand {
+            bytes_min: 16_384,
+            bytes_max: 32_768,
+        };
+        let first_in_line = levels[0].turn.try_lock().unwrap();
+        assert_eq!(try_grant(&levels, demand, now), None);
+        drop(first_in_line);
+        assert_eq!(try_grant(&levels, demand, now), Some(32_768));
+    }
+
+    #[test]
+    fn all_levels_together_let_no_more_through_than_the_narrowest() {
+        let (data, now) = (Data::new(&[("a", 10)]), Time::default());
+        let limits = limits(|config| {
+            config.rates.global = 1_000_000_000;
+            config.rates.torrent = 1_000;
+        });
+        let rates = ShardRates::new(&limits, 0);
+        let levels = rates.levels(&data.torrent(), address(1), now);
+        let demand = Demand {
+            bytes_min: 16_384,
+            bytes_max: 262_144,
+        };
+        // What is given back counts for nothing.
+        let unused = try_grant(&levels, demand, now).unwrap();
+        give_back(&levels, unused);
+        let grants = std::iter::from_fn(|| try_grant(&levels, demand, now));
+        let granted = u64::from(grants.sum::<u32>());
+        let burst = RateLimit::new(1_000).burst_bytes();
+        assert!(granted <= burst, "{granted} of {burst}");
+        assert!(granted + 16_384 > burst - 1_000, "{granted} of {burst}");
+    }
+}

@@ -1,0 +1,176 @@
+//! The data plane over loopback. Waits end when their event comes; the limits on them only end a failed test.
+
+use super::*;
+use crate::testing::{self, Data, PIECE_BYTES};
+use proto::handshake::{HANDSHAKE_BYTES, Reserved, ReservedBit};
+use proto::ids::PieceIndex;
+use proto::wire::{self, BlockRequest, Message};
+use socket2::{Domain, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running data plane with one torrent, and the runtime to call it from.
+struct Served {
+    plane: Plane,
+    _events: mpsc::UnboundedReceiver<Event>,
+    torrent: Arc<SeededTorrent>,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn serve(config: PlaneConfig, data: &Data) -> Served {
+    let registry = Registry::new(config.shards);
+    let (plane, events) = Plane::start(config, &registry).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let torrent = data.torrent();
+    runtime.block_on(plane.add(&torrent));
+    Served {
+        plane,
+        _events: events,
+        torrent,
+        runtime,
+    }
+}
+
+impl Served {
+    /// A peer with the fast extension that has been unchoked; its receive buffer is small.
+    fn peer(&self) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&self.plane.addresses()[0].into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let handshake = proto::handshake::Handshake {
+            reserved: Reserved::NONE.with(ReservedBit::FAST),
+            info_hash: self.torrent.info_hash(),
+            peer_id: PeerId(*b"-XX0000-testtesttest"),
+        };
+        stream.write_all(&handshake.encode()).unwrap();
+        stream.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
+        stream.write_all(&encoded(&Message::Interested)).unwrap();
+        while read_message(&mut stream).first() != Some(&wire::id::UNCHOKE) {}
+        stream
+    }
+
+    fn stop(self) {
+        assert!(self.runtime.block_on(self.plane.stop(PATIENCE)));
+    }
+}
+
+fn encoded(message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    bytes
+}
+
+fn block(begin: usize, length: usize) -> BlockRequest {
+    BlockRequest {
+        piece: PieceIndex((begin / PIECE_BYTES) as u32),
+        begin: (begin % PIECE_BYTES) as u32,
+        length: length as u32,
+    }
+}
+
+/// The next message without its length prefix.
+fn read_message(stream: &mut TcpStream) -> Vec<u8> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut body = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut body).unwrap();
+    body
+}
+
+/// Asks for a block and compares what comes.
+fn fetch(stream: &mut TcpStream, data: &Data, begin: usize, length: usize) {
+    let request = Message::Request(block(begin, length));
+    stream.write_all(&encoded(&request)).unwrap();
+    let mut answer = read_message(stream);
+    while answer.first() != Some(&wire::id::PIECE) {
+        assert_ne!(answer.first(), Some(&wire::id::REJECT));
+        answer = read_message(stream);
+    }
+    let bytes = std::fs::read(data.path(0)).unwrap();
+    assert!(answer[9..] == bytes[begin..begin + length]);
+}
+
+/// Writes requests and their cancels, reading none of the rejects, until the server reads no more: its
+/// sockets are full then.
+fn fill_with_rejects(stream: &mut TcpStream) {
+    let request = block(PIECE_BYTES, 16 << 10);
+    let mut pairs = encoded(&Message::Request(request));
+    pairs.extend(encoded(&Message::Cancel(request)));
+    let storm = pairs.repeat(4096);
+    let until_full = Duration::from_millis(300);
+    stream.set_write_timeout(Some(until_full)).unwrap();
+    let full = (0..1000).find_map(|_| stream.write_all(&storm).err());
+    assert_eq!(full.unwrap().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_peer_gets_the_bytes_of_the_file() {
+    let data = Data::new(&[("a", 3 * PIECE_BYTES)]);
+    let served = serve(testing::config(), &data);
+    let mut peer = served.peer();
+    for begin in [0, 16 << 10, PIECE_BYTES, 3 * PIECE_BYTES - 1000] {
+        fetch(&mut peer, &data, begin, 1000);
+    }
+    let torrent = Arc::clone(&served.torrent);
+    served.stop();
+    assert_eq!(torrent.uploaded_bytes(), 4000);
+}
+
+#[test]
+fn a_peer_that_does_not_read_holds_up_nobody_at_a_rate_limit() {
+    let data = Data::new(&[("a", 4 * PIECE_BYTES)]);
+    let mut config = testing::config();
+    config.rates.global = 32 << 10;
+    let served = serve(config, &data);
+    let mut full = served.peer();
+    // Two such blocks are the burst; the third waits some seconds for its bytes, first in the line.
+    let large = 128 << 10;
+    for begin in [0, large, 2 * PIECE_BYTES] {
+        let request = Message::Request(block(begin, large));
+        full.write_all(&encoded(&request)).unwrap();
+    }
+    // Now its rejects wait too, until it is closed as stalled after two minutes.
+    fill_with_rejects(&mut full);
+    fetch(&mut served.peer(), &data, 0, 1000);
+    served.stop();
+}
+
+#[test]
+fn a_torrent_that_was_removed_is_served_no_more() {
+    let data = Data::new(&[("a", PIECE_BYTES)]);
+    let served = serve(testing::config(), &data);
+    let mut peer = served.peer();
+    fetch(&mut peer, &data, 0, 1000);
+    served
+        .runtime
+        .block_on(served.plane.remove(&served.torrent));
+    assert_eq!(peer.read(&mut [0; 1]).unwrap_or(0), 0, "it is closed");
+    served.stop();
+}
+
+#[test]
+fn stopping_closes_peers_in_every_state() {
+    let data = Data::new(&[("a", 4 * PIECE_BYTES)]);
+    let mut config = testing::config();
+    config.rates.global = 1;
+    let served = serve(config, &data);
+    let _ungreeted = TcpStream::connect(served.plane.addresses()[0]).unwrap();
+    let _idle = served.peer();
+    let mut full = served.peer();
+    let mut waiting = served.peer();
+    for begin in [0, 128 << 10, PIECE_BYTES] {
+        let request = encoded(&Message::Request(block(begin, 128 << 10)));
+        full.write_all(&request).unwrap();
+        waiting.write_all(&request).unwrap();
+    }
+    fill_with_rejects(&mut full);
+    served.stop();
+}

@@ -1,0 +1,102 @@
+//! What the tests of this crate share: a configuration, and torrents with their files.
+
+use crate::plane::{PlaneConfig, RateLimits};
+use crate::sockets::SocketOptions;
+use crate::torrent::SeededTorrent;
+use engine::choker::ChokerConfig;
+use engine::layout::FileStamp;
+use engine::session::SessionConfig;
+use proto::ids::PeerId;
+use proto::metainfo::Metainfo;
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The piece length of [`Data::torrent`], in bytes.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
+
+/// One shard on loopback, on any port, with room for all tests.
+pub(crate) fn config() -> PlaneConfig {
+    PlaneConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        shards: 1,
+        pin: false,
+        sockets: SocketOptions {
+            backlog: 16,
+            congestion_control: String::new(),
+        },
+        connections_max: 16,
+        connections_per_stranger_max: 0,
+        handshakes_max: 16,
+        handshake_timeout: Duration::from_secs(10),
+        buffer_bytes: 4 << 20,
+        batch_bytes: 256 << 10,
+        registration: crate::buffers::Registration::Auto,
+        open_files_max: 16,
+        session: SessionConfig::default(),
+        choker: ChokerConfig::default(),
+        upload_slots: 0,
+        rates: RateLimits::default(),
+        peer_id: PeerId(*b"-SR0100-testtesttest"),
+    }
+}
+
+/// Files in a directory of their own.
+pub(crate) struct Data {
+    pub(crate) dir: TempDir,
+    files: Vec<(&'static str, usize)>,
+}
+
+impl Data {
+    /// Files of these names and lengths, of no particular bytes.
+    pub(crate) fn new(files: &[(&'static str, usize)]) -> Data {
+        let dir = TempDir::new().unwrap();
+        for (name, length) in files {
+            let bytes: Vec<u8> = (0..*length).map(|at| (at % 251) as u8).collect();
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let files = files.to_vec();
+        Data { dir, files }
+    }
+
+    pub(crate) fn path(&self, file: usize) -> std::path::PathBuf {
+        self.dir.path().join(self.files[file].0)
+    }
+
+    /// The torrent of these files as they are now. Its hashes are not theirs: the data plane takes none.
+    pub(crate) fn torrent(&self) -> Arc<SeededTorrent> {
+        let total: usize = self.files.iter().map(|(_, length)| length).sum();
+        let mut info = b"d5:filesl".to_vec();
+        for (name, length) in &self.files {
+            let entry = format!("d6:lengthi{length}e4:pathl{}:{name}ee", name.len());
+            info.extend(entry.as_bytes());
+        }
+        let hashes = total.div_ceil(PIECE_BYTES) * 20;
+        info.extend(
+            format!("e4:name1:t12:piece lengthi{PIECE_BYTES}e6:pieces{hashes}:").as_bytes(),
+        );
+        info.resize(info.len() + hashes, 0);
+        info.push(b'e');
+        let metainfo = Arc::new(Metainfo::parse_info(&info).unwrap());
+        let stamps = (0..self.files.len()).map(|file| stamp(&self.path(file)));
+        let paths = self.files.iter().map(|(name, _)| name.into());
+        let paths: BTreeMap<_, _> = (0..).zip(paths).collect();
+        let torrent = SeededTorrent::new(metainfo, self.dir.path(), stamps.collect(), paths);
+        Arc::new(torrent.unwrap())
+    }
+}
+
+fn stamp(path: &Path) -> Option<FileStamp> {
+    let of = |found: Metadata| FileStamp {
+        device: found.dev(),
+        inode: found.ino(),
+        size: found.size(),
+        mtime_ns: found.mtime() * 1_000_000_000 + found.mtime_nsec(),
+        ctime_ns: found.ctime() * 1_000_000_000 + found.ctime_nsec(),
+    };
+    fs::symlink_metadata(path).ok().map(of)
+}
