@@ -35,10 +35,6 @@ pub(crate) async fn send_round(
     let headers = batch.map_or(0, |batch| batch.count as usize * PIECE_HEADER_BYTES);
     let content = batch.map_or(0, |batch| batch.bytes as usize);
     let bytes = outgoing.control_mut().len() + headers + content;
-    connection
-        .session
-        .borrow_mut()
-        .send_started(bytes as u64, shard.now());
     let mut payload = None;
     if let Some(batch) = batch {
         if let Err(reason) = wait_for_room(shard, connection, bytes).await {
@@ -55,6 +51,10 @@ pub(crate) async fn send_round(
         shard.cells.increment(Counter::Sends);
     }
     outgoing.seal(payload);
+    connection
+        .session
+        .borrow_mut()
+        .send_started(bytes as u64, shard.now());
     let sent;
     (sent, outgoing) = send_all(shard, connection, outgoing, batch).await;
     if sent.is_ok() {
@@ -79,8 +79,12 @@ async fn wait_for_room(
     if send_room(&*connection.socket).is_none_or(|room| room >= bytes) {
         return Ok(());
     }
+    // A peer that takes nothing is stalled in this wait too, but not while our disk is read after it.
+    let (session, bytes) = (&connection.session, bytes as u64);
+    session.borrow_mut().send_started(bytes, shard.now());
     shard.cells.increment(Counter::RingSubmissions);
     let _ready = ring::poll(Rc::clone(&connection.socket), libc::POLLOUT).await;
+    session.borrow_mut().send_progressed(bytes, shard.now());
     connection.closing().map_or(Ok(()), Err)
 }
 
