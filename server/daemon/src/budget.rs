@@ -11,7 +11,7 @@ use engine::queue::RequestQueue;
 /// Descriptors of the process itself: standard streams, rings, event polls, channels, the state store, logs.
 const DESCRIPTORS_BASE: u64 = 64;
 
-/// Descriptors of one shard: its ring, its event poll, two listeners and their duplicates.
+/// Descriptors of one shard: its ring, its event poll and waker, two listeners.
 const DESCRIPTORS_PER_SHARD: u64 = 8;
 
 /// Open files that we can not go below.
@@ -29,8 +29,11 @@ const MEMORY_BASE: u64 = 64 << 20;
 /// Memory of one shard beside its buffers, in bytes: ring, completions, thread, tables.
 const MEMORY_PER_SHARD: u64 = 4 << 20;
 
-/// Memory of one peer beside its queue, in bytes: task, session, receive buffer, control bytes at their limit.
-const MEMORY_PER_PEER: u64 = 24 << 10;
+/// Memory of one peer beside its queue, in bytes, when it does all that its limits allow: control messages at
+/// their limit and the rejects of a whole queue, both queued and on their way, a received message that is not
+/// whole yet, task and session. An honest peer takes about 8 KiB. (Of a torrent with very many pieces a
+/// bitfield is longer than that; it is gone after the first message.)
+const MEMORY_PER_PEER: u64 = 160 << 10;
 
 /// Memory of one connection of the API or the tracker, in bytes.
 const MEMORY_PER_HTTP: u64 = 32 << 10;

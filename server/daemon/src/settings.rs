@@ -13,6 +13,9 @@ use seedring_io::plane::{PlaneConfig, RateLimits};
 use seedring_io::sockets::SocketOptions;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+/// Queued control messages of one peer above which we stop reading from it, in bytes. `budget` counts on it.
+const CONTROL_BYTES_MAX: usize = 16 << 10;
+
 /// How the data plane is to run.
 pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
     let peers = &config.peers;
@@ -46,6 +49,7 @@ pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
             requests_max: peers.request_queue_max,
             idle_timeout: peers.idle_timeout_s.duration(),
             stall_timeout: peers.stalled_timeout_s.duration(),
+            control_bytes_max: CONTROL_BYTES_MAX,
             ..SessionConfig::default()
         },
         choker: ChokerConfig {
