@@ -1,7 +1,7 @@
 //! Real BitTorrent clients, each started headless with every way of finding peers off but the tracker.
 //!
-//! A client is left at its own defaults otherwise (encryption, request sizes, and uTP where it falls back
-//! quickly): the point is to serve clients as they are.
+//! A client is left at its own defaults otherwise (encryption, request sizes, uTP but for Transmission): the
+//! point is to serve clients as they are.
 
 use crate::content::{assert_same_tree, assert_same_tree_but_empty_files};
 use crate::process::Process;
@@ -248,7 +248,9 @@ fn marker_script(home: &Path) -> (PathBuf, PathBuf) {
     (script, marker)
 }
 
-/// Transmission tries uTP for a minute or more before TCP, so here it does not.
+/// Without uTP: when its uTP connect fails, Transmission 3 opens a TCP connection and closes it again without
+/// sending a byte, so at its defaults it never reaches a seed that speaks TCP only and does not dial out
+/// itself. That holds for every such seed (libtorrent with uTP off behaves the same), not for ours alone.
 fn write_transmission_settings(home: &Path, more: &[(&str, String)]) {
     let mut settings = String::from(
         "{\"dht-enabled\": false, \"lpd-enabled\": false, \"port-forwarding-enabled\": false, \
