@@ -76,9 +76,9 @@ pub struct SeedArgs {
     /// Port of our own tracker, 0 for any [default: 6969]
     #[arg(long, value_name = "N")]
     pub tracker_port: Option<u16>,
-    /// Announce to this tracker too (repeatable: each is a tier of its own)
-    #[arg(long, value_name = "URL")]
-    pub tracker: Vec<String>,
+    /// Announce to this tracker too; several of one tier with commas between (repeatable: each is a tier)
+    #[arg(long, value_name = "URL[,URL…]", value_parser = crate::commands::create::parse_tier)]
+    pub tracker: Vec<crate::commands::create::Tier>,
     /// Start no tracker of our own
     #[arg(long)]
     pub no_tracker: bool,

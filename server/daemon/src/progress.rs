@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often a line is printed where there is no terminal.
@@ -180,13 +181,27 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", HumanCount(count))
 }
 
-/// Prints `text` on stdout as it is. A reader that has gone (`| head`) is no error.
+/// Whether something that was to be printed was lost, as on a full disk.
+static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Prints `text` on stdout as it is. A reader that has gone (`| head`) is no error; any other failure is
+/// told once, and [`output_lost`] says so at the end.
 pub fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    // There is nobody left to tell of a failure.
-    let _ = stdout
+    let written = stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+        && !OUTPUT_LOST.swap(true, Ordering::Relaxed)
+    {
+        eprintln!("seedring: writing to stdout: {error}");
+    }
+}
+
+/// Whether a command that did its work could not say so.
+pub fn output_lost() -> bool {
+    OUTPUT_LOST.load(Ordering::Relaxed)
 }
 
 /// Prints `value` on stdout as one line of JSON.

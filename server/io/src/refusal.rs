@@ -47,8 +47,8 @@ pub fn explain(error: &io::Error) -> Refusal {
         ),
         Some(libc::ENOMEM) => (
             "the limit on locked memory is too low (RLIMIT_MEMLOCK, ENOMEM)",
-            "raise it (`ulimit -l unlimited`, LimitMEMLOCK=infinity in the systemd unit), or set \
-             storage.registered_buffers = \"auto\"",
+            "raise it (`ulimit -l unlimited`, LimitMEMLOCK=infinity in the systemd unit): each shard's ring \
+             needs some 256 KiB, and with storage.registered_buffers = \"require\" the buffers count too",
         ),
         Some(libc::EMFILE) | Some(libc::ENFILE) => (
             "no file descriptor is left (EMFILE)",

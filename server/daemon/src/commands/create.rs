@@ -84,7 +84,7 @@ pub struct CreateArgs {
 
 /// The trackers of one tier.
 #[derive(Clone, Debug)]
-struct Tier(Vec<String>);
+pub struct Tier(pub Vec<String>);
 
 #[derive(Clone, Copy, Debug)]
 enum CreationDate {
@@ -261,7 +261,7 @@ pub fn parse_piece_size(text: &str) -> Result<u32, String> {
 }
 
 /// Reads the trackers of a tier, with commas between.
-fn parse_tier(text: &str) -> Result<Tier, String> {
+pub fn parse_tier(text: &str) -> Result<Tier, String> {
     text.split(',')
         .map(|url| checked_url(url, &["http", "https", "udp"]))
         .collect::<Result<_, _>>()

@@ -4,7 +4,7 @@ use crate::cli::{Global, SeedArgs};
 use crate::failure::Failure;
 use crate::loading::Source;
 use crate::server::{self, Plan};
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use control::config::{Config, Environment};
 use control::create::CreateOptions;
 
@@ -14,6 +14,10 @@ pub fn run(global: &Global, args: &SeedArgs) -> Result<(), Failure> {
     let mut config = Config::load(global.config.as_deref(), &environment)
         .map_err(|error| Failure::Usage(error.into()))?;
     apply(&mut config, args)?;
+    for path in args.paths.iter().chain(&args.torrent).chain(&args.data_dir) {
+        // Looked at before any port is opened: the usual mistake is answered by one line.
+        std::fs::metadata(path).with_context(|| format!("cannot find {path:?}"))?;
+    }
     let state_dir = global
         .state_dir
         .clone()
@@ -80,7 +84,7 @@ fn create_options(args: &SeedArgs) -> Result<CreateOptions, Failure> {
         ),
     };
     Ok(CreateOptions {
-        trackers: args.tracker.iter().map(|url| vec![url.clone()]).collect(),
+        trackers: args.tracker.iter().map(|tier| tier.0.clone()).collect(),
         private: args.private,
         piece_length,
         ..CreateOptions::default()
