@@ -1,33 +1,38 @@
-//! `seedring-bench`: loads a BitTorrent seed, ours or another, and measures it from outside.
+//! `seedring-bench`: loads a BitTorrent seed, ours or another, and measures it from outside; and
+//! compares programs that hash, create, hold and download torrents.
 //!
-//! This file is the command line: it parses, hands on, prints, and chooses the exit code (0
-//! measured, 1 not measured or wrong bytes, 2 usage). Linux only, because it reads /proc and waits
-//! on epoll.
+//! This file is the command line: it parses, hands on, and chooses the exit code (0 measured, 1 not
+//! measured or wrong bytes, 2 usage). Linux only, because it reads /proc and waits on epoll.
 #![forbid(unsafe_code)]
 
+mod commands;
+mod harness;
 mod load;
 mod measure;
 mod report;
+mod rivals;
 mod torrent;
 mod units;
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use crate::load::Plan;
-use crate::load::connection::SocketSettings;
-use crate::load::leecher::Settings;
-use crate::load::verify::Expected;
-use crate::report::Report;
-use crate::torrent::Torrent;
-use crate::units::{local_addresses, seconds_ns, size_bytes};
+use crate::commands::create::CreateArguments;
+use crate::commands::get::GetArguments;
+use crate::commands::hash::HashArguments;
+use crate::commands::rivals::RivalsArguments;
+use crate::commands::seed::SeedArguments;
+use crate::commands::torrents::TorrentsArguments;
+use crate::harness::options::Usage;
+use crate::rivals::process::Launch;
+
+/// The version of this program, with the commit that it was built from where it is known.
+pub const VERSION: &str = env!("SEEDRING_VERSION");
 
 /// Measures BitTorrent seeds.
 #[derive(Parser)]
-#[command(name = "seedring-bench", version, about)]
+#[command(name = "seedring-bench", version = VERSION, about)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -37,278 +42,37 @@ struct CommandLine {
 enum Command {
     /// Load a seed with N leechers and measure throughput, latency, CPU and memory.
     Seed(Box<SeedArguments>),
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  seedring-bench seed --torrent big.torrent --address 127.0.0.1:6890 --pid $(pidof seedring)
-  seedring-bench seed --torrent big.torrent --address 127.0.0.1:6890 --peers 200 --mode verify
-  seedring-bench seed --torrent big.torrent --address 127.0.0.1:6890 --rate 500M --json
-
-Exit codes: 0 measured; 1 not measured, or wrong bytes were served; 2 usage.
-A run in which the load itself was the limit says \"load-limited: no verdict\".
-Sizes: 16K = 16 KiB, 500MB = 500,000,000. Closed loop: each peer keeps --depth requests under way.
-Open loop (--rate): requests are due at fixed times, and latency counts from then.";
-
-#[derive(Args)]
-#[command(after_help = EXAMPLES)]
-struct SeedArguments {
-    /// The torrent: a .torrent file, or a magnet link whose metadata the seed is asked for.
-    #[arg(long, value_name = "FILE|MAGNET")]
-    torrent: String,
-
-    /// Where the seed listens.
-    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-    address: SocketAddr,
-
-    /// Leechers that ask as fast as they may; the measured ones.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = count_from_1)]
-    peers: usize,
-
-    /// Requests that each leecher keeps under way. Seeds drop what exceeds their queue:
-    /// Transmission 512, libtorrent 2,000.
-    #[arg(long, value_name = "D", default_value_t = 64, value_parser = depth)]
-    depth: usize,
-
-    /// The length of a block: 1 to 128K. Some seeds close the connection at more than 16K.
-    #[arg(long, value_name = "SIZE", default_value = "16K", value_parser = block_bytes)]
-    block: u32,
-
-    /// The measured window, in seconds.
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_ns)]
-    duration: u64,
-
-    /// Load before the window, in seconds.
-    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds_ns)]
-    warmup: u64,
-
-    /// How long to wait until all peers are unchoked, in seconds; with some, the run then begins.
-    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_ns)]
-    ready_timeout: u64,
-
-    /// What happens to payload.
-    #[arg(long, value_enum, default_value_t = Mode::Read)]
-    mode: Mode,
-
-    /// The seed's process: its CPU time and memory are measured.
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
-
-    /// Threads to divide the leechers among.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count_from_1)]
-    threads: usize,
-
-    /// Cores to pin the threads to, in turn.
-    #[arg(long, value_name = "CORE[,CORE]", value_delimiter = ',')]
-    pin: Vec<usize>,
-
-    /// Addresses to connect from, in turn: single ones, or FIRST-LAST. Some seeds take one peer an
-    /// address.
-    #[arg(long, value_name = "IP[-IP][,..]", default_value = "", value_parser = local_addresses)]
-    local_addresses: LocalAddresses,
-
-    /// Open loop: ask for this much payload per second over all peers, whatever the seed does.
-    #[arg(long, value_name = "BYTES/S", value_parser = rate_bytes)]
-    rate: Option<u64>,
-
-    /// Further peers that ask likewise and read 16 KiB/s.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    slow_readers: usize,
-
-    /// Further peers that stay connected and ask for nothing.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    idle: usize,
-
-    /// The congestion control of the load's sockets (the seed's own decides; see
-    /// docs/BENCHMARKING.md).
-    #[arg(long, value_name = "NAME")]
-    congestion_control: Option<String>,
-
-    /// Do not offer the fast extension (BEP 6).
-    #[arg(long)]
-    no_fast: bool,
-
-    /// Do not offer the extension protocol (BEP 10).
-    #[arg(long)]
-    no_extended: bool,
-
-    /// Decides which pieces are asked for: the same number, the same pieces.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    random_seed: u64,
-
-    /// Print one JSON object instead of a table.
-    #[arg(long)]
-    json: bool,
-}
-
-/// Addresses to connect from; empty: the system chooses. (A name of its own, so that clap takes the
-/// list as one value.)
-type LocalAddresses = std::boxed::Box<[IpAddr]>;
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    /// The kernel drops it: the lightest load.
-    Discard,
-    /// It is copied to the load, as any client must.
-    Read,
-    /// It is copied and every whole piece is checked by its SHA-1.
-    Verify,
-}
-
-impl Mode {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Discard => "discard",
-            Self::Read => "read",
-            Self::Verify => "verify",
-        }
-    }
+    /// Compare seeds: start what is installed, load each in interleaved rounds, report.
+    Rivals(Box<RivalsArguments>),
+    /// Hash pieces in memory by our kernels and libraries, or check data on disk by several
+    /// programs.
+    Hash(Box<HashArguments>),
+    /// Make the torrent of a file by several programs: time, CPU, memory.
+    Create(Box<CreateArguments>),
+    /// Restart servers that have many torrents: how soon they serve, memory, idle CPU.
+    Torrents(Box<TorrentsArguments>),
+    /// Download a torrent from one fast seed by several programs: time, CPU, memory.
+    Get(Box<GetArguments>),
+    /// Become another program: how `rivals` starts its servers.
+    #[command(hide = true)]
+    Launch(Launch),
 }
 
 fn main() -> ExitCode {
-    let CommandLine {
-        command: Command::Seed(arguments),
-    } = CommandLine::parse();
-    match seed(&arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("seedring-bench: {error}");
-            ExitCode::FAILURE
+    let result = match CommandLine::parse().command {
+        Command::Seed(arguments) => commands::seed::run(&arguments),
+        Command::Rivals(arguments) => commands::rivals::run(&arguments),
+        Command::Hash(arguments) => commands::hash::run(&arguments),
+        Command::Create(arguments) => commands::create::run(&arguments),
+        Command::Torrents(arguments) => commands::torrents::run(&arguments),
+        Command::Get(arguments) => commands::get::run(&arguments),
+        Command::Launch(launch) => launch.run().map(|never| match never {}),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("seedring-bench: {}", commands::describe(&error));
+        match error.downcast_ref::<Usage>() {
+            Some(_) => ExitCode::from(2),
+            None => ExitCode::FAILURE,
         }
-    }
-}
-
-fn seed(arguments: &SeedArguments) -> anyhow::Result<ExitCode> {
-    let torrent = Torrent::open(&arguments.torrent, arguments.address)?;
-    let plan = plan(arguments, &torrent);
-    let outcome = load::run(&plan)?;
-    let report = Report::new(&plan, &torrent, arguments.mode.name(), &outcome);
-    if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        print!("{}", report.to_text());
-    }
-    if report.pieces_wrong() > 0 {
-        eprintln!(
-            "seedring-bench: the seed served {} wrong pieces",
-            report.pieces_wrong()
-        );
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn plan(arguments: &SeedArguments, torrent: &Torrent) -> Plan {
-    let expected = (arguments.mode == Mode::Verify).then(|| {
-        Arc::new(Expected {
-            geometry: torrent.geometry,
-            hashes: torrent.hashes.clone(),
-        })
-    });
-    Plan {
-        settings: Settings {
-            info_hash: torrent.info_hash,
-            geometry: torrent.geometry,
-            expected,
-            block_bytes: arguments.block,
-            depth: arguments.depth,
-            fast: !arguments.no_fast,
-            extended: !arguments.no_extended,
-            open_loop: arguments.rate.is_some(),
-        },
-        socket: SocketSettings {
-            address: arguments.address,
-            discard: arguments.mode == Mode::Discard,
-            congestion_control: arguments.congestion_control.clone(),
-        },
-        peers: arguments.peers,
-        slow_readers: arguments.slow_readers,
-        idle: arguments.idle,
-        threads: arguments.threads,
-        cores: arguments.pin.clone(),
-        local_addresses: arguments.local_addresses.to_vec(),
-        rate_bytes: arguments.rate,
-        ready_ns_max: arguments.ready_timeout,
-        warmup_ns: arguments.warmup,
-        window_ns: arguments.duration.max(1),
-        server_pid: arguments.pid,
-        random_seed: arguments.random_seed,
-    }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text.to_socket_addrs().map_err(|error| error.to_string())?;
-    found
-        .next()
-        .ok_or_else(|| "the name has no address".to_owned())
-}
-
-fn count_from_1(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(count) => Ok(count),
-        Err(error) => Err(format!("{error}")),
-    }
-}
-
-fn depth(text: &str) -> Result<usize, String> {
-    match count_from_1(text)? {
-        depth @ 1..=2_000 => Ok(depth),
-        _ => Err("must be at most 2000: no known seed queues more".to_owned()),
-    }
-}
-
-fn block_bytes(text: &str) -> Result<u32, String> {
-    let bytes = size_bytes(text)?;
-    match u32::try_from(bytes) {
-        Ok(bytes) if (1..=proto::limits::BLOCK_LENGTH_MAX).contains(&bytes) => Ok(bytes),
-        _ => Err("must be from 1 to 128K".to_owned()),
-    }
-}
-
-fn rate_bytes(text: &str) -> Result<u64, String> {
-    match size_bytes(text)? {
-        0 => Err("must be more than 0".to_owned()),
-        bytes => Ok(bytes),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        CommandLine::command().debug_assert();
-        let line = "seedring-bench seed --torrent t --address 127.0.0.1:1 --pin 1,2 \
-                    --local-addresses 127.0.0.2-127.0.0.4 --rate 500M --block 32K --duration 0.5";
-        let line = CommandLine::try_parse_from(line.split_whitespace()).unwrap();
-        let Command::Seed(arguments) = line.command;
-        assert_eq!(arguments.pin, [1, 2]);
-        assert_eq!(arguments.local_addresses.len(), 3);
-        assert_eq!(arguments.rate, Some(500 << 20));
-        assert_eq!(
-            (arguments.block, arguments.duration),
-            (32 << 10, 500_000_000)
-        );
-    }
-
-    #[test]
-    fn impossible_numbers_are_usage_errors() {
-        for wrong in [
-            "--depth 0",
-            "--depth 2001",
-            "--block 129K",
-            "--rate 0",
-            "--peers 0",
-        ] {
-            let line = format!("seedring-bench seed --torrent t --address 127.0.0.1:1 {wrong}");
-            let error = CommandLine::try_parse_from(line.split_whitespace())
-                .err()
-                .unwrap();
-            assert_eq!(error.exit_code(), 2, "{wrong}");
-        }
-    }
+    })
 }

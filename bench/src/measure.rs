@@ -69,7 +69,7 @@ impl ThreadSample {
     }
 }
 
-/// CPU time of one process, all threads, in seconds.
+/// CPU time and disk reads of one process, all threads, or of a tree of processes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessSample {
     /// In user space.
@@ -80,9 +80,26 @@ pub struct ProcessSample {
     pub waiting_s: f64,
     /// Threads that live now.
     pub threads: u64,
+    /// Bytes that the disk read for it; none where the kernel does not tell (another user's).
+    pub disk_read_bytes: Option<u64>,
 }
 
 impl ProcessSample {
+    /// The process `pid` and its descendants that live now, until now.
+    pub fn of_tree(pid: u32) -> Result<Self, MeasureError> {
+        let mut sum = Self::of(pid)?;
+        // A descendant that ends between the two looks is none any more.
+        for one in descendants(pid).into_iter().flat_map(Self::of) {
+            sum.user_s += one.user_s;
+            sum.system_s += one.system_s;
+            sum.waiting_s += one.waiting_s;
+            sum.threads += one.threads;
+            let both = sum.disk_read_bytes.zip(one.disk_read_bytes);
+            sum.disk_read_bytes = both.map(|(a, b)| a + b);
+        }
+        Ok(sum)
+    }
+
     /// The process `pid`, until now.
     pub fn of(pid: u32) -> Result<Self, MeasureError> {
         let path = format!("/proc/{pid}/stat");
@@ -103,8 +120,29 @@ impl ProcessSample {
                 .map(|text| run_delay_ns(&text));
             sample.waiting_s = delays.sum::<u64>() as f64 / 1e9;
         }
+        let io = fs::read_to_string(format!("/proc/{pid}/io")).ok();
+        sample.disk_read_bytes = io.and_then(|text| disk_read_bytes(&text));
         Ok(sample)
     }
+}
+
+impl ProcessSample {
+    /// The process `pid`, which has ended and which its parent, we, has not waited for yet: its
+    /// whole life.
+    pub fn of_ended(pid: u32) -> Result<Self, MeasureError> {
+        let path = format!("/proc/{pid}/stat");
+        let text = read_of_process(pid, &path)?;
+        parse_stat(&text, ticks_per_second()).ok_or(MeasureError::Field {
+            path,
+            field: "utime",
+        })
+    }
+}
+
+/// The most memory that the process `pid` ever had resident, in bytes; 0 if it has ended.
+pub fn peak_resident_bytes(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    kilobytes(&text, "VmHWM:").unwrap_or(0)
 }
 
 /// Memory of one process, in bytes.
@@ -117,6 +155,16 @@ pub struct MemorySample {
 }
 
 impl MemorySample {
+    /// The process `pid` and its descendants, now; a page that two of them share counts twice.
+    pub fn of_tree(pid: u32) -> Result<Self, MeasureError> {
+        let mut sum = Self::of(pid)?;
+        for one in descendants(pid).into_iter().flat_map(Self::of) {
+            sum.resident_bytes += one.resident_bytes;
+            sum.anonymous_bytes += one.anonymous_bytes;
+        }
+        Ok(sum)
+    }
+
     /// The process `pid`, now (`/proc/PID/smaps_rollup`).
     pub fn of(pid: u32) -> Result<Self, MeasureError> {
         let path = format!("/proc/{pid}/smaps_rollup");
@@ -213,6 +261,53 @@ fn read_of_process(pid: u32, path: &str) -> Result<String, MeasureError> {
     })
 }
 
+/// The processes that descend from `pid` now, `pid` itself not among them.
+fn descendants(pid: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let numbers = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        name.to_str()?.parse::<u32>().ok()
+    });
+    let with_parent = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some((pid, parent(&text)?))
+    };
+    let pairs: Vec<(u32, u32)> = numbers.filter_map(with_parent).collect();
+    descendants_in(&pairs, pid)
+}
+
+/// The descendants of `root` among pairs of a process and its parent.
+fn descendants_in(pairs: &[(u32, u32)], root: u32) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        let children = pairs
+            .iter()
+            .filter(|&&(child, its_parent)| its_parent == parent && child != root)
+            .map(|&(child, _)| child);
+        found.extend(children);
+        at += 1;
+    }
+    found.remove(0);
+    found
+}
+
+/// Field 4 of `/proc/PID/stat`.
+fn parent(text: &str) -> Option<u32> {
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// `read_bytes` of `/proc/PID/io`: what the storage layer was made to fetch, readahead included.
+fn disk_read_bytes(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("read_bytes:"))?;
+    line.trim().parse().ok()
+}
+
 /// The second field of a `schedstat` file: time spent waiting on a run queue.
 fn run_delay_ns(text: &str) -> u64 {
     text.split_whitespace()
@@ -238,6 +333,7 @@ fn parse_stat(text: &str, ticks_per_second: f64) -> Option<ProcessSample> {
         system_s: number(12)? as f64 / ticks_per_second,
         waiting_s: 0.0,
         threads: number(17)?,
+        disk_read_bytes: None,
     })
 }
 
@@ -294,6 +390,29 @@ mod tests {
         assert!((sample.busy_s - 3.21).abs() < 1e-9);
         assert!((sample.stolen_s - 0.7).abs() < 1e-9);
         assert_eq!(run_delay_ns("123 456 7\n"), 456);
+        let io = "rchar: 9\nread_bytes: 4096\nwrite_bytes: 1\n";
+        assert_eq!(disk_read_bytes(io), Some(4096));
+        assert_eq!(disk_read_bytes("rchar: 9\n"), None);
+    }
+
+    #[test]
+    fn a_tree_is_a_process_with_its_descendants_and_nobody_else() {
+        assert_eq!(parent("42 (a) R 1 (b)) S 7 42 42 0"), Some(7));
+        let pairs = [(2, 1), (3, 2), (4, 3), (5, 1), (1, 0)];
+        assert_eq!(descendants_in(&pairs, 2), [3, 4]);
+        assert!(descendants_in(&pairs, 5).is_empty());
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let found = descendants(std::process::id());
+        let threads = ProcessSample::of_tree(std::process::id()).unwrap().threads;
+        let alone = ProcessSample::of(std::process::id()).unwrap().threads;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.contains(&child.id()), "{found:?}");
+        // Other tests of this process may start threads; they end none that they did not start.
+        assert!(threads >= 2 && alone >= 1);
     }
 
     #[test]

@@ -19,155 +19,171 @@ pub const LOAD_LIMITED: &str = "load-limited: no verdict";
 /// See the head of this file.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    command: &'static str,
-    version: &'static str,
+    pub command: &'static str,
+    pub version: &'static str,
     /// "valid", or why the figures are none.
-    verdict: &'static str,
-    load_limited: bool,
-    host: Host,
-    torrent: TorrentPart,
-    settings: SettingsPart,
-    window_s: f64,
-    served: Served,
-    latency_us: LatencyPart,
-    fairness: Fairness,
-    server: Option<ServerPart>,
-    load: LoadPart,
+    pub verdict: &'static str,
+    pub load_limited: bool,
+    pub host: Host,
+    pub torrent: TorrentPart,
+    pub settings: SettingsPart,
+    pub window_s: f64,
+    pub served: Served,
+    pub latency_us: LatencyPart,
+    pub fairness: Fairness,
+    pub server: Option<ServerPart>,
+    pub load: LoadPart,
     /// CPU seconds of the window that neither the server nor the load used; a busy machine voids
     /// figures.
-    elsewhere_cpu_s: Option<f64>,
-    stolen_cpu_s: f64,
-    events: Events,
-    unchoked: Unchoked,
-    verify: Option<VerifyPart>,
-    open_loop: Option<OpenLoop>,
-    beside: Beside,
-    first_end: Option<String>,
+    pub elsewhere_cpu_s: Option<f64>,
+    pub stolen_cpu_s: f64,
+    pub events: Events,
+    pub unchoked: Unchoked,
+    pub verify: Option<VerifyPart>,
+    pub open_loop: Option<OpenLoop>,
+    pub beside: Beside,
+    pub first_end: Option<String>,
 }
 
+/// What was asked for.
 #[derive(Debug, Serialize)]
-struct TorrentPart {
-    info_hash: String,
-    name: String,
-    total_bytes: u64,
-    pieces: u32,
-    piece_bytes: u32,
+pub struct TorrentPart {
+    pub info_hash: String,
+    pub name: String,
+    pub total_bytes: u64,
+    pub pieces: u32,
+    pub piece_bytes: u32,
 }
 
+/// How it was asked for.
 #[derive(Debug, Serialize)]
-struct SettingsPart {
-    address: String,
-    mode: &'static str,
-    peers: usize,
-    depth: usize,
-    block_bytes: u32,
-    threads: usize,
-    cores: Vec<usize>,
-    warmup_s: f64,
-    rate_bytes_per_s: Option<u64>,
-    load_congestion_control: Option<String>,
-    random_seed: u64,
+pub struct SettingsPart {
+    pub address: String,
+    pub mode: &'static str,
+    pub peers: usize,
+    pub depth: usize,
+    pub block_bytes: u32,
+    pub threads: usize,
+    pub cores: Vec<usize>,
+    pub warmup_s: f64,
+    pub rate_bytes_per_s: Option<u64>,
+    pub load_congestion_control: Option<String>,
+    pub random_seed: u64,
 }
 
+/// Payload that arrived in the window.
 #[derive(Debug, Serialize)]
-struct Served {
-    bytes: u64,
-    blocks: u64,
-    gigabytes_per_s: f64,
+pub struct Served {
+    pub bytes: u64,
+    pub blocks: u64,
+    pub gigabytes_per_s: f64,
 }
 
+/// Times of blocks, in µs.
 #[derive(Debug, Serialize)]
-struct LatencyPart {
+pub struct LatencyPart {
     /// "request to block" (closed loop) or "due time to block" (open loop).
-    measured: &'static str,
-    blocks: u64,
-    mean: f64,
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p99_9: f64,
-    max: f64,
+    pub measured: &'static str,
+    pub blocks: u64,
+    pub mean: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p99_9: f64,
+    pub max: f64,
 }
 
+/// How the payload was spread over the measured peers.
 #[derive(Debug, Serialize)]
-struct Fairness {
-    peers: usize,
-    peers_without_data: usize,
-    bytes_min: u64,
-    bytes_median: u64,
-    bytes_max: u64,
+pub struct Fairness {
+    pub peers: usize,
+    pub peers_without_data: usize,
+    pub bytes_min: u64,
+    pub bytes_median: u64,
+    pub bytes_max: u64,
 }
 
+/// The seed's process and its descendants.
 #[derive(Debug, Serialize)]
-struct ServerPart {
-    pid: u32,
+pub struct ServerPart {
+    pub pid: u32,
     /// CPU seconds (user + system, all threads) of the server's process per GiB that it served.
-    cpu_s_per_gib: f64,
-    cpu_user_s: f64,
-    cpu_system_s: f64,
-    cores_used: f64,
-    waiting_for_cpu_s: f64,
-    threads: u64,
-    resident_bytes: u64,
-    anonymous_bytes: u64,
+    pub cpu_s_per_gib: f64,
+    pub cpu_user_s: f64,
+    pub cpu_system_s: f64,
+    pub cores_used: f64,
+    pub waiting_for_cpu_s: f64,
+    pub threads: u64,
+    pub resident_bytes: u64,
+    pub anonymous_bytes: u64,
+    /// What the disk read for the server in the window, readahead included.
+    pub disk_read_bytes: Option<u64>,
+    /// Those bytes by the payload served: 0 with everything in the page cache.
+    pub disk_bytes_per_byte_served: Option<f64>,
 }
 
+/// What the load itself used.
 #[derive(Debug, Serialize)]
-struct LoadPart {
-    cpu_user_s: f64,
-    cpu_system_s: f64,
-    cpu_s_per_gib: f64,
-    busiest_thread_share: f64,
-    busiest_thread_waiting_share: f64,
+pub struct LoadPart {
+    pub cpu_user_s: f64,
+    pub cpu_system_s: f64,
+    pub cpu_s_per_gib: f64,
+    pub busiest_thread_share: f64,
+    pub busiest_thread_waiting_share: f64,
 }
 
+/// What happened on the wire beside blocks.
 #[derive(Debug, Serialize)]
-struct Events {
-    chokes: u64,
-    unchokes: u64,
-    rejects: u64,
-    unrequested_blocks: u64,
-    disconnects: u64,
-    reconnects: u64,
+pub struct Events {
+    pub chokes: u64,
+    pub unchokes: u64,
+    pub rejects: u64,
+    pub unrequested_blocks: u64,
+    pub disconnects: u64,
+    pub reconnects: u64,
 }
 
+/// When the measured peers were unchoked.
 #[derive(Debug, Serialize)]
-struct Unchoked {
-    peers: usize,
-    first_ms: f64,
-    median_ms: f64,
-    last_ms: f64,
+pub struct Unchoked {
+    pub peers: usize,
+    pub first_ms: f64,
+    pub median_ms: f64,
+    pub last_ms: f64,
 }
 
+/// What the hashes said (`--mode verify`).
 #[derive(Debug, Serialize)]
-struct VerifyPart {
-    pieces_right: u64,
-    pieces_wrong: u64,
+pub struct VerifyPart {
+    pub pieces_right: u64,
+    pub pieces_wrong: u64,
     /// Bytes of the pieces whose hash was wrong.
-    wrong_bytes: u64,
+    pub wrong_bytes: u64,
 }
 
+/// How the schedule was kept (`--rate`).
 #[derive(Debug, Serialize)]
-struct OpenLoop {
-    rate_bytes_per_s: u64,
-    served_share_of_rate: f64,
+pub struct OpenLoop {
+    pub rate_bytes_per_s: u64,
+    pub served_share_of_rate: f64,
     /// Requests under way at the end.
-    outstanding: usize,
+    pub outstanding: usize,
     /// Requests that were due at the end and could not be made: pipelines full, choked,
     /// disconnected.
-    due_not_made: usize,
-    oldest_unanswered_ms: f64,
+    pub due_not_made: usize,
+    pub oldest_unanswered_ms: f64,
     /// How late the load itself was: part of the latencies, and no fault of the server.
-    load_lateness_p99_us: f64,
-    load_lateness_max_us: f64,
+    pub load_lateness_p99_us: f64,
+    pub load_lateness_max_us: f64,
 }
 
+/// The peers that are not measured.
 #[derive(Debug, Serialize)]
-struct Beside {
-    slow_readers: usize,
-    slow_reader_bytes: u64,
-    idle: usize,
-    disconnects: u64,
+pub struct Beside {
+    pub slow_readers: usize,
+    pub slow_reader_bytes: u64,
+    pub idle: usize,
+    pub disconnects: u64,
 }
 
 impl Report {
@@ -179,7 +195,7 @@ impl Report {
         let load_limited = outcome.load_limited();
         Self {
             command: "seed",
-            version: env!("CARGO_PKG_VERSION"),
+            version: crate::VERSION,
             verdict: if load_limited { LOAD_LIMITED } else { "valid" },
             load_limited,
             host: Host::here(),
@@ -300,6 +316,15 @@ impl Report {
                 "server memory",
                 format!("{resident} resident · {anonymous} anonymous"),
             );
+            if let (Some(bytes), Some(share)) =
+                (server.disk_read_bytes, server.disk_bytes_per_byte_served)
+            {
+                let read = size(bytes);
+                table.row(
+                    "disk",
+                    format!("{read} read · {share:.2} B per byte served"),
+                );
+            }
         }
         let load = &self.load;
         let busy = load.busiest_thread_share * 100.0;
@@ -454,6 +479,11 @@ fn server_part(plan: &Plan, outcome: &Outcome, gibibytes: f64) -> Option<ServerP
         threads: server.cpu.threads,
         resident_bytes: server.memory.resident_bytes,
         anonymous_bytes: server.memory.anonymous_bytes,
+        disk_read_bytes: server.cpu.disk_read_bytes,
+        disk_bytes_per_byte_served: server
+            .cpu
+            .disk_read_bytes
+            .map(|bytes| rounded(bytes as f64 / (gibibytes * (1u64 << 30) as f64), 3)),
     })
 }
 

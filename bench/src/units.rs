@@ -33,6 +33,15 @@ pub fn size_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is too large"))
 }
 
+/// Parses the length of a piece: a power of two from 16 KiB to 512 MiB.
+pub fn piece_bytes(text: &str) -> Result<u32, String> {
+    let bytes = size_bytes(text)?;
+    match u32::try_from(bytes) {
+        Ok(bytes) if bytes.is_power_of_two() && (1 << 14..=512 << 20).contains(&bytes) => Ok(bytes),
+        _ => Err("must be a power of two from 16K to 512M".to_owned()),
+    }
+}
+
 /// Parses seconds, such as `4` or `0.5`, up to a day; the result is in ns.
 pub fn seconds_ns(text: &str) -> Result<u64, String> {
     let seconds: f64 = text
@@ -92,6 +101,14 @@ mod tests {
         assert_eq!(size_bytes("2GB"), Ok(2_000_000_000));
         for wrong in ["", "K", "1.5M", "12X", "-1", "99999999999G"] {
             assert!(size_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn pieces() {
+        assert_eq!(piece_bytes("1M"), Ok(1 << 20));
+        for wrong in ["8K", "1G", "100000", "0", "M"] {
+            assert!(piece_bytes(wrong).is_err(), "{wrong}");
         }
     }
 

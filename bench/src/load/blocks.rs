@@ -1,7 +1,11 @@
 //! What a leecher asks for next: blocks in order inside a piece, pieces at random.
 //!
 //! Pure: the randomness is a seeded generator of its own, so that a run can be repeated. A piece
-//! may be asked for any number of times: a load never finishes a torrent.
+//! may be asked for any number of times: a load never finishes a torrent. Where that would turn
+//! cold data into cached ones, all leechers draw from one [`Deck`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proto::ids::PieceIndex;
 use proto::wire::BlockRequest;
@@ -50,6 +54,39 @@ impl Random {
     /// A number below `bound`, which is at least 1.
     pub fn below(&mut self, bound: u32) -> u32 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u32
+    }
+}
+
+/// All pieces in random order, for all leechers together: none comes twice before each came once.
+#[derive(Debug)]
+pub struct Deck {
+    order: Vec<u32>,
+    dealt: AtomicUsize,
+}
+
+impl Deck {
+    /// The pieces of a torrent, which has at least one, in an order that `seed` decides.
+    pub fn new(piece_count: u32, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut order: Vec<u32> = (0..piece_count).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, random.below(at as u32 + 1) as usize);
+        }
+        Self {
+            order,
+            dealt: AtomicUsize::new(0),
+        }
+    }
+
+    /// The next piece.
+    pub fn deal(&self) -> Option<u32> {
+        let at = self.dealt.fetch_add(1, Ordering::Relaxed);
+        self.order.get(at % self.order.len().max(1)).copied()
+    }
+
+    /// How often the whole torrent was dealt.
+    pub fn rounds(&self) -> f64 {
+        self.dealt.load(Ordering::Relaxed) as f64 / self.order.len().max(1) as f64
     }
 }
 
@@ -110,6 +147,7 @@ pub struct BlockSource {
     geometry: Geometry,
     block_bytes: u32,
     random: Random,
+    deck: Option<Arc<Deck>>,
     piece: u32,
     begin: u32,
     /// The end of the current piece; equal to `begin` when the next one must be chosen.
@@ -117,12 +155,19 @@ pub struct BlockSource {
 }
 
 impl BlockSource {
-    /// Asks for blocks of `block_bytes` (the last one of a piece may be shorter).
-    pub fn new(geometry: Geometry, block_bytes: u32, random: Random) -> Self {
+    /// Asks for blocks of `block_bytes` (the last one of a piece may be shorter). Pieces come from
+    /// `deck` if there is one and the seed has all of them.
+    pub fn new(
+        geometry: Geometry,
+        block_bytes: u32,
+        random: Random,
+        deck: Option<Arc<Deck>>,
+    ) -> Self {
         Self {
             geometry,
             block_bytes,
             random,
+            deck,
             piece: 0,
             begin: 0,
             end: 0,
@@ -133,7 +178,10 @@ impl BlockSource {
     /// available.
     pub fn next(&mut self, available: &Available) -> Option<(BlockRequest, bool)> {
         if self.begin == self.end {
-            self.piece = available.pick(&self.geometry, &mut self.random)?;
+            self.piece = match (&self.deck, available) {
+                (Some(deck), Available::All) => deck.deal()?,
+                _ => available.pick(&self.geometry, &mut self.random)?,
+            };
             self.begin = 0;
             self.end = self.geometry.length_of(self.piece);
         }
@@ -168,7 +216,7 @@ mod tests {
 
     #[test]
     fn blocks_cover_each_piece_in_order() {
-        let mut source = BlockSource::new(GEOMETRY, 16_384, Random::new(7));
+        let mut source = BlockSource::new(GEOMETRY, 16_384, Random::new(7), None);
         let mut seen = [0u32; 9];
         for _ in 0..2_000 {
             let (first, starts) = source.next(&Available::All).unwrap();
@@ -193,9 +241,27 @@ mod tests {
     }
 
     #[test]
+    fn a_deck_deals_every_piece_once_before_any_twice() {
+        let deck = Arc::new(Deck::new(9, 3));
+        let source =
+            |seed| BlockSource::new(GEOMETRY, 40_000, Random::new(seed), Some(Arc::clone(&deck)));
+        let mut sources = [source(1), source(2)];
+        for _ in 0..2 {
+            let asked = (0..9).map(|turn| sources[turn % 2].next(&Available::All).unwrap());
+            let mut pieces: Vec<u32> = asked.map(|(block, _)| block.piece.0).collect();
+            assert!(!pieces.is_sorted());
+            pieces.sort_unstable();
+            assert_eq!(pieces, (0..9).collect::<Vec<u32>>());
+        }
+        assert!((deck.rounds() - 2.0).abs() < 1e-9);
+        let some = Available::Some(vec![4]);
+        assert_eq!(sources[0].next(&some).unwrap().0.piece, PieceIndex(4));
+    }
+
+    #[test]
     fn only_available_pieces_are_asked_for() {
         let mut available = Available::nothing();
-        let mut source = BlockSource::new(GEOMETRY, 16_384, Random::new(1));
+        let mut source = BlockSource::new(GEOMETRY, 16_384, Random::new(1), None);
         assert_eq!(source.next(&available), None);
         available.add(3, &GEOMETRY);
         available.add(3, &GEOMETRY);

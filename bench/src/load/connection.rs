@@ -69,6 +69,9 @@ pub enum End {
     /// The seed broke the protocol.
     #[error("the seed broke the protocol: {0}")]
     Misbehaviour(Misbehaviour),
+    /// A web server answers something else than the range (HTTP load only).
+    #[error("the answer was {0}")]
+    Answer(String),
     /// The seed owed us blocks and sent nothing for 30 s.
     #[error("the seed owed blocks and sent nothing for 30 s")]
     Stalled,
@@ -158,22 +161,10 @@ impl Connection {
     }
 
     fn open(&self, settings: &SocketSettings) -> std::io::Result<Socket> {
-        let domain = Domain::for_address(settings.address);
-        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
-        if let Some(name) = &settings.congestion_control {
-            socket
-                .set_tcp_congestion(name.as_bytes())
-                .map_err(|error| explained(&error, &format!("TCP congestion control {name:?}")))?;
-        }
+        let socket = open_socket(settings, self.local)?;
         if self.leecher.role() == Role::SlowReader {
             // Small, so that the seed feels the slowness at once.
             socket.set_recv_buffer_size(64 << 10)?;
-        }
-        if let Some(local) = self.local {
-            socket
-                .bind(&SocketAddr::new(local, 0).into())
-                .map_err(|error| explained(&error, &format!("local address {local}")))?;
         }
         Ok(socket)
     }
@@ -322,6 +313,24 @@ impl Connection {
         self.retry_ns = now_ns + pause_ns.min(RETRY_NS_MAX);
         stage
     }
+}
+
+/// A socket of the load that is not connected yet, bound to `local` if that is given.
+pub fn open_socket(settings: &SocketSettings, local: Option<IpAddr>) -> std::io::Result<Socket> {
+    let domain = Domain::for_address(settings.address);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(name) = &settings.congestion_control {
+        socket
+            .set_tcp_congestion(name.as_bytes())
+            .map_err(|error| explained(&error, &format!("TCP congestion control {name:?}")))?;
+    }
+    if let Some(local) = local {
+        socket
+            .bind(&SocketAddr::new(local, 0).into())
+            .map_err(|error| explained(&error, &format!("local address {local}")))?;
+    }
+    Ok(socket)
 }
 
 /// `error` with what it was about.

@@ -13,7 +13,7 @@ use proto::handshake::{self, Handshake, HandshakeError, HandshakeStage, Reserved
 use proto::ids::{InfoHashV1, PeerId};
 use proto::wire::{self, BlockRequest, Decoded, FrameLimits, Message, WireError};
 
-use super::blocks::{Available, BlockSource, Geometry, Random};
+use super::blocks::{Available, BlockSource, Deck, Geometry, Random};
 use super::framing::{BlockHeader, Frame, Framing, FramingError};
 use super::latency::Latency;
 use super::verify::{Expected, Passage, Verdict, Verifier};
@@ -48,6 +48,8 @@ pub struct Settings {
     /// Open loop: requests are made when they are due ([`Leecher::schedule`]), not when there is
     /// room.
     pub open_loop: bool,
+    /// Where all leechers take their pieces from, if each piece shall be asked for once only.
+    pub deck: Option<Arc<Deck>>,
 }
 
 /// How a leecher behaves.
@@ -175,7 +177,8 @@ impl Leecher {
     pub fn new(settings: Arc<Settings>, role: Role, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let peer_id = peer_id(&mut random);
-        let source = BlockSource::new(settings.geometry, settings.block_bytes, random);
+        let deck = settings.deck.clone();
+        let source = BlockSource::new(settings.geometry, settings.block_bytes, random, deck);
         Self {
             limits: FrameLimits::for_torrent(settings.geometry.piece_count),
             role,

@@ -6,11 +6,13 @@
 //!
 //! * [`leecher`], [`framing`], [`blocks`], [`verify`]: pure; what is said to the seed.
 //! * [`connection`], [`worker`]: sockets and epoll.
+//! * [`http`]: the same load by HTTP ranges, for a web server as the floor.
 //! * [`shared`]: the window, the progress and the failure, between threads.
 
 pub mod blocks;
 pub mod connection;
 pub mod framing;
+pub mod http;
 pub mod latency;
 pub mod leecher;
 pub mod shared;
@@ -75,7 +77,8 @@ pub struct Plan {
 /// The server's process over the window.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerUse {
-    /// CPU time of all threads in the window, and its threads at the end.
+    /// CPU time and disk reads of all threads in the window, and its threads at the end; with the
+    /// process's descendants.
     pub cpu: ProcessSample,
     /// Memory at the end of the window.
     pub memory: MemorySample,
@@ -119,15 +122,26 @@ impl Outcome {
     }
 }
 
+/// A running worker.
+type WorkerThread = thread::JoinHandle<Result<WorkerResult, LoadError>>;
+
 /// Runs `plan`.
 pub fn run(plan: &Plan) -> Result<Outcome, LoadError> {
+    run_with(plan, |thread, shared| spawn(plan, thread, shared))
+}
+
+/// Runs `plan` with workers that `spawn` starts, one for each thread's number.
+fn run_with(
+    plan: &Plan,
+    spawn: impl Fn(usize, &Arc<Shared>) -> Result<WorkerThread, LoadError>,
+) -> Result<Outcome, LoadError> {
     if let Some(pid) = plan.server_pid {
         ProcessSample::of(pid)?;
     }
     raise_descriptor_limit();
     let shared = Arc::new(Shared::new());
     let workers: Vec<_> = (0..plan.threads)
-        .map(|thread| spawn(plan, thread, &shared))
+        .map(|thread| spawn(thread, &shared))
         .collect::<Result<_, _>>()
         .inspect_err(|_| shared.end_ns.store(0, Ordering::Release))?;
     let samples = conduct(plan, &shared);
@@ -153,19 +167,13 @@ pub fn run(plan: &Plan) -> Result<Outcome, LoadError> {
     Ok(outcome)
 }
 
-fn join(
-    worker: thread::JoinHandle<Result<WorkerResult, LoadError>>,
-) -> Result<WorkerResult, LoadError> {
+fn join(worker: WorkerThread) -> Result<WorkerResult, LoadError> {
     worker
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn spawn(
-    plan: &Plan,
-    thread: usize,
-    shared: &Arc<Shared>,
-) -> Result<thread::JoinHandle<Result<WorkerResult, LoadError>>, LoadError> {
+fn spawn(plan: &Plan, thread: usize, shared: &Arc<Shared>) -> Result<WorkerThread, LoadError> {
     let connections = connections_of(plan, thread);
     let load = connections
         .iter()
@@ -180,18 +188,35 @@ fn spawn(
     });
     let info_hash = plan.settings.info_hash;
     let socket = plan.socket.clone();
-    let system = |operation| move |source| LoadError::System { operation, source };
+    let system = |source| LoadError::System {
+        operation: "create an epoll set",
+        source,
+    };
     let worker = Worker::new(Arc::clone(shared), socket, info_hash, connections, schedule)
-        .map_err(system("create an epoll set"))?;
+        .map_err(system)?;
+    start_thread(plan, thread, shared, move || worker.run())
+}
+
+/// Starts a worker's thread on its core.
+fn start_thread(
+    plan: &Plan,
+    thread: usize,
+    shared: &Arc<Shared>,
+    work: impl FnOnce() -> Result<WorkerResult, LoadError> + Send + 'static,
+) -> Result<WorkerThread, LoadError> {
     let core = (!plan.cores.is_empty()).then(|| plan.cores[thread % plan.cores.len()]);
     let shared = Arc::clone(shared);
     let body = move || {
-        let result = prepare_thread(core).and_then(|()| worker.run());
+        let result = prepare_thread(core).and_then(|()| work());
         // The others must not wait for a thread that is gone.
         result.inspect_err(|_| shared.end_ns.store(0, Ordering::Release))
     };
     let builder = thread::Builder::new().name(format!("load-{thread}"));
-    builder.spawn(body).map_err(system("start a thread"))
+    let system = |source| LoadError::System {
+        operation: "start a thread",
+        source,
+    };
+    builder.spawn(body).map_err(system)
 }
 
 /// Pins the calling thread, and lets its waits end on time: open loop needs better than the usual
@@ -267,12 +292,12 @@ fn conduct(plan: &Plan, shared: &Shared) -> Result<Samples, LoadError> {
         .compare_exchange(u64::MAX, end_ns, Ordering::AcqRel, Ordering::Acquire);
     shared.clock.sleep_until(start_ns);
     let own_pid = std::process::id();
-    let server = plan.server_pid.map(ProcessSample::of).transpose()?;
+    let server = plan.server_pid.map(ProcessSample::of_tree).transpose()?;
     let (load, machine) = (ProcessSample::of(own_pid)?, MachineSample::now()?);
     shared.clock.sleep_until(end_ns);
-    let server_end = plan.server_pid.map(ProcessSample::of).transpose()?;
+    let server_end = plan.server_pid.map(ProcessSample::of_tree).transpose()?;
     let (load_end, machine_end) = (ProcessSample::of(own_pid)?, MachineSample::now()?);
-    let memory = plan.server_pid.map(MemorySample::of).transpose()?;
+    let memory = plan.server_pid.map(MemorySample::of_tree).transpose()?;
     let server = match (server, server_end, memory) {
         (Some(begin), Some(end), Some(memory)) => Some(ServerUse {
             cpu: difference(&end, &begin),
@@ -292,11 +317,15 @@ fn conduct(plan: &Plan, shared: &Shared) -> Result<Samples, LoadError> {
 
 fn difference(end: &ProcessSample, begin: &ProcessSample) -> ProcessSample {
     ProcessSample {
-        user_s: end.user_s - begin.user_s,
-        system_s: end.system_s - begin.system_s,
-        // Threads that ended take their waiting with them.
+        // Threads that ended take their waiting with them, and child processes all of theirs.
+        user_s: (end.user_s - begin.user_s).max(0.0),
+        system_s: (end.system_s - begin.system_s).max(0.0),
         waiting_s: (end.waiting_s - begin.waiting_s).max(0.0),
         threads: end.threads,
+        disk_read_bytes: end
+            .disk_read_bytes
+            .zip(begin.disk_read_bytes)
+            .map(|(end, begin)| end.saturating_sub(begin)),
     }
 }
 

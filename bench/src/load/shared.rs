@@ -70,6 +70,14 @@ pub enum LoadError {
         /// How.
         reason: String,
     },
+    /// A web server answers something else than what was asked for (HTTP load only).
+    #[error("{address} answered {reason}: is the file there, and may the server read it?")]
+    Answer {
+        /// The web server.
+        address: SocketAddr,
+        /// What it answered.
+        reason: String,
+    },
     /// The seed greets and has nothing.
     #[error(
         "{address} greeted and never said that it has a piece, within {seconds} s: it is \

@@ -132,6 +132,7 @@ fn plan(address: SocketAddr) -> Plan {
             fast: true,
             extended: true,
             open_loop: false,
+            deck: None,
         },
         socket: SocketSettings {
             address,

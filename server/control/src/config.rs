@@ -25,7 +25,7 @@ pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
 pub use keys::{
     Announce, Api, ChokerPolicy, Limits, Log, LogFormat, LogLevel, Peers, RegisteredBuffers,
-    Shards, State, Storage, Tracker, Verify,
+    SendPath, Shards, State, Storage, Tracker, Verify,
 };
 pub use reference::reference;
 pub use units::{ByteRate, ByteSize, Seconds};

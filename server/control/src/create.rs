@@ -17,7 +17,7 @@ pub use walk::{FILES_MAX, Skip, Skips, SymlinkPolicy, Walked, walk};
 pub use write::{WriteError, check_writable, write_file};
 
 use crate::hashing::{
-    DataFile, FileFault, HashError, HashJob, PieceResult, Progress, Root, hash_files,
+    DataFile, Disk, FileFault, HashError, HashJob, PieceResult, Progress, Root, hash_files,
 };
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
 use proto::bencode::Limits;
@@ -183,11 +183,12 @@ pub enum CreateError {
 
 /// Makes a torrent of the file or directory at `path`.
 ///
-/// Blocks for as long as reading and hashing take. `progress` is called on this thread, about ten
-/// times a second, and may stop the work.
+/// Blocks for as long as reading and hashing take. What is not in memory is read by `disk`.
+/// `progress` is called on this thread, about ten times a second, and may stop the work.
 pub fn create(
     path: &Path,
     options: &CreateOptions,
+    disk: &dyn Disk,
     progress: &mut dyn FnMut(&CreateProgress<'_>) -> ControlFlow<()>,
 ) -> Result<Created, CreateError> {
     let mut walking = |files| progress(&CreateProgress::Walking { files });
@@ -209,7 +210,7 @@ pub fn create(
     if !is_piece_length(piece_length) {
         return Err(CreateError::PieceLength { piece_length });
     }
-    let pieces = hash_walked(&walked, options, piece_length, progress)?;
+    let pieces = hash_walked(&walked, options, piece_length, disk, progress)?;
     let torrent = encode(&walked, options, piece_length, pieces);
     let metainfo = Metainfo::parse_within(&torrent, &Limits::METAINFO_OWN)?;
     let data_dir = walked.data_dir();
@@ -253,6 +254,7 @@ fn hash_walked(
     walked: &Walked,
     options: &CreateOptions,
     piece_length: u32,
+    disk: &dyn Disk,
     progress: &mut dyn FnMut(&CreateProgress<'_>) -> ControlFlow<()>,
 ) -> Result<Vec<u8>, CreateError> {
     let lengths: Vec<(u64, bool)> = walked
@@ -290,6 +292,7 @@ fn hash_walked(
         files: &walked.files,
         layout: &layout,
         threads: options.threads,
+        disk,
     };
     let pieces = (0..layout.piece_count()).map(PieceIndex);
     let mut hashing = |done: &Progress<'_>| progress(&CreateProgress::Hashing(*done));

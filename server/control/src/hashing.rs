@@ -1,52 +1,44 @@
 //! Hashing the pieces of a torrent's files on all cores: the work under `create` and `verify`.
 //!
-//! One feeder thread goes through the wanted pieces in order, asks the kernel to read their files
-//! ahead, and hands the pieces to hashing threads over a bounded queue. A hashing thread reads
-//! [`hash::lanes`] pieces side by side in slices that stay in its core's cache. The calling thread
-//! does neither: it reports progress, and stops the others when it is told to.
+//! Each hashing thread takes [`hash::lanes`] pieces off the list, reads them side by side and
+//! hashes them side by side. What is in memory already is read in slices that stay in its core's
+//! cache; what is not is read ahead by a [`Disk`], past the page cache where it can be. The calling
+//! thread does neither: it reports progress, and stops the others when it is told to.
 //!
-//! Memory: 1 MiB of buffers for each thread, the queue, and nothing that grows with the data; the
-//! page cache holds at most [`AHEAD_BYTES`] that no thread has asked for yet.
+//! Memory: for each thread 1 MiB of buffers, and about 35 MiB once something is not in memory; what
+//! all threads together may take is the disk's to say ([`Limits`]); nothing that grows with the data.
 //! Does not: decide what a digest or a fault means; that is the caller's work.
 
+mod ahead;
+mod disk;
+mod file;
 mod root;
 mod stamp;
+mod thread;
 
+pub use disk::{ALIGNMENT_BYTES, Disk, DiskReader, Limits, PageCache, ReadId, Way};
 pub use root::{Links, Root, special_kind};
 pub use stamp::{SETTLE_TIME, settled, stamp_of};
 
-use engine::layout::{BlockRanges, FileIndex, FileRange, FileStamp, StorageLayout};
-use hash::{LANES_MAX, Sha1, Sha1Digest};
+use engine::layout::{FileIndex, FileStamp, StorageLayout};
+use hash::{LANES_MAX, Sha1Digest};
 use proto::ids::PieceIndex;
-use rustix::fs::Advice;
-use std::fs::File;
 use std::io;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
-
-/// How far the feeder may ask the kernel to read ahead of the hashing threads, in bytes.
-pub const AHEAD_BYTES: u64 = 64 << 20;
+use thread::HashingThread;
 
 /// Threads beyond this many gain nothing: the disk or the memory bus is the limit long before.
 pub const THREADS_MAX: usize = 256;
 
 /// How often progress is reported.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
-
-/// The buffers of one thread together, in bytes: what fits a core's cache.
-const BUFFER_BYTES: usize = 1 << 20;
-
-/// One lane's buffer is never longer than this, in bytes: more gains nothing.
-const SLICE_BYTES_MAX: usize = 128 << 10;
 
 /// Why the bytes of a file cannot be had, or cannot be trusted. The caller names the file.
 #[derive(Debug, Error)]
@@ -112,8 +104,10 @@ pub struct HashJob<'a> {
     pub files: &'a [DataFile],
     /// Which bytes of the files make which piece.
     pub layout: &'a StorageLayout,
-    /// How many threads hash; `None` for one on each core.
+    /// How many threads hash; `None` for one on each core. The disk's [`Limits`] go before.
     pub threads: Option<NonZeroUsize>,
+    /// How what is not in memory is read.
+    pub disk: &'a dyn Disk,
 }
 
 /// How far the work has come.
@@ -156,22 +150,20 @@ pub fn hash_files(
 /// [`hash_files`] with a given number of lanes.
 fn hash_files_in_lanes(
     job: &HashJob<'_>,
-    pieces: impl Iterator<Item = PieceIndex> + Clone + Send,
+    mut pieces: impl Iterator<Item = PieceIndex> + Clone + Send,
     on_piece: &(dyn Fn(PieceIndex, PieceResult) -> ControlFlow<()> + Sync),
     progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
     lanes: usize,
 ) -> Result<(), HashError> {
-    let threads = thread_count(job.threads);
+    let threads = thread_count(job.threads, job.disk.limits());
     let bytes_total = pieces
         .clone()
         .map(|piece| u64::from(job.layout.piece_length_of(piece)))
         .sum();
-    let ahead = AHEAD_BYTES / u64::from(job.layout.piece_length());
-    let (sender, receiver) = sync_channel((ahead as usize).clamp(lanes * threads, 4096));
     let shared = Shared {
         job,
         on_piece,
-        queue: Mutex::new(Some(receiver)),
+        pieces: Mutex::new(&mut pieces),
         stopped: AtomicBool::new(false),
         bytes_done: AtomicU64::new(0),
         current_file: AtomicU32::new(u32::MAX),
@@ -181,15 +173,11 @@ fn hash_files_in_lanes(
     std::thread::scope(|scope| {
         let shared = &shared;
         let start = || {
-            let feeder = move || feed(shared, pieces, &sender);
-            std::thread::Builder::new()
-                .name("hash-feeder".into())
-                .spawn_scoped(scope, feeder)?;
             for thread in 0..threads {
                 let running = Running::new(shared);
                 let work = move || {
                     let _running = running;
-                    HashingThread::new(shared, lanes).run();
+                    HashingThread::new(shared, lanes, threads).run();
                 };
                 let name = format!("hash-{thread}");
                 std::thread::Builder::new()
@@ -203,8 +191,6 @@ fn hash_files_in_lanes(
             shared.stop();
         }
         shared.report_until_ended(bytes_total, progress);
-        // With the queue gone the feeder ends too, even if a hashing thread panicked.
-        shared.close_queue();
         started
     })?;
     if shared.is_stopped() {
@@ -214,12 +200,12 @@ fn hash_files_in_lanes(
     }
 }
 
-/// How many threads to use: as many as asked for, else one on each core.
-fn thread_count(asked: Option<NonZeroUsize>) -> usize {
+/// How many threads to use: as many as asked for, else one on each core; no more than `limits` has.
+fn thread_count(asked: Option<NonZeroUsize>, limits: Limits) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     asked
         .map_or_else(cores, NonZeroUsize::get)
-        .clamp(1, THREADS_MAX)
+        .clamp(1, limits.threads_max)
 }
 
 /// Locks, also after another thread panicked while it held the lock: what is guarded here stays
@@ -232,7 +218,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Shared<'a> {
     job: &'a HashJob<'a>,
     on_piece: &'a (dyn Fn(PieceIndex, PieceResult) -> ControlFlow<()> + Sync),
-    queue: Mutex<Option<Receiver<PieceIndex>>>,
+    /// Those that no thread has taken.
+    pieces: Mutex<&'a mut (dyn Iterator<Item = PieceIndex> + Send)>,
     stopped: AtomicBool,
     bytes_done: AtomicU64,
     current_file: AtomicU32,
@@ -249,17 +236,15 @@ impl Shared<'_> {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the queue, so that a feeder that waits for room in it ends as well.
-    fn close_queue(&self) {
-        lock(&self.queue).take();
+    /// Takes up to `count` pieces; none when there are no more.
+    fn take(&self, count: usize) -> Vec<PieceIndex> {
+        let mut pieces = lock(&self.pieces);
+        std::iter::from_fn(|| pieces.next()).take(count).collect()
     }
 
-    /// Takes up to `count` pieces off the queue into `pieces`; none when there are no more.
-    fn take(&self, count: usize, pieces: &mut Vec<PieceIndex>) {
-        pieces.clear();
-        let queue = lock(&self.queue);
-        let Some(queue) = queue.as_ref() else { return };
-        pieces.extend(queue.iter().take(count));
+    /// Counts bytes as done.
+    fn count(&self, bytes: usize) {
+        self.bytes_done.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Reports progress until every hashing thread has ended.
@@ -310,267 +295,6 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         *lock(&self.0.running) -= 1;
         self.0.ended.notify_all();
-    }
-}
-
-/// The feeder: queues each piece after asking the kernel to read its files ahead.
-fn feed(
-    shared: &Shared<'_>,
-    pieces: impl Iterator<Item = PieceIndex>,
-    sender: &SyncSender<PieceIndex>,
-) {
-    let mut open: Option<(FileIndex, Option<File>)> = None;
-    for piece in pieces {
-        for range in shared.job.layout.piece_ranges(piece) {
-            let Some(file) = range.file else { continue };
-            if open.as_ref().is_none_or(|(index, _)| *index != file) {
-                let found = shared
-                    .job
-                    .files
-                    .get(file.0 as usize)
-                    .filter(|f| f.stamp.is_some());
-                let found = found.and_then(|f| shared.job.root.open_file(f.path()).ok());
-                open = Some((file, found.map(|(file, _)| file)));
-            }
-            if let Some((_, Some(file))) = &open {
-                let length = NonZeroU64::new(u64::from(range.length));
-                // Only a hint: whoever reads the file reports what is wrong with it.
-                let _ = rustix::fs::fadvise(file, range.offset, length, Advice::WillNeed);
-            }
-        }
-        if shared.is_stopped() || sender.send(piece).is_err() {
-            return;
-        }
-    }
-}
-
-/// An open file of the torrent; lanes in the same file share one.
-struct OpenFile {
-    index: FileIndex,
-    file: File,
-    stamp: FileStamp,
-    /// Its length in the torrent, in bytes.
-    length: u64,
-}
-
-impl OpenFile {
-    fn open(job: &HashJob<'_>, index: FileIndex) -> Result<OpenFile, FileFault> {
-        let data_file = job.files.get(index.0 as usize).ok_or(FileFault::Missing)?;
-        let stamp = data_file.stamp.ok_or(FileFault::Missing)?;
-        let (file, metadata) = job.root.open_file(data_file.path())?;
-        if stamp_of(&metadata).differs_from(&stamp) {
-            return Err(FileFault::Changed);
-        }
-        Ok(OpenFile {
-            index,
-            file,
-            stamp,
-            length: job.layout.file_length(index),
-        })
-    }
-
-    /// Fills `buffer` from `offset` on.
-    fn read(&self, mut buffer: &mut [u8], mut offset: u64) -> Result<(), FileFault> {
-        while !buffer.is_empty() {
-            match self.file.read_at(buffer, offset) {
-                Ok(0) if offset >= self.stamp.size => {
-                    let (expected, found) = (self.length, self.stamp.size);
-                    return Err(FileFault::WrongSize { expected, found });
-                }
-                Ok(0) => return Err(FileFault::Changed),
-                Ok(count) => {
-                    buffer = &mut buffer[count..];
-                    offset += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return Err(FileFault::Io {
-                        operation: "read it",
-                        error,
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether what was read is what the stamp stands for.
-    fn check(&self) -> Result<(), FileFault> {
-        let metadata = self.file.metadata().map_err(|error| FileFault::Io {
-            operation: "read its metadata",
-            error,
-        })?;
-        if stamp_of(&metadata).differs_from(&self.stamp) {
-            return Err(FileFault::Changed);
-        }
-        Ok(())
-    }
-}
-
-/// One piece on its way through a hashing thread.
-struct Lane<'a> {
-    piece: PieceIndex,
-    ranges: BlockRanges<'a>,
-    /// What is left of the range that is being read.
-    range: Option<FileRange>,
-    open: Option<Rc<OpenFile>>,
-    /// The first thing that went wrong; the rest of the piece is then not read.
-    fault: Option<(FileIndex, FileFault)>,
-    /// Bytes of the piece that are not read yet.
-    left: u32,
-}
-
-/// A hashing thread: its buffers and its streams.
-struct HashingThread<'a> {
-    shared: &'a Shared<'a>,
-    lanes: usize,
-    buffers: Vec<Vec<u8>>,
-    streams: Vec<Sha1>,
-    /// The file that was opened last, for the next lane or piece that lies in it.
-    recent: Option<Rc<OpenFile>>,
-}
-
-impl<'a> HashingThread<'a> {
-    fn new(shared: &'a Shared<'a>, lanes: usize) -> Self {
-        // A multiple of 64, the block of SHA-1, so that lanes stay in step.
-        let slice = (BUFFER_BYTES / lanes).min(SLICE_BYTES_MAX) / 64 * 64;
-        let slice = slice.min(shared.job.layout.piece_length() as usize);
-        let buffers = (0..lanes).map(|_| vec![0; slice]).collect();
-        HashingThread {
-            shared,
-            lanes,
-            buffers,
-            streams: vec![Sha1::new(); lanes],
-            recent: None,
-        }
-    }
-
-    fn run(&mut self) {
-        let mut pieces = Vec::with_capacity(self.lanes);
-        while !self.shared.is_stopped() {
-            self.shared.take(self.lanes, &mut pieces);
-            if pieces.is_empty() {
-                return;
-            }
-            self.hash(&pieces);
-        }
-        self.shared.close_queue();
-    }
-
-    /// Hashes `pieces`, at most as many as there are lanes, and hands their results out.
-    fn hash(&mut self, pieces: &[PieceIndex]) {
-        let layout = self.shared.job.layout;
-        let lane = |&piece| Lane {
-            piece,
-            ranges: layout.piece_ranges(piece),
-            range: None,
-            open: None,
-            fault: None,
-            left: layout.piece_length_of(piece),
-        };
-        let mut lanes: Vec<Lane<'_>> = pieces.iter().map(lane).collect();
-        while lanes.iter().any(|lane| lane.left > 0) {
-            if self.shared.is_stopped() {
-                return;
-            }
-            let mut filled = [0; LANES_MAX];
-            for (index, lane) in lanes.iter_mut().enumerate() {
-                filled[index] = self.fill(lane, index);
-            }
-            let slices: Vec<&[u8]> = self
-                .buffers
-                .iter()
-                .zip(filled)
-                .map(|(buffer, filled)| &buffer[..filled])
-                .collect();
-            Sha1::update_many(&mut self.streams[..lanes.len()], &slices[..lanes.len()]);
-            let bytes: usize = filled.iter().sum();
-            self.shared
-                .bytes_done
-                .fetch_add(bytes as u64, Ordering::Relaxed);
-        }
-        for (index, mut lane) in lanes.into_iter().enumerate() {
-            self.leave_file(&mut lane);
-            let digest = self.streams[index].finish_reset();
-            let result = lane.fault.map_or(Ok(digest), Err);
-            if (self.shared.on_piece)(lane.piece, result).is_break() {
-                self.shared.stop();
-                return;
-            }
-        }
-    }
-
-    /// Reads the next slice of the lane's piece into buffer `index` and returns its length.
-    fn fill(&mut self, lane: &mut Lane<'_>, index: usize) -> usize {
-        if lane.left == 0 {
-            return 0;
-        }
-        let mut buffer = std::mem::take(&mut self.buffers[index]);
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let Some(range) = lane.range.take().or_else(|| lane.ranges.next()) else {
-                break;
-            };
-            let length = (range.length as usize).min(buffer.len() - filled);
-            let read = self.read(lane, &range, &mut buffer[filled..filled + length]);
-            if let Err(fault) = read {
-                lane.fault = range.file.map(|file| (file, fault));
-                let done = u64::from(lane.left) - filled as u64;
-                self.shared.bytes_done.fetch_add(done, Ordering::Relaxed);
-                lane.left = filled as u32;
-                break;
-            }
-            filled += length;
-            let left = range.length - length as u32;
-            if left > 0 {
-                let offset = range.offset + length as u64;
-                lane.range = Some(FileRange {
-                    offset,
-                    length: left,
-                    ..range
-                });
-            }
-        }
-        lane.left -= filled as u32;
-        self.buffers[index] = buffer;
-        filled
-    }
-
-    /// Fills `buffer` from the start of `range`; padding is zeros.
-    fn read(
-        &mut self,
-        lane: &mut Lane<'_>,
-        range: &FileRange,
-        buffer: &mut [u8],
-    ) -> Result<(), FileFault> {
-        let Some(file) = range.file else {
-            buffer.fill(0);
-            return Ok(());
-        };
-        if lane.open.as_ref().is_none_or(|open| open.index != file) {
-            self.leave_file(lane);
-            let recent = self.recent.take().filter(|recent| recent.index == file);
-            let open = match recent {
-                Some(recent) => recent,
-                None => Rc::new(OpenFile::open(self.shared.job, file)?),
-            };
-            self.recent = Some(Rc::clone(&open));
-            lane.open = Some(open);
-            self.shared.current_file.store(file.0, Ordering::Relaxed);
-        }
-        match &lane.open {
-            Some(open) => open.read(buffer, range.offset),
-            None => Err(FileFault::Missing),
-        }
-    }
-
-    /// Checks, when a lane has read all that it needs of a file, that the file did not change
-    /// meanwhile.
-    fn leave_file(&self, lane: &mut Lane<'_>) {
-        let Some(open) = lane.open.take() else { return };
-        if let (Err(fault), None) = (open.check(), &lane.fault) {
-            lane.fault = Some((open.index, fault));
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! Blocks for as long as hashing takes; call it on a thread for blocking work.
 
 use crate::create::{self, CreateError, CreateOptions, CreateProgress, Skips, walk};
-use crate::hashing::{self, DataFile, Links, Root};
+use crate::hashing::{self, DataFile, Disk, Links, Root};
 use crate::state::{Record, State, StateError};
 use crate::verify::{self, FileState, VerifyError};
 use engine::layout::FileStamp;
@@ -60,6 +60,8 @@ pub struct Library<'a> {
     pub always_hash: bool,
     /// Where hashing is counted.
     pub cells: &'a ControlCells,
+    /// How what is not in memory is read.
+    pub disk: &'a dyn Disk,
 }
 
 /// How far the work has come.
@@ -154,7 +156,7 @@ impl Library<'_> {
             }
             progress(step)
         };
-        let created = create::create(&path, options, &mut counting)?;
+        let created = create::create(&path, options, self.disk, &mut counting)?;
         let stamps = created.stamps();
         let paths = overrides(
             &created.metainfo,
@@ -242,11 +244,17 @@ impl Library<'_> {
             self.count_hashed(done, &mut bytes_counted);
             progress(&CreateProgress::Hashing(*done))
         };
-        let verified = verify::verify(&ready.metainfo, &ready.data_dir, None, &mut hashing)
-            .map_err(|error| LibraryError::Verify {
-                path: ready.data_dir.clone(),
-                error,
-            })?;
+        let verified = verify::verify(
+            &ready.metainfo,
+            &ready.data_dir,
+            None,
+            self.disk,
+            &mut hashing,
+        )
+        .map_err(|error| LibraryError::Verify {
+            path: ready.data_dir.clone(),
+            error,
+        })?;
         let good = u64::from(verified.pieces.len());
         self.cells.add(ControlCounter::PiecesGood, good);
         self.cells.add(
@@ -456,6 +464,7 @@ fn io_error(operation: &'static str, path: &Path, error: io::Error) -> LibraryEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hashing::PageCache;
     use seedring_metrics::Registry;
 
     fn quiet(_: &CreateProgress<'_>) -> ControlFlow<()> {
@@ -477,6 +486,7 @@ mod tests {
             state: &state,
             always_hash: false,
             cells: &cells,
+            disk: &PageCache,
         };
         library
             .of_path(&folder.path().join("data"), options, &mut quiet)
@@ -530,6 +540,7 @@ mod tests {
             state: &state,
             always_hash: false,
             cells: &cells,
+            disk: &PageCache,
         };
         let of = || library.of_torrent(&file, folder.path(), &mut quiet);
         assert_eq!(of().unwrap().proof, Proof::Hashed);

@@ -15,7 +15,7 @@ mod piece_set;
 pub use piece_set::PieceSet;
 
 use crate::hashing::{
-    DataFile, FileFault, HashError, HashJob, Links, PieceResult, Progress, Root, hash_files,
+    DataFile, Disk, FileFault, HashError, HashJob, Links, PieceResult, Progress, Root, hash_files,
     settled, stamp_of,
 };
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
@@ -130,15 +130,16 @@ pub enum VerifyError {
 /// Verifies all of `metainfo` whose data lies in `directory`, so that the torrent's first file is
 /// at `directory/NAME` or `directory/NAME/…`. `threads` hash, one on each core if `None`.
 ///
-/// Blocks for as long as reading and hashing take. `progress` is called on this thread, about ten
-/// times a second, and may stop the work.
+/// Blocks for as long as reading and hashing take. What is not in memory is read by `disk`.
+/// `progress` is called on this thread, about ten times a second, and may stop the work.
 pub fn verify(
     metainfo: &Metainfo,
     directory: &Path,
     threads: Option<NonZeroUsize>,
+    disk: &dyn Disk,
     progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Verified, VerifyError> {
-    verify_subset(metainfo, directory, Selection::All, threads, progress)
+    verify_subset(metainfo, directory, Selection::All, threads, disk, progress)
 }
 
 /// [`verify`] for a part of the torrent.
@@ -147,6 +148,7 @@ pub fn verify_subset(
     directory: &Path,
     selection: Selection<'_>,
     threads: Option<NonZeroUsize>,
+    disk: &dyn Disk,
     progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Verified, VerifyError> {
     if metainfo.info_hash_v1.is_none() {
@@ -181,6 +183,7 @@ pub fn verify_subset(
         files: &files,
         layout: &layout,
         threads,
+        disk,
     };
     hash_files(&job, selected.iter(), &on_piece, progress).map_err(|error| match error {
         HashError::Stopped => VerifyError::Stopped,

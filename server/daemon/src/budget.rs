@@ -1,18 +1,24 @@
 //! How much memory and how many descriptors a configuration can cost at most: computed before anything is
 //! started, printed at start, and kept.
 //!
-//! Does not count: the kernel's socket buffers, the page cache, hashing while torrents are made, and the
-//! program's own code (its pages are shared with the file).
+//! Does not count: the kernel's socket buffers, the page cache, and the program's own code (its pages are
+//! shared with the file).
 
 use crate::settings;
-use control::config::Config;
+use control::config::{Config, SendPath};
+use control::hashing::Limits;
 use engine::queue::RequestQueue;
+use seedring_io::direct::{SLOT_BYTES, slots_per_shard};
+use seedring_io::pipes::PIPES_MAX;
 
 /// Descriptors of the process itself: standard streams, rings, event polls, channels, the state store, logs.
 const DESCRIPTORS_BASE: u64 = 64;
 
-/// Descriptors of one shard: its ring, its event poll and waker, two listeners.
+/// Descriptors of one shard: its ring, its event poll and waker, its signals, two listeners.
 const DESCRIPTORS_PER_SHARD: u64 = 8;
+
+/// The share of the limit on descriptors that pipes may take: one in so many.
+const PIPE_DESCRIPTORS_SHARE: u64 = 16;
 
 /// Open files that we can not go below.
 const OPEN_FILES_MIN: u64 = 64;
@@ -35,6 +41,9 @@ const MEMORY_PER_SHARD: u64 = 4 << 20;
 /// bitfield is longer than that; it is gone after the first message.)
 const MEMORY_PER_PEER: u64 = 160 << 10;
 
+/// Jobs that hash at once beside serving: the torrent that is being loaded, and one re-check.
+const HASHING_JOBS: u64 = 2;
+
 /// Memory of one connection of the API or the tracker, in bytes.
 const MEMORY_PER_HTTP: u64 = 32 << 10;
 
@@ -48,6 +57,8 @@ pub struct Budget {
     pub connections_max: u64,
     /// Open files of torrents.
     pub open_files_max: u64,
+    /// Pipes of each shard.
+    pub pipes_per_shard: u64,
     /// Descriptors at most.
     pub descriptors_max: u64,
     /// Memory at most, in bytes, beside the metainfo of the torrents.
@@ -70,7 +81,10 @@ impl Budget {
             };
         // A tracker with two addresses is told over both; with few descriptors announces wait instead.
         let announces = (2 * u64::from(config.announce.requests_max)).min(descriptor_limit / 4);
-        let fixed = DESCRIPTORS_BASE + shards * DESCRIPTORS_PER_SHARD + announces;
+        let pipes = descriptor_limit / PIPE_DESCRIPTORS_SHARE / (2 * shards.max(1));
+        let pipes_per_shard = pipes.clamp(1, PIPES_MAX as u64);
+        let fixed =
+            DESCRIPTORS_BASE + shards * (DESCRIPTORS_PER_SHARD + 2 * pipes_per_shard) + announces;
         let wanted_files = match u64::from(config.storage.open_files_max) {
             0 => OPEN_FILES_MAX,
             files => files,
@@ -90,15 +104,27 @@ impl Budget {
         Budget {
             connections_max,
             open_files_max,
+            pipes_per_shard,
             descriptors_max: fixed + http_reserved + connections_max + open_files_max,
             memory_bytes_max: MEMORY_BASE
                 + shards * MEMORY_PER_SHARD
-                + config.storage.buffer_bytes.bytes()
+                + payload_bytes(config, shards)
+                + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
                 + connections_max * (MEMORY_PER_PEER + queue)
                 + http_reserved * MEMORY_PER_HTTP
                 + tracked_peers * MEMORY_PER_TRACKED_PEER,
         }
     }
+}
+
+/// Memory for payload over all shards, in bytes: the buffers, or the chunk caches of the direct path in their place.
+fn payload_bytes(config: &Config, shards: u64) -> u64 {
+    if config.storage.send_path != SendPath::Direct {
+        return config.storage.buffer_bytes.bytes();
+    }
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let slots = slots_per_shard(count(config.storage.cache_bytes.bytes()), count(shards));
+    shards * (slots * SLOT_BYTES) as u64
 }
 
 #[cfg(test)]
@@ -143,6 +169,37 @@ mod tests {
         for limit in [8, 32, 64] {
             assert!(Budget::plan(&Config::default(), 2, limit).descriptors_max > limit);
         }
+    }
+
+    #[test]
+    fn the_cache_of_the_direct_path_is_counted_and_kept_to_its_share() {
+        let mut config = Config::default();
+        let buffers = config.storage.buffer_bytes.bytes();
+        let without = Budget::plan(&config, 2, 524_288).memory_bytes_max - buffers;
+        config.storage.send_path = SendPath::Direct;
+        let cache = |config: &Config, shards| {
+            let with = Budget::plan(config, shards, 524_288).memory_bytes_max;
+            with - without - (shards - 2) * MEMORY_PER_SHARD
+        };
+        let (bytes, slot) = (config.storage.cache_bytes.bytes(), SLOT_BYTES as u64);
+        assert!((bytes - 2 * slot..=bytes).contains(&cache(&config, 2)));
+        // So many shards have the least that works.
+        assert_eq!(cache(&config, 100), 100 * 8 * slot);
+    }
+
+    #[test]
+    fn hashing_beside_the_server_is_counted() {
+        let least = HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max();
+        // What it reads ahead, and not much more.
+        let ahead = Limits::BACKGROUND.ahead_bytes_max as u64;
+        assert!(least > HASHING_JOBS * ahead && least < 2 * HASHING_JOBS * ahead);
+        assert_eq!(crate::disk::BACKGROUND.limits(), Limits::BACKGROUND);
+        let mut config = Config::default();
+        config.storage.buffer_bytes = control::config::ByteSize::mib(1);
+        config.peers.connections_max = 1;
+        config.tracker.enabled = false;
+        let budget = Budget::plan(&config, 1, 524_288).memory_bytes_max;
+        assert!(budget >= MEMORY_BASE + least);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// A Linux-only BitTorrent seedbox server on io_uring.
 #[derive(Debug, Parser)]
-#[command(name = "seedring", version, propagate_version = true)]
+#[command(name = "seedring", version = env!("SEEDRING_VERSION"), propagate_version = true)]
 pub struct Cli {
     /// Options that every command takes.
     #[command(flatten)]

@@ -4,6 +4,7 @@
 //! Limits: one torrent at a time is hashed, and one that is ready waits to be taken.
 //! Does not: serve anything; see `torrents`.
 
+use crate::disk::BACKGROUND;
 use crate::progress::Reporter;
 use anyhow::{Context, anyhow};
 use control::create::{CreateOptions, CreateProgress};
@@ -134,6 +135,7 @@ impl Loader {
                 state: &state,
                 always_hash,
                 cells: &cells,
+                disk: BACKGROUND,
             };
             let mut reporter = Reporter::new("hashing", json);
             let mut progress = |step: &CreateProgress<'_>| {

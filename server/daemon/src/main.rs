@@ -4,6 +4,7 @@
 mod budget;
 mod cli;
 mod commands;
+mod disk;
 mod failure;
 mod loading;
 mod progress;

@@ -2,7 +2,9 @@
 //! lines for programs. Also where results go: a reader that has closed its end is no error.
 
 use control::hashing::Progress;
-use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    BinaryBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
+};
 use proto::text::printable;
 use serde::Serialize;
 use std::cell::Cell;
@@ -46,6 +48,10 @@ struct ProgressLine<'a> {
     action: &'static str,
     bytes_done: u64,
     bytes_total: u64,
+    /// The mean since the start.
+    bytes_per_s: u64,
+    /// Seconds to the end if it goes on like that; `null` before anything is done.
+    eta_s: Option<u64>,
     file: Option<std::borrow::Cow<'a, str>>,
 }
 
@@ -107,20 +113,26 @@ impl Reporter {
             }
             Form::Lines if self.is_due(LINE_PERIOD) => {
                 let percent = bytes_done * 100 / bytes_total.max(1);
-                let rate = bytes_done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+                let pace = Pace::of(bytes_done, bytes_total, self.started.elapsed());
+                let left = pace.left.map_or_else(String::new, |left| {
+                    format!(", {} left", HumanDuration(left))
+                });
                 eprintln!(
-                    "{}: {percent} % of {}, {}/s",
+                    "{}: {percent} % of {}, {}/s{left}",
                     self.action,
                     BinaryBytes(bytes_total),
-                    BinaryBytes(rate as u64),
+                    BinaryBytes(pace.bytes_per_s),
                 );
             }
             Form::Json if bytes_done == bytes_total || self.is_due(JSON_PERIOD) => {
+                let pace = Pace::of(bytes_done, bytes_total, self.started.elapsed());
                 print_json(&ProgressLine {
                     event: "progress",
                     action: self.action,
                     bytes_done,
                     bytes_total,
+                    bytes_per_s: pace.bytes_per_s,
+                    eta_s: pace.left.map(|left| left.as_secs()),
                     file: file.map(Path::to_string_lossy),
                 });
             }
@@ -144,6 +156,27 @@ impl Reporter {
             self.printed.set(Some(Instant::now()));
         }
         due
+    }
+}
+
+/// How fast work goes, and how long it will take.
+struct Pace {
+    bytes_per_s: u64,
+    /// Whole seconds, rounded up; `None` before anything is done.
+    left: Option<Duration>,
+}
+
+impl Pace {
+    /// Of work that has done so many bytes in `elapsed`.
+    fn of(bytes_done: u64, bytes_total: u64, elapsed: Duration) -> Pace {
+        let rate = bytes_done as f64 / elapsed.as_secs_f64().max(0.001);
+        let left = bytes_total.saturating_sub(bytes_done) as f64 / rate;
+        Pace {
+            bytes_per_s: rate as u64,
+            left: left
+                .is_finite()
+                .then(|| Duration::from_secs(left.ceil() as u64)),
+        }
     }
 }
 
@@ -209,5 +242,36 @@ pub fn print_json(value: &impl Serialize) {
     match serde_json::to_string(value) {
         Ok(line) => print(&(line + "\n")),
         Err(error) => eprintln!("seedring: cannot write JSON: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_the_mean_and_the_rest_at_that_pace() {
+        let pace = Pace::of(1 << 30, 4 << 30, Duration::from_secs(2));
+        assert_eq!(pace.bytes_per_s, 1 << 29);
+        assert_eq!(pace.left, Some(Duration::from_secs(6)));
+        let pace = Pace::of(3, 10, Duration::from_secs(1));
+        assert_eq!(pace.left, Some(Duration::from_secs(3)), "rounded up");
+    }
+
+    #[test]
+    fn work_that_has_not_begun_or_is_done_has_no_odd_end() {
+        assert_eq!(Pace::of(0, 10, Duration::from_secs(1)).left, None);
+        assert_eq!(Pace::of(0, 10, Duration::ZERO).left, None);
+        assert_eq!(Pace::of(0, 0, Duration::from_secs(1)).left, None);
+        let done = Pace::of(10, 10, Duration::ZERO);
+        assert_eq!(done.left, Some(Duration::ZERO));
+        // More than the total: a file that grew while it was walked.
+        assert_eq!(
+            Pace::of(11, 10, Duration::from_secs(1)).left,
+            Some(Duration::ZERO)
+        );
+        let slow = Pace::of(1, u64::MAX, Duration::from_secs(u64::MAX / 2));
+        assert_eq!(slow.bytes_per_s, 0);
+        assert!(slow.left.is_some());
     }
 }

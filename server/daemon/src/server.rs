@@ -159,9 +159,7 @@ async fn start(
     let cells = registry.control();
     let build = BuildInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: option_env!("SEEDRING_COMMIT")
-            .unwrap_or("unknown")
-            .to_owned(),
+        commit: env!("SEEDRING_COMMIT").to_owned(),
     };
     let exporter =
         Exporter::new(Arc::clone(registry), &build).context("cannot start the metrics")?;

@@ -2,14 +2,14 @@
 
 use crate::budget::Budget;
 use control::announce::AnnounceConfig;
-use control::config::{ChokerPolicy, Config, RegisteredBuffers, Verify};
+use control::config::{ChokerPolicy, Config, RegisteredBuffers, SendPath, Verify};
 use control::tracker::{self, TrackerConfig};
 use engine::choker::{ChokerConfig, SeedPolicy};
 use engine::session::SessionConfig;
 use proto::client_name::our_peer_id;
 use proto::ids::PeerId;
 use seedring_io::buffers::Registration;
-use seedring_io::plane::{PlaneConfig, RateLimits};
+use seedring_io::plane::{self, PlaneConfig, RateLimits};
 use seedring_io::sockets::SocketOptions;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -38,12 +38,20 @@ pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
         handshakes_max: peers.handshakes_max as usize,
         handshake_timeout: peers.handshake_timeout_s.duration(),
         buffer_bytes: count(config.storage.buffer_bytes.bytes()),
+        cache_bytes: count(config.storage.cache_bytes.bytes()),
         batch_bytes: u32::try_from(config.storage.batch_bytes.bytes()).unwrap_or(u32::MAX),
         registration: match config.storage.registered_buffers {
             RegisteredBuffers::Auto => Registration::Auto,
             RegisteredBuffers::Require => Registration::Require,
             RegisteredBuffers::Off => Registration::Off,
         },
+        send_path: match config.storage.send_path {
+            SendPath::Auto => plane::SendPath::Auto,
+            SendPath::Splice => plane::SendPath::Splice,
+            SendPath::Ring => plane::SendPath::Ring,
+            SendPath::Direct => plane::SendPath::Direct,
+        },
+        pipes_per_shard: count(budget.pipes_per_shard),
         open_files_max: count(budget.open_files_max),
         session: SessionConfig {
             requests_max: peers.request_queue_max,

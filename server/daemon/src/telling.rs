@@ -55,6 +55,7 @@ impl Teller {
         let Budget {
             connections_max,
             open_files_max,
+            pipes_per_shard: _,
             descriptors_max,
             memory_bytes_max,
         } = *budget;

@@ -4,6 +4,7 @@
 //! Limits: one re-check hashes at a time, so that a disk that comes back with a thousand torrents is read
 //! as gently as at a start.
 
+use crate::disk::BACKGROUND;
 use control::announce::{AnnounceHandle, Totals, TotalsNow};
 use control::library::{Library, LibraryError, Ready};
 use control::state::State;
@@ -90,6 +91,7 @@ impl Look {
             state,
             always_hash: true,
             cells,
+            disk: BACKGROUND,
         };
         self.outcome = match library.hash(&mut self.ready, &mut |_| ControlFlow::Continue(())) {
             Ok(()) => LookOutcome::Right,

@@ -4,10 +4,13 @@
 //! that a test drives any of them in virtual time from one seed.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod choker;
 pub mod layout;
 pub mod queue;
 pub mod random;
 pub mod rate;
+pub mod readahead;
+pub mod runs;
 pub mod session;
 pub mod time;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::extension::{MessageIds, MetadataMessage, metadata_block_bytes};
-use proto::wire::{FrameLimits, Message};
+use proto::wire::{BlockRequest, FrameLimits, Message};
 
 use crate::choker::{PeerKey, PeerView};
 use crate::queue::{BATCH_BYTES_MAX, Batch, RequestQueue};
@@ -326,6 +326,11 @@ impl Session {
         self.sent_at = now;
     }
 
+    /// Says that for `waited` the peer took nothing because we had nothing to give: our disk was read.
+    pub fn send_excused(&mut self, waited: Duration) {
+        self.progress_at = self.progress_at + waited;
+    }
+
     /// The next block of metadata (BEP 9) that the peer waits for, by its index. The answer is
     /// [`Self::send_metadata`] or [`Self::reject_metadata`].
     pub fn take_metadata_request(&mut self) -> Option<u32> {
@@ -477,6 +482,11 @@ impl Session {
     /// How many requests wait.
     pub fn queued_requests(&self) -> u32 {
         self.queue.len()
+    }
+
+    /// The requests that wait, front to back: what the peer is going to be sent next.
+    pub fn queued(&self) -> impl Iterator<Item = BlockRequest> + '_ {
+        self.queue.iter()
     }
 
     /// How many bytes the waiting requests ask for.

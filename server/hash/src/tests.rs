@@ -1,6 +1,9 @@
 //! Published vectors, and every way of feeding a stream against every other.
 
 use super::*;
+use ::sha1::Digest;
+use proptest::collection;
+use proptest::prelude::*;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -122,9 +125,26 @@ fn sha256_vectors_of_fips_180() {
 
 #[test]
 fn every_length_agrees_with_the_text_of_the_standard() {
+    for kernel in Kernel::available() {
+        for length in lengths() {
+            let data = noise(length, 7);
+            let mut digest = [[0; 20]];
+            kernel.hash_pieces(&[&data], &mut digest);
+            assert_eq!(
+                digest[0],
+                sha1_reference(&data),
+                "{kernel}, length {length}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_text_of_the_standard_agrees_with_the_library() {
     for length in lengths() {
-        let data = noise(length, 7);
-        assert_eq!(sha1(&data), sha1_reference(&data), "length {length}");
+        let data = noise(length, 9);
+        let library: Sha1Digest = ::sha1::Sha1::digest(&data).into();
+        assert_eq!(sha1_reference(&data), library, "length {length}");
     }
 }
 
@@ -134,61 +154,178 @@ fn many_pieces_are_hashed_as_each_alone() {
         .into_iter()
         .map(|length| noise(length, 11))
         .collect();
-    for count in (0..=2 * LANES_MAX + 1).chain([all.len()]) {
-        let pieces: Vec<&[u8]> = all.iter().rev().take(count).map(Vec::as_slice).collect();
-        let mut digests = vec![[0; 20]; count];
-        hash_pieces(&pieces, &mut digests);
-        for (piece, digest) in pieces.iter().zip(&digests) {
-            assert_eq!(
-                *digest,
-                sha1_reference(piece),
-                "{count} pieces, length {}",
-                piece.len()
-            );
+    let expected: Vec<Sha1Digest> = all.iter().map(|piece| sha1_reference(piece)).collect();
+    for kernel in Kernel::available() {
+        for count in (0..=2 * LANES_MAX + 1).chain([all.len()]) {
+            let pieces: Vec<&[u8]> = all.iter().rev().take(count).map(Vec::as_slice).collect();
+            let mut digests = vec![[0; 20]; count];
+            kernel.hash_pieces(&pieces, &mut digests);
+            let expected: Vec<Sha1Digest> = expected.iter().rev().take(count).copied().collect();
+            assert_eq!(digests, expected, "{kernel}, {count} pieces");
         }
     }
 }
 
 #[test]
 fn equal_pieces_in_all_lanes_are_not_mixed_up() {
-    for count in 1..=LANES_MAX + 3 {
-        let all: Vec<Vec<u8>> = (0..count)
-            .map(|lane| noise(16 << 10, lane as u64 + 1))
-            .collect();
-        let pieces: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
-        let mut digests = vec![[0; 20]; count];
-        hash_pieces(&pieces, &mut digests);
-        for (lane, piece) in pieces.iter().enumerate() {
-            assert_eq!(
-                digests[lane],
-                sha1_reference(piece),
-                "lane {lane} of {count}"
-            );
+    for kernel in Kernel::available() {
+        for count in 1..=LANES_MAX + 3 {
+            let all: Vec<Vec<u8>> = (0..count)
+                .map(|lane| noise(4 << 10, lane as u64 + 1))
+                .collect();
+            let pieces: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+            let mut digests = vec![[0; 20]; count];
+            kernel.hash_pieces(&pieces, &mut digests);
+            for (lane, piece) in pieces.iter().enumerate() {
+                let expected = sha1_reference(piece);
+                assert_eq!(digests[lane], expected, "{kernel}, lane {lane} of {count}");
+            }
+        }
+    }
+}
+
+/// All lanes alike, of every length up to beyond four blocks, from every place within a cache line.
+#[test]
+fn every_length_and_alignment_is_right_in_every_number_of_lanes() {
+    const LENGTH_MAX: usize = 300;
+    let data: Vec<Vec<u8>> = (0..LANES_MAX)
+        .map(|lane| noise(LENGTH_MAX + 64, lane as u64 + 21))
+        .collect();
+    for kernel in Kernel::available() {
+        for length in 0..=LENGTH_MAX {
+            // The start moves with lane and length, so that all 64 come by in each lane.
+            let piece = |lane: usize| &data[lane][(length * 3 + lane * 5) % 64..][..length];
+            let expected: Vec<Sha1Digest> = (0..LANES_MAX)
+                .map(|lane| ::sha1::Sha1::digest(piece(lane)).into())
+                .collect();
+            for count in 1..=LANES_MAX {
+                let pieces: Vec<&[u8]> = (0..count).map(piece).collect();
+                let mut digests = vec![[0; 20]; count];
+                kernel.hash_pieces(&pieces, &mut digests);
+                assert_eq!(
+                    digests,
+                    expected[..count],
+                    "{kernel}, {count} of {length} bytes"
+                );
+            }
         }
     }
 }
 
 #[test]
 fn slices_of_many_streams_make_the_digests_of_the_whole() {
-    for slice_length in [1, 63, 64, 65, 1000, 4096] {
-        let all: Vec<Vec<u8>> = (0..LANES_MAX)
-            .map(|lane| noise(5000 + 64 * lane, lane as u64 + 3))
-            .collect();
-        let mut streams = vec![Sha1::new(); all.len()];
-        let longest = all.iter().map(Vec::len).max().unwrap_or(0);
-        for start in (0..longest).step_by(slice_length) {
-            let slices: Vec<&[u8]> = all
-                .iter()
-                .map(|data| &data[start.min(data.len())..(start + slice_length).min(data.len())])
+    for kernel in Kernel::available() {
+        for slice_length in [1, 63, 64, 65, 1000, 4096] {
+            let all: Vec<Vec<u8>> = (0..LANES_MAX)
+                .map(|lane| noise(5000 + 64 * lane, lane as u64 + 3))
                 .collect();
-            Sha1::update_many(&mut streams, &slices);
+            let mut streams = vec![Sha1::new(); all.len()];
+            let longest = all.iter().map(Vec::len).max().unwrap_or(0);
+            for start in (0..longest).step_by(slice_length) {
+                let slice = |data: &'_ Vec<u8>| {
+                    start.min(data.len())..(start + slice_length).min(data.len())
+                };
+                let slices: Vec<&[u8]> = all.iter().map(|data| &data[slice(data)]).collect();
+                kernel.update_many(&mut streams, &slices);
+            }
+            let mut digests = vec![[0; 20]; streams.len()];
+            kernel.finish_many(&mut streams, &mut digests);
+            for (digest, data) in digests.iter().zip(&all) {
+                let expected = sha1_reference(data);
+                assert_eq!(*digest, expected, "{kernel}, slices of {slice_length}");
+            }
         }
-        for (stream, data) in streams.into_iter().zip(&all) {
-            assert_eq!(
-                stream.finish(),
-                sha1_reference(data),
-                "slices of {slice_length}"
-            );
+    }
+}
+
+/// Pieces that end where memory ends: a kernel that reads a byte too many kills this test.
+#[test]
+fn no_kernel_reads_beyond_its_pieces() {
+    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+    const PAGE: usize = 64 << 10; // The largest page of any machine.
+    let (none, access) = (std::ptr::null_mut(), ProtFlags::READ | ProtFlags::WRITE);
+    // SAFETY: a new mapping of ours, at no given place.
+    let memory = unsafe { mmap_anonymous(none, 2 * PAGE, access, MapFlags::PRIVATE) }.unwrap();
+    // SAFETY: the second half of that mapping, which nothing refers to.
+    unsafe { mprotect(memory.byte_add(PAGE), PAGE, MprotectFlags::empty()) }.unwrap();
+    // SAFETY: the first half is readable, writable, and only used through this slice.
+    let page = unsafe { std::slice::from_raw_parts_mut(memory.cast::<u8>(), PAGE) };
+    page.copy_from_slice(&noise(PAGE, 17));
+    for kernel in Kernel::available() {
+        for length in [1, 64, 128, 192, 640, 1000] {
+            let piece = &page[PAGE - length..];
+            let expected: Sha1Digest = ::sha1::Sha1::digest(piece).into();
+            for count in 1..=LANES_MAX {
+                let mut digests = vec![[0; 20]; count];
+                kernel.hash_pieces(&vec![piece; count], &mut digests);
+                assert!(digests.iter().all(|digest| *digest == expected), "{kernel}");
+            }
+        }
+    }
+    // SAFETY: the whole mapping, whose last use was above.
+    unsafe { munmap(memory, 2 * PAGE) }.unwrap();
+}
+
+#[test]
+fn the_best_kernel_is_the_first_and_each_has_a_name_of_its_own() {
+    let kernels: Vec<Kernel> = Kernel::available().collect();
+    assert_eq!(kernels.first(), Some(&Kernel::best()));
+    let names: std::collections::BTreeSet<String> = kernels.iter().map(Kernel::to_string).collect();
+    assert_eq!(names.len(), kernels.len(), "{names:?}");
+    #[cfg(target_arch = "x86_64")]
+    for (feature, name) in [
+        (is_x86_feature_detected!("avx512bw"), "AVX-512"),
+        (is_x86_feature_detected!("avx2"), "AVX2"),
+        (true, "sha1-asm"),
+        (true, "AWS-LC"),
+    ] {
+        assert_eq!(names.contains(name), feature, "{name}");
+    }
+}
+
+/// One call: for each stream the length of its slice.
+fn calls(streams: usize) -> impl Strategy<Value = Vec<Vec<usize>>> {
+    let length = prop_oneof![
+        2 => 0..200_usize,
+        2 => Just(0_usize),
+        3 => (0..20_usize).prop_map(|blocks| blocks * 64),
+        1 => (1..20_usize).prop_map(|blocks| blocks * 64 - 1),
+        1 => 0..3000_usize,
+    ];
+    let unequal = collection::vec(length.clone(), streams);
+    let equal = length.prop_map(move |length| vec![length; streams]);
+    collection::vec(prop_oneof![unequal, equal], 0..8)
+}
+
+proptest! {
+    /// Streams that are fed slices of any lengths, in any number of calls, end in the digests of
+    /// what they were fed.
+    #[test]
+    fn any_sequence_of_updates_agrees_with_the_library(
+        (streams, calls) in (1..=2 * LANES_MAX + 1).prop_flat_map(|n| (Just(n), calls(n))),
+        seed: u64,
+    ) {
+        let data: Vec<Vec<u8>> = (0..streams)
+            .map(|stream| {
+                let length = calls.iter().map(|call| call[stream]).sum();
+                noise(length, seed ^ stream as u64)
+            })
+            .collect();
+        let library: Vec<Sha1Digest> =
+            data.iter().map(|data| ::sha1::Sha1::digest(data).into()).collect();
+        for kernel in Kernel::available() {
+            let mut hashed = vec![Sha1::new(); streams];
+            let mut starts = vec![0; streams];
+            for call in &calls {
+                let slices: Vec<&[u8]> = (0..streams)
+                    .map(|stream| &data[stream][starts[stream]..][..call[stream]])
+                    .collect();
+                kernel.update_many(&mut hashed, &slices);
+                starts.iter_mut().zip(call).for_each(|(start, length)| *start += length);
+            }
+            let mut digests = vec![[0; 20]; streams];
+            kernel.finish_many(&mut hashed, &mut digests);
+            prop_assert_eq!(&digests, &library, "{}", kernel);
         }
     }
 }

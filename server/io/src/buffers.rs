@@ -5,6 +5,7 @@
 //! and asks for the next one comes after those that wait. A buffer given to an operation belongs to it until
 //! its last completion.
 
+use seedring_metrics::{Counter, ShardCells};
 use std::io;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
@@ -96,6 +97,15 @@ impl BufferPool {
     /// A buffer, when it is this caller's turn. `None` never comes but for a bug.
     pub async fn take(&self) -> Option<Buffer> {
         self.hand_out(Arc::clone(&self.line).acquire_owned().await.ok()?)
+    }
+
+    /// A buffer, when it is this caller's turn; counts the wait.
+    pub(crate) async fn take_counted(&self, cells: &ShardCells) -> Option<Buffer> {
+        if let Some(buffer) = self.try_take() {
+            return Some(buffer);
+        }
+        cells.increment(Counter::BufferPoolWaits);
+        self.take().await
     }
 
     /// The buffer that a permit stands for.

@@ -2,7 +2,7 @@
 //!
 //! The path of a block: [`read_messages`] receives, [`Connection::digest`] decodes and feeds the session, which
 //! checks and queues → [`write`] takes a batch within the rate limits ([`crate::allowance`]) →
-//! [`crate::payload`] reads it → one send per batch ([`crate::sending`]).
+//! [`crate::sending`] sends it, as pages ([`crate::splicing`]) or from a buffer ([`crate::payload`]).
 //!
 //! Limits: one receive and one send in flight; input stops while the session does not want it. No `.await`
 //! while the session is borrowed.
@@ -10,32 +10,51 @@
 use crate::allowance::Allowance;
 use crate::answer_clock::AnswerClock;
 use crate::closing::CloseReason;
+use crate::direct::Reader;
+use crate::files::OpenFile;
+use crate::in_transit::InTransit;
 use crate::limits::{self, Levels};
 use crate::outgoing::Outgoing;
+use crate::ring;
 use crate::sending::send_round;
 use crate::shard::Shard;
+use crate::sockets;
 use crate::torrent::SeededTorrent;
 use engine::choker::{PeerKey, PeerView};
 use engine::queue::Batch;
+use engine::runs::Progress;
 use engine::session::{PeerIdentity, Session, SessionCounters};
 use engine::time::Time;
 use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
 use proto::wire::{self, Decoded};
 use seedring_metrics::{Counter, Histogram};
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
 /// What a connection receives into, in bytes: 240 requests. A bitfield or an extension handshake that
 /// needs more grows it, up to the frame limit of the torrent, and it shrinks back after that.
 const RECEIVE_BYTES: usize = 4096;
+
+/// Waits on our side that are worth an excuse.
+const EXCUSE_MIN: Duration = Duration::from_millis(1);
+
+/// How long a peer that goes may take to acknowledge what is on its way to it.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+
+/// How often its acknowledgements are looked at.
+const SETTLE_PERIOD: Duration = Duration::from_millis(5);
+
+/// What one peer is sent before others have their turn, in bytes. Sending without a copy never waits as long as
+/// the socket takes all.
+const TURN_BYTES: u32 = 1 << 20;
 
 /// A connection whose handshake is done.
 pub(crate) struct Connection {
@@ -50,6 +69,15 @@ pub(crate) struct Connection {
     /// The session may take input again.
     input: Notify,
     closing: Cell<Option<CloseReason>>,
+    /// Files whose pages are on their way to the peer.
+    pub(crate) in_transit: RefCell<InTransit>,
+    /// Where the peer was last.
+    pub(crate) progress: Cell<Progress>,
+    /// Bytes that the socket takes at least, as far as is known: what it had room for less what it was given since.
+    pub(crate) room_bytes: Cell<usize>,
+    /// Batches until its data count as being in memory: see [`crate::warming`].
+    pub(crate) warmth: Cell<u32>,
+    pub(crate) reader: Reader,
     clock: RefCell<AnswerClock>,
     published: Cell<SessionCounters>,
 }
@@ -64,6 +92,22 @@ impl Connection {
         }
         self.work.notify_one();
         self.input.notify_one();
+    }
+
+    /// Ends the connection and drops what is queued in its socket.
+    pub(crate) fn abort(&self, reason: CloseReason) {
+        sockets::abort(&*self.socket);
+        self.close(reason);
+    }
+
+    /// Whether pages of `file` are on their way to the peer.
+    pub(crate) fn sends_pages_of(&self, file: &Rc<OpenFile>) -> bool {
+        self.in_transit.borrow_mut().holds(&*self.socket, file)
+    }
+
+    /// Whether pages of `file` wait for the peer to acknowledge them.
+    pub(crate) fn awaits_acknowledgement(&self, file: &Rc<OpenFile>) -> bool {
+        self.in_transit.borrow().awaits(&*self.socket, file)
     }
 
     /// Why it is being closed, if it is.
@@ -87,6 +131,7 @@ impl Connection {
 
     /// Does what the session's timeouts ask for.
     pub(crate) fn look_at_timeout(&self, now: Time) {
+        self.in_transit.borrow_mut().forget_arrived(&*self.socket);
         let mut session = self.session.borrow_mut();
         if session.next_timeout() > now {
             return;
@@ -160,6 +205,43 @@ impl Connection {
         self.publish(shard, &session);
     }
 
+    /// Notes that `bytes` are about to be given to the socket.
+    pub(crate) fn send_started(&self, shard: &Shard, bytes: usize) {
+        let now = shard.now();
+        self.session.borrow_mut().send_started(bytes as u64, now);
+    }
+
+    /// Notes that the socket was given `bytes` of them.
+    pub(crate) fn given(&self, shard: &Shard, bytes: usize) {
+        self.in_transit.borrow_mut().given(bytes);
+        self.room_bytes
+            .set(self.room_bytes.get().saturating_sub(bytes));
+        let now = shard.now();
+        self.session.borrow_mut().send_progressed(bytes as u64, now);
+    }
+
+    /// Notes that since `start` it was not the peer who kept us waiting.
+    pub(crate) fn excuse_since(&self, shard: &Shard, start: Time) {
+        let waited = shard.now().since(start);
+        if waited >= EXCUSE_MIN {
+            self.session.borrow_mut().send_excused(waited);
+        }
+    }
+
+    /// Waits until the peer has acknowledged the pages that are on their way to it, or drops them: as long as they
+    /// are, their files must be neither closed nor left to a writer.
+    async fn settle(&self, shard: &Shard) {
+        let until = Instant::now() + SETTLE_MAX;
+        while self.in_transit.borrow_mut().awaits_any(&*self.socket) {
+            if Instant::now() >= until {
+                sockets::abort(&*self.socket);
+                break;
+            }
+            tokio::time::sleep(SETTLE_PERIOD).await;
+        }
+        self.in_transit.borrow_mut().hand_over(&shard.lingering);
+    }
+
     /// Adds to the shard's cells what the session has counted since the last time.
     pub(crate) fn publish(&self, shard: &Shard, session: &Session) {
         let now = *session.counters();
@@ -192,6 +274,7 @@ pub(crate) async fn serve(
     };
     let now = shard.now();
     let session = Session::new(shard.session_config(), torrent.view(), identity, now);
+    let is_near = sockets::is_near(&*socket, peer.ip());
     let connection = Rc::new(Connection {
         peer,
         levels: shard.rates.levels(&torrent, peer.ip(), now),
@@ -201,6 +284,11 @@ pub(crate) async fn serve(
         work: Notify::new(),
         input: Notify::new(),
         closing: Cell::new(None),
+        in_transit: RefCell::new(InTransit::new(is_near)),
+        progress: Cell::default(),
+        room_bytes: Cell::new(0),
+        warmth: Cell::new(0),
+        reader: Reader::default(),
         clock: RefCell::default(),
         published: Cell::default(),
     });
@@ -214,6 +302,7 @@ pub(crate) async fn serve(
         connection.close(reason);
     };
     tokio::join!(read, write);
+    connection.settle(shard).await;
     connection.publish(shard, &connection.session.borrow());
     connection.closing().unwrap_or(CloseReason::PeerClosed)
 }
@@ -243,10 +332,7 @@ async fn greet(
 ) -> Result<(Handshake, Arc<SeededTorrent>), CloseReason> {
     let mut buffer = Vec::with_capacity(HANDSHAKE_BYTES);
     loop {
-        let start = buffer.len();
-        let (result, slice) = socket.read(buffer.slice(start..HANDSHAKE_BYTES)).await;
-        buffer = slice.into_inner();
-        match result {
+        match receive(socket, &mut buffer, HANDSHAKE_BYTES).await {
             Ok(0) => return Err(CloseReason::PeerClosed),
             Ok(count) => shard
                 .cells
@@ -293,15 +379,29 @@ async fn read_messages(shard: &Shard, connection: &Connection) -> CloseReason {
             continue;
         }
         fit(&mut buffer, needed);
-        let (start, end) = (buffer.len(), buffer.capacity());
-        let (result, slice) = connection.socket.read(buffer.slice(start..end)).await;
-        buffer = slice.into_inner();
-        match result {
+        match receive(&connection.socket, &mut buffer, usize::MAX).await {
             Ok(0) => return CloseReason::PeerClosed,
             Ok(count) => shard
                 .cells
                 .add(Counter::ProtocolBytesReceived, count as u64),
             Err(error) => return CloseReason::of_socket(&error),
+        }
+    }
+}
+
+/// Waits for bytes and receives them into the free capacity of `buffer`, at most up to `length_max` in it.
+async fn receive(
+    socket: &Rc<TcpStream>,
+    buffer: &mut Vec<u8>,
+    length_max: usize,
+) -> io::Result<usize> {
+    loop {
+        let (ready, _socket) = ring::poll(Rc::clone(socket), libc::POLLIN).await;
+        ready?;
+        match sockets::receive(&**socket, buffer, length_max) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            received => return received,
         }
     }
 }
@@ -322,6 +422,7 @@ async fn write(shard: &Shard, connection: &Connection) -> CloseReason {
     let ours = shard.our_handshake(connection.torrent.info_hash());
     outgoing.control_mut().extend_from_slice(&ours.encode());
     let mut allowance = Allowance::new(shard, connection);
+    let mut turn_bytes = 0;
     loop {
         if let Some(reason) = connection.closing() {
             return reason;
@@ -345,6 +446,11 @@ async fn write(shard: &Shard, connection: &Connection) -> CloseReason {
             return reason;
         }
         connection.input.notify_one();
+        turn_bytes += batch.map_or(0, |batch| batch.bytes);
+        if turn_bytes >= TURN_BYTES {
+            turn_bytes = 0;
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -5,25 +5,102 @@
 //! kernel moves mtime before it changes a byte, so a stamp that is unchanged *after* a read proves that
 //! what was read is what was verified. Unlinking and renaming over move ctime, and are seen too.
 
+use crate::bypass;
+use crate::leases;
 use crate::ring;
 use crate::torrent::{Fault, FaultCause, SeededTorrent};
+use crate::warming;
 use engine::layout::{FileIndex, FileStamp};
 use engine::time::Time;
 use lru::LruCache;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// Tries at an open that a concurrent rename disturbed (`EAGAIN` of `openat2`).
 const OPEN_TRIES_MAX: usize = 8;
 
+/// How long a lease that was refused for the moment is not asked for again.
+const LEASE_REST: Duration = Duration::from_secs(5);
+
+/// How long a leased file is not asked for its stamp and its lease again. A file that was renamed over or unlinked
+/// goes on being served for that long, with the bytes that were verified.
+const PROOF_PERIOD: Duration = Duration::from_millis(100);
+
+/// The shortest list of leased files that is worth looking through for closed ones.
+const LISTED_MIN: usize = 64;
+
 /// A verified file, open for reading.
 pub struct OpenFile {
     descriptor: OwnedFd,
+    lease: Cell<Lease>,
+    /// When a lease may be asked for again.
+    lease_at: Cell<Time>,
+    /// Whether it is in the list of the leased.
+    is_listed: Cell<bool>,
+    /// When its stamp was last found unchanged under its lease.
+    proven_at: Cell<Option<Time>>,
+    /// The alignment of reads that bypass the page cache, in bytes; 1 while they do not.
+    read_alignment: Cell<u32>,
+}
+
+impl OpenFile {
+    pub(crate) fn new(descriptor: OwnedFd) -> OpenFile {
+        OpenFile {
+            descriptor,
+            lease: Cell::new(Lease::None),
+            lease_at: Cell::new(Time::default()),
+            is_listed: Cell::new(false),
+            proven_at: Cell::new(None),
+            read_alignment: Cell::new(1),
+        }
+    }
+
+    /// Of what offset and length of each read must be multiples, in bytes.
+    pub(crate) fn read_alignment(&self) -> u32 {
+        self.read_alignment.get()
+    }
+
+    /// Whether reads bypass the page cache.
+    pub(crate) fn bypasses_cache(&self) -> bool {
+        self.read_alignment.get() > 1
+    }
+
+    /// Believes in an alignment that is not the file system's.
+    #[cfg(test)]
+    pub(crate) fn claim_alignment(&self, alignment: u32) {
+        self.read_alignment.set(alignment);
+    }
+
+    /// Reads through the page cache from now on.
+    pub(crate) fn stop_bypassing(&self) -> io::Result<()> {
+        self.read_alignment.set(1);
+        bypass::disable(self)
+    }
+
+    /// Whether its stamp was found unchanged under its lease so lately that there is no need to ask again: under a
+    /// lease nobody writes to it, and the kernel takes a lease away from nobody who asks more often than this.
+    pub fn is_proven(&self, now: Time) -> bool {
+        let proven_at = self.proven_at.get();
+        proven_at.is_some_and(|at| now.since(at) < PROOF_PERIOD)
+    }
+
+    /// Notes that its stamp was found unchanged under its lease.
+    pub fn set_proven(&self, now: Time) {
+        self.proven_at.set(Some(now));
+    }
+
+    /// Lets go of the lease: who waits goes on, and it may be had again later.
+    pub fn let_go(&self, now: Time) {
+        leases::give_up(self);
+        self.lease.set(Lease::None);
+        self.proven_at.set(None);
+        self.lease_at.set(now + LEASE_REST);
+    }
 }
 
 impl AsRawFd for OpenFile {
@@ -36,19 +113,51 @@ impl AsRawFd for OpenFile {
 /// as long as it is open.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// A lease as the file that it is on knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lease {
+    /// Not taken, or let go; it may be tried again.
+    None,
+    /// Nobody can write to the file.
+    Held,
+    /// Somebody waits to write, and pages are still on their way.
+    Draining,
+    /// Not to be had for this file: another owner, or a file system without leases.
+    Refused,
+}
+
 /// A torrent's id and its file.
 type Key = (u64, FileIndex);
 
 /// The open files of one shard, with the time of their last use.
 pub struct FileTable {
     open: RefCell<LruCache<Key, (Rc<OpenFile>, Time)>>,
+    /// Files on which a lease was taken, the table's and those that connections keep open.
+    leased: RefCell<Vec<Weak<OpenFile>>>,
+    /// Files that have left the table while their pages were on their way, and how many there may be.
+    aside: RefCell<Vec<Weak<OpenFile>>>,
+    aside_max: usize,
+    /// Whether files are read past the page cache, where that is possible.
+    bypass_cache: bool,
 }
 
 impl FileTable {
-    /// A table of at most `open_files_max` files.
+    /// A table of at most `open_files_max` files; a quarter as many may be open beside it.
     pub fn new(open_files_max: NonZeroUsize) -> Self {
         FileTable {
             open: RefCell::new(LruCache::new(open_files_max)),
+            leased: RefCell::default(),
+            aside: RefCell::default(),
+            aside_max: (open_files_max.get() / 4).max(1),
+            bypass_cache: false,
+        }
+    }
+
+    /// The same, of files that are read past the page cache where that is possible.
+    pub fn bypassing_cache(self) -> Self {
+        FileTable {
+            bypass_cache: true,
+            ..self
         }
     }
 
@@ -77,7 +186,9 @@ impl FileTable {
             .peek_lru()
             .is_some_and(|(_, (_, used))| now.since(*used) >= IDLE_MAX)
         {
-            open.pop_lru();
+            if let Some((_, (file, _))) = open.pop_lru() {
+                self.set_aside(&file);
+            }
         }
     }
 
@@ -102,12 +213,94 @@ impl FileTable {
         };
         let fault = |cause| torrent.fault(file, cause);
         let descriptor = descriptor.map_err(|error| fault(FaultCause::of_open(&error)))?;
-        let opened = Rc::new(OpenFile { descriptor });
+        let opened = Rc::new(OpenFile::new(descriptor));
         check_stamp(torrent, file, &opened)?;
+        warming::stop_readahead(&*opened);
         clear_nonblocking(&opened).map_err(|error| fault(FaultCause::of_io(&error)))?;
+        if self.bypass_cache {
+            let alignment = bypass::enable(&*opened);
+            opened.read_alignment.set(alignment.unwrap_or(1));
+        }
         let key = (torrent.id(), file);
         let pushed_out = self.open.borrow_mut().push(key, (Rc::clone(&opened), now));
+        if let Some((_, (file, _))) = &pushed_out {
+            self.set_aside(file);
+        }
         Ok((opened, pushed_out.is_some_and(|(other, _)| other != key)))
+    }
+
+    /// Whether `file` is under a lease, so that its pages can be sent as they are. A leased file is to be kept
+    /// open until they have arrived, also when it leaves the table; while many such ones are open, the answer
+    /// is no.
+    pub fn is_leased(&self, file: &Rc<OpenFile>, now: Time) -> bool {
+        if self.is_overdrawn() {
+            return false;
+        }
+        match file.lease.get() {
+            Lease::Held => true,
+            Lease::Draining | Lease::Refused => false,
+            Lease::None if now < file.lease_at.get() => false,
+            Lease::None => self.take_lease(file, now),
+        }
+    }
+
+    fn take_lease(&self, file: &Rc<OpenFile>, now: Time) -> bool {
+        file.lease_at.set(now + LEASE_REST);
+        match leases::take(&**file) {
+            Ok(()) => {
+                file.lease.set(Lease::Held);
+                self.list(file);
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                file.lease.set(Lease::Refused);
+                tell_of_refusal(&error);
+            }
+        }
+        false
+    }
+
+    /// Enters `file` into the list of the leased, once; now and then those that are closed leave it.
+    fn list(&self, file: &Rc<OpenFile>) {
+        if file.is_listed.replace(true) {
+            return;
+        }
+        let mut leased = self.leased.borrow_mut();
+        if leased.len() == leased.capacity() {
+            leased.retain(|one| one.strong_count() > 0);
+            let room = leased.len().max(LISTED_MIN);
+            leased.reserve(room);
+        }
+        leased.push(Rc::downgrade(file));
+    }
+
+    /// Whether as many files as may be are open beside the table, because their pages are on their way.
+    fn is_overdrawn(&self) -> bool {
+        let mut aside = self.aside.borrow_mut();
+        if aside.len() >= self.aside_max {
+            aside.retain(|one| one.strong_count() > 0);
+        }
+        aside.len() >= self.aside_max
+    }
+
+    /// Lets go of a file of the table; it stays open as long as its pages are on their way.
+    fn set_aside(&self, file: &Rc<OpenFile>) {
+        if Rc::strong_count(file) > 1 {
+            self.aside.borrow_mut().push(Rc::downgrade(file));
+        }
+    }
+
+    /// The files for whose lease somebody waits. Each is told of once.
+    pub fn with_broken_lease(&self) -> Vec<Rc<OpenFile>> {
+        let leased = self.leased.borrow();
+        let broken = leased
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|file| file.lease.get() == Lease::Held && !leases::is_held(&**file));
+        broken
+            .inspect(|file| file.lease.set(Lease::Draining))
+            .collect()
     }
 
     /// Closes the files of a torrent that has left (each when its last operation has ended).
@@ -116,9 +309,23 @@ impl FileTable {
         let is_its = |(key, _): &(&Key, _)| key.0 == torrent.id();
         let gone: Vec<_> = open.iter().filter(is_its).map(|(key, _)| *key).collect();
         for key in gone {
-            open.pop(&key);
+            if let Some((file, _)) = open.pop(&key) {
+                self.set_aside(&file);
+            }
         }
     }
+}
+
+/// Says once why data are not sent without a copy.
+fn tell_of_refusal(error: &io::Error) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::info!(
+            %error,
+            "no lease on a file of a torrent, so it is sent through buffers and costs more CPU: run as the \
+             owner of the files or with CAP_LEASE, on a local file system"
+        );
+    });
 }
 
 /// Checks that `opened` is still what was verified as `file`.
@@ -301,7 +508,7 @@ mod tests {
         let open = |file| {
             let path = data.path(file);
             let descriptor = fs::File::open(path).unwrap().into();
-            OpenFile { descriptor }
+            OpenFile::new(descriptor)
         };
         let files = [open(0), open(1), open(2)];
         let cause = |file: u32| {

@@ -3,24 +3,36 @@
 //! One shard is one thread with a ring of its own; a complete torrent is served by all of them. The public
 //! face is [`plane::Plane`]. `unsafe` is allowed in this crate; each block names its invariant.
 
+mod aligned;
 mod allowance;
 mod answer_clock;
 pub mod buffers;
+pub mod bulk;
+mod bypass;
 mod choking;
+mod chunk_read;
 mod closing;
 mod connection;
+mod constants;
+pub mod direct;
 mod files;
+mod in_transit;
+mod leases;
 mod limits;
 mod measuring;
 mod outgoing;
 mod payload;
+pub mod pipes;
 pub mod plane;
 pub mod refusal;
+mod residency;
 mod ring;
 mod sending;
 mod shard;
 pub mod sockets;
+mod splicing;
 pub mod system;
 #[cfg(test)]
 mod testing;
 pub mod torrent;
+mod warming;

@@ -37,6 +37,8 @@ pub(crate) struct SharedLimits {
     local: Option<SharedLimit>,
     remote: Option<SharedLimit>,
     upload_slots: u32,
+    /// Reads that bring data into the page cache, of all shards.
+    reads: AtomicUsize,
     /// Interested peers of each shard.
     interested: Vec<AtomicU32>,
 }
@@ -86,6 +88,7 @@ impl SharedLimits {
             local: bucket(config.rates.local),
             remote: bucket(config.rates.remote),
             upload_slots: config.upload_slots,
+            reads: AtomicUsize::new(0),
             interested: (0..shards).map(|_| AtomicU32::new(0)).collect(),
         }
     }
@@ -93,6 +96,21 @@ impl SharedLimits {
     /// The start of time for the state machines of all shards.
     pub(crate) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Notes that a shard has begun to read from a disk.
+    pub(crate) fn read_started(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that it has ended.
+    pub(crate) fn read_ended(&self) {
+        self.reads.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many reads of all shards are under way, about.
+    pub(crate) fn reads_under_way(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// Takes a place for a connection from `address`.

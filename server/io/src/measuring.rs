@@ -91,6 +91,10 @@ impl Shard {
         self.cells.set(Gauge::RequestsQueued, queued);
         self.cells
             .set(Gauge::BufferPoolUsedBytes, self.pool.used_bytes() as u64);
+        if let Some(direct) = &self.direct {
+            self.cells
+                .set(Gauge::CacheUsedBytes, direct.used_bytes() as u64);
+        }
         self.cells.set(Gauge::FilesOpen, self.files.len() as u64);
     }
 }

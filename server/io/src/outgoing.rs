@@ -1,15 +1,16 @@
-//! What one send carries: control messages, then a batch of blocks, each its 13-byte header and a slice
-//! of one payload buffer. One `sendmsg` gathers them; a partial send continues where it stopped.
+//! What one send carries: control messages, then a batch of blocks, each its 13-byte header and its bytes of
+//! the payload, which lie in a buffer or in chunks of the cache. One `sendmsg` gathers them; a partial send continues where it stopped.
 //!
 //! One `Outgoing` belongs to one connection and is used again for every send: no allocation per block.
 
-use crate::buffers::Buffer;
+use crate::direct;
+use crate::payload::Payload;
 use engine::queue::BATCH_BLOCKS_MAX;
 use proto::wire::PIECE_HEADER_BYTES;
 use std::ptr;
 
-/// Control bytes, then a header and a payload slice per block.
-const PARTS_MAX: usize = 1 + 2 * BATCH_BLOCKS_MAX;
+/// Control bytes, then a header and a payload slice per block; one slice more where a block lies in two runs.
+const PARTS_MAX: usize = 1 + 2 * BATCH_BLOCKS_MAX + (direct::PARTS_MAX - 1);
 
 /// A gathered message on its way to one socket.
 pub struct Outgoing {
@@ -18,7 +19,7 @@ pub struct Outgoing {
     /// The payload length of each block, in bytes.
     lengths: [u32; BATCH_BLOCKS_MAX],
     blocks: usize,
-    payload: Option<Buffer>,
+    payload: Option<Payload>,
     /// Bytes of the whole message, and how many of them the socket has taken.
     total: usize,
     sent: usize,
@@ -64,28 +65,22 @@ impl Outgoing {
     }
 
     /// Closes the message: `payload` holds the blocks' bytes one after another.
-    pub fn seal(&mut self, payload: Option<Buffer>) {
+    pub fn seal(&mut self, payload: Option<Payload>) {
         let payload_bytes: usize = self.lengths[..self.blocks]
             .iter()
             .map(|&l| l as usize)
             .sum();
         assert_eq!(
             payload_bytes,
-            payload.as_ref().map_or(0, |buffer| buffer.filled().len())
+            payload
+                .iter()
+                .flat_map(Payload::runs)
+                .map(<[u8]>::len)
+                .sum()
         );
         self.payload = payload;
         self.total = self.control.len() + self.blocks * PIECE_HEADER_BYTES + payload_bytes;
         self.sent = 0;
-    }
-
-    /// Gives the payload buffer back to its pool; false if there is none.
-    pub fn release_payload(&mut self) -> bool {
-        self.payload.take().is_some()
-    }
-
-    /// Puts the payload back, read again after [`Outgoing::release_payload`].
-    pub fn restore_payload(&mut self, payload: Buffer) {
-        self.payload = Some(payload);
     }
 
     /// Notes that the socket has taken `count` bytes more. True when that was all.
@@ -108,50 +103,76 @@ impl Outgoing {
 
     /// Points the message at what is left to send. The pointers hold until `self` is next changed.
     pub(crate) fn prepare(&mut self) -> *const libc::msghdr {
-        let payload: &[u8] = self.payload.as_ref().map_or(&[], Buffer::filled);
-        let mut skip = self.sent;
-        let mut count = 0;
-        let mut offset = 0;
-        let blocks = self.headers.iter().zip(&self.lengths).take(self.blocks);
-        let blocks = blocks.flat_map(|(header, &length)| {
-            let block = &payload[offset..offset + length as usize];
-            offset += length as usize;
-            [header.as_slice(), block]
-        });
-        for part in std::iter::once(self.control.as_slice()).chain(blocks) {
-            let skipped = skip.min(part.len());
-            skip -= skipped;
-            let rest = &part[skipped..];
-            if !rest.is_empty() {
-                self.parts[count] = libc::iovec {
-                    iov_base: rest.as_ptr() as *mut _,
-                    iov_len: rest.len(),
-                };
-                count += 1;
+        let mut gathered = Gathered {
+            parts: &mut self.parts,
+            count: 0,
+            skip: self.sent,
+        };
+        gathered.add(&self.control);
+        let mut runs = self.payload.iter().flat_map(Payload::runs);
+        let mut run: &[u8] = &[];
+        for (header, &length) in self.headers.iter().zip(&self.lengths).take(self.blocks) {
+            gathered.add(header);
+            let mut missing = length as usize;
+            while missing > 0 {
+                if run.is_empty() {
+                    run = runs.next().expect("`seal` has counted the payload");
+                }
+                let (bytes, rest) = run.split_at(missing.min(run.len()));
+                gathered.add(bytes);
+                missing -= bytes.len();
+                run = rest;
             }
         }
+        self.message.msg_iovlen = gathered.count;
         self.message.msg_iov = self.parts.as_mut_ptr();
-        self.message.msg_iovlen = count;
         &raw const self.message
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The parts of a message, from the first byte that is to be sent.
+struct Gathered<'a> {
+    parts: &'a mut [libc::iovec; PARTS_MAX],
+    count: usize,
+    /// Bytes that have been sent before.
+    skip: usize,
+}
 
+impl Gathered<'_> {
+    /// Adds what of `part` has not been sent.
+    fn add(&mut self, part: &[u8]) {
+        let skipped = self.skip.min(part.len());
+        self.skip -= skipped;
+        let rest = &part[skipped..];
+        if !rest.is_empty() {
+            self.parts[self.count] = libc::iovec {
+                iov_base: rest.as_ptr() as *mut _,
+                iov_len: rest.len(),
+            };
+            self.count += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+impl Outgoing {
     /// What the kernel would read from the prepared message.
-    fn gathered(outgoing: &mut Outgoing) -> Vec<u8> {
-        outgoing.prepare();
+    pub(crate) fn gathered(&mut self) -> Vec<u8> {
+        self.prepare();
         let mut bytes = Vec::new();
-        for part in &outgoing.parts[..outgoing.message.msg_iovlen] {
-            // SAFETY: `prepare` has just pointed the part at live memory of `outgoing`.
+        for part in &self.parts[..self.message.msg_iovlen] {
+            // SAFETY: `prepare` has just pointed the part at live memory of this message.
             bytes.extend_from_slice(unsafe {
                 std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len)
             });
         }
         bytes
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn continues_a_partial_send_at_every_byte() {
@@ -165,11 +186,11 @@ mod tests {
                 assert!(outgoing.push_block([2; 13], 20));
                 let mut payload = pool.try_take().unwrap();
                 assert!(payload.fill_zero(30));
-                outgoing.seal(Some(payload));
-                let whole = gathered(&mut outgoing);
+                outgoing.seal(Some(Payload::Buffer(payload)));
+                let whole = outgoing.gathered();
                 assert_eq!(whole.len(), 5 + 2 * 13 + 30);
                 assert_eq!(outgoing.advance(split), split == whole.len());
-                assert_eq!(gathered(&mut outgoing), whole[split..]);
+                assert_eq!(outgoing.gathered(), whole[split..]);
             }
         });
     }

@@ -1,8 +1,11 @@
-//! Reads the bytes of a batch: layout, files, ring reads, and the proof that they are the verified ones.
+//! The bytes of a batch: from the chunk cache where there is one ([`crate::direct`]), else read here into a buffer
+//! of the pool: layout, files, ring reads, and the proof that they are the verified ones.
 //!
 //! Limits: one pool buffer per batch; who finds the pool empty waits in line.
 
 use crate::buffers::Buffer;
+use crate::connection::Connection;
+use crate::direct::{self, ChunkSlices, Peer};
 use crate::files::{OpenFile, check_stamp};
 use crate::ring;
 use crate::shard::Shard;
@@ -14,24 +17,76 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Reads all bytes of `batch` into a buffer of the shard's pool.
+/// The bytes of a batch, which stay where they are until this is dropped.
+pub(crate) enum Payload {
+    /// In a buffer of the pool.
+    Buffer(Buffer),
+    /// In the chunk cache.
+    Chunks(ChunkSlices),
+}
+
+impl Payload {
+    /// What counts its sends.
+    pub(crate) fn counter(&self) -> Counter {
+        match self {
+            Payload::Buffer(_) => Counter::SendsRing,
+            Payload::Chunks(_) => Counter::SendsDirect,
+        }
+    }
+
+    /// The runs of bytes that make it up, in order; at most [`direct::PARTS_MAX`].
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &[u8]> {
+        let (buffer, chunks) = match self {
+            Payload::Buffer(buffer) => (Some(buffer.filled()), None),
+            Payload::Chunks(chunks) => (None, Some(chunks.iter())),
+        };
+        buffer.into_iter().chain(chunks.into_iter().flatten())
+    }
+}
+
+/// Has all bytes of `batch`, the next one of `connection`.
 ///
 /// # Errors
 ///
 /// The [`Fault`] of the file that could not be read or is no longer what was verified.
 pub(crate) async fn read_batch(
     shard: &Shard,
+    connection: &Connection,
+    batch: &Batch,
+) -> Result<Payload, Fault> {
+    match &shard.direct {
+        Some(direct) => {
+            let peer = Peer {
+                torrent: &connection.torrent,
+                session: &connection.session,
+                reader: &connection.reader,
+            };
+            let slices = direct::read_batch(shard, direct, peer, batch).await;
+            slices.map(Payload::Chunks)
+        }
+        None => {
+            let buffer = read_into_buffer(shard, &connection.torrent, batch).await;
+            buffer.map(Payload::Buffer)
+        }
+    }
+}
+
+/// Whether others wait for what a payload holds.
+pub(crate) fn is_wanted(shard: &Shard) -> bool {
+    match &shard.direct {
+        Some(direct) => direct.is_exhausted(),
+        None => shard.pool.is_exhausted(),
+    }
+}
+
+/// Reads all bytes of `batch` into a buffer of the shard's pool.
+async fn read_into_buffer(
+    shard: &Shard,
     torrent: &Arc<SeededTorrent>,
     batch: &Batch,
 ) -> Result<Buffer, Fault> {
-    let mut buffer = match shard.pool.try_take() {
-        Some(buffer) => buffer,
-        None => {
-            shard.cells.increment(Counter::BufferPoolWaits);
-            let taken = shard.pool.take().await;
-            taken.ok_or_else(|| torrent.fault(FileIndex(0), no_buffer()))?
-        }
-    };
+    let taken = shard.pool.take_counted(&shard.cells).await;
+    let mut buffer = taken.ok_or_else(|| torrent.fault(FileIndex(0), no_buffer()))?;
     let started = Instant::now();
     for range in torrent
         .layout()
@@ -95,7 +150,7 @@ async fn read_range(
 }
 
 /// The open file, from the table or opened now.
-async fn open(
+pub(crate) async fn open(
     shard: &Shard,
     torrent: &Arc<SeededTorrent>,
     index: FileIndex,

@@ -4,6 +4,7 @@
 //! waits for a peer or a disk.
 
 use crate::buffers::Registration;
+use crate::leases;
 use crate::limits::SharedLimits;
 use crate::refusal::{self, Refusal};
 use crate::shard::{self, ShardSeat};
@@ -47,8 +48,14 @@ pub struct PlaneConfig {
     pub buffer_bytes: usize,
     /// The size of one of them, and of the largest batch, in bytes.
     pub batch_bytes: u32,
+    /// The cache of chunks of all shards together, in bytes; taken by [`SendPath::Direct`] only.
+    pub cache_bytes: usize,
     /// Whether they are registered with the ring.
     pub registration: Registration,
+    /// How payload gets from the disk to a socket.
+    pub send_path: SendPath,
+    /// Pipes of each shard, at most [`crate::pipes::PIPES_MAX`].
+    pub pipes_per_shard: usize,
     /// Open files of all shards together.
     pub open_files_max: usize,
     /// How sessions behave.
@@ -61,6 +68,20 @@ pub struct PlaneConfig {
     pub rates: RateLimits,
     /// How we name ourselves to peers.
     pub peer_id: PeerId,
+}
+
+/// How payload gets from the disk to a socket (docs/adr/0009-send-paths.md).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SendPath {
+    /// By pipes where the pages are in memory and the file is under our lease, else through buffers.
+    #[default]
+    Auto,
+    /// By pipes, whatever is known of the pages and the file.
+    Splice,
+    /// Through the buffers of the pool.
+    Ring,
+    /// Past the page cache, through a cache of our own.
+    Direct,
 }
 
 /// Upload rates in bytes per second; 0 for no limit.
@@ -102,6 +123,9 @@ pub enum StartError {
     /// No address is configured.
     #[error("no address to listen on for peers; set peers.bind_v4 or peers.bind_v6")]
     NoAddress,
+    /// The kernel's messages about leases can not be taken.
+    #[error("cannot ignore SIGIO: {0}")]
+    Signal(io::Error),
     /// A thread can not be started.
     #[error("cannot start the thread of shard {shard}: {error}")]
     Thread {
@@ -156,6 +180,7 @@ impl Plane {
         registry: &Registry,
     ) -> Result<(Plane, mpsc::UnboundedReceiver<Event>), StartError> {
         refusal::check()?;
+        leases::ignore_signal().map_err(StartError::Signal)?;
         if config.listen.is_empty() {
             return Err(StartError::NoAddress);
         }

@@ -7,6 +7,7 @@
 //! Does not: multishot or zero-copy notifications; a completion with the MORE flag panics tokio-uring 0.5.
 
 use crate::buffers::Buffer;
+use crate::direct::Lease;
 use crate::files::OpenFile;
 use crate::outgoing::Outgoing;
 use io_uring::{cqueue, opcode, squeue, types};
@@ -120,14 +121,62 @@ pub async fn read_at(
     (result, buffer)
 }
 
-/// Waits until `socket` is ready for one of `events` (`poll(2)` bits) or is broken.
-pub fn poll(
-    socket: Rc<TcpStream>,
+/// Has the reads of a range of `file` started; a thread of the kernel does that, since it may have to wait for a
+/// place in the disk's queue or for where the bytes lie.
+pub async fn ask_for(file: Rc<OpenFile>, offset: u64, length: u32) -> io::Result<()> {
+    let length = libc::off_t::from(length);
+    let entry = opcode::Fadvise::new(
+        types::Fd(file.as_raw_fd()),
+        length,
+        libc::POSIX_FADV_WILLNEED,
+    )
+    .offset(offset)
+    .build();
+    // SAFETY: the entry holds no pointer, and the operation keeps the file open.
+    let (result, _file) = unsafe { submit(file, entry) }.await;
+    result.map(drop)
+}
+
+/// Waits until the byte at `offset` of `file` is in memory. False at the end of the file.
+pub async fn read_byte(file: Rc<OpenFile>, offset: u64) -> io::Result<bool> {
+    let mut byte = Box::new(0_u8);
+    let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), &raw mut *byte, 1)
+        .offset(offset)
+        .build();
+    // SAFETY: the byte lives on the heap, owned by the operation; `file` keeps the descriptor open.
+    let (result, _data) = unsafe { submit((byte, file), entry) }.await;
+    result.map(|count| count == 1)
+}
+
+/// Reads up to `length` bytes of `file` from `offset` into the slot of `lease` at `start`, and returns how many.
+pub(crate) async fn read_into_slot(
+    file: Rc<OpenFile>,
+    lease: Rc<Lease>,
+    start: usize,
+    length: usize,
+    offset: u64,
+) -> io::Result<usize> {
+    let length = length.min(READ_BYTES_MAX);
+    let Some(target) = lease.target(start, length) else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), target, length as u32)
+        .offset(offset)
+        .build();
+    // SAFETY: `target` points to `length` bytes inside the slot, which nobody else reads or writes and which is
+    // not freed as long as `lease` lives; `file` keeps the descriptor open.
+    let (result, _data) = unsafe { submit((lease, file), entry) }.await;
+    result.map(|count| count as usize)
+}
+
+/// Waits until `object` is ready for one of `events` (`poll(2)` bits) or is broken.
+pub fn poll<D: AsRawFd + 'static>(
+    object: Rc<D>,
     events: libc::c_short,
-) -> InFlightOneshot<Rc<TcpStream>, GiveBack<Rc<TcpStream>>> {
-    let entry = opcode::PollAdd::new(types::Fd(socket.as_raw_fd()), events as u16 as u32).build();
-    // SAFETY: the entry holds no pointer, and the operation keeps the socket open.
-    unsafe { submit(socket, entry) }
+) -> InFlightOneshot<Rc<D>, GiveBack<Rc<D>>> {
+    let entry = opcode::PollAdd::new(types::Fd(object.as_raw_fd()), events as u16 as u32).build();
+    // SAFETY: the entry holds no pointer, and the operation keeps the object open.
+    unsafe { submit(object, entry) }
 }
 
 /// Sends what is left of `outgoing`, as much as the socket takes without waiting, and returns the count.

@@ -3,16 +3,23 @@
 //! Limits: connections by [`crate::limits`], buffers and open files by their pools. The tick loops over this
 //! shard's connections once a second, never over torrents.
 
-use crate::buffers::{BUFFERS_MAX, BufferPool};
+use crate::buffers::{BUFFERS_MAX, BufferPool, Registration};
 use crate::closing::CloseReason;
 use crate::connection::{self, Connection};
+use crate::constants::HeaderArena;
+use crate::direct::{self, Direct};
 use crate::files::FileTable;
+use crate::in_transit::Lingering;
+use crate::leases::{self, LeaseSignal};
 use crate::limits::{Admission, Refused, ShardRates, SharedLimits};
-use crate::plane::{Command, Event, PlaneConfig, StartError};
+use crate::pipes::PipePool;
+use crate::plane::{Command, Event, PlaneConfig, SendPath, StartError};
 use crate::refusal;
+use crate::residency::Residency;
 use crate::sockets;
 use crate::system;
 use crate::torrent::{Fault, SeededTorrent};
+use crate::warming::Warming;
 use engine::choker::Choker;
 use engine::session::SessionConfig;
 use engine::time::Time;
@@ -25,7 +32,7 @@ use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroUsize;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -67,6 +74,16 @@ pub(crate) struct Shard {
     pub(crate) cells: Arc<ShardCells>,
     pub(crate) pool: BufferPool,
     pub(crate) files: FileTable,
+    pub(crate) pipes: Rc<PipePool>,
+    pub(crate) headers: RefCell<HeaderArena>,
+    pub(crate) residency: Residency,
+    lease_signal: Rc<LeaseSignal>,
+    pub(crate) warming: Warming,
+    pub(crate) lingering: Lingering,
+    /// The cache of chunks that replaces the page cache, if it does.
+    pub(crate) direct: Option<Rc<Direct>>,
+    /// Itself, for tasks of its own.
+    handle: Weak<Shard>,
     pub(crate) rates: ShardRates,
     pub(crate) index: usize,
     pub(crate) limits: Arc<SharedLimits>,
@@ -166,19 +183,41 @@ fn run(mut seat: ShardSeat, ready: &std::sync::mpsc::Sender<std::io::Result<()>>
 }
 
 impl Shard {
-    fn new(seat: &ShardSeat) -> std::io::Result<Rc<Shard>> {
+    pub(crate) fn new(seat: &ShardSeat) -> std::io::Result<Rc<Shard>> {
         let config = &seat.config;
-        let buffers = buffers_per_shard(config, seat.count);
-        let pool = BufferPool::new(buffers, config.batch_bytes as usize, config.registration)?;
+        // The direct path reads into its cache and takes no buffer.
+        let (buffers, registration) = match config.send_path {
+            SendPath::Direct => (0, Registration::Off),
+            _ => (buffers_per_shard(config, seat.count), config.registration),
+        };
+        let pool = BufferPool::new(buffers, config.batch_bytes as usize, registration)?;
         seat.cells.set(
             Gauge::BufferPoolBytes,
             (buffers * config.batch_bytes as usize) as u64,
         );
-        Ok(Rc::new(Shard {
+        let pipes = PipePool::new(config.pipes_per_shard);
+        let headers = RefCell::new(HeaderArena::new()?);
+        let lease_signal = Rc::new(LeaseSignal::new()?);
+        let mut files = FileTable::new(files_per_shard(config, seat.count));
+        let mut direct = None;
+        if config.send_path == SendPath::Direct {
+            files = files.bypassing_cache();
+            let slots = direct::slots_per_shard(config.cache_bytes, seat.count);
+            direct = Some(Rc::new(Direct::new(slots, Arc::clone(&seat.cells))?));
+        }
+        Ok(Rc::new_cyclic(|handle| Shard {
+            direct,
+            handle: Weak::clone(handle),
+            residency: Residency::new(pipes.page_bytes()),
+            pipes,
+            headers,
+            lease_signal,
+            warming: Warming::default(),
+            lingering: Lingering::default(),
             config: Arc::clone(config),
             cells: Arc::clone(&seat.cells),
             pool,
-            files: FileTable::new(files_per_shard(config, seat.count)),
+            files,
             rates: ShardRates::new(&seat.limits, seat.index),
             session_config: Arc::clone(&seat.session_config),
             choker: RefCell::new(Choker::new(config.choker, seat.seed, Time::default())),
@@ -212,6 +251,8 @@ impl Shard {
             .map(|door| tokio_uring::spawn(Rc::clone(self).accept(Rc::clone(door))))
             .collect();
         let ticking = tokio_uring::spawn(Rc::clone(self).tick());
+        let signal = Rc::clone(&self.lease_signal);
+        let watching = tokio_uring::spawn(leases::watch(Rc::clone(self), signal));
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Add(torrent, done) => {
@@ -233,6 +274,8 @@ impl Shard {
         for accept in accepting {
             let _ = accept.await;
         }
+        self.lease_signal.wake();
+        let _ = watching.await;
         quiet
     }
 
@@ -251,6 +294,10 @@ impl Shard {
         let all_gone = async {
             while !self.sockets.borrow().is_empty() {
                 self.gone.notified().await;
+            }
+            self.warming.drained().await;
+            if let Some(direct) = &self.direct {
+                direct.drained().await;
             }
         };
         if tokio::time::timeout(STOP_WAIT, all_gone).await.is_err() {
@@ -310,6 +357,10 @@ impl Shard {
         };
         let socket = Rc::new(stream);
         sockets::tune_accepted(&*socket);
+        if let Err(error) = sockets::set_nonblocking(&*socket) {
+            tracing::warn!(%error, %peer, "cannot set up a peer's socket");
+            return;
+        }
         let key = self.sockets.borrow_mut().insert(Rc::clone(&socket));
         let task = Visit {
             shard: Rc::clone(self),
@@ -338,6 +389,7 @@ impl Shard {
                 connection.look_at_timeout(now);
             }
             self.files.close_idle(now);
+            self.pipes.close_idle();
             self.rates.tick(now);
             self.rechoke(now);
             self.publish_gauges();
@@ -356,6 +408,11 @@ impl Shard {
             .get(&info_hash)
             .filter(|torrent| !torrent.is_stopped())
             .cloned()
+    }
+
+    /// Itself, for a task of its own; `None` when it is going.
+    pub(crate) fn handle(&self) -> Option<Rc<Shard>> {
+        self.handle.upgrade()
     }
 
     /// How sessions behave.
@@ -383,6 +440,11 @@ impl Shard {
             shard: Rc::clone(self),
             key,
         }
+    }
+
+    /// Whether it was told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
     }
 
     /// Takes a torrent's fault: the first one that condemns it stops it everywhere and is told.
@@ -413,6 +475,9 @@ impl Shard {
             }
         }
         self.files.forget(torrent);
+        if let Some(direct) = &self.direct {
+            direct.forget(torrent);
+        }
     }
 }
 
@@ -458,7 +523,9 @@ fn buffers_per_shard(config: &PlaneConfig, shards: usize) -> usize {
     (config.buffer_bytes / config.batch_bytes as usize / shards).clamp(2, BUFFERS_MAX)
 }
 
-/// How many files each shard keeps open: its share, at least 16.
+/// How many files each shard's table keeps open: four fifths of its share, at least 16; the rest is for those that
+/// have left the table while their pages were on their way.
 fn files_per_shard(config: &PlaneConfig, shards: usize) -> NonZeroUsize {
-    NonZeroUsize::new((config.open_files_max / shards).max(16)).unwrap_or(NonZeroUsize::MIN)
+    let files = (config.open_files_max / shards * 4 / 5).max(16);
+    NonZeroUsize::new(files).unwrap_or(NonZeroUsize::MIN)
 }

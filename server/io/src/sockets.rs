@@ -124,6 +124,108 @@ pub fn tune_accepted(socket: &impl AsRawFd) {
     let _ = socket.set_tcp_keepalive(&probe);
 }
 
+/// Makes calls on `socket` return at once: a splice to it would wait otherwise, whatever its flags say.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn set_nonblocking(socket: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    SockRef::from(&descriptor).set_nonblocking(true)
+}
+
+/// Receives what is there into the free capacity of `buffer`, at most up to `length_max` bytes in it, and returns
+/// how many bytes; 0 is the end of the stream.
+///
+/// # Errors
+///
+/// `WouldBlock` if nothing is there; what the kernel said otherwise.
+pub fn receive(
+    socket: &impl AsRawFd,
+    buffer: &mut Vec<u8>,
+    length_max: usize,
+) -> io::Result<usize> {
+    let room = buffer
+        .capacity()
+        .min(length_max)
+        .saturating_sub(buffer.len());
+    let target = buffer.spare_capacity_mut();
+    // SAFETY: `target` is ours to write and at least `room` bytes long; the socket is open.
+    let count = unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            target.as_mut_ptr().cast(),
+            room,
+            libc::MSG_DONTWAIT,
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written `count` bytes after those that were there.
+    unsafe { buffer.set_len(buffer.len() + count) };
+    Ok(count)
+}
+
+/// How many bytes of what `socket` was given have not been acknowledged by the peer; none when the connection is
+/// gone, and with it what was queued. All of them, as far as one knows, where the kernel does not say.
+pub fn unacknowledged(socket: &impl AsRawFd) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `SIOCOUTQ`, whose number is that of `TIOCOUTQ`, writes one integer.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if answer != 0 {
+        return u64::MAX;
+    }
+    match u64::try_from(bytes) {
+        Ok(bytes) if bytes > 0 && !is_closed(socket) => bytes,
+        _ => 0,
+    }
+}
+
+/// Whether the connection is gone for the kernel too, which has dropped its queues then.
+fn is_closed(socket: &impl AsRawFd) -> bool {
+    /// `TCP_CLOSE` of linux/tcp_states.h, and where `TCP_INFO` begins with the state.
+    const TCP_CLOSE: u8 = 7;
+    let mut state = 0_u8;
+    let mut length = size_of_val(&state) as libc::socklen_t;
+    // SAFETY: `state` and `length` are ours to write for the length of the call, and `length` is the size of
+    // `state`: the kernel writes no more than that.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    };
+    answer == 0 && state == TCP_CLOSE
+}
+
+/// Whether the peer of `socket` may be on this machine, or in a container on it: at an address of this machine or
+/// site. Packets to it are handed over as they are.
+pub fn is_near(socket: &impl AsRawFd, peer: IpAddr) -> bool {
+    // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let ours = SockRef::from(&descriptor).local_addr().ok();
+    let ours = ours.and_then(|address| address.as_socket());
+    is_local(peer) || ours.is_none_or(|ours| ours.ip() == peer)
+}
+
+/// Breaks the connection and drops what is queued in `socket`, so that none of it is sent any more; at the latest
+/// when it is closed.
+pub fn abort(socket: &impl AsRawFd) {
+    // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let _ = SockRef::from(&descriptor).set_linger(Some(Duration::ZERO));
+    // SAFETY: `sockaddr` is plain data for which zeros are valid; its family is then AF_UNSPEC, by which
+    // connecting means disconnecting.
+    unsafe {
+        let nowhere: libc::sockaddr = std::mem::zeroed();
+        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+        libc::connect(socket.as_raw_fd(), &raw const nowhere, length);
+    }
+}
+
 /// How many bytes `socket` takes now without waiting, about: its send buffer less what is queued in it.
 /// `None` where the kernel does not say.
 pub fn send_room(socket: &impl AsRawFd) -> Option<usize> {

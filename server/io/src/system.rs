@@ -1,4 +1,5 @@
-//! What the process asks of the operating system once: descriptor limits, pinning, random bytes.
+//! What the process asks of the operating system once: descriptor limits, pinning, priority, random
+//! bytes.
 
 use std::io;
 
@@ -63,6 +64,29 @@ pub fn pin_to(core: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// How nice a thread of background work is: it gets about a tenth of a core that a shard wants too.
+const BACKGROUND_NICE: libc::c_int = 10;
+
+/// `IOPRIO_WHO_PROCESS` of linux/ioprio.h: one thread.
+const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+
+/// Class "best effort", level 7, the lowest: after everybody else's reads, but never starved, as the
+/// class "idle" can be.
+const IOPRIO_LOWEST: libc::c_int = 2 << 13 | 7;
+
+/// Puts the calling thread's work after that of other threads, on cores and disks. Where the system
+/// refuses, the thread goes on as it is.
+pub fn work_in_background() {
+    // SAFETY: both take numbers only; 0 is the calling thread. A nicer thread needs no privilege, and
+    // raising a number that is higher already is refused without harm.
+    unsafe {
+        if libc::getpriority(libc::PRIO_PROCESS, 0) < BACKGROUND_NICE {
+            libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND_NICE);
+        }
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_LOWEST);
+    }
+}
+
 /// Fills `bytes` with random bytes of the kernel.
 ///
 /// # Errors
@@ -85,4 +109,36 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nice() -> libc::c_int {
+        // SAFETY: it takes numbers only.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    }
+
+    fn io_priority() -> libc::c_long {
+        // SAFETY: it takes numbers only.
+        unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) }
+    }
+
+    #[test]
+    fn background_work_comes_after_the_rest_of_the_process() {
+        let before = (nice(), io_priority());
+        std::thread::spawn(|| {
+            work_in_background();
+            assert!(nice() >= BACKGROUND_NICE);
+            assert_eq!(io_priority(), libc::c_long::from(IOPRIO_LOWEST));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(
+            (nice(), io_priority()),
+            before,
+            "other threads stay as they are"
+        );
+    }
 }

@@ -35,7 +35,10 @@ pub(crate) fn config() -> PlaneConfig {
         handshake_timeout: Duration::from_secs(10),
         buffer_bytes: 4 << 20,
         batch_bytes: 256 << 10,
+        cache_bytes: 4 << 20,
         registration: crate::buffers::Registration::Auto,
+        send_path: crate::plane::SendPath::Auto,
+        pipes_per_shard: 4,
         open_files_max: 16,
         session: SessionConfig::default(),
         choker: ChokerConfig::default(),
@@ -52,10 +55,11 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// Files of these names and lengths, of no particular bytes.
+    /// Files of these names and lengths, of no particular bytes. One whose name starts with "pad" is a pad
+    /// file, which is on no disk.
     pub(crate) fn new(files: &[(&'static str, usize)]) -> Data {
         let dir = TempDir::new().unwrap();
-        for (name, length) in files {
+        for (name, length) in files.iter().filter(|(name, _)| !is_pad(name)) {
             let bytes: Vec<u8> = (0..*length).map(|at| (at % 251) as u8).collect();
             fs::write(dir.path().join(name), bytes).unwrap();
         }
@@ -69,15 +73,22 @@ impl Data {
 
     /// The torrent of these files as they are now. Its hashes are not theirs: the data plane takes none.
     pub(crate) fn torrent(&self) -> Arc<SeededTorrent> {
+        self.torrent_of_pieces(PIECE_BYTES)
+    }
+
+    /// The same with pieces of another length.
+    pub(crate) fn torrent_of_pieces(&self, piece_bytes: usize) -> Arc<SeededTorrent> {
         let total: usize = self.files.iter().map(|(_, length)| length).sum();
         let mut info = b"d5:filesl".to_vec();
         for (name, length) in &self.files {
-            let entry = format!("d6:lengthi{length}e4:pathl{}:{name}ee", name.len());
+            let attributes = if is_pad(name) { "4:attr1:p" } else { "" };
+            let path = format!("4:pathl{}:{name}e", name.len());
+            let entry = format!("d{attributes}6:lengthi{length}e{path}e");
             info.extend(entry.as_bytes());
         }
-        let hashes = total.div_ceil(PIECE_BYTES) * 20;
+        let hashes = total.div_ceil(piece_bytes) * 20;
         info.extend(
-            format!("e4:name1:t12:piece lengthi{PIECE_BYTES}e6:pieces{hashes}:").as_bytes(),
+            format!("e4:name1:t12:piece lengthi{piece_bytes}e6:pieces{hashes}:").as_bytes(),
         );
         info.resize(info.len() + hashes, 0);
         info.push(b'e');
@@ -88,6 +99,10 @@ impl Data {
         let torrent = SeededTorrent::new(metainfo, self.dir.path(), stamps.collect(), paths);
         Arc::new(torrent.unwrap())
     }
+}
+
+fn is_pad(name: &str) -> bool {
+    name.starts_with("pad")
 }
 
 fn stamp(path: &Path) -> Option<FileStamp> {

@@ -211,8 +211,8 @@ metrics! {
                 RateWaitsClass = "class" }
 
         summed "seedring_sends_total",
-            "Sends of payload submitted; requests served divided by this is the coalescing."
-            { Sends }
+            "Batches of blocks sent, by their path (storage.send_path); requests served divided by this is the coalescing.",
+            by "path" { SendsSplice = "splice", SendsRing = "ring", SendsDirect = "direct" }
         summed "seedring_partial_sends_total",
             "Sends that the socket took only a part of, so that the rest waited."
             { PartialSends }
@@ -233,6 +233,17 @@ metrics! {
         per_shard "seedring_buffer_pool_waits_total",
             "Times that a read waited because every buffer of the shard's pool was in use."
             { BufferPoolWaits }
+        summed "seedring_cache_lookups_total",
+            "Look-ups in the cache of chunks (storage.send_path = \"direct\") by the result: joined means \
+             that another peer's read brings the bytes.",
+            by "result" { CacheHits = "hit", CacheJoined = "joined", CacheMisses = "miss" }
+        summed "seedring_cache_evictions_total",
+            "Chunks that left the cache for others, by whether a peer had used them; many unused ones \
+             mean that storage.cache_bytes is too small for the number of peers.",
+            by "use" { CacheEvictions = "used", CacheEvictionsUnused = "unused" }
+        summed "seedring_cache_waits_total",
+            "Times that a read waited because every chunk of the cache was in use."
+            { CacheWaits }
         summed "seedring_file_lookups_total",
             "Look-ups of an open file by the result; a miss opens the file.",
             by "result" { FileHits = "hit", FileMisses = "miss" }
@@ -269,6 +280,12 @@ metrics! {
         per_shard "seedring_buffer_pool_used_bytes",
             "Bytes of the pool that reads and sends are using now."
             { BufferPoolUsedBytes }
+        per_shard "seedring_cache_bytes",
+            "Size of the shard's cache of chunks; 0 unless storage.send_path is \"direct\"."
+            { CacheBytes }
+        per_shard "seedring_cache_used_bytes",
+            "Bytes of the cache of chunks that hold data or are being read into."
+            { CacheUsedBytes }
         summed "seedring_files_open",
             "Files of torrents that are open now."
             { FilesOpen }

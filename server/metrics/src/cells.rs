@@ -223,9 +223,9 @@ mod tests {
     #[cfg(debug_assertions)]
     fn a_second_writer_is_a_bug_that_debug_builds_find() {
         let cells = std::sync::Arc::new(ShardCells::new());
-        cells.increment(Counter::Sends);
+        cells.increment(Counter::SendsRing);
         let other = std::sync::Arc::clone(&cells);
-        let result = std::thread::spawn(move || other.increment(Counter::Sends)).join();
+        let result = std::thread::spawn(move || other.increment(Counter::SendsRing)).join();
         assert!(result.is_err());
     }
 

@@ -35,6 +35,7 @@ fn settings() -> Settings {
         fast: true,
         extended: true,
         open_loop: false,
+        deck: None,
     }
 }
 
@@ -443,6 +444,7 @@ fn a_disconnect_forgets_the_stream_and_the_next_connection_starts_afresh() {
 fn open_loop_asks_when_due_and_counts_from_then() {
     let settings = Settings {
         open_loop: true,
+        deck: None,
         depth: 2,
         ..settings()
     };

@@ -71,6 +71,17 @@ choices! {
         /// Do not register them.
         Off = "off",
     }
+    /// How payload gets from the disk to a socket.
+    SendPath {
+        /// By what is known of the data, the file and the socket.
+        Auto = "auto",
+        /// From the page cache by pipes, without a copy.
+        Splice = "splice",
+        /// Through a buffer, from the page cache.
+        Ring = "ring",
+        /// Through a cache of our own, past the page cache.
+        Direct = "direct",
+    }
     /// When data is hashed before it is served.
     Verify {
         /// When a file differs from the one that was verified: device, inode, size or time.
@@ -84,7 +95,8 @@ section! {
     /// Reading torrent data.
     Storage {
         /// Memory for the buffers that payload is read into, over all shards. It is taken at the
-        /// start and never exceeded: when all are in use, peers wait.
+        /// start and never exceeded: when all are in use, peers wait. (send_path = "direct" takes
+        /// cache_bytes instead.)
         buffer_bytes: ByteSize = ByteSize::mib(32), 1_048_576..=1_099_511_627_776;
         /// The most that one read fetches when adjacent requests of a peer are joined: the size of
         /// one buffer. At least the longest block that is served, at most 16 blocks of 16 KiB.
@@ -95,6 +107,17 @@ section! {
         /// Register the buffers with io_uring, which saves work per read but counts against the
         /// memlock limit: "auto" does it where it can, "require" refuses to start otherwise.
         registered_buffers: RegisteredBuffers = RegisteredBuffers::Auto;
+        /// How payload gets from the disk to a socket. "auto" chooses for each batch: pages that are in
+        /// memory are sent without a copy while no program has the file open for writing, everything
+        /// else is read into a buffer. "splice" never copies, so a program that writes to a file
+        /// while it is being sent can spoil what is on its way. "ring" always reads into a buffer.
+        /// "direct" leaves the page cache alone and keeps a cache of its own, for data far larger
+        /// than memory.
+        send_path: SendPath = SendPath::Auto;
+        /// Memory for the cache of "direct", over all shards; the other paths do not take it. Each shard
+        /// has its share, at least 2.2 MiB, and reads for itself. Large enough for a few times the
+        /// 256 KiB of each peer that is served at a time; more helps when peers fetch the same data.
+        cache_bytes: ByteSize = ByteSize::mib(64), 4_194_304..=1_099_511_627_776;
         /// When to hash data before serving it. "on-change" trusts files that were verified before
         /// and whose device, inode, size and modification time are the same; "always" hashes
         /// everything at each start, which reads all of it once.

@@ -1,6 +1,7 @@
 //! Torrents of real directories, parsed again and compared with what is on disk.
 
 use super::*;
+use crate::hashing::PageCache;
 use std::fs;
 
 fn go_on(_: &CreateProgress<'_>) -> ControlFlow<()> {
@@ -29,7 +30,7 @@ fn a_directory_becomes_a_torrent_of_its_files() {
         creation_date: Some(1_700_000_000),
         ..CreateOptions::default()
     };
-    let created = create(&dir.path().join("data"), &options, &mut go_on).unwrap();
+    let created = create(&dir.path().join("data"), &options, &PageCache, &mut go_on).unwrap();
     let metainfo = &created.metainfo;
     assert_eq!(
         (metainfo.name.as_str(), metainfo.piece_length),
@@ -71,7 +72,7 @@ fn equal_content_makes_equal_bytes() {
             threads,
             ..CreateOptions::default()
         };
-        create(&dir.path().join("data"), &options, &mut go_on)
+        create(&dir.path().join("data"), &options, &PageCache, &mut go_on)
             .unwrap()
             .torrent
     };
@@ -86,7 +87,7 @@ fn a_single_file_becomes_a_torrent_without_a_file_list() {
         piece_length: Some(64 << 10),
         ..CreateOptions::default()
     };
-    let created = create(&dir.path().join("data/a"), &options, &mut go_on).unwrap();
+    let created = create(&dir.path().join("data/a"), &options, &PageCache, &mut go_on).unwrap();
     assert!(!created.metainfo.is_multi_file);
     assert_eq!(created.metainfo.name, "other name");
     assert_eq!(
@@ -101,6 +102,7 @@ fn a_single_file_becomes_a_torrent_without_a_file_list() {
     let created = create(
         &dir.path().join("data/a"),
         &CreateOptions::default(),
+        &PageCache,
         &mut go_on,
     )
     .unwrap();
@@ -116,7 +118,7 @@ fn a_directory_of_one_file_stays_a_directory() {
     fs::create_dir(dir.path().join("d")).unwrap();
     fs::write(dir.path().join("d/f"), "x").unwrap();
     let options = CreateOptions::default();
-    let created = create(&dir.path().join("d"), &options, &mut go_on).unwrap();
+    let created = create(&dir.path().join("d"), &options, &PageCache, &mut go_on).unwrap();
     assert!(created.metainfo.is_multi_file);
     assert_eq!(created.metainfo.files[0].path, ["d", "f"]);
 }
@@ -125,7 +127,7 @@ fn a_directory_of_one_file_stays_a_directory() {
 fn what_makes_no_torrent_is_refused() {
     let dir = data();
     let make = |path: &str, options: CreateOptions| {
-        create(&dir.path().join(path), &options, &mut go_on)
+        create(&dir.path().join(path), &options, &PageCache, &mut go_on)
             .unwrap_err()
             .to_string()
     };
@@ -168,14 +170,14 @@ fn a_file_that_changes_after_the_walk_is_named() {
     .unwrap();
     fs::write(&changed, "HELLO").unwrap();
     let options = CreateOptions::default();
-    let error = hash_walked(&walked, &options, 16 << 10, &mut go_on).unwrap_err();
+    let error = hash_walked(&walked, &options, 16 << 10, &PageCache, &mut go_on).unwrap_err();
     assert!(
         matches!(&error, CreateError::File { path, fault: FileFault::Changed }
             if path.ends_with("data/ünter/b")),
         "{error}"
     );
     walked.files[2].stamp = Some(crate::hashing::stamp_of(&fs::metadata(&changed).unwrap()));
-    assert!(hash_walked(&walked, &options, 16 << 10, &mut go_on).is_ok());
+    assert!(hash_walked(&walked, &options, 16 << 10, &PageCache, &mut go_on).is_ok());
 }
 
 #[test]
@@ -191,6 +193,7 @@ fn progress_can_stop_the_work() {
     let error = create(
         &dir.path().join("data"),
         &CreateOptions::default(),
+        &PageCache,
         &mut stop,
     )
     .unwrap_err();

@@ -43,7 +43,16 @@ impl Root {
 
     /// Opens the regular file at `path`, relative to the directory, for reading.
     pub fn open_file(&self, path: &Path) -> Result<(File, Metadata), FileFault> {
-        let file = File::from(self.open_beneath(path).map_err(fault_of_open)?);
+        self.open_regular(path, OFlags::empty())
+    }
+
+    /// The same for reads past the page cache (O_DIRECT), which not every file system has.
+    pub(super) fn open_file_direct(&self, path: &Path) -> Result<(File, Metadata), FileFault> {
+        self.open_regular(path, OFlags::DIRECT)
+    }
+
+    fn open_regular(&self, path: &Path, extra: OFlags) -> Result<(File, Metadata), FileFault> {
+        let file = File::from(self.open_beneath(path, extra).map_err(fault_of_open)?);
         let metadata = file.metadata().map_err(|error| FileFault::Io {
             operation: "read its metadata",
             error,
@@ -55,8 +64,8 @@ impl Root {
     }
 
     /// Opens whatever is at `path`, without waiting for anything.
-    fn open_beneath(&self, path: &Path) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    fn open_beneath(&self, path: &Path, extra: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | extra;
         let resolve = ResolveFlags::BENEATH
             | ResolveFlags::NO_MAGICLINKS
             | match self.links {

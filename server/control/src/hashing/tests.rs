@@ -4,6 +4,10 @@
 use super::*;
 use std::collections::BTreeMap;
 use std::fs;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// A directory of files, and what a hasher needs to know of them.
 struct Content {
@@ -53,6 +57,137 @@ fn content(lengths: &[(u64, bool)], piece_length: u32) -> Content {
     }
 }
 
+/// Digests and faults by piece.
+type Outcome = (BTreeMap<u32, Sha1Digest>, BTreeMap<u32, String>);
+
+/// What a disk in these tests does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// It has nothing in memory and brings all that it is asked for.
+    Good,
+    /// It has some in memory, refuses some reads, fails some, and cuts some short.
+    Moody,
+    /// It fails every read.
+    Broken,
+}
+
+/// A disk that brings nothing before it is waited for, and watches that its rules are kept.
+#[derive(Debug)]
+struct ScriptedDisk {
+    kind: Kind,
+    reads: Arc<AtomicU64>,
+}
+
+struct ScriptedReader {
+    kind: Kind,
+    memory: Vec<u8>,
+    under_way: BTreeMap<u32, (Arc<File>, u64, Range<usize>)>,
+    started: u32,
+    reads: Arc<AtomicU64>,
+}
+
+impl ScriptedDisk {
+    fn new(kind: Kind) -> ScriptedDisk {
+        let reads = Arc::default();
+        ScriptedDisk { kind, reads }
+    }
+}
+
+impl Disk for ScriptedDisk {
+    fn reader(&self) -> Box<dyn DiskReader> {
+        Box::new(ScriptedReader {
+            kind: self.kind,
+            memory: Vec::new(),
+            under_way: BTreeMap::new(),
+            started: 0,
+            reads: Arc::clone(&self.reads),
+        })
+    }
+}
+
+impl DiskReader for ScriptedReader {
+    fn is_resident(&self, _: &File, offset: u64, _: u64) -> bool {
+        self.kind == Kind::Moody && offset % 7 < 2
+    }
+
+    fn make_memory(&mut self, bytes: usize) -> bool {
+        assert!(self.memory.is_empty(), "memory is asked for once");
+        self.memory = vec![0xaa; bytes];
+        true
+    }
+
+    fn start(
+        &mut self,
+        file: &Arc<File>,
+        offset: u64,
+        place: Range<usize>,
+        way: Way,
+    ) -> Option<ReadId> {
+        assert!(place.end <= self.memory.len());
+        for (_, _, other) in self.under_way.values() {
+            assert!(
+                place.end <= other.start || other.end <= place.start,
+                "two reads to one place"
+            );
+        }
+        if way == Way::Direct {
+            assert!(offset.is_multiple_of(ALIGNMENT_BYTES as u64));
+            assert!(place.start.is_multiple_of(ALIGNMENT_BYTES));
+            assert!(place.len().is_multiple_of(ALIGNMENT_BYTES));
+        }
+        self.started += 1;
+        if self.kind == Kind::Moody && self.started.is_multiple_of(5) {
+            return None;
+        }
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.under_way
+            .insert(self.started, (Arc::clone(file), offset, place));
+        Some(ReadId(self.started))
+    }
+
+    fn submit(&mut self) {}
+
+    fn wait(&mut self, id: ReadId) -> io::Result<usize> {
+        let (file, offset, place) = self.under_way.remove(&id.0).expect("waited for once");
+        let target = &mut self.memory[place];
+        match (self.kind, id.0 % 7) {
+            (Kind::Broken, _) | (Kind::Moody, 1) => Err(io::ErrorKind::Other.into()),
+            (Kind::Moody, 2) => {
+                let half = target.len() / 2;
+                file.read_at(&mut target[..half], offset)
+            }
+            _ => {
+                let mut filled = 0;
+                while filled < target.len() {
+                    match file.read_at(&mut target[filled..], offset + filled as u64)? {
+                        0 => break,
+                        count => filled += count,
+                    }
+                }
+                Ok(filled)
+            }
+        }
+    }
+
+    fn bytes(&self, place: Range<usize>) -> &[u8] {
+        for (_, _, other) in self.under_way.values() {
+            assert!(
+                place.end <= other.start || other.end <= place.start,
+                "looked at too early"
+            );
+        }
+        &self.memory[place]
+    }
+}
+
+impl Drop for ScriptedReader {
+    fn drop(&mut self) {
+        if !std::thread::panicking() && self.kind != Kind::Moody {
+            assert!(self.under_way.is_empty(), "a read that nobody waited for");
+        }
+    }
+}
+
 impl Content {
     fn job(&self, threads: usize) -> HashJob<'_> {
         let (root, files, layout) = (&self.root, &self.files, &self.layout);
@@ -61,6 +196,7 @@ impl Content {
             files,
             layout,
             threads: NonZeroUsize::new(threads),
+            disk: &PageCache,
         }
     }
 
@@ -68,12 +204,18 @@ impl Content {
         (0..self.layout.piece_count()).map(PieceIndex)
     }
 
-    /// Hashes all pieces and returns the digests, and the faults in words.
-    fn hash(
-        &self,
-        threads: usize,
-        lanes: usize,
-    ) -> (BTreeMap<u32, Sha1Digest>, BTreeMap<u32, String>) {
+    /// Hashes all pieces, however the disk is read, and returns the digests, and the faults in
+    /// words.
+    fn hash(&self, threads: usize, lanes: usize) -> Outcome {
+        let outcome = self.hash_on(&PageCache, threads, lanes);
+        for kind in [Kind::Good, Kind::Moody, Kind::Broken] {
+            let disk = ScriptedDisk::new(kind);
+            assert_eq!(self.hash_on(&disk, threads, lanes), outcome, "{kind:?}");
+        }
+        outcome
+    }
+
+    fn hash_on(&self, disk: &dyn Disk, threads: usize, lanes: usize) -> Outcome {
         let results = Mutex::new((BTreeMap::new(), BTreeMap::new()));
         let on_piece = |piece: PieceIndex, result: PieceResult| {
             let mut results = lock(&results);
@@ -95,7 +237,10 @@ impl Content {
             ControlFlow::Continue(())
         };
         hash_files_in_lanes(
-            &self.job(threads),
+            &HashJob {
+                disk,
+                ..self.job(threads)
+            },
             self.pieces(),
             &on_piece,
             &mut progress,
@@ -248,6 +393,27 @@ fn a_write_between_two_reads_of_a_file_is_noticed() {
     .unwrap();
     let results = results.into_inner().unwrap();
     assert_eq!(results, [(0, true), (1, true), (2, false), (3, false)]);
+}
+
+#[test]
+fn what_is_not_in_memory_is_read_ahead_in_large_reads() {
+    let content = content(
+        &[(5 << 20, false), (100, false), (3_000_001, false)],
+        1 << 20,
+    );
+    let disk = ScriptedDisk::new(Kind::Good);
+    assert_eq!(content.hash_on(&disk, 1, 16).0, content.expected());
+    // Eight pieces of at most 1 MiB, one of which lies in two files.
+    assert_eq!(disk.reads.load(Ordering::Relaxed), 9);
+}
+
+#[test]
+fn pieces_longer_than_what_is_read_ahead_are_read_stretch_by_stretch() {
+    let length = 40 << 20;
+    let content = content(&[(1000, false), (length, false)], 16 << 20);
+    for (threads, lanes) in [(1, 16), (2, 1)] {
+        assert_eq!(content.hash(threads, lanes).0, content.expected());
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::create::{CreateOptions, create};
+use crate::hashing::PageCache;
 use std::fs;
 
 /// A directory `d` of four files and its torrent, 16 KiB a piece: `a` covers pieces 0 to 3, `b` 3
@@ -18,7 +19,7 @@ fn torrent() -> (tempfile::TempDir, Metainfo) {
         fs::write(dir.path().join("d").join(name), vec![byte; length]).unwrap();
     }
     let options = CreateOptions::default();
-    let created = create(&dir.path().join("d"), &options, &mut |_| {
+    let created = create(&dir.path().join("d"), &options, &PageCache, &mut |_| {
         ControlFlow::Continue(())
     })
     .unwrap();
@@ -27,9 +28,14 @@ fn torrent() -> (tempfile::TempDir, Metainfo) {
 
 fn verify_in(dir: &tempfile::TempDir, metainfo: &Metainfo, selection: Selection<'_>) -> Verified {
     let threads = NonZeroUsize::new(2);
-    verify_subset(metainfo, dir.path(), selection, threads, &mut |_| {
-        ControlFlow::Continue(())
-    })
+    verify_subset(
+        metainfo,
+        dir.path(),
+        selection,
+        threads,
+        &PageCache,
+        &mut |_| ControlFlow::Continue(()),
+    )
     .unwrap()
 }
 
@@ -171,13 +177,17 @@ fn a_part_is_verified_alone() {
 fn a_single_file_lies_in_the_directory_itself() {
     let (dir, _) = torrent();
     let options = CreateOptions::default();
-    let created = create(&dir.path().join("d/a"), &options, &mut |_| {
+    let created = create(&dir.path().join("d/a"), &options, &PageCache, &mut |_| {
         ControlFlow::Continue(())
     })
     .unwrap();
-    let verified = verify(&created.metainfo, &dir.path().join("d"), None, &mut |_| {
-        ControlFlow::Continue(())
-    });
+    let verified = verify(
+        &created.metainfo,
+        &dir.path().join("d"),
+        None,
+        &PageCache,
+        &mut |_| ControlFlow::Continue(()),
+    );
     assert!(verified.unwrap().is_good());
 }
 
@@ -189,7 +199,7 @@ fn names_that_clients_would_change_are_found_as_they_are() {
         fs::write(dir.path().join("d").join(name), content).unwrap();
     }
     let options = CreateOptions::default();
-    let created = create(&dir.path().join("d"), &options, &mut |_| {
+    let created = create(&dir.path().join("d"), &options, &PageCache, &mut |_| {
         ControlFlow::Continue(())
     })
     .unwrap();
@@ -201,10 +211,13 @@ fn names_that_clients_would_change_are_found_as_they_are() {
 fn a_missing_data_directory_and_v2_only_torrents_are_errors() {
     let (dir, mut metainfo) = torrent();
     let absent = dir.path().join("absent");
-    let error = verify(&metainfo, &absent, None, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let error = verify(&metainfo, &absent, None, &PageCache, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap_err();
     assert!(matches!(error, VerifyError::Directory { .. }));
     metainfo.info_hash_v1 = None;
-    let error = verify(&metainfo, dir.path(), None, &mut |_| {
+    let error = verify(&metainfo, dir.path(), None, &PageCache, &mut |_| {
         ControlFlow::Continue(())
     })
     .unwrap_err();

@@ -1,6 +1,7 @@
 //! `seedring create`: makes a `.torrent` file of a file or a folder.
 
 use crate::cli::Global;
+use crate::disk::FOREGROUND;
 use crate::failure::Failure;
 use crate::progress::{Reporter, counted, print, print_json, shown};
 use clap::{Args, ValueEnum};
@@ -147,7 +148,7 @@ pub fn run(global: &Global, args: &CreateArgs) -> Result<(), Failure> {
         }
         ControlFlow::Continue(())
     };
-    let created = create(&args.path, &options, &mut report);
+    let created = create(&args.path, &options, FOREGROUND, &mut report);
     reporter.finish();
     let created = created.map_err(anyhow::Error::from)?;
     print_skips(&created.skips);

@@ -2,6 +2,7 @@
 
 use super::show::read_torrent;
 use crate::cli::Global;
+use crate::disk::FOREGROUND;
 use crate::failure::Failure;
 use crate::progress::{Reporter, counted, print, print_json, shown};
 use anyhow::anyhow;
@@ -77,10 +78,16 @@ struct VerifiedLine<'a> {
 pub fn run(global: &Global, args: &VerifyArgs) -> Result<(), Failure> {
     let metainfo = read_torrent(&args.torrent, args.own)?;
     let mut reporter = Reporter::new("hashing", global.json);
-    let verified = verify(&metainfo, &args.directory, args.threads, &mut |progress| {
-        reporter.hashing(progress);
-        ControlFlow::Continue(())
-    });
+    let verified = verify(
+        &metainfo,
+        &args.directory,
+        args.threads,
+        FOREGROUND,
+        &mut |progress| {
+            reporter.hashing(progress);
+            ControlFlow::Continue(())
+        },
+    );
     reporter.finish();
     let verified = verified.map_err(anyhow::Error::from)?;
     let files_wrong = verified

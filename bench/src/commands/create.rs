@@ -1,0 +1,389 @@
+//! `seedring-bench create`: how long programs take to make the torrent of one file.
+//!
+//! All hash the same file with the same piece length; each torrent that they write is read again,
+//! and its piece hashes must be those of the first. Version 1 torrents only. One file, so that the
+//! walk over a folder is not measured.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use proto::metainfo::Metainfo;
+
+use crate::harness::children::Program;
+use crate::harness::comparison::{Column, Comparison, Figures};
+use crate::harness::content::write_random;
+use crate::harness::environment::Environment;
+use crate::harness::libtorrent::Libtorrent;
+use crate::harness::options::{Common, Usage};
+use crate::harness::page_cache;
+use crate::harness::rounds::{self, Contender};
+use crate::harness::stopping::Stop;
+use crate::units::{piece_bytes, size_bytes};
+
+const EXAMPLES: &str = "\
+Examples:
+  seedring-bench create                              # 4 GiB of random bytes, in the page cache
+  seedring-bench create --data big.img --threads 1 --pin 0
+  seedring-bench create --cold --only seedring,mktorrent --json      # as root
+
+Exit codes: 0 all measured; 1 somebody failed, or wrote wrong hashes; 2 usage.";
+
+/// A run takes no longer than this.
+const WITHIN: Duration = Duration::from_secs(1_800);
+
+const COLUMNS: &[Column] = &[
+    Column {
+        key: "wall_s",
+        title: "wall s",
+        digits: 2,
+    },
+    Column {
+        key: "gigabytes_per_s",
+        title: "GB/s",
+        digits: 2,
+    },
+    Column {
+        key: "cpu_s",
+        title: "CPU s",
+        digits: 2,
+    },
+    Column {
+        key: "peak_mebibytes",
+        title: "peak MiB",
+        digits: 0,
+    },
+];
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CreateArguments {
+    /// The length of the file of random bytes that is made.
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
+    size: u64,
+
+    /// Take this file instead.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+
+    /// The length of a piece: a power of two.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = piece_bytes)]
+    piece_size: u32,
+
+    /// Hashing threads, for those who can be told [default: as many as cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Empty the page cache before each run. Needs root.
+    #[arg(long)]
+    cold: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+pub fn run(arguments: &CreateArguments) -> anyhow::Result<ExitCode> {
+    let common = &arguments.common;
+    let stop = Stop::on_signals()?;
+    let workspace = common.workspace()?;
+    let folder = workspace.path();
+    let threads = arguments.threads.unwrap_or_else(|| match common.pin.len() {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        cores => cores,
+    });
+    if threads == 0 {
+        return Err(Usage("--threads must be at least 1".to_owned()).into());
+    }
+    // Who is chosen is known before anything is written.
+    let job = Job {
+        file: arguments
+            .data
+            .clone()
+            .unwrap_or_else(|| folder.join("content")),
+        folder: folder.to_owned(),
+        piece_bytes: arguments.piece_size,
+        cores: common.pin.clone(),
+        cold: arguments.cold,
+    };
+    let contenders = common
+        .choice
+        .chosen(contenders(arguments, &job, threads)?)?;
+    if arguments.data.is_none() {
+        eprintln!("writing {} MiB of random bytes", arguments.size >> 20);
+        write_random(&job.file, arguments.size, 1, &stop)?;
+    }
+    let bytes = fs::metadata(&job.file)
+        .with_context(|| format!("cannot look at {:?}", job.file))?
+        .len();
+    let mut report = Comparison::new("create", Environment::here(&common.pin), COLUMNS, "wall_s");
+    report.setting(
+        "data",
+        format!(
+            "one file of {bytes} B, pieces of {} KiB",
+            job.piece_bytes >> 10
+        ),
+    );
+    report.setting("threads", threads);
+    report.setting(
+        "page cache",
+        if job.cold {
+            "emptied before each run"
+        } else {
+            "holds the file"
+        },
+    );
+    let everybody = rounds::run(contenders, common.choice.rounds, &stop, &mut report)?;
+    let agreed = compare_torrents(&job, &mut report)?;
+    common.choice.print(&report, everybody && agreed)
+}
+
+/// What everybody is to do.
+#[derive(Clone)]
+struct Job {
+    file: PathBuf,
+    folder: PathBuf,
+    piece_bytes: u32,
+    cores: Vec<usize>,
+    cold: bool,
+}
+
+impl Job {
+    fn torrent_of(&self, who: &str) -> PathBuf {
+        self.folder.join(format!("{who}.torrent"))
+    }
+}
+
+/// A program that makes a torrent and ends.
+struct Creator {
+    name: &'static str,
+    version: Result<String, String>,
+    program: Program,
+    job: Job,
+}
+
+impl Contender for Creator {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn version(&self) -> Result<String, String> {
+        self.version.clone()
+    }
+
+    fn run(&mut self, stop: &Stop) -> anyhow::Result<Figures> {
+        let job = &self.job;
+        let torrent = job.torrent_of(self.name);
+        if torrent.exists() {
+            fs::remove_file(&torrent).with_context(|| format!("cannot remove {torrent:?}"))?;
+        }
+        if job.cold {
+            page_cache::drop_all()?;
+        } else {
+            page_cache::warm(&job.file)?;
+        }
+        let log = job.folder.join("log");
+        let finished = self.program.run(&log, stop, WITHIN)?;
+        let bytes = fs::metadata(&job.file)
+            .with_context(|| format!("cannot look at {:?}", job.file))?
+            .len();
+        Ok(Figures::from([
+            ("wall_s", finished.wall_s),
+            ("cpu_s", finished.cpu_s),
+            ("gigabytes_per_s", bytes as f64 / 1e9 / finished.wall_s),
+            (
+                "peak_mebibytes",
+                finished.peak_bytes as f64 / f64::from(1 << 20),
+            ),
+        ]))
+    }
+}
+
+fn contenders(
+    arguments: &CreateArguments,
+    job: &Job,
+    threads: usize,
+) -> anyhow::Result<Vec<Box<dyn Contender>>> {
+    let (file, piece_bytes, threads) = (&job.file, job.piece_bytes, threads.to_string());
+    let announce = "http://127.0.0.1:9/announce";
+    let seedring = Program::new(arguments.common.seedring());
+    let version = seedring.clone().arg("--version").version();
+    let seedring = seedring
+        .arg("create")
+        .arg(file)
+        .arg("--output")
+        .arg(job.torrent_of("seedring"));
+    let seedring = seedring.args([
+        "--piece-size",
+        &piece_bytes.to_string(),
+        "--threads",
+        &threads,
+    ]);
+    let mut creators = vec![(
+        "seedring",
+        version,
+        seedring.args(["--creation-date", "none"]),
+    )];
+
+    let mktorrent = Program::new("mktorrent");
+    let version = mktorrent.clone().arg("-h").version();
+    let exponent = piece_bytes.ilog2().to_string();
+    let mktorrent = mktorrent.args(["-a", announce, "-d", "-l", &exponent, "-t", &threads, "-o"]);
+    creators.push((
+        "mktorrent",
+        version,
+        mktorrent.arg(job.torrent_of("mktorrent")).arg(file),
+    ));
+
+    let transmission = Program::new("transmission-create");
+    let version = transmission.clone().arg("--version").version();
+    let transmission = transmission.args(["-s", &(piece_bytes >> 10).to_string(), "-o"]);
+    let transmission = transmission
+        .arg(job.torrent_of("transmission-create"))
+        .arg(file);
+    creators.push(("transmission-create", one_thread(version), transmission));
+
+    let libtorrent = Libtorrent::new(&arguments.common.python(), &job.folder)?;
+    let tool = libtorrent
+        .tool("create")
+        .arg(file)
+        .arg(job.torrent_of("libtorrent"));
+    creators.push((
+        "libtorrent",
+        one_thread(libtorrent.version()),
+        tool.arg(piece_bytes.to_string()),
+    ));
+
+    let imdl = Program::new("imdl");
+    let version = imdl.clone().arg("--version").version();
+    let imdl = imdl.args([
+        "torrent",
+        "create",
+        "--piece-length",
+        &piece_bytes.to_string(),
+        "--input",
+    ]);
+    let imdl = imdl.arg(file).arg("--output").arg(job.torrent_of("imdl"));
+    creators.push(("imdl", one_thread(version), imdl));
+
+    let contender = |(name, version, program): (_, _, Program)| -> Box<dyn Contender> {
+        Box::new(Creator {
+            name,
+            version,
+            program: program.on_cores(&job.cores),
+            job: job.clone(),
+        })
+    };
+    Ok(creators.into_iter().map(contender).collect())
+}
+
+fn one_thread(version: Result<String, String>) -> Result<String, String> {
+    version.map(|version| format!("{version}, one thread: it has no option for more"))
+}
+
+/// Says of each row which info-hash it made. Piece hashes must be alike; what else is in `info` may
+/// differ.
+fn compare_torrents(job: &Job, report: &mut Comparison) -> anyhow::Result<bool> {
+    let mut reference: Option<(String, Metainfo)> = None;
+    let mut agreed = true;
+    let mut others = BTreeMap::new();
+    for row in report.rows.iter_mut().filter(|row| !row.figures.is_empty()) {
+        let metainfo = read_torrent(&job.torrent_of(&row.who))?;
+        let info_hash = metainfo
+            .info_hash_v1
+            .map(|hash| hash.to_string())
+            .unwrap_or_default();
+        let Some((_, first)) = &reference else {
+            reference = Some((row.who.clone(), metainfo));
+            continue;
+        };
+        let same_pieces = metainfo.piece_hashes() == first.piece_hashes();
+        if !same_pieces {
+            agreed = false;
+            row.remark = Some("WRONG: other piece hashes than the first".to_owned());
+        } else if metainfo.info_hash_v1 != first.info_hash_v1 {
+            others.insert(row.who.clone(), info_hash);
+        }
+    }
+    if let Some((who, metainfo)) = &reference {
+        let info_hash = metainfo
+            .info_hash_v1
+            .map(|hash| hash.to_string())
+            .unwrap_or_default();
+        report.remarks.push(format!(
+            "info-hash: {info_hash} ({who}, and all that are not named here)"
+        ));
+    }
+    for (who, info_hash) in others {
+        report.remarks.push(format!(
+            "info-hash: {info_hash} ({who}: equal pieces, other keys in the info dictionary)"
+        ));
+    }
+    Ok(agreed)
+}
+
+fn read_torrent(path: &Path) -> anyhow::Result<Metainfo> {
+    let text = fs::read(path).with_context(|| format!("cannot read {path:?}"))?;
+    let metainfo =
+        Metainfo::parse(&text).with_context(|| format!("{path:?} is not a valid torrent"))?;
+    if metainfo.piece_hashes().is_empty() {
+        bail!("{path:?} has no pieces");
+    }
+    Ok(metainfo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::metainfo::Builder;
+
+    fn write_torrent(job: &Job, who: &str, pieces: u8, private: bool) {
+        let builder = Builder {
+            name: b"content".to_vec(),
+            piece_length: 1 << 14,
+            pieces: vec![pieces; 20],
+            length: 100,
+            private,
+            ..Builder::default()
+        };
+        fs::write(job.torrent_of(who), builder.encode()).unwrap();
+    }
+
+    #[test]
+    fn wrong_pieces_are_an_error_and_other_keys_a_remark() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = Job {
+            file: PathBuf::new(),
+            folder: folder.path().to_owned(),
+            piece_bytes: 1 << 14,
+            cores: Vec::new(),
+            cold: false,
+        };
+        let report_of = |whom: &[&str]| {
+            let mut report = Comparison::new("create", Environment::here(&[]), COLUMNS, "wall_s");
+            for who in whom {
+                report.row(*who, "1", &[Some(Figures::from([("wall_s", 1.0)]))], None);
+            }
+            report.row("failed", "1", &[None], None);
+            report
+        };
+        write_torrent(&job, "seedring", 1, false);
+        write_torrent(&job, "private", 1, true);
+        write_torrent(&job, "wrong", 2, false);
+        let mut report = report_of(&["seedring", "private"]);
+        assert!(compare_torrents(&job, &mut report).unwrap());
+        assert_eq!(report.remarks.len(), 2);
+        assert!(
+            report.remarks[1].contains("(private: equal pieces"),
+            "{:?}",
+            report.remarks
+        );
+        let mut report = report_of(&["seedring", "wrong"]);
+        assert!(!compare_torrents(&job, &mut report).unwrap());
+        assert!(report.rows[1].remark.as_deref().unwrap().contains("WRONG"));
+        assert!(compare_torrents(&job, &mut report_of(&["absent"])).is_err());
+    }
+}

@@ -1,0 +1,480 @@
+//! `seedring-bench get`: how long programs take to download a torrent from one fast seed.
+//!
+//! The seed is `seedring seed` with a tracker of its own, started anew for each run, so that no
+//! downloader hears of the one before it. Each finds the seed by the tracker of the torrent (ours
+//! is given its address), and starts with an empty folder. Wall time is from the start of the
+//! program until it has ended, or says that it is done; then every byte is checked.
+//!
+//! Limits: one file, version 1, one machine, no encryption, no uTP. Nobody calls fsync: on a disk,
+//! what is measured ends in the page cache.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::json;
+
+use crate::harness::children::{Program, Running};
+use crate::harness::comparison::{Column, Comparison, Figures};
+use crate::harness::content::{Content, Shape};
+use crate::harness::environment::Environment;
+use crate::harness::libtorrent::Libtorrent;
+use crate::harness::options::{Common, Named};
+use crate::harness::page_cache;
+use crate::harness::probe::{free_port, own_address};
+use crate::harness::rounds::{self, Contender};
+use crate::harness::stopping::Stop;
+use crate::measure::{ProcessSample, peak_resident_bytes};
+use crate::units::{piece_bytes, seconds_ns, size_bytes};
+
+const EXAMPLES: &str = "\
+Examples:
+  seedring-bench get --directory /dev/shm --seed-pin 0 --pin 1      # in memory, a core each
+  seedring-bench get --size 1G --directory /data --only libtorrent,aria2 --rounds 3
+
+Exit codes: 0 all measured; 1 somebody failed, or wrote wrong bytes; 2 usage.";
+
+/// How often a downloader that does not end by itself is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// How long the seed may take to check the data.
+const SEED_READY: Duration = Duration::from_secs(600);
+
+const COLUMNS: &[Column] = &[
+    Column {
+        key: "wall_s",
+        title: "wall s",
+        digits: 2,
+    },
+    Column {
+        key: "gigabytes_per_s",
+        title: "GB/s",
+        digits: 2,
+    },
+    Column {
+        key: "cpu_s_per_gib",
+        title: "CPU-s/GiB",
+        digits: 2,
+    },
+    Column {
+        key: "peak_mebibytes",
+        title: "peak MiB",
+        digits: 0,
+    },
+];
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct GetArguments {
+    /// The length of the file of random bytes that is made and downloaded.
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
+    size: u64,
+
+    /// The length of a piece: a power of two.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = piece_bytes)]
+    piece_size: u32,
+
+    /// How long a download may take, in seconds.
+    #[arg(long, value_name = "S", default_value = "300", value_parser = seconds_ns)]
+    timeout: u64,
+
+    /// The address of this machine by which they reach the seed and its tracker. Transmission
+    /// connects to none on loopback [default: this machine's own address].
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
+
+    /// Keep the seed on these cores.
+    #[arg(long, value_name = "CORE[,CORE]", value_delimiter = ',')]
+    seed_pin: Vec<usize>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
+    let common = &arguments.common;
+    let stop = Stop::on_signals()?;
+    let workspace = common.workspace()?;
+    let folder = workspace.path();
+    let libtorrent = Libtorrent::new(&common.python(), folder)?;
+    let known = vec![
+        Client::Seedring(common.seedring()),
+        Client::Libtorrent(libtorrent),
+        Client::Aria2,
+        Client::Transmission,
+        Client::Rqbit,
+    ];
+    let chosen = common.choice.chosen(known)?;
+    let address = arguments.address.unwrap_or_else(own_address);
+    let tracker = SocketAddr::new(address, free_port()?);
+    let job = Job {
+        seedring: common.seedring(),
+        folder: folder.to_owned(),
+        content: make_content(arguments, folder, tracker, &stop)?,
+        tracker,
+        cores: common.pin.clone(),
+        seed_cores: arguments.seed_pin.clone(),
+        timeout: Duration::from_nanos(arguments.timeout),
+    };
+    // It checks the data now, so that no run waits for that.
+    job.start_seed(&stop)?.end();
+    let contenders = chosen
+        .into_iter()
+        .map(|client| -> Box<dyn Contender> { Box::new(Downloader { client, job: &job }) });
+    let mut report = Comparison::new("get", Environment::here(&common.pin), COLUMNS, "wall_s");
+    let (bytes, piece) = (job.content.bytes, arguments.piece_size >> 10);
+    report.setting(
+        "data",
+        format!("one file of {bytes} B, pieces of {piece} KiB, in the page cache"),
+    );
+    let directory = common.directory.clone().unwrap_or_else(std::env::temp_dir);
+    report.setting(
+        "downloaded to",
+        format!("{} ({})", directory.display(), file_system_of(folder)),
+    );
+    let seed_version = Program::new(&job.seedring).arg("--version").version();
+    let seed_version = seed_version.unwrap_or_else(|error| error);
+    report.setting(
+        "seed",
+        format!(
+            "{seed_version} at {address}, cores {:?} (empty: all)",
+            job.seed_cores
+        ),
+    );
+    let everybody = rounds::run(
+        contenders.collect(),
+        common.choice.rounds,
+        &stop,
+        &mut report,
+    )?;
+    common.choice.print(&report, everybody)
+}
+
+fn make_content(
+    arguments: &GetArguments,
+    folder: &Path,
+    tracker: SocketAddr,
+    stop: &Stop,
+) -> anyhow::Result<Content> {
+    eprintln!(
+        "writing and hashing {} MiB of random bytes",
+        arguments.size >> 20
+    );
+    let data = folder.join("data");
+    fs::create_dir(&data).with_context(|| format!("cannot make {data:?}"))?;
+    let tracker = format!("http://{tracker}/announce");
+    let shape = Shape {
+        bytes: arguments.size,
+        piece_bytes: arguments.piece_size,
+        seed: 1,
+        tracker: Some(&tracker),
+    };
+    Content::make(
+        &data,
+        "content",
+        &folder.join("content.torrent"),
+        shape,
+        stop,
+    )
+}
+
+/// What kind of file system holds `folder`, as `stat` calls it.
+fn file_system_of(folder: &Path) -> String {
+    let mut stat = Command::new("stat");
+    stat.args(["--file-system", "--format=%T"]).arg(folder);
+    let output = stat.stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.ok()
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| "unknown file system".to_owned())
+}
+
+/// What everybody is to do.
+struct Job {
+    seedring: PathBuf,
+    folder: PathBuf,
+    content: Content,
+    tracker: SocketAddr,
+    cores: Vec<usize>,
+    seed_cores: Vec<usize>,
+    timeout: Duration,
+}
+
+/// A seed that serves.
+struct Seed {
+    running: Running,
+    port: u16,
+}
+
+impl Seed {
+    fn end(self) {
+        self.running.end();
+    }
+}
+
+impl Job {
+    /// Starts the seed and waits until it serves.
+    fn start_seed(&self, stop: &Stop) -> anyhow::Result<Seed> {
+        let port = free_port()?;
+        let seed = Program::new(&self.seedring)
+            .arg("seed")
+            .arg("--torrent")
+            .arg(&self.content.torrent);
+        let seed = seed.arg("--data-dir").arg(&self.content.directory);
+        let seed = seed.arg("--state-dir").arg(self.folder.join("seed-state"));
+        let seed = seed.args([
+            "--port",
+            &port.to_string(),
+            "--api",
+            "127.0.0.1:0",
+            "--json",
+        ]);
+        let seed = seed.args(["--tracker-port", &self.tracker.port().to_string()]);
+        let seed = seed
+            .args(["--announce-host", &self.tracker.ip().to_string()])
+            .on_cores(&self.seed_cores);
+        let mut running = seed.start(&self.folder.join("seed-log"))?;
+        let started = Instant::now();
+        while !running.output().contains("\"event\":\"ready\"") {
+            running.check().context("the seed")?;
+            if started.elapsed() > SEED_READY {
+                bail!(
+                    "the seed is not ready after {} s: {}",
+                    SEED_READY.as_secs(),
+                    running.log_tail()
+                );
+            }
+            stop.sleep(Duration::from_millis(10))?;
+        }
+        Ok(Seed { running, port })
+    }
+}
+
+/// The programs that we know how to let download.
+enum Client {
+    Seedring(PathBuf),
+    Libtorrent(Libtorrent),
+    Aria2,
+    Transmission,
+    Rqbit,
+}
+
+impl Named for Client {
+    fn name(&self) -> String {
+        let name = match self {
+            Self::Seedring(_) => "seedring",
+            Self::Libtorrent(_) => "libtorrent",
+            Self::Aria2 => "aria2",
+            Self::Transmission => "transmission",
+            Self::Rqbit => "rqbit",
+        };
+        name.to_owned()
+    }
+}
+
+struct Downloader<'a> {
+    client: Client,
+    job: &'a Job,
+}
+
+impl Contender for Downloader<'_> {
+    fn name(&self) -> String {
+        self.client.name()
+    }
+
+    fn version(&self) -> Result<String, String> {
+        match &self.client {
+            Client::Seedring(path) => {
+                let mut help = Command::new(path);
+                help.args(["get", "--help"]).stdin(Stdio::null());
+                let knows = help.output().is_ok_and(|output| output.status.success());
+                if !knows {
+                    return Err("it has no command `get`".to_owned());
+                }
+                Program::new(path).arg("--version").version()
+            }
+            Client::Libtorrent(libtorrent) => libtorrent.version(),
+            Client::Aria2 => Program::new("aria2c").arg("--version").version(),
+            Client::Transmission => Program::new("transmission-daemon")
+                .arg("--version")
+                .version(),
+            Client::Rqbit => Program::new("rqbit").arg("--version").version(),
+        }
+    }
+
+    fn run(&mut self, stop: &Stop) -> anyhow::Result<Figures> {
+        let job = self.job;
+        page_cache::warm(&job.content.file)?;
+        let seed = job.start_seed(stop)?;
+        // Removed with all that was downloaded when the run is over.
+        let work = tempfile::Builder::new()
+            .prefix("get-")
+            .tempdir_in(&job.folder)?;
+        let out = work.path().join("out");
+        fs::create_dir(&out).with_context(|| format!("cannot make {out:?}"))?;
+        let log = work.path().join("log");
+        let program = self.program(work.path(), &out, seed.port)?;
+        let program = match self.client {
+            // Python finds modules of the user in his home.
+            Client::Libtorrent(_) => program,
+            _ => program.at_home_in(work.path()),
+        };
+        let program = program.on_cores(&job.cores);
+        let (wall_s, cpu_s, peak_bytes) = match self.client {
+            Client::Transmission => {
+                until_marked(&program, &log, &work.path().join("done"), job.timeout, stop)?
+            }
+            _ => {
+                let finished = program.run(&log, stop, job.timeout)?;
+                (finished.wall_s, finished.cpu_s, finished.peak_bytes)
+            }
+        };
+        seed.end();
+        let copy = out.join("content");
+        job.content.check_copy(&copy, stop)?;
+        let gibibytes = job.content.bytes as f64 / f64::from(1 << 30);
+        Ok(Figures::from([
+            ("wall_s", wall_s),
+            ("gigabytes_per_s", job.content.bytes as f64 / 1e9 / wall_s),
+            ("cpu_s_per_gib", cpu_s / gibibytes),
+            ("peak_mebibytes", peak_bytes as f64 / f64::from(1 << 20)),
+        ]))
+    }
+}
+
+impl Downloader<'_> {
+    fn program(&self, work: &Path, out: &Path, seed_port: u16) -> anyhow::Result<Program> {
+        let torrent = &self.job.content.torrent;
+        let seed = SocketAddr::new(self.job.tracker.ip(), seed_port).to_string();
+        let listen_port = free_port()?.to_string();
+        Ok(match &self.client {
+            Client::Seedring(path) => {
+                let get = Program::new(path)
+                    .arg("get")
+                    .arg(torrent)
+                    .arg("-d")
+                    .arg(out);
+                get.args(["--peer", &seed, "--state-dir"])
+                    .arg(work.join("state"))
+            }
+            Client::Libtorrent(libtorrent) => libtorrent.tool("get").arg(torrent).arg(out),
+            Client::Aria2 => {
+                let aria2 = Program::new("aria2c")
+                    .arg("--no-conf")
+                    .arg(format!("--dir={}", out.display()));
+                let aria2 = aria2.arg(format!("--listen-port={listen_port}"));
+                let aria2 = aria2.args([
+                    "--seed-time=0",
+                    "--file-allocation=none",
+                    "--summary-interval=0",
+                ]);
+                let aria2 = aria2.args([
+                    "--enable-dht=false",
+                    "--enable-dht6=false",
+                    "--bt-enable-lpd=false",
+                ]);
+                let aria2 = aria2.args(["--disable-ipv6=true", "--console-log-level=warn"]);
+                aria2.args(["--enable-peer-exchange=false"]).arg(torrent)
+            }
+            Client::Transmission => transmission(work, out, torrent, &listen_port)?,
+            Client::Rqbit => {
+                let rqbit =
+                    Program::new("rqbit").args(["--disable-dht", "--disable-lsd", "--ipv4-only"]);
+                let rqbit = rqbit.args([
+                    "--listen-ip",
+                    "127.0.0.1",
+                    "--disable-upnp-port-forward",
+                    "download",
+                ]);
+                rqbit
+                    .args(["--exit-on-finish", "--disable-http-api", "--output-folder"])
+                    .arg(out)
+                    .arg(torrent)
+            }
+        })
+    }
+}
+
+/// A daemon that runs a script when the torrent is complete, which makes the file `done`.
+fn transmission(work: &Path, out: &Path, torrent: &Path, port: &str) -> anyhow::Result<Program> {
+    let watch = work.join("watch");
+    fs::create_dir(&watch).with_context(|| format!("cannot make {watch:?}"))?;
+    fs::copy(torrent, watch.join("content.torrent")).context("cannot copy the torrent")?;
+    let script = work.join("script");
+    fs::write(&script, "#!/bin/sh\n: > \"${0%/*}/done\"\n").context("cannot write a script")?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+        .context("cannot mark a script")?;
+    let settings = json!({
+        "download-dir": out, "start-added-torrents": true, "watch-dir": watch,
+        "watch-dir-enabled": true,
+        "script-torrent-done-enabled": true, "script-torrent-done-filename": script,
+        "rpc-enabled": false, "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false,
+        // Version 3 prefers uTP, which our seed does not speak, and does not fall back to TCP.
+        "utp-enabled": false, "port-forwarding-enabled": false, "encryption": 0, "preallocation": 0,
+        "peer-port": port.parse::<u16>().context("a port")?,
+        "speed-limit-down-enabled": false, "cache-size-mb": 64, "incomplete-dir-enabled": false,
+        "rename-partial-files": false, "message-level": 1,
+    });
+    fs::write(work.join("settings.json"), settings.to_string()).context("cannot write settings")?;
+    Ok(Program::new("transmission-daemon")
+        .args(["--foreground", "--config-dir"])
+        .arg(work))
+}
+
+/// Runs a program that does not end by itself until the file `done` is there: wall time, CPU time,
+/// peak memory.
+fn until_marked(
+    program: &Program,
+    log: &Path,
+    done: &Path,
+    within: Duration,
+    stop: &Stop,
+) -> anyhow::Result<(f64, f64, u64)> {
+    let mut running = program.start(log)?;
+    while !done.exists() {
+        running.check()?;
+        if running.started().elapsed() > within {
+            bail!(
+                "not done after {} s: {}",
+                within.as_secs(),
+                running.log_tail()
+            );
+        }
+        stop.sleep(POLL)?;
+    }
+    let wall_s = running.started().elapsed().as_secs_f64();
+    let sample = ProcessSample::of(running.pid())?;
+    let peak_bytes = peak_resident_bytes(running.pid());
+    running.end();
+    Ok((wall_s, sample.user_s + sample.system_s, peak_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_ends_the_wait_and_a_silent_program_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, done) = (folder.path().join("log"), folder.path().join("done"));
+        let stop = Stop::default();
+        let wait = |script: &str, within| {
+            let program = Program::new("sh")
+                .args(["-c", script])
+                .at_home_in(folder.path());
+            until_marked(&program, &log, &done, within, &stop)
+        };
+        let error = wait("exec sleep 60", Duration::ZERO).unwrap_err();
+        assert!(error.to_string().contains("not done"), "{error}");
+        assert!(wait("exit 1", Duration::from_secs(60)).is_err());
+        let (wall_s, _, peak_bytes) =
+            wait(": > done; exec sleep 60", Duration::from_secs(60)).unwrap();
+        assert!(wall_s > 0.0 && peak_bytes > 0);
+        assert_ne!(file_system_of(folder.path()), "");
+    }
+}

@@ -1,0 +1,552 @@
+//! `seedring-bench rivals`: seeds beside each other in interleaved rounds.
+//!
+//! The arguments, what the session needs of the machine (content, page cache, congestion control),
+//! and where the report goes. The rounds themselves are in [`crate::rivals`].
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::seed::{Mode, count_from_1, depth};
+use crate::measure::Host;
+use crate::rivals::data::DataSet;
+use crate::rivals::report::{Comparison, ServerPart, ratios, rows};
+use crate::rivals::run::{Run, Session, Settings};
+use crate::rivals::seedring::Seedring;
+use crate::rivals::{Protocol, Rival, all, plot, system, undo};
+use crate::units::{seconds_ns, size_bytes};
+
+mod beside;
+
+/// Keeps the congestion control as it is.
+const SYSTEM: &str = "system";
+
+const EXAMPLES: &str = "\
+Examples:
+  seedring-bench rivals --output DIR
+  seedring-bench rivals --rivals rtorrent,libtorrent,nginx --peers 16 --rounds 3 --latency
+  seedring-bench rivals --rivals none --seedring splice=PATH,storage.send_path=splice \\
+      --seedring ring=PATH,storage.send_path=ring
+  seedring-bench rivals --cold --peers 64 --size 16G
+  seedring-bench rivals --cold-with-hot --size 16G
+
+Run it as root, on a machine that does nothing else. It takes about 10 s for each run: servers ×
+numbers of peers × rounds. Ctrl-C stops every server and restores what was set.
+Exit codes: 0 measured; 1 a run failed, or wrong bytes were served; 2 usage.";
+
+/// The arguments of `seedring-bench rivals`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RivalsArguments {
+    /// Ours, repeatable: a build, a name for it, and configuration keys [default: the seedring
+    /// beside this program].
+    #[arg(long, value_name = "[NAME=]PATH[,KEY=VALUE..]", value_parser = Seedring::parse)]
+    seedring: Vec<Seedring>,
+
+    /// Others, of rtorrent, libtorrent, qbittorrent, transmission, aria2, rqbit, nginx, and with
+    /// --cold fio; or none [default: all that are installed].
+    #[arg(long, value_name = "NAME[,..]", value_delimiter = ',')]
+    rivals: Vec<String>,
+
+    /// A Python that can import libtorrent.
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    libtorrent_python: PathBuf,
+
+    /// Numbers of peers.
+    #[arg(long, value_name = "N[,N]", value_delimiter = ',', default_value = "1,16,200",
+        value_parser = peers)]
+    peers: Vec<usize>,
+
+    /// Rounds for each number of peers.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count_from_1)]
+    rounds: usize,
+
+    /// The measured window of each run, in seconds.
+    #[arg(long, value_name = "S", default_value = "4", value_parser = seconds_ns)]
+    duration: u64,
+
+    /// Load before the window, in seconds.
+    #[arg(long, value_name = "S", default_value = "1.5", value_parser = seconds_ns)]
+    warmup: u64,
+
+    /// Requests that each peer keeps under way. Transmission drops what exceeds 512.
+    #[arg(long, value_name = "D", default_value_t = 64, value_parser = depth)]
+    depth: usize,
+
+    /// What happens to payload.
+    #[arg(long, value_enum, default_value_t = Mode::Discard)]
+    mode: Mode,
+
+    /// Measure latency too: in open loop, at half of what the best rival served in closed loop.
+    #[arg(long)]
+    latency: bool,
+
+    /// Empty the page cache before each run; needs root.
+    #[arg(long)]
+    cold: bool,
+
+    /// Measure instead what cold data of one torrent, asked for by 64 peers, cost another in the page
+    /// cache, asked for by 16, in one server. Ours only; needs root.
+    #[arg(long, conflicts_with_all = ["cold", "latency", "peers"])]
+    cold_with_hot: bool,
+
+    /// The size of what is in the page cache with --cold-with-hot: whole MiB.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size_bytes)]
+    hot_size: u64,
+
+    /// The content's size: whole MiB.
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
+    size: u64,
+
+    /// Where the content is kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp/seedring-bench")]
+    directory: PathBuf,
+
+    /// Cores of the servers.
+    #[arg(
+        long,
+        value_name = "CORE[,CORE]",
+        value_delimiter = ',',
+        default_value = "0"
+    )]
+    server_cores: Vec<usize>,
+
+    /// Cores of the load, one thread on each; others than the servers'.
+    #[arg(
+        long,
+        value_name = "CORE[,CORE]",
+        value_delimiter = ',',
+        default_value = "1"
+    )]
+    load_cores: Vec<usize>,
+
+    /// Set for all sockets of the machine during the session, then restored; needs root. "system"
+    /// keeps it as it is.
+    #[arg(long, value_name = "NAME", default_value = "cubic")]
+    congestion_control: String,
+
+    /// Write report.json, report.md and pictures into this directory.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+
+    /// Print one JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the session and prints the report.
+pub fn run(arguments: &RivalsArguments) -> anyhow::Result<ExitCode> {
+    if arguments.cold_with_hot {
+        return beside::run(arguments);
+    }
+    let (servers, left_out) = match chosen(arguments) {
+        Ok(chosen) => chosen,
+        Err(wrong) => {
+            eprintln!("seedring-bench: {wrong}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let date = system::date();
+    undo::on_signals().context("cannot catch signals")?;
+    if let Some(directory) = &arguments.output {
+        // Now, not after an hour.
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot write to {}", directory.display()))?;
+    }
+    let data = DataSet::prepare(&arguments.directory, arguments.size, tell)?;
+    let settings = settings(arguments);
+    let mut lock = if settings.cold { None } else { data.lock() };
+    let restored = match arguments.congestion_control.as_str() {
+        SYSTEM => None,
+        name => system::set_congestion_control(name)?,
+    };
+    let session = Session {
+        servers: &servers,
+        data: &data,
+        settings: &settings,
+        tell: &tell,
+    };
+    let host = Host::here();
+    let runs = session.run()?;
+    drop(restored);
+    let is_locked = lock.as_mut().is_some_and(|lock| lock.holds());
+    let servers: Vec<ServerPart> = servers
+        .iter()
+        .map(|one| ServerPart::of(one.as_ref()))
+        .collect();
+    let comparison = Comparison {
+        command: "rivals",
+        version: crate::VERSION,
+        conditions: conditions(
+            &Facts {
+                date: &date,
+                host: &host,
+                data: &data,
+                is_locked,
+            },
+            &settings,
+            &servers,
+            &runs,
+        ),
+        date,
+        host,
+        settings: settings.clone(),
+        rows: rows(&runs, &servers),
+        ratios: ratios(&runs, &servers),
+        servers,
+        left_out,
+        runs,
+    };
+    publish(arguments, &comparison)
+}
+
+/// What is compared, and why others are left out.
+type Chosen = (Vec<Box<dyn Rival>>, Vec<String>);
+
+/// The servers of the command line; an error is a wrong one.
+fn chosen(arguments: &RivalsArguments) -> Result<Chosen, String> {
+    let mut servers = ours(arguments)?;
+    let mut left_out = Vec::new();
+    let python = python(&arguments.libtorrent_python);
+    let known = all(&python);
+    let names: Vec<&str> = known.iter().map(|rival| rival.name()).collect();
+    let wanted = &arguments.rivals;
+    let is_none = wanted.iter().map(String::as_str).eq(["none"]);
+    if let Some(unknown) = wanted.iter().find(|name| !names.contains(&name.as_str()))
+        && !is_none
+    {
+        let names = names.join(", ");
+        return Err(format!("--rivals {unknown}: known are {names}; or none"));
+    }
+    for rival in known {
+        let is_wanted = wanted.is_empty() || wanted.iter().any(|name| name == rival.name());
+        let is_cold_only = rival.protocol() == Protocol::Disk && !arguments.cold;
+        if is_cold_only && !wanted.is_empty() && is_wanted {
+            return Err(format!("--rivals {} is for --cold only", rival.name()));
+        }
+        if is_none || !is_wanted || is_cold_only {
+            continue;
+        }
+        match rival.missing() {
+            Some(missing) if wanted.is_empty() => left_out.push(missing),
+            Some(missing) => return Err(missing),
+            None => servers.push(rival),
+        }
+    }
+    check_names(&servers)?;
+    check_cores(arguments)?;
+    Ok((servers, left_out))
+}
+
+/// Ours of the command line, or the one beside this program.
+fn ours(arguments: &RivalsArguments) -> Result<Vec<Box<dyn Rival>>, String> {
+    let mut ours = arguments.seedring.clone();
+    if ours.is_empty() {
+        ours.push(Seedring::new("seedring", &beside_this_program()));
+    }
+    let mut servers: Vec<Box<dyn Rival>> = Vec::new();
+    for mut one in ours {
+        one.resolve();
+        if let Some(missing) = one.missing() {
+            return Err(missing);
+        }
+        servers.push(Box::new(one));
+    }
+    Ok(servers)
+}
+
+fn check_names(servers: &[Box<dyn Rival>]) -> Result<(), String> {
+    for (at, one) in servers.iter().enumerate() {
+        if servers[..at].iter().any(|other| other.name() == one.name()) {
+            let name = one.name();
+            return Err(format!(
+                "two servers are called {name:?}: --seedring NAME=PATH"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_cores(arguments: &RivalsArguments) -> Result<(), String> {
+    let (servers, load) = (&arguments.server_cores, &arguments.load_cores);
+    if let Some(shared) = servers.iter().find(|core| load.contains(core)) {
+        return Err(format!(
+            "core {shared} is both the servers' and the load's: the load would be the limit"
+        ));
+    }
+    let allowed = rustix::thread::sched_getaffinity(None)
+        .map_err(|errno| format!("cannot ask which cores there are: {errno}"))?;
+    let max = rustix::thread::CpuSet::MAX_CPU;
+    let is_there = |&&core: &&usize| core < max && allowed.is_set(core);
+    match servers.iter().chain(load).find(|core| !is_there(core)) {
+        Some(core) => Err(format!(
+            "there is no core {core} for this process: see --server-cores and --load-cores"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn settings(arguments: &RivalsArguments) -> Settings {
+    let mut peers = arguments.peers.clone();
+    peers.sort_unstable();
+    peers.dedup();
+    Settings {
+        peers,
+        rounds: arguments.rounds,
+        window_ns: arguments.duration.max(1),
+        warmup_ns: arguments.warmup,
+        depth: arguments.depth,
+        mode: arguments.mode,
+        server_cores: arguments.server_cores.clone(),
+        load_cores: arguments.load_cores.clone(),
+        latency: arguments.latency,
+        cold: arguments.cold,
+    }
+}
+
+/// Absolute if it is a path: each server is started in a directory of its own.
+fn python(given: &Path) -> PathBuf {
+    let is_path = given.components().count() > 1;
+    // Not resolved further: a virtual environment's Python is a link, and is known by its place.
+    match std::path::absolute(given) {
+        Ok(path) if is_path => path,
+        _ => given.to_owned(),
+    }
+}
+
+fn beside_this_program() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("seedring")
+}
+
+/// What figures depend on, beside settings and servers.
+struct Facts<'a> {
+    date: &'a str,
+    host: &'a Host,
+    data: &'a DataSet,
+    is_locked: bool,
+}
+
+fn conditions(
+    facts: &Facts<'_>,
+    settings: &Settings,
+    servers: &[ServerPart],
+    runs: &[Run],
+) -> Vec<String> {
+    let host = facts.host;
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let mut all = vec![
+        format!("{}, seedring-bench {}", facts.date, crate::VERSION),
+        format!(
+            "host: {}, {} cores, Linux {}, loopback, plaintext",
+            host.cpu, host.cores, host.kernel
+        ),
+        format!(
+            "TCP congestion control of the servers' sockets, as ss shows it: {}",
+            controls(servers, runs)
+        ),
+        format!("content: {}", content(facts, settings, runs)),
+        format!(
+            "load: depth {}, blocks of 16 KiB in order, random pieces{}, mode {}, one address a \
+             peer; {} s measured after {} s",
+            settings.depth,
+            if settings.cold { ", each once" } else { "" },
+            settings.mode.name(),
+            seconds(settings.window_ns),
+            seconds(settings.warmup_ns)
+        ),
+        format!(
+            "servers pinned to cores {:?}, load to cores {:?}",
+            settings.server_cores, settings.load_cores
+        ),
+        format!(
+            "{} interleaved rounds, each run with a fresh server; median (lowest–highest)",
+            settings.rounds
+        ),
+        "CPU: user + system of all threads and child processes; loopback charges receiving to the \
+         sender"
+            .to_owned(),
+    ];
+    all.extend(servers.iter().map(|server| {
+        let floor = if server.is_floor() {
+            "the floor, no seed; "
+        } else {
+            ""
+        };
+        format!(
+            "{}: {} ({floor}{})",
+            server.name, server.version, server.settings
+        )
+    }));
+    all
+}
+
+fn controls(servers: &[ServerPart], runs: &[Run]) -> String {
+    let of = |server: &ServerPart| {
+        let mine = runs.iter().filter(|run| run.server == server.name);
+        let mut found: Vec<&str> = mine
+            .flat_map(|run| &run.congestion_controls)
+            .map(String::as_str)
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        match found.is_empty() {
+            true => format!("{} unknown", server.name),
+            false => format!("{} {}", server.name, found.join("/")),
+        }
+    };
+    let with_sockets = servers
+        .iter()
+        .filter(|server| server.protocol != Protocol::Disk);
+    with_sockets.map(of).collect::<Vec<_>>().join(", ")
+}
+
+fn content(facts: &Facts<'_>, settings: &Settings, runs: &[Run]) -> String {
+    let mebibytes = facts.data.torrent.total_bytes >> 20;
+    let shares = || runs.iter().filter_map(|run| run.cached_share);
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let cache = if settings.cold {
+        let most = percent(shares().fold(0.0, f64::max));
+        format!("page cache dropped before each run (at most {most} of it left there)")
+    } else {
+        let least = percent(shares().fold(1.0, f64::min));
+        let locked = if facts.is_locked {
+            "locked"
+        } else {
+            "not locked"
+        };
+        format!("in the page cache (at least {least} before each run, {locked})")
+    };
+    format!("one file of {mebibytes} MiB, pieces of 1 MiB, {cache}")
+}
+
+/// Prints the report, writes it, and says how it went.
+fn publish(arguments: &RivalsArguments, comparison: &Comparison) -> anyhow::Result<ExitCode> {
+    let (markdown, json) = (
+        comparison.to_markdown(),
+        serde_json::to_string_pretty(comparison)?,
+    );
+    if let Some(directory) = &arguments.output {
+        let write = |name: &str, text: &str| {
+            let path = directory.join(name);
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        write("report.json", &json)?;
+        write("report.md", &markdown)?;
+        for (name, picture) in plot::pictures(comparison) {
+            write(name, &picture)?;
+        }
+    }
+    if arguments.json {
+        println!("{json}");
+    } else {
+        print!("{markdown}");
+    }
+    if comparison.runs.is_empty() {
+        bail!("nothing was run");
+    }
+    Ok(match comparison.is_complete() {
+        true => ExitCode::SUCCESS,
+        false => {
+            eprintln!("seedring-bench: a run failed or served wrong bytes: see the remarks");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn tell(line: &str) {
+    eprintln!("seedring-bench: {line}");
+}
+
+/// As many as there are addresses for, and as the rivals are told to allow.
+fn peers(text: &str) -> Result<usize, String> {
+    match count_from_1(text)? {
+        count @ 1..=crate::rivals::PEERS_MAX => Ok(count),
+        _ => Err(format!("must be at most {}", crate::rivals::PEERS_MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{Command as Subcommand, CommandLine};
+
+    fn parse(line: &str) -> Result<RivalsArguments, clap::Error> {
+        let line = format!("seedring-bench rivals {line}");
+        let parsed = CommandLine::try_parse_from(line.split_whitespace())?;
+        match parsed.command {
+            Subcommand::Rivals(arguments) => Ok(*arguments),
+            _ => panic!("another command"),
+        }
+    }
+
+    #[test]
+    fn arguments_become_settings() {
+        let arguments = parse("--peers 200,1,16,1 --rounds 2 --mode verify --cold").unwrap();
+        let settings = settings(&arguments);
+        assert_eq!(settings.peers, [1, 16, 200]);
+        assert_eq!(
+            (settings.rounds, settings.mode, settings.cold),
+            (2, Mode::Verify, true)
+        );
+        assert_eq!(settings.window_ns, 4_000_000_000);
+    }
+
+    #[test]
+    fn cold_beside_hot_is_for_ours_alone() {
+        for wrong in ["--cold", "--latency", "--peers 3"] {
+            assert!(
+                parse(&format!("--cold-with-hot {wrong}")).is_err(),
+                "{wrong}"
+            );
+        }
+        let arguments = parse("--cold-with-hot --rivals rtorrent").unwrap();
+        assert!(
+            beside::chosen(&arguments)
+                .err()
+                .unwrap()
+                .contains("own server only")
+        );
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused() {
+        for wrong in ["--peers 0", "--peers 10001", "--rounds 0", "--seedring x,y"] {
+            let error = parse(wrong).err().unwrap();
+            assert_eq!(error.exit_code(), 2, "{wrong}");
+        }
+        // A file that is there stands for a build.
+        let own = std::env::current_exe().unwrap();
+        let own = own.display();
+        for (wrong, reason) in [
+            (
+                format!("--seedring {own} --rivals bittornado"),
+                "known are rtorrent,",
+            ),
+            (
+                format!("--seedring {own} --seedring {own} --rivals none"),
+                "two servers",
+            ),
+            (format!("--seedring {own} --rivals fio"), "for --cold only"),
+            (
+                format!("--seedring {own} --rivals none --server-cores 1"),
+                "both",
+            ),
+            (
+                format!("--seedring {own} --rivals none --server-cores 9999"),
+                "no core 9999",
+            ),
+            (
+                "--seedring /nowhere/seedring --rivals none".to_owned(),
+                "is missing",
+            ),
+        ] {
+            let error = chosen(&parse(&wrong).unwrap()).err().unwrap();
+            assert!(error.contains(reason), "{wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What must be undone however a run ends: processes, directories, a setting of the whole system.
+//!
+//! Everything is registered before it is needed, and undone by its guard or, on SIGINT, SIGTERM and
+//! SIGHUP, by the thread of [`on_signals`], which then ends the process. SIGKILL cannot be caught:
+//! then the kernel ends the servers (see [`super::process`]), but a changed setting stays, and
+//! docs/BENCHMARKING.md says how to put it back.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Something to undo.
+#[derive(Debug, Clone)]
+pub enum Undo {
+    /// End every process of a group.
+    KillGroup(Pid),
+    /// Write a file's former content back.
+    WriteBack {
+        /// The file.
+        path: PathBuf,
+        /// What was in it.
+        content: String,
+    },
+    /// Remove a directory with what is in it.
+    RemoveDirectory(PathBuf),
+}
+
+impl Undo {
+    fn run(&self) {
+        // Each may be done already, and nothing more could be tried.
+        match self {
+            Self::KillGroup(group) => {
+                let _ = kill_process_group(*group, Signal::KILL);
+            }
+            Self::WriteBack { path, content } => {
+                if let Err(error) = std::fs::write(path, content) {
+                    let path = path.display();
+                    eprintln!("seedring-bench: cannot write {content:?} back to {path}: {error}");
+                }
+            }
+            Self::RemoveDirectory(path) => {
+                let _ = std::fs::remove_dir_all(path);
+            }
+        }
+    }
+}
+
+struct Pending {
+    next: u64,
+    entries: Vec<(u64, Undo)>,
+}
+
+static PENDING: Mutex<Pending> = Mutex::new(Pending {
+    next: 0,
+    entries: Vec::new(),
+});
+
+fn pending() -> MutexGuard<'static, Pending> {
+    PENDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Undoes its entry when it is dropped.
+#[derive(Debug)]
+#[must_use = "what is registered is undone at once when the guard is dropped"]
+pub struct Guard(u64);
+
+impl Guard {
+    /// Undoes nothing any more, after `done` has run. No signal is handled meanwhile: a process id
+    /// that `done` gives back to the system is not killed later under its new owner.
+    pub fn forget_after<T>(self, done: impl FnOnce() -> T) -> T {
+        let mut pending = pending();
+        let result = done();
+        pending.entries.retain(|(id, _)| *id != self.0);
+        drop(pending);
+        result
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut pending = pending();
+        let at = pending.entries.iter().position(|(id, _)| *id == self.0);
+        if let Some(at) = at {
+            let (_, undo) = pending.entries.remove(at);
+            undo.run();
+        }
+    }
+}
+
+/// Registers what to undo.
+pub fn register(undo: Undo) -> Guard {
+    let mut pending = pending();
+    let id = pending.next;
+    pending.next += 1;
+    pending.entries.push((id, undo));
+    Guard(id)
+}
+
+/// From now on, SIGINT, SIGTERM and SIGHUP undo everything, the latest first, and end the process
+/// with 128 + the signal's number.
+pub fn on_signals() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let mut signals = Vec::new();
+    {
+        let _entered = runtime.enter();
+        for (kind, number) in [
+            (SignalKind::interrupt(), 2),
+            (SignalKind::terminate(), 15),
+            (SignalKind::hangup(), 1),
+        ] {
+            signals.push((signal(kind)?, number));
+        }
+    }
+    let wait = async move {
+        std::future::poll_fn(|context| {
+            for (signal, number) in &mut signals {
+                if signal.poll_recv(context).is_ready() {
+                    return std::task::Poll::Ready(*number);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    };
+    let body = move || {
+        let number: i32 = runtime.block_on(wait);
+        let pending = pending();
+        pending
+            .entries
+            .iter()
+            .rev()
+            .for_each(|(_, undo)| undo.run());
+        eprintln!("seedring-bench: interrupted; servers stopped, settings restored");
+        std::process::exit(128 + number);
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(body)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_undoes_once_or_never() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("setting");
+        std::fs::write(&path, "after").unwrap();
+        let undo = Undo::WriteBack {
+            path: path.clone(),
+            content: "before".to_owned(),
+        };
+        let kept = register(undo.clone());
+        assert_eq!(kept.forget_after(|| 7), 7);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "after");
+        drop(register(undo));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
+        let inner = directory.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        drop(register(Undo::RemoveDirectory(inner.clone())));
+        assert!(!inner.exists());
+    }
+}
