@@ -1,9 +1,26 @@
-//! Quantities as they are written on the command line: sizes, seconds, ranges of addresses.
+//! Quantities as they are written on the command line: counts, sizes, seconds, ranges of addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The most addresses that one range may name.
 const ADDRESSES_MAX: usize = 65_536;
+
+/// Parses a count that may not be 0.
+pub fn count_from_1(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// Parses the depth of a pipeline.
+pub fn depth(text: &str) -> Result<usize, String> {
+    match count_from_1(text)? {
+        depth @ 1..=2_000 => Ok(depth),
+        _ => Err("must be at most 2000: no known seed queues more".to_owned()),
+    }
+}
 
 /// Parses a size in bytes: `16384`, `16K` or `16KiB` (1,024), `16KB` (1,000), likewise M and G.
 pub fn size_bytes(text: &str) -> Result<u64, String> {
@@ -31,6 +48,11 @@ pub fn size_bytes(text: &str) -> Result<u64, String> {
     number
         .checked_mul(factor)
         .ok_or_else(|| format!("{text:?} is too large"))
+}
+
+/// `bytes` in MiB, for reports.
+pub fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Parses the length of a piece: a power of two from 16 KiB to 512 MiB.

@@ -16,14 +16,13 @@ use proto::metainfo::Metainfo;
 
 use crate::harness::children::Program;
 use crate::harness::comparison::{Column, Comparison, Figures};
-use crate::harness::content::write_random;
+use crate::harness::content::{NO_TRACKER, write_random};
 use crate::harness::environment::Environment;
 use crate::harness::libtorrent::Libtorrent;
-use crate::harness::options::{Common, Usage};
-use crate::harness::page_cache;
+use crate::harness::options::{Common, HashedFile, Usage};
 use crate::harness::rounds::{self, Contender};
 use crate::harness::stopping::Stop;
-use crate::units::{piece_bytes, size_bytes};
+use crate::units::mebibytes;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,50 +36,21 @@ Exit codes: 0 all measured; 1 somebody failed, or wrote wrong hashes; 2 usage.";
 const WITHIN: Duration = Duration::from_secs(1_800);
 
 const COLUMNS: &[Column] = &[
-    Column {
-        key: "wall_s",
-        title: "wall s",
-        digits: 2,
-    },
-    Column {
-        key: "gigabytes_per_s",
-        title: "GB/s",
-        digits: 2,
-    },
-    Column {
-        key: "cpu_s",
-        title: "CPU s",
-        digits: 2,
-    },
-    Column {
-        key: "peak_mebibytes",
-        title: "peak MiB",
-        digits: 0,
-    },
+    Column::WALL,
+    Column::GIGABYTES_PER_S,
+    Column::CPU,
+    Column::PEAK,
 ];
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CreateArguments {
-    /// The length of the file of random bytes that is made.
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
-    size: u64,
-
-    /// Take this file instead.
-    #[arg(long, value_name = "FILE")]
-    data: Option<PathBuf>,
-
-    /// The length of a piece: a power of two.
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = piece_bytes)]
-    piece_size: u32,
+    #[command(flatten)]
+    file: HashedFile,
 
     /// Hashing threads, for those who can be told [default: as many as cores].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-
-    /// Empty the page cache before each run. Needs root.
-    #[arg(long)]
-    cold: bool,
 
     #[command(flatten)]
     common: Common,
@@ -99,44 +69,27 @@ pub fn run(arguments: &CreateArguments) -> anyhow::Result<ExitCode> {
         return Err(Usage("--threads must be at least 1".to_owned()).into());
     }
     // Who is chosen is known before anything is written.
+    let file = &arguments.file;
     let job = Job {
-        file: arguments
-            .data
-            .clone()
-            .unwrap_or_else(|| folder.join("content")),
+        file: file.data.clone().unwrap_or_else(|| folder.join("content")),
         folder: folder.to_owned(),
-        piece_bytes: arguments.piece_size,
+        piece_bytes: file.pieces.piece_size,
         cores: common.pin.clone(),
-        cold: arguments.cold,
     };
     let contenders = common
         .choice
         .chosen(contenders(arguments, &job, threads)?)?;
-    if arguments.data.is_none() {
-        eprintln!("writing {} MiB of random bytes", arguments.size >> 20);
-        write_random(&job.file, arguments.size, 1, &stop)?;
+    if file.data.is_none() {
+        eprintln!("writing {} MiB of random bytes", file.pieces.size >> 20);
+        write_random(&job.file, file.pieces.size, 1, &stop)?;
     }
     let bytes = fs::metadata(&job.file)
         .with_context(|| format!("cannot look at {:?}", job.file))?
         .len();
     let mut report = Comparison::new("create", Environment::here(&common.pin), COLUMNS, "wall_s");
-    report.setting(
-        "data",
-        format!(
-            "one file of {bytes} B, pieces of {} KiB",
-            job.piece_bytes >> 10
-        ),
-    );
+    file.describe(bytes, &mut report);
     report.setting("threads", threads);
-    report.setting(
-        "page cache",
-        if job.cold {
-            "emptied before each run"
-        } else {
-            "holds the file"
-        },
-    );
-    let everybody = rounds::run(contenders, common.choice.rounds, &stop, &mut report)?;
+    let everybody = rounds::run(contenders, common.choice.rounds.count, &stop, &mut report)?;
     let agreed = compare_torrents(&job, &mut report)?;
     common.choice.print(&report, everybody && agreed)
 }
@@ -148,7 +101,6 @@ struct Job {
     folder: PathBuf,
     piece_bytes: u32,
     cores: Vec<usize>,
-    cold: bool,
 }
 
 impl Job {
@@ -158,14 +110,15 @@ impl Job {
 }
 
 /// A program that makes a torrent and ends.
-struct Creator {
+struct Creator<'a> {
     name: &'static str,
     version: Result<String, String>,
     program: Program,
+    file: &'a HashedFile,
     job: Job,
 }
 
-impl Contender for Creator {
+impl Contender for Creator<'_> {
     fn name(&self) -> String {
         self.name.to_owned()
     }
@@ -180,11 +133,7 @@ impl Contender for Creator {
         if torrent.exists() {
             fs::remove_file(&torrent).with_context(|| format!("cannot remove {torrent:?}"))?;
         }
-        if job.cold {
-            page_cache::drop_all()?;
-        } else {
-            page_cache::warm(&job.file)?;
-        }
+        self.file.settle_cache(&job.file)?;
         let log = job.folder.join("log");
         let finished = self.program.run(&log, stop, WITHIN)?;
         let bytes = fs::metadata(&job.file)
@@ -194,21 +143,17 @@ impl Contender for Creator {
             ("wall_s", finished.wall_s),
             ("cpu_s", finished.cpu_s),
             ("gigabytes_per_s", bytes as f64 / 1e9 / finished.wall_s),
-            (
-                "peak_mebibytes",
-                finished.peak_bytes as f64 / f64::from(1 << 20),
-            ),
+            ("peak_mebibytes", mebibytes(finished.peak_bytes)),
         ]))
     }
 }
 
-fn contenders(
-    arguments: &CreateArguments,
+fn contenders<'a>(
+    arguments: &'a CreateArguments,
     job: &Job,
     threads: usize,
-) -> anyhow::Result<Vec<Box<dyn Contender>>> {
+) -> anyhow::Result<Vec<Box<dyn Contender + 'a>>> {
     let (file, piece_bytes, threads) = (&job.file, job.piece_bytes, threads.to_string());
-    let announce = "http://127.0.0.1:9/announce";
     let seedring = Program::new(arguments.common.seedring());
     let version = seedring.clone().arg("--version").version();
     let seedring = seedring
@@ -231,7 +176,9 @@ fn contenders(
     let mktorrent = Program::new("mktorrent");
     let version = mktorrent.clone().arg("-h").version();
     let exponent = piece_bytes.ilog2().to_string();
-    let mktorrent = mktorrent.args(["-a", announce, "-d", "-l", &exponent, "-t", &threads, "-o"]);
+    let mktorrent = mktorrent.args([
+        "-a", NO_TRACKER, "-d", "-l", &exponent, "-t", &threads, "-o",
+    ]);
     creators.push((
         "mktorrent",
         version,
@@ -246,7 +193,7 @@ fn contenders(
         .arg(file);
     creators.push(("transmission-create", one_thread(version), transmission));
 
-    let libtorrent = Libtorrent::new(&arguments.common.python(), &job.folder)?;
+    let libtorrent = Libtorrent::new(&arguments.common.python.path(), &job.folder)?;
     let tool = libtorrent
         .tool("create")
         .arg(file)
@@ -269,11 +216,12 @@ fn contenders(
     let imdl = imdl.arg(file).arg("--output").arg(job.torrent_of("imdl"));
     creators.push(("imdl", one_thread(version), imdl));
 
-    let contender = |(name, version, program): (_, _, Program)| -> Box<dyn Contender> {
+    let contender = |(name, version, program): (_, _, Program)| -> Box<dyn Contender + 'a> {
         Box::new(Creator {
             name,
             version,
             program: program.on_cores(&job.cores),
+            file: &arguments.file,
             job: job.clone(),
         })
     };
@@ -360,7 +308,6 @@ mod tests {
             folder: folder.path().to_owned(),
             piece_bytes: 1 << 14,
             cores: Vec::new(),
-            cold: false,
         };
         let report_of = |whom: &[&str]| {
             let mut report = Comparison::new("create", Environment::here(&[]), COLUMNS, "wall_s");

@@ -24,13 +24,13 @@ use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::content::{Content, Shape};
 use crate::harness::environment::Environment;
 use crate::harness::libtorrent::Libtorrent;
-use crate::harness::options::{Common, Named};
+use crate::harness::options::{Common, Named, Pieces};
 use crate::harness::page_cache;
 use crate::harness::probe::{free_port, own_address};
 use crate::harness::rounds::{self, Contender};
 use crate::harness::stopping::Stop;
 use crate::measure::{ProcessSample, peak_resident_bytes};
-use crate::units::{piece_bytes, seconds_ns, size_bytes};
+use crate::units::{mebibytes, seconds_ns};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,38 +46,21 @@ const POLL: Duration = Duration::from_millis(5);
 const SEED_READY: Duration = Duration::from_secs(600);
 
 const COLUMNS: &[Column] = &[
-    Column {
-        key: "wall_s",
-        title: "wall s",
-        digits: 2,
-    },
-    Column {
-        key: "gigabytes_per_s",
-        title: "GB/s",
-        digits: 2,
-    },
+    Column::WALL,
+    Column::GIGABYTES_PER_S,
     Column {
         key: "cpu_s_per_gib",
         title: "CPU-s/GiB",
         digits: 2,
     },
-    Column {
-        key: "peak_mebibytes",
-        title: "peak MiB",
-        digits: 0,
-    },
+    Column::PEAK,
 ];
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GetArguments {
-    /// The length of the file of random bytes that is made and downloaded.
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
-    size: u64,
-
-    /// The length of a piece: a power of two.
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = piece_bytes)]
-    piece_size: u32,
+    #[command(flatten)]
+    pieces: Pieces,
 
     /// How long a download may take, in seconds.
     #[arg(long, value_name = "S", default_value = "300", value_parser = seconds_ns)]
@@ -101,7 +84,7 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
-    let libtorrent = Libtorrent::new(&common.python(), folder)?;
+    let libtorrent = Libtorrent::new(&common.python.path(), folder)?;
     let known = vec![
         Client::Seedring(common.seedring()),
         Client::Libtorrent(libtorrent),
@@ -127,7 +110,7 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
         .into_iter()
         .map(|client| -> Box<dyn Contender> { Box::new(Downloader { client, job: &job }) });
     let mut report = Comparison::new("get", Environment::here(&common.pin), COLUMNS, "wall_s");
-    let (bytes, piece) = (job.content.bytes, arguments.piece_size >> 10);
+    let (bytes, piece) = (job.content.bytes, arguments.pieces.piece_size >> 10);
     report.setting(
         "data",
         format!("one file of {bytes} B, pieces of {piece} KiB, in the page cache"),
@@ -148,7 +131,7 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
     );
     let everybody = rounds::run(
         contenders.collect(),
-        common.choice.rounds,
+        common.choice.rounds.count,
         &stop,
         &mut report,
     )?;
@@ -163,14 +146,14 @@ fn make_content(
 ) -> anyhow::Result<Content> {
     eprintln!(
         "writing and hashing {} MiB of random bytes",
-        arguments.size >> 20
+        arguments.pieces.size >> 20
     );
     let data = folder.join("data");
     fs::create_dir(&data).with_context(|| format!("cannot make {data:?}"))?;
     let tracker = format!("http://{tracker}/announce");
     let shape = Shape {
-        bytes: arguments.size,
-        piece_bytes: arguments.piece_size,
+        bytes: arguments.pieces.size,
+        piece_bytes: arguments.pieces.piece_size,
         seed: 1,
         tracker: Some(&tracker),
     };
@@ -342,7 +325,7 @@ impl Contender for Downloader<'_> {
             ("wall_s", wall_s),
             ("gigabytes_per_s", job.content.bytes as f64 / 1e9 / wall_s),
             ("cpu_s_per_gib", cpu_s / gibibytes),
-            ("peak_mebibytes", peak_bytes as f64 / f64::from(1 << 20)),
+            ("peak_mebibytes", mebibytes(peak_bytes)),
         ]))
     }
 }

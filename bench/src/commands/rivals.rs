@@ -3,20 +3,20 @@
 //! The arguments, what the session needs of the machine (content, page cache, congestion control),
 //! and where the report goes. The rounds themselves are in [`crate::rivals`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::seed::{Mode, count_from_1, depth};
+use crate::harness::options::{Load, Python, Rounds, beside_this_program};
 use crate::measure::Host;
 use crate::rivals::data::DataSet;
 use crate::rivals::report::{Comparison, ServerPart, ratios, rows};
 use crate::rivals::run::{Run, Session, Settings};
 use crate::rivals::seedring::Seedring;
 use crate::rivals::{Protocol, Rival, all, plot, system, undo};
-use crate::units::{seconds_ns, size_bytes};
+use crate::units::{count_from_1, size_bytes};
 
 mod beside;
 
@@ -38,7 +38,13 @@ Exit codes: 0 measured; 1 a run failed, or wrong bytes were served; 2 usage.";
 
 /// The arguments of `seedring-bench rivals`.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("rounds", |arg| arg.help("Rounds for each number of peers")),
+    mut_arg("duration", |arg| arg.default_value("4").help("The measured window of each run, in seconds")),
+    mut_arg("warmup", |arg| arg.default_value("1.5")),
+    mut_arg("mode", |arg| arg.default_value("discard")),
+)]
 pub struct RivalsArguments {
     /// Ours, repeatable: a build, a name for it, and configuration keys [default: the seedring
     /// beside this program].
@@ -50,34 +56,19 @@ pub struct RivalsArguments {
     #[arg(long, value_name = "NAME[,..]", value_delimiter = ',')]
     rivals: Vec<String>,
 
-    /// A Python that can import libtorrent.
-    #[arg(long, value_name = "PATH", default_value = "python3")]
-    libtorrent_python: PathBuf,
+    #[command(flatten)]
+    python: Python,
 
     /// Numbers of peers.
     #[arg(long, value_name = "N[,N]", value_delimiter = ',', default_value = "1,16,200",
         value_parser = peers)]
     peers: Vec<usize>,
 
-    /// Rounds for each number of peers.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count_from_1)]
-    rounds: usize,
+    #[command(flatten)]
+    rounds: Rounds,
 
-    /// The measured window of each run, in seconds.
-    #[arg(long, value_name = "S", default_value = "4", value_parser = seconds_ns)]
-    duration: u64,
-
-    /// Load before the window, in seconds.
-    #[arg(long, value_name = "S", default_value = "1.5", value_parser = seconds_ns)]
-    warmup: u64,
-
-    /// Requests that each peer keeps under way. Transmission drops what exceeds 512.
-    #[arg(long, value_name = "D", default_value_t = 64, value_parser = depth)]
-    depth: usize,
-
-    /// What happens to payload.
-    #[arg(long, value_enum, default_value_t = Mode::Discard)]
-    mode: Mode,
+    #[command(flatten)]
+    load: Load,
 
     /// Measure latency too: in open loop, at half of what the best rival served in closed loop.
     #[arg(long)]
@@ -130,10 +121,6 @@ pub struct RivalsArguments {
     /// Write report.json, report.md and pictures into this directory.
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-
-    /// Print one JSON object instead of tables.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the session and prints the report.
@@ -209,8 +196,7 @@ type Chosen = (Vec<Box<dyn Rival>>, Vec<String>);
 fn chosen(arguments: &RivalsArguments) -> Result<Chosen, String> {
     let mut servers = ours(arguments)?;
     let mut left_out = Vec::new();
-    let python = python(&arguments.libtorrent_python);
-    let known = all(&python);
+    let known = all(&arguments.python.path());
     let names: Vec<&str> = known.iter().map(|rival| rival.name()).collect();
     let wanted = &arguments.rivals;
     let is_none = wanted.iter().map(String::as_str).eq(["none"]);
@@ -289,36 +275,22 @@ fn check_cores(arguments: &RivalsArguments) -> Result<(), String> {
 }
 
 fn settings(arguments: &RivalsArguments) -> Settings {
+    let load = &arguments.load;
     let mut peers = arguments.peers.clone();
     peers.sort_unstable();
     peers.dedup();
     Settings {
         peers,
-        rounds: arguments.rounds,
-        window_ns: arguments.duration.max(1),
-        warmup_ns: arguments.warmup,
-        depth: arguments.depth,
-        mode: arguments.mode,
+        rounds: arguments.rounds.count,
+        window_ns: load.duration.max(1),
+        warmup_ns: load.warmup,
+        depth: load.depth,
+        mode: load.mode,
         server_cores: arguments.server_cores.clone(),
         load_cores: arguments.load_cores.clone(),
         latency: arguments.latency,
         cold: arguments.cold,
     }
-}
-
-/// Absolute if it is a path: each server is started in a directory of its own.
-fn python(given: &Path) -> PathBuf {
-    let is_path = given.components().count() > 1;
-    // Not resolved further: a virtual environment's Python is a link, and is known by its place.
-    match std::path::absolute(given) {
-        Ok(path) if is_path => path,
-        _ => given.to_owned(),
-    }
-}
-
-fn beside_this_program() -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_default();
-    own.with_file_name("seedring")
 }
 
 /// What figures depend on, beside settings and servers.
@@ -439,11 +411,7 @@ fn publish(arguments: &RivalsArguments, comparison: &Comparison) -> anyhow::Resu
             write(name, &picture)?;
         }
     }
-    if arguments.json {
-        println!("{json}");
-    } else {
-        print!("{markdown}");
-    }
+    arguments.rounds.format.print(&json, &markdown);
     if comparison.runs.is_empty() {
         bail!("nothing was run");
     }
@@ -473,6 +441,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::load::Mode;
     use crate::{Command as Subcommand, CommandLine};
 
     fn parse(line: &str) -> Result<RivalsArguments, clap::Error> {

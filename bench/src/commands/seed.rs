@@ -6,17 +6,16 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
-use serde::Serialize;
+use clap::Args;
 
+use crate::harness::options::{Format, Load};
 use crate::load::blocks::Deck;
 use crate::load::connection::SocketSettings;
 use crate::load::leecher::Settings;
-use crate::load::verify::Expected;
-use crate::load::{self, Plan};
+use crate::load::{self, Mode, Plan};
 use crate::report::Report;
 use crate::torrent::Torrent;
-use crate::units::{local_addresses, seconds_ns, size_bytes};
+use crate::units::{count_from_1, local_addresses, seconds_ns, size_bytes};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,30 +44,16 @@ pub struct SeedArguments {
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = count_from_1)]
     peers: usize,
 
-    /// Requests that each leecher keeps under way. Seeds drop what exceeds their queue:
-    /// Transmission 512, libtorrent 2,000.
-    #[arg(long, value_name = "D", default_value_t = 64, value_parser = depth)]
-    depth: usize,
+    #[command(flatten)]
+    load: Load,
 
     /// The length of a block: 1 to 128K. Some seeds close the connection at more than 16K.
     #[arg(long, value_name = "SIZE", default_value = "16K", value_parser = block_bytes)]
     block: u32,
 
-    /// The measured window, in seconds.
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_ns)]
-    duration: u64,
-
-    /// Load before the window, in seconds.
-    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds_ns)]
-    warmup: u64,
-
     /// How long to wait until all peers are unchoked, in seconds; with some, the run then begins.
     #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_ns)]
     ready_timeout: u64,
-
-    /// What happens to payload.
-    #[arg(long, value_enum, default_value_t = Mode::Read)]
-    mode: Mode,
 
     /// The seed's process: its CPU time and memory are measured.
     #[arg(long, value_name = "PID")]
@@ -121,49 +106,22 @@ pub struct SeedArguments {
     #[arg(long)]
     distinct: bool,
 
-    /// Print one JSON object instead of a table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Addresses to connect from; empty: the system chooses. (A name of its own, so that clap takes the
 /// list as one value.)
 type LocalAddresses = std::boxed::Box<[IpAddr]>;
 
-/// What happens to payload at the load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// The kernel drops it: the lightest load.
-    Discard,
-    /// It is copied to the load, as any client must.
-    Read,
-    /// It is copied and every whole piece is checked by its SHA-1.
-    Verify,
-}
-
-impl Mode {
-    /// As the command line and the report spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Discard => "discard",
-            Self::Read => "read",
-            Self::Verify => "verify",
-        }
-    }
-}
-
 /// Loads the seed and prints the report.
 pub fn run(arguments: &SeedArguments) -> anyhow::Result<ExitCode> {
     let torrent = Torrent::open(&arguments.torrent, arguments.address)?;
     let plan = plan(arguments, &torrent);
     let outcome = load::run(&plan)?;
-    let report = Report::new(&plan, &torrent, arguments.mode.name(), &outcome);
-    if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        print!("{}", report.to_text());
-    }
+    let report = Report::new(&plan, &torrent, arguments.load.mode.name(), &outcome);
+    let json = serde_json::to_string(&report)?;
+    arguments.format.print(&json, &report.to_text());
     if report.pieces_wrong() > 0 {
         eprintln!(
             "seedring-bench: the seed served {} wrong pieces",
@@ -175,19 +133,14 @@ pub fn run(arguments: &SeedArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn plan(arguments: &SeedArguments, torrent: &Torrent) -> Plan {
-    let expected = (arguments.mode == Mode::Verify).then(|| {
-        Arc::new(Expected {
-            geometry: torrent.geometry,
-            hashes: torrent.hashes.clone(),
-        })
-    });
+    let load = &arguments.load;
     Plan {
         settings: Settings {
             info_hash: torrent.info_hash,
             geometry: torrent.geometry,
-            expected,
+            expected: load.mode.expected(torrent),
             block_bytes: arguments.block,
-            depth: arguments.depth,
+            depth: load.depth,
             fast: !arguments.no_fast,
             extended: !arguments.no_extended,
             open_loop: arguments.rate.is_some(),
@@ -200,7 +153,7 @@ fn plan(arguments: &SeedArguments, torrent: &Torrent) -> Plan {
         },
         socket: SocketSettings {
             address: arguments.address,
-            discard: arguments.mode == Mode::Discard,
+            discard: load.mode == Mode::Discard,
             congestion_control: arguments.congestion_control.clone(),
         },
         peers: arguments.peers,
@@ -211,8 +164,8 @@ fn plan(arguments: &SeedArguments, torrent: &Torrent) -> Plan {
         local_addresses: arguments.local_addresses.to_vec(),
         rate_bytes: arguments.rate,
         ready_ns_max: arguments.ready_timeout,
-        warmup_ns: arguments.warmup,
-        window_ns: arguments.duration.max(1),
+        warmup_ns: load.warmup,
+        window_ns: load.duration.max(1),
         server_pid: arguments.pid,
         random_seed: arguments.random_seed,
     }
@@ -223,23 +176,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found
         .next()
         .ok_or_else(|| "the name has no address".to_owned())
-}
-
-/// Parses a count that may not be 0.
-pub fn count_from_1(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(count) => Ok(count),
-        Err(error) => Err(format!("{error}")),
-    }
-}
-
-/// Parses the depth of a pipeline.
-pub fn depth(text: &str) -> Result<usize, String> {
-    match count_from_1(text)? {
-        depth @ 1..=2_000 => Ok(depth),
-        _ => Err("must be at most 2000: no known seed queues more".to_owned()),
-    }
 }
 
 fn block_bytes(text: &str) -> Result<u32, String> {
@@ -276,7 +212,7 @@ mod tests {
         assert_eq!(arguments.local_addresses.len(), 3);
         assert_eq!(arguments.rate, Some(500 << 20));
         assert_eq!(
-            (arguments.block, arguments.duration),
+            (arguments.block, arguments.load.duration),
             (32 << 10, 500_000_000)
         );
     }

@@ -15,17 +15,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::seed::count_from_1;
 use crate::harness::comparison::{Column, Comparison, Figures};
-use crate::harness::content::{Content, Shape};
+use crate::harness::content::{Content, NO_TRACKER, Shape};
 use crate::harness::environment::Environment;
 use crate::harness::libtorrent::Libtorrent;
-use crate::harness::options::{Common, Named};
+use crate::harness::options::{Common, Named, Pieces};
 use crate::harness::rounds::{self, Contender};
 use crate::harness::servers::{Place, Server, start};
 use crate::harness::stopping::Stop;
 use crate::measure::{MemorySample, ProcessSample};
-use crate::units::{piece_bytes, seconds_ns, size_bytes};
+use crate::units::{count_from_1, mebibytes, seconds_ns};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,19 +76,18 @@ const COLUMNS: &[Column] = &[
 ];
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("size", |arg| arg.default_value("64K").help("The length of the file of each")),
+    mut_arg("piece_size", |arg| arg.default_value("16K")),
+)]
 pub struct TorrentsArguments {
     /// How many torrents.
     #[arg(long, value_name = "N", default_value = "2000", value_parser = count_from_1)]
     count: usize,
 
-    /// The length of the file of each.
-    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = size_bytes)]
-    size: u64,
-
-    /// The length of a piece: a power of two.
-    #[arg(long, value_name = "SIZE", default_value = "16K", value_parser = piece_bytes)]
-    piece_size: u32,
+    #[command(flatten)]
+    pieces: Pieces,
 
     /// How many of them must be answered completely, evenly spread.
     #[arg(long, value_name = "N", default_value = "20", value_parser = count_from_1)]
@@ -116,7 +114,7 @@ pub fn run(arguments: &TorrentsArguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
-    let libtorrent = Libtorrent::new(&common.python(), folder)?;
+    let libtorrent = Libtorrent::new(&common.python.path(), folder)?;
     let servers = vec![
         Server::Seedring(common.seedring()),
         Server::Libtorrent(libtorrent),
@@ -151,8 +149,8 @@ pub fn run(arguments: &TorrentsArguments) -> anyhow::Result<ExitCode> {
         COLUMNS,
         "serves_s",
     );
-    let (count, size) = (arguments.count, arguments.size);
-    let piece = arguments.piece_size >> 10;
+    let (count, size) = (arguments.count, arguments.pieces.size);
+    let piece = arguments.pieces.piece_size >> 10;
     report.setting(
         "data",
         format!("{count} torrents of one file of {size} B, pieces of {piece} KiB, checked before"),
@@ -174,7 +172,7 @@ pub fn run(arguments: &TorrentsArguments) -> anyhow::Result<ExitCode> {
     report.setting("page cache", "holds the files");
     let everybody = rounds::run(
         contenders.collect(),
-        common.choice.rounds,
+        common.choice.rounds.count,
         &stop,
         &mut report,
     )?;
@@ -199,11 +197,10 @@ fn make_torrents(
     }
     let make = |index: usize| {
         let shape = Shape {
-            bytes: arguments.size,
-            piece_bytes: arguments.piece_size,
+            bytes: arguments.pieces.size,
+            piece_bytes: arguments.pieces.piece_size,
             seed: index as u64,
-            // rTorrent wants an announce URL. Nobody listens on this port.
-            tracker: Some("http://127.0.0.1:9/announce"),
+            tracker: Some(NO_TRACKER),
         };
         let name = format!("content-{index:06}");
         let torrent = torrents.join(format!("{name}.torrent"));
@@ -282,7 +279,6 @@ impl Contender for Restarted<'_> {
         let memory = MemorySample::of(running.pid())?;
         running.end();
         let cpu_s = |sample: &ProcessSample| sample.user_s + sample.system_s;
-        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let mut figures = Figures::from([
             ("listens_s", listens.as_secs_f64()),
             ("answered", answered as f64),

@@ -27,6 +27,36 @@ pub struct Column {
     pub digits: usize,
 }
 
+impl Column {
+    /// From the start to the end.
+    pub const WALL: Self = Self {
+        key: "wall_s",
+        title: "wall s",
+        digits: 2,
+    };
+
+    /// What was hashed or moved by the time that it took.
+    pub const GIGABYTES_PER_S: Self = Self {
+        key: "gigabytes_per_s",
+        title: "GB/s",
+        digits: 2,
+    };
+
+    /// User and system time of all threads.
+    pub const CPU: Self = Self {
+        key: "cpu_s",
+        title: "CPU s",
+        digits: 2,
+    };
+
+    /// The most memory that was resident.
+    pub const PEAK: Self = Self {
+        key: "peak_mebibytes",
+        title: "peak MiB",
+        digits: 0,
+    };
+}
+
 /// One figure of all runs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {

@@ -13,6 +13,9 @@ use proto::metainfo::{Builder, Metainfo};
 
 use crate::harness::stopping::Stop;
 
+/// A tracker where nobody listens: rTorrent wants an announce URL when it has no DHT.
+pub const NO_TRACKER: &str = "http://127.0.0.1:9/announce";
+
 /// How much is written, or hashed, between two looks at signals.
 const CHUNK_BYTES: usize = 8 << 20;
 
@@ -198,7 +201,7 @@ mod tests {
             bytes: (20 << 14) + 5,
             piece_bytes: 1 << 14,
             seed: 7,
-            tracker: Some("http://127.0.0.1:9/announce"),
+            tracker: Some(NO_TRACKER),
         };
         let torrent = folder.path().join("data.torrent");
         let content = Content::make(folder.path(), "data", &torrent, shape, &stop).unwrap();

@@ -1,4 +1,7 @@
-//! Options that all comparisons of programs share.
+//! Options that several commands share: a struct for each group of those that belong together,
+//! flattened into the command's own.
+//!
+//! A command for which another default or another explanation is right says so by `mut_arg`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +10,10 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::harness::comparison::Comparison;
+use crate::harness::page_cache;
 use crate::harness::rounds::Contender;
+use crate::load::Mode;
+use crate::units::{depth, piece_bytes, seconds_ns, size_bytes};
 
 /// Something with a name that `--only` may choose.
 pub trait Named {
@@ -21,23 +27,135 @@ impl Named for Box<dyn Contender + '_> {
     }
 }
 
-/// Who runs, how often, and how it is told.
+/// How often, and how it is told.
 #[derive(Debug, Args)]
-pub struct Choice {
+pub struct Rounds {
     /// How often everybody runs; who is first turns from round to round.
-    #[arg(long, value_name = "N", default_value = "5", value_parser = rounds)]
-    pub rounds: usize,
+    #[arg(id = "rounds", long, value_name = "N", default_value = "5", value_parser = rounds)]
+    pub count: usize,
 
-    /// Measure only those whose names begin with one of these.
-    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
-    pub only: Vec<String>,
+    #[command(flatten)]
+    pub format: Format,
+}
 
+/// How a report is told.
+#[derive(Debug, Args)]
+pub struct Format {
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What comparisons of programs need beside that.
+impl Format {
+    /// Prints the report in the form that is wanted.
+    pub fn print(&self, json: &str, text: &str) {
+        if self.json {
+            println!("{json}");
+        } else {
+            print!("{text}");
+        }
+    }
+}
+
+/// Who runs, how often, and how it is told.
+#[derive(Debug, Args)]
+pub struct Choice {
+    #[command(flatten)]
+    pub rounds: Rounds,
+
+    /// Measure only those whose names begin with one of these.
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    pub only: Vec<String>,
+}
+
+/// How a seed is loaded.
+#[derive(Debug, Args)]
+pub struct Load {
+    /// Requests that each peer keeps under way. Seeds drop what exceeds their queue: Transmission
+    /// 512, libtorrent 2,000.
+    #[arg(long, value_name = "D", default_value_t = 64, value_parser = depth)]
+    pub depth: usize,
+
+    /// The measured window, in seconds.
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_ns)]
+    pub duration: u64,
+
+    /// Load before the window, in seconds.
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds_ns)]
+    pub warmup: u64,
+
+    /// What happens to payload.
+    #[arg(long, value_enum, default_value_t = Mode::Read)]
+    pub mode: Mode,
+}
+
+/// How much data, in pieces of which length.
+#[derive(Debug, Args)]
+pub struct Pieces {
+    /// The length of the file of random bytes that is made.
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
+    pub size: u64,
+
+    /// The length of a piece: a power of two.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = piece_bytes)]
+    pub piece_size: u32,
+}
+
+/// One file to hash: made or given, in the page cache or not.
+#[derive(Debug, Args)]
+pub struct HashedFile {
+    #[command(flatten)]
+    pub pieces: Pieces,
+
+    /// Take this file instead.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+
+    /// Empty the page cache before each run. Needs root.
+    #[arg(long)]
+    pub cold: bool,
+}
+
+impl HashedFile {
+    /// Names it, `bytes` long, in the report.
+    pub fn describe(&self, bytes: u64, report: &mut Comparison) {
+        let piece = self.pieces.piece_size >> 10;
+        report.setting(
+            "data",
+            format!("one file of {bytes} B, pieces of {piece} KiB"),
+        );
+        let cache = match self.cold {
+            true => "emptied before each run",
+            false => "holds the file",
+        };
+        report.setting("page cache", cache);
+    }
+
+    /// To be called before each run: brings `file` into the page cache, or everything out of it.
+    pub fn settle_cache(&self, file: &Path) -> anyhow::Result<()> {
+        match self.cold {
+            true => page_cache::drop_all(),
+            false => page_cache::warm(file),
+        }
+    }
+}
+
+/// The Python that has libtorrent.
+#[derive(Debug, Args)]
+pub struct Python {
+    /// A Python that has libtorrent.
+    #[arg(long, value_name = "FILE", default_value = "python3")]
+    libtorrent_python: PathBuf,
+}
+
+impl Python {
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        absolute(&self.libtorrent_python)
+    }
+}
+
+/// What comparisons of programs need beside what is hashed or served.
 #[derive(Debug, Args)]
 pub struct Common {
     #[command(flatten)]
@@ -51,9 +169,8 @@ pub struct Common {
     #[arg(long, value_name = "FILE")]
     pub seedring: Option<PathBuf>,
 
-    /// A Python that has libtorrent.
-    #[arg(long, value_name = "FILE", default_value = "python3")]
-    pub libtorrent_python: PathBuf,
+    #[command(flatten)]
+    pub python: Python,
 
     /// Where data and working files go, in a folder that is removed at the end [default: the
     /// system's folder for temporary files].
@@ -67,16 +184,10 @@ impl Common {
         if let Some(path) = &self.seedring {
             return absolute(path);
         }
-        let beside = std::env::current_exe().map(|path| path.with_file_name("seedring"));
-        match beside {
-            Ok(path) if path.is_file() => path,
+        match beside_this_program() {
+            path if path.is_file() => path,
             _ => PathBuf::from("seedring"),
         }
-    }
-
-    /// The Python that has libtorrent.
-    pub fn python(&self) -> PathBuf {
-        absolute(&self.libtorrent_python)
     }
 
     /// A folder for this run; it is removed when it is dropped.
@@ -92,6 +203,12 @@ impl Common {
             Some(directory) => format!("cannot make a folder in {directory:?}"),
         })
     }
+}
+
+/// Where our server is if both were built or installed together.
+pub fn beside_this_program() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("seedring")
 }
 
 impl Choice {
@@ -119,11 +236,8 @@ impl Choice {
 
     /// Prints the report and chooses the exit code: 1 if somebody failed, or nobody was there.
     pub fn print(&self, report: &Comparison, everybody: bool) -> anyhow::Result<ExitCode> {
-        if self.json {
-            println!("{}", serde_json::to_string(report)?);
-        } else {
-            print!("{}", report.to_text());
-        }
+        let json = serde_json::to_string(report)?;
+        self.rounds.format.print(&json, &report.to_text());
         Ok(if everybody && !report.rows.is_empty() {
             ExitCode::SUCCESS
         } else {
@@ -170,9 +284,11 @@ mod tests {
     fn only_takes_beginnings_of_names_and_refuses_unknown_ones() {
         let choose = |only: &[&str]| {
             let choice = Choice {
-                rounds: 1,
+                rounds: Rounds {
+                    count: 1,
+                    format: Format { json: false },
+                },
                 only: only.iter().map(|&name| name.to_owned()).collect(),
-                json: false,
             };
             let all = vec![
                 Someone("ours, 1 thread"),

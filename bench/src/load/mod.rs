@@ -5,6 +5,7 @@
 //! protocol is used.
 //!
 //! * [`leecher`], [`framing`], [`blocks`], [`verify`]: pure; what is said to the seed.
+//! * [`mode`]: what is done with payload.
 //! * [`connection`], [`worker`]: sockets and epoll.
 //! * [`http`]: the same load by HTTP ranges, for a web server as the floor.
 //! * [`shared`]: the window, the progress and the failure, between threads.
@@ -15,6 +16,7 @@ pub mod framing;
 pub mod http;
 pub mod latency;
 pub mod leecher;
+pub mod mode;
 pub mod shared;
 pub mod verify;
 pub mod worker;
@@ -31,6 +33,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use self::connection::{Connection, SocketSettings};
 use self::latency::Latency;
 use self::leecher::{Leecher, Role, Settings, Tally};
+pub use self::mode::Mode;
 use self::shared::{LoadError, Shared};
 use self::worker::{PeerResult, Schedule, Worker, WorkerResult};
 use crate::measure::{MachineSample, MemorySample, ProcessSample};

@@ -371,7 +371,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::seed::Mode;
+    use crate::load::Mode;
 
     fn figures(gigabytes_per_s: f64, load_limited: bool) -> Figures {
         Figures {

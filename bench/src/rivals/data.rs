@@ -17,7 +17,8 @@ use sha1::{Digest, Sha1};
 
 use super::process::Server;
 use super::undo::Guard;
-use super::{NO_TRACKER, in_path, output_of, system};
+use super::{in_path, output_of, system};
+use crate::harness::content::NO_TRACKER;
 use crate::load::blocks::Random;
 use crate::torrent::Torrent;
 

@@ -39,9 +39,6 @@ use self::data::DataSet;
 /// Peers and slots that a rival is told to allow: more than any run has.
 pub const PEERS_MAX: usize = 10_000;
 
-/// A port that nothing listens on: rTorrent wants an announce URL when it has no DHT.
-pub const NO_TRACKER: &str = "http://127.0.0.1:9/announce";
-
 /// How a server is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -22,12 +22,10 @@ use super::statistics::Spread;
 use super::undo::Guard;
 use super::{Place, Protocol, Rival, fio, ready, system};
 use crate::commands::describe;
-use crate::commands::seed::Mode;
 use crate::load::blocks::Deck;
 use crate::load::connection::SocketSettings;
 use crate::load::leecher::Settings as LeecherSettings;
-use crate::load::verify::Expected;
-use crate::load::{self, Outcome, Plan};
+use crate::load::{self, Mode, Outcome, Plan};
 use crate::report::Report;
 use crate::torrent::Torrent;
 
@@ -315,18 +313,12 @@ pub struct Asked<'a> {
 /// The load on the server at `address` whose process is `server_pid`.
 pub fn plan(settings: &Settings, asked: &Asked<'_>, address: SocketAddr, server_pid: u32) -> Plan {
     let torrent = asked.torrent;
-    let expected = (settings.mode == Mode::Verify).then(|| {
-        Arc::new(Expected {
-            geometry: torrent.geometry,
-            hashes: torrent.hashes.clone(),
-        })
-    });
     let deck = || Arc::new(Deck::new(torrent.geometry.piece_count, asked.round as u64));
     Plan {
         settings: LeecherSettings {
             info_hash: torrent.info_hash,
             geometry: torrent.geometry,
-            expected,
+            expected: settings.mode.expected(torrent),
             block_bytes: BLOCK_BYTES,
             depth: settings.depth,
             fast: true,

@@ -17,17 +17,17 @@ use clap::Args;
 
 use crate::harness::children::Program;
 use crate::harness::comparison::{Column, Comparison, Figures};
-use crate::harness::content::{Content, Shape};
+use crate::harness::content::{Content, NO_TRACKER, Shape};
 use crate::harness::environment::Environment;
 use crate::harness::libtorrent::Libtorrent;
-use crate::harness::options::Common;
+use crate::harness::options::{Common, HashedFile};
 use crate::harness::page_cache;
 use crate::harness::probe::free_port;
 use crate::harness::rounds::{self, Contender};
 use crate::harness::servers::{Place, Server};
 use crate::harness::stopping::Stop;
 use crate::measure::{ProcessSample, peak_resident_bytes};
-use crate::units::{piece_bytes, size_bytes};
+use crate::units::mebibytes;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +37,9 @@ Examples:
 
 Exit codes: 0 all measured; 1 somebody failed; 2 usage.";
 
+const COLD: &str = "Empty the page cache before each run, and measure how much of it each run \
+                    fills. Needs root";
+
 /// A run takes no longer than this.
 const WITHIN: Duration = Duration::from_secs(1_800);
 
@@ -44,26 +47,10 @@ const WITHIN: Duration = Duration::from_secs(1_800);
 const POLL: Duration = Duration::from_millis(5);
 
 const COLUMNS: &[Column] = &[
-    Column {
-        key: "wall_s",
-        title: "wall s",
-        digits: 2,
-    },
-    Column {
-        key: "gigabytes_per_s",
-        title: "GB/s",
-        digits: 2,
-    },
-    Column {
-        key: "cpu_s",
-        title: "CPU s",
-        digits: 2,
-    },
-    Column {
-        key: "peak_mebibytes",
-        title: "peak MiB",
-        digits: 0,
-    },
+    Column::WALL,
+    Column::GIGABYTES_PER_S,
+    Column::CPU,
+    Column::PEAK,
     Column {
         key: "cache_growth_mebibytes",
         title: "page cache growth MiB",
@@ -72,19 +59,10 @@ const COLUMNS: &[Column] = &[
 ];
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("cold", |arg| arg.help(COLD)))]
 pub struct CheckArguments {
-    /// The length of the file of random bytes that is made.
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
-    size: u64,
-
-    /// Take this file instead.
-    #[arg(long, value_name = "FILE")]
-    data: Option<PathBuf>,
-
-    /// The length of a piece: a power of two.
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = piece_bytes)]
-    piece_size: u32,
+    #[command(flatten)]
+    file: HashedFile,
 
     /// Hashing threads for those who can be told; a row for each number.
     #[arg(
@@ -95,10 +73,6 @@ pub struct CheckArguments {
     )]
     threads: Vec<usize>,
 
-    /// Empty the page cache before each run, and measure how much of it each run fills. Needs root.
-    #[arg(long)]
-    cold: bool,
-
     #[command(flatten)]
     common: Common,
 }
@@ -108,7 +82,7 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
-    let libtorrent = Libtorrent::new(&common.python(), folder)?;
+    let libtorrent = Libtorrent::new(&common.python.path(), folder)?;
     // Who is chosen is known before anything is written.
     let chosen = common.choice.chosen(rows(arguments, &libtorrent))?;
     let content = content(arguments, folder, &stop)?;
@@ -116,7 +90,7 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         folder: folder.to_owned(),
         content,
         cores: common.pin.clone(),
-        cold: arguments.cold,
+        file: &arguments.file,
     };
     let contenders = chosen.into_iter().map(|row| -> Box<dyn Contender> {
         Box::new(Checker {
@@ -131,22 +105,10 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
         COLUMNS,
         "wall_s",
     );
-    let (bytes, piece) = (job.content.bytes, arguments.piece_size >> 10);
-    report.setting(
-        "data",
-        format!("one file of {bytes} B, pieces of {piece} KiB"),
-    );
-    report.setting(
-        "page cache",
-        if job.cold {
-            "emptied before each run"
-        } else {
-            "holds the file"
-        },
-    );
+    arguments.file.describe(job.content.bytes, &mut report);
     let everybody = rounds::run(
         contenders.collect(),
-        common.choice.rounds,
+        common.choice.rounds.count,
         &stop,
         &mut report,
     )?;
@@ -154,19 +116,19 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn content(arguments: &CheckArguments, folder: &Path, stop: &Stop) -> anyhow::Result<Content> {
-    // rTorrent wants an announce URL. Nobody listens on this port.
-    let tracker = Some("http://127.0.0.1:9/announce");
+    let tracker = Some(NO_TRACKER);
     let torrents = folder.join("torrents");
     std::fs::create_dir(&torrents).with_context(|| format!("cannot make {torrents:?}"))?;
     let torrent = torrents.join("content.torrent");
-    let piece_bytes = arguments.piece_size;
-    if let Some(data) = &arguments.data {
+    let file = &arguments.file;
+    let piece_bytes = file.pieces.piece_size;
+    if let Some(data) = &file.data {
         let data = data
             .canonicalize()
             .with_context(|| format!("cannot find {data:?}"))?;
         return Content::of(&data, &torrent, piece_bytes, tracker, stop);
     }
-    let bytes = arguments.size;
+    let bytes = file.pieces.size;
     eprintln!("writing and hashing {} MiB of random bytes", bytes >> 20);
     let shape = Shape {
         bytes,
@@ -178,11 +140,11 @@ fn content(arguments: &CheckArguments, folder: &Path, stop: &Stop) -> anyhow::Re
 }
 
 /// What everybody is to do.
-struct Job {
+struct Job<'a> {
     folder: PathBuf,
     content: Content,
     cores: Vec<usize>,
-    cold: bool,
+    file: &'a HashedFile,
 }
 
 /// One who checks.
@@ -227,7 +189,7 @@ fn rows(arguments: &CheckArguments, libtorrent: &Libtorrent) -> Vec<Row> {
         "qbittorrent".to_owned(),
         Kind::Server(Server::Qbittorrent),
     ));
-    if arguments.cold {
+    if arguments.file.cold {
         rows.push(row("fio".to_owned(), Kind::Fio));
     }
     rows
@@ -241,7 +203,7 @@ impl crate::harness::options::Named for Row {
 
 struct Checker<'a> {
     row: Row,
-    job: &'a Job,
+    job: &'a Job<'a>,
     /// Counts the runs, so that each server gets a folder that it has not seen.
     run: usize,
 }
@@ -274,15 +236,11 @@ impl Contender for Checker<'_> {
     fn run(&mut self, stop: &Stop) -> anyhow::Result<Figures> {
         self.run += 1;
         let (job, content) = (self.job, &self.job.content);
-        if job.cold {
-            page_cache::drop_all()?;
-        } else {
-            page_cache::warm(&content.file)?;
-        }
+        job.file.settle_cache(&content.file)?;
         let cached_before = page_cache::cached_bytes(&content.file);
         let mut figures = self.check(stop)?;
         if let Some((before, after)) = cached_before.zip(page_cache::cached_bytes(&content.file)) {
-            let growth = after.saturating_sub(before) as f64 / f64::from(1 << 20);
+            let growth = mebibytes(after.saturating_sub(before));
             figures.insert("cache_growth_mebibytes", growth);
         }
         let wall_s = figures.get("wall_s").copied().unwrap_or(f64::NAN);
@@ -347,10 +305,7 @@ impl Checker<'_> {
         Ok(Figures::from([
             ("wall_s", wall_s),
             ("cpu_s", cpu_s),
-            (
-                "peak_mebibytes",
-                finished.peak_bytes as f64 / f64::from(1 << 20),
-            ),
+            ("peak_mebibytes", mebibytes(finished.peak_bytes)),
         ]))
     }
 
@@ -375,7 +330,7 @@ impl Checker<'_> {
         Ok(Figures::from([
             ("wall_s", wall_s),
             ("cpu_s", sample.user_s + sample.system_s),
-            ("peak_mebibytes", peak_bytes as f64 / f64::from(1 << 20)),
+            ("peak_mebibytes", mebibytes(peak_bytes)),
         ]))
     }
 }

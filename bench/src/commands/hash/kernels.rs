@@ -17,10 +17,10 @@ use sha1::Digest as _;
 use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::content::Random;
 use crate::harness::environment::Environment;
-use crate::harness::options::{Choice, Usage};
+use crate::harness::options::{Choice, Pieces, Usage};
 use crate::harness::rounds::{self, Contender};
 use crate::harness::stopping::Stop;
-use crate::units::{piece_bytes, seconds_ns, size_bytes};
+use crate::units::seconds_ns;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,23 +29,19 @@ Examples:
 
 Exit codes: 0 all measured; 1 a wrong digest; 2 usage.";
 
-const COLUMNS: &[Column] = &[Column {
-    key: "gigabytes_per_s",
-    title: "GB/s",
-    digits: 2,
-}];
+const SIZE: &str = "How much is hashed in one pass. More than the CPU's caches, so that it comes \
+                    from memory as pieces do";
+
+const COLUMNS: &[Column] = &[Column::GIGABYTES_PER_S];
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("size", |arg| arg.default_value("128M").help(SIZE)),
+)]
 pub struct KernelsArguments {
-    /// How much is hashed in one pass. More than the CPU's caches, so that it comes from memory as
-    /// pieces do.
-    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = size_bytes)]
-    size: u64,
-
-    /// The length of a piece: a power of two.
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = piece_bytes)]
-    piece_size: u32,
+    #[command(flatten)]
+    pieces: Pieces,
 
     /// The least that one run takes, in seconds.
     #[arg(long, value_name = "S", default_value = "0.5", value_parser = seconds_ns)]
@@ -61,8 +57,8 @@ pub struct KernelsArguments {
 
 pub fn run(arguments: &KernelsArguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
-    let piece_bytes = arguments.piece_size as usize;
-    let count = usize::try_from(arguments.size)? / piece_bytes;
+    let piece_bytes = arguments.pieces.piece_size as usize;
+    let count = usize::try_from(arguments.pieces.size)? / piece_bytes;
     if count == 0 {
         return Err(Usage("--size must hold at least one piece".to_owned()).into());
     }
@@ -97,7 +93,12 @@ pub fn run(arguments: &KernelsArguments) -> anyhow::Result<ExitCode> {
             piece_bytes >> 10
         ),
     );
-    let everybody = rounds::run(contenders, arguments.choice.rounds, &stop, &mut report)?;
+    let everybody = rounds::run(
+        contenders,
+        arguments.choice.rounds.count,
+        &stop,
+        &mut report,
+    )?;
     arguments.choice.print(&report, everybody)
 }
 

@@ -141,11 +141,7 @@ fn publish(arguments: &RivalsArguments, comparison: &Comparison) -> anyhow::Resu
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
-    if arguments.json {
-        println!("{json}");
-    } else {
-        print!("{markdown}");
-    }
+    arguments.rounds.format.print(&json, &markdown);
     Ok(match comparison.is_complete() {
         true => ExitCode::SUCCESS,
         false => {

@@ -93,7 +93,7 @@ pub fn comparison() -> Comparison {
             window_ns: 1,
             warmup_ns: 1,
             depth: 64,
-            mode: crate::commands::seed::Mode::Discard,
+            mode: crate::load::Mode::Discard,
             server_cores: vec![0],
             load_cores: vec![1],
             latency: false,
