@@ -10,8 +10,8 @@ use clap::Args;
 
 use crate::harness::options::{Format, Load};
 use crate::load::blocks::Deck;
-use crate::load::connection::SocketSettings;
 use crate::load::leecher::Settings;
+use crate::load::stream::SocketSettings;
 use crate::load::{self, Mode, Plan};
 use crate::report::Report;
 use crate::torrent::Torrent;

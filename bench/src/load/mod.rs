@@ -6,8 +6,9 @@
 //!
 //! * [`leecher`], [`framing`], [`blocks`], [`verify`]: pure; what is said to the seed.
 //! * [`mode`]: what is done with payload.
-//! * [`connection`], [`worker`]: sockets and epoll.
-//! * [`http`]: the same load by HTTP ranges, for a web server as the floor.
+//! * [`stream`]: a socket; [`connection`]: a leecher with one; [`http`]: the same load by HTTP ranges,
+//!   for a web server as the floor.
+//! * [`worker`]: a thread with its connections on epoll.
 //! * [`shared`]: the window, the progress and the failure, between threads.
 
 pub mod blocks;
@@ -18,6 +19,7 @@ pub mod latency;
 pub mod leecher;
 pub mod mode;
 pub mod shared;
+pub mod stream;
 pub mod verify;
 pub mod worker;
 
@@ -30,12 +32,13 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use self::connection::{Connection, SocketSettings};
+use self::connection::Connection;
 use self::latency::Latency;
 use self::leecher::{Leecher, Role, Settings, Tally};
 pub use self::mode::Mode;
 use self::shared::{LoadError, Shared};
-use self::worker::{PeerResult, Schedule, Worker, WorkerResult};
+use self::stream::SocketSettings;
+use self::worker::{Peer, PeerResult, Schedule, Worker, WorkerResult};
 use crate::measure::{MachineSample, MemorySample, ProcessSample};
 
 /// A load thread that was busy, or waited for its core, for this share of the window was the limit.
@@ -75,6 +78,21 @@ pub struct Plan {
     pub server_pid: Option<u32>,
     /// Decides which pieces are asked for.
     pub random_seed: u64,
+}
+
+impl Plan {
+    /// Decides what the peer `at` asks for.
+    fn random_seed_of(&self, at: usize) -> u64 {
+        self.random_seed ^ (at as u64 + 1).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+
+    /// Where the peer `at` connects from, if that is to be chosen.
+    fn local_address_of(&self, at: usize) -> Option<IpAddr> {
+        match self.local_addresses.len() {
+            0 => None,
+            count => Some(self.local_addresses[at % count]),
+        }
+    }
 }
 
 /// The server's process over the window.
@@ -130,7 +148,11 @@ type WorkerThread = thread::JoinHandle<Result<WorkerResult, LoadError>>;
 
 /// Runs `plan`.
 pub fn run(plan: &Plan) -> Result<Outcome, LoadError> {
-    run_with(plan, |thread, shared| spawn(plan, thread, shared))
+    run_with(plan, |thread, shared| {
+        let connections = connections_of(plan, thread);
+        let schedule = schedule_of(plan, &connections);
+        spawn(plan, thread, shared, connections, schedule)
+    })
 }
 
 /// Runs `plan` with workers that `spawn` starts, one for each thread's number.
@@ -176,27 +198,38 @@ fn join(worker: WorkerThread) -> Result<WorkerResult, LoadError> {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn spawn(plan: &Plan, thread: usize, shared: &Arc<Shared>) -> Result<WorkerThread, LoadError> {
-    let connections = connections_of(plan, thread);
-    let load = connections
-        .iter()
-        .filter(|one| one.leecher.role() == Role::Load)
-        .count();
-    let schedule = plan.rate_bytes.filter(|_| load > 0).map(|rate_bytes| {
-        let share = load as f64 / plan.peers as f64;
-        let interval_s = f64::from(plan.settings.block_bytes) / (rate_bytes as f64 * share);
-        Schedule {
-            interval_ns: interval_s * 1e9,
-        }
-    });
-    let info_hash = plan.settings.info_hash;
-    let socket = plan.socket.clone();
+/// The open loop of these leechers: their share of the rate.
+fn schedule_of(plan: &Plan, connections: &[Connection]) -> Option<Schedule> {
+    let load = connections.iter().filter(|one| one.is_load()).count();
+    let rate_bytes = plan.rate_bytes.filter(|_| load > 0)?;
+    let share = load as f64 / plan.peers as f64;
+    let interval_s = f64::from(plan.settings.block_bytes) / (rate_bytes as f64 * share);
+    Some(Schedule {
+        interval_ns: interval_s * 1e9,
+    })
+}
+
+/// Starts a worker for these connections.
+fn spawn<P: Peer + Send + 'static>(
+    plan: &Plan,
+    thread: usize,
+    shared: &Arc<Shared>,
+    connections: Vec<P>,
+    schedule: Option<Schedule>,
+) -> Result<WorkerThread, LoadError> {
+    let (address, info_hash) = (plan.socket.address, plan.settings.info_hash);
     let system = |source| LoadError::System {
         operation: "create an epoll set",
         source,
     };
-    let worker = Worker::new(Arc::clone(shared), socket, info_hash, connections, schedule)
-        .map_err(system)?;
+    let worker = Worker::new(
+        Arc::clone(shared),
+        address,
+        info_hash,
+        connections,
+        schedule,
+    )
+    .map_err(system)?;
     start_thread(plan, thread, shared, move || worker.run())
 }
 
@@ -242,7 +275,10 @@ fn prepare_thread(core: Option<usize>) -> Result<(), LoadError> {
 
 /// The leechers of one thread: every role is spread over all threads.
 fn connections_of(plan: &Plan, thread: usize) -> Vec<Connection> {
-    let settings = Arc::new(plan.settings.clone());
+    let (settings, socket) = (
+        Arc::new(plan.settings.clone()),
+        Arc::new(plan.socket.clone()),
+    );
     let roles = std::iter::repeat_n(Role::Load, plan.peers)
         .chain(std::iter::repeat_n(Role::SlowReader, plan.slow_readers))
         .chain(std::iter::repeat_n(Role::Idle, plan.idle));
@@ -250,13 +286,8 @@ fn connections_of(plan: &Plan, thread: usize) -> Vec<Connection> {
         .enumerate()
         .filter(|(at, _)| at % plan.threads == thread);
     let connection = |(at, role): (usize, Role)| {
-        let seed = plan.random_seed ^ (at as u64 + 1).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let leecher = Leecher::new(Arc::clone(&settings), role, seed);
-        let local = match plan.local_addresses.len() {
-            0 => None,
-            count => Some(plan.local_addresses[at % count]),
-        };
-        Connection::new(leecher, local)
+        let leecher = Leecher::new(Arc::clone(&settings), role, plan.random_seed_of(at));
+        Connection::new(leecher, Arc::clone(&socket), plan.local_address_of(at))
     };
     mine.map(connection).collect()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use proto::ids::InfoHashV1;
 
-use super::connection::End;
+use super::stream::End;
 
 /// Why a run has no result.
 #[derive(Debug, thiserror::Error)]
@@ -231,6 +231,11 @@ pub fn is_final(
         End::Misbehaviour(reason) if never(&shared.unchoked) => Some(LoadError::Misbehaviour {
             address,
             reason: reason.to_string(),
+        }),
+        // A web server that does not answer ranges never will.
+        End::Answer(reason) => Some(LoadError::Answer {
+            address,
+            reason: reason.clone(),
         }),
         _ => None,
     }

@@ -3,8 +3,10 @@
 //!
 //! The worker connects, lets the leechers ask, and counts from the start of the window to its end.
 //! In open loop it also makes requests due at their times, whatever the seed does. It decides
-//! nothing about the run: the window comes from the controller through [`Shared`].
+//! nothing about the run: the window comes from the controller through [`Shared`]; and knows no
+//! protocol: that is its [`Peer`]s' own.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,10 +15,10 @@ use proto::ids::InfoHashV1;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::time::Timespec;
 
-use super::connection::{Connection, End, SCRATCH_BYTES, SocketSettings};
 use super::latency::Latency;
-use super::leecher::{Role, Stage, Tally};
-use super::shared::{LoadError, Shared, is_final};
+use super::leecher::{Role, Tally};
+use super::shared::{Clock, LoadError, Shared, is_final};
+use super::stream::{End, SCRATCH_BYTES};
 use crate::measure::ThreadSample;
 
 /// How often timeouts and reconnects are looked at.
@@ -72,13 +74,75 @@ pub struct WorkerResult {
     pub first_end: Option<String>,
 }
 
+/// A connection with what is said over it. `index` is what its events in the epoll set carry; an
+/// [`End`] says why the connection must end, and is followed by [`Peer::ended`].
+pub trait Peer {
+    /// Whether it is measured.
+    fn is_load(&self) -> bool;
+
+    /// Whether an attempt to connect is under way.
+    fn is_connecting(&self) -> bool;
+
+    /// Whether it is time to connect.
+    fn wants_to_connect(&self, now_ns: u64) -> bool;
+
+    /// Begins to connect.
+    fn connect(&mut self, epoll: &OwnedFd, index: u64, now_ns: u64) -> Result<(), End>;
+
+    /// Handles an event.
+    fn ready(
+        &mut self,
+        flags: EventFlags,
+        scratch: &mut [u8],
+        clock: &Clock,
+        latency: &mut Latency,
+    ) -> Result<(), End>;
+
+    /// Asks for more and sends what there is to send; adjusts what events are waited for.
+    fn flush(&mut self, epoll: &OwnedFd, index: u64, now_ns: u64) -> Result<(), End>;
+
+    /// To be called every now and then: timeouts, keep-alives, slow readers.
+    fn tick(&mut self, now_ns: u64) -> Result<(), End>;
+
+    /// Closes the socket and plans to come back.
+    fn ended(&mut self, now_ns: u64);
+
+    /// Attempts in a row that came to nothing.
+    fn failures(&self) -> u32;
+
+    /// Open loop: a request is due since `due_ns`.
+    fn schedule(&mut self, due_ns: u64);
+
+    /// How far it has come.
+    fn progress(&self) -> Progress;
+
+    /// Forgets what was counted so far.
+    fn begin_window(&mut self);
+
+    /// What was counted since then.
+    fn result(&mut self, now_ns: u64) -> PeerResult;
+}
+
+/// How far a connection has come, for the shared counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether it was ever connected.
+    pub connected: bool,
+    /// Whether the seed has greeted.
+    pub greeted: bool,
+    /// Whether the seed has said that it has pieces.
+    pub offered: bool,
+    /// Whether the seed has ever unchoked it.
+    pub unchoked: bool,
+}
+
 /// See the head of this file.
-pub struct Worker {
+pub struct Worker<P> {
     shared: Arc<Shared>,
-    settings: SocketSettings,
+    address: SocketAddr,
     info_hash: InfoHashV1,
     epoll: OwnedFd,
-    connections: Vec<Connection>,
+    connections: Vec<P>,
     /// The measured ones among `connections`.
     load: Vec<usize>,
     schedule: Option<Schedule>,
@@ -90,19 +154,19 @@ pub struct Worker {
     first_end: Option<String>,
 }
 
-impl Worker {
-    /// A worker for these connections.
+impl<P: Peer> Worker<P> {
+    /// A worker for these connections to `address`.
     pub fn new(
         shared: Arc<Shared>,
-        settings: SocketSettings,
+        address: SocketAddr,
         info_hash: InfoHashV1,
-        connections: Vec<Connection>,
+        connections: Vec<P>,
         schedule: Option<Schedule>,
     ) -> std::io::Result<Self> {
-        let is_load = |at: &usize| connections[*at].leecher.role() == Role::Load;
+        let is_load = |at: &usize| connections[*at].is_load();
         Ok(Self {
             shared,
-            settings,
+            address,
             info_hash,
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             load: (0..connections.len()).filter(is_load).collect(),
@@ -177,7 +241,7 @@ impl Worker {
         let first = self.scheduled;
         while let Some(due_ns) = self.next_due_ns().filter(|&due_ns| due_ns <= now_ns) {
             let at = self.load[(self.scheduled % self.load.len() as u64) as usize];
-            self.connections[at].leecher.schedule(due_ns);
+            self.connections[at].schedule(due_ns);
             self.lateness.record_ns(now_ns - due_ns);
             self.scheduled += 1;
         }
@@ -203,7 +267,7 @@ impl Worker {
                 result.and_then(|()| connection.flush(&self.epoll, at as u64, now_ns))
             } else if connecting < CONNECTING_MAX {
                 connecting += 1;
-                connection.connect(&self.settings, &self.epoll, at as u64, now_ns)
+                connection.connect(&self.epoll, at as u64, now_ns)
             } else {
                 Ok(())
             };
@@ -216,31 +280,28 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
-        let before = (connection.was_connected, progress(connection));
-        let result = connection.ready(flags, &self.settings, scratch, clock, &mut self.latency);
+        let before = connection.progress();
+        let result = connection.ready(flags, scratch, clock, &mut self.latency);
         let result = result.and_then(|()| connection.flush(&self.epoll, at as u64, clock.now_ns()));
-        let after = (connection.was_connected, progress(connection));
+        let (after, is_load) = (connection.progress(), connection.is_load());
         if before != after {
-            self.publish(before, after, connection_is_load(&self.connections[at]));
+            self.publish(before, after, is_load);
         }
         self.settle(at, result);
     }
 
     /// Adds to the shared counts what a connection has come through for the first time in this
     /// step. A leecher that reconnects counts again; the counts only tell "nobody" from "somebody",
-    /// except that of unchoked ones, which [`Connection::unchoked_ns`] keeps exact.
-    fn publish(&self, before: (bool, Progress), after: (bool, Progress), is_load: bool) {
+    /// except that of unchoked ones, which [`Progress::unchoked`] keeps exact.
+    fn publish(&self, before: Progress, after: Progress, is_load: bool) {
         let add = |count: &AtomicU32, is: bool| {
             count.fetch_add(u32::from(is), Ordering::Release);
         };
-        add(&self.shared.connected, !before.0 && after.0);
-        let passes = |stage| before.1.stage < stage && after.1.stage >= stage;
-        add(&self.shared.greeted, passes(1));
-        add(&self.shared.offered, passes(2));
-        add(
-            &self.shared.unchoked,
-            is_load && !before.1.unchoked && after.1.unchoked,
-        );
+        let passes = |has: fn(&Progress) -> bool| !has(&before) && has(&after);
+        add(&self.shared.connected, passes(|one| one.connected));
+        add(&self.shared.greeted, passes(|one| one.greeted));
+        add(&self.shared.offered, passes(|one| one.offered));
+        add(&self.shared.unchoked, is_load && passes(|one| one.unchoked));
     }
 
     fn settle(&mut self, at: usize, result: Result<(), End>) {
@@ -248,9 +309,9 @@ impl Worker {
         let now_ns = self.shared.clock.now_ns();
         let connection = &mut self.connections[at];
         connection.ended(now_ns);
-        let address = self.settings.address;
-        let failures = connection.failures;
-        if let Some(error) = is_final(&end, &self.shared, address, self.info_hash, failures) {
+        let failures = connection.failures();
+        let error = is_final(&end, &self.shared, self.address, self.info_hash, failures);
+        if let Some(error) = error {
             self.shared.fail(error);
         }
         if self.window.is_some() {
@@ -261,11 +322,7 @@ impl Worker {
     fn begin_window(&mut self, now_ns: u64) -> Result<(), LoadError> {
         self.latency.start();
         self.lateness.start();
-        for connection in &mut self.connections {
-            connection.leecher.take_tally();
-            connection.disconnects = 0;
-            connection.reconnects = 0;
-        }
+        self.connections.iter_mut().for_each(P::begin_window);
         self.window = Some((now_ns, ThreadSample::of_this_thread()?));
         Ok(())
     }
@@ -273,21 +330,9 @@ impl Worker {
     fn finish(mut self, now_ns: u64) -> Result<WorkerResult, LoadError> {
         let end = ThreadSample::of_this_thread()?;
         let (begin_ns, begin) = self.window.take().unwrap_or((now_ns, end));
-        let peer = |connection: &mut Connection| {
-            let (outstanding, due, oldest) = connection.leecher.backlog(now_ns);
-            PeerResult {
-                tally: connection.leecher.take_tally(),
-                unchoked_ns: connection.unchoked_ns,
-                disconnects: connection.disconnects,
-                reconnects: connection.reconnects,
-                role: connection.leecher.role(),
-                outstanding,
-                due,
-                oldest_ns: oldest.map_or(0, |oldest_ns| now_ns - oldest_ns),
-            }
-        };
+        let peers = self.connections.iter_mut();
         Ok(WorkerResult {
-            peers: self.connections.iter_mut().map(peer).collect(),
+            peers: peers.map(|peer| peer.result(now_ns)).collect(),
             latency: self.latency,
             lateness: self.lateness,
             thread: end.since(&begin),
@@ -295,27 +340,4 @@ impl Worker {
             first_end: self.first_end,
         })
     }
-}
-
-/// How far a connection has come, for the shared counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Progress {
-    stage: u8,
-    unchoked: bool,
-}
-
-fn progress(connection: &Connection) -> Progress {
-    let stage = match connection.leecher.stage() {
-        Stage::AwaitingHandshake => 0,
-        Stage::AwaitingPieces => 1,
-        Stage::AwaitingUnchoke | Stage::Unchoked => 2,
-    };
-    Progress {
-        stage,
-        unchoked: connection.unchoked_ns.is_some(),
-    }
-}
-
-fn connection_is_load(connection: &Connection) -> bool {
-    connection.leecher.role() == Role::Load
 }
