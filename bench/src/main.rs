@@ -25,7 +25,6 @@ use crate::commands::rivals::RivalsArguments;
 use crate::commands::seed::SeedArguments;
 use crate::commands::torrents::TorrentsArguments;
 use crate::harness::options::Usage;
-use crate::rivals::process::Launch;
 
 /// The version of this program, with the commit that it was built from where it is known.
 pub const VERSION: &str = env!("SEEDRING_VERSION");
@@ -53,9 +52,6 @@ enum Command {
     Torrents(Box<TorrentsArguments>),
     /// Download a torrent from one fast seed by several programs: time, CPU, memory.
     Get(Box<GetArguments>),
-    /// Become another program: how `rivals` starts its servers.
-    #[command(hide = true)]
-    Launch(Launch),
 }
 
 fn main() -> ExitCode {
@@ -66,7 +62,6 @@ fn main() -> ExitCode {
         Command::Create(arguments) => commands::create::run(&arguments),
         Command::Torrents(arguments) => commands::torrents::run(&arguments),
         Command::Get(arguments) => commands::get::run(&arguments),
-        Command::Launch(launch) => launch.run().map(|never| match never {}),
     };
     result.unwrap_or_else(|error| {
         eprintln!("seedring-bench: {}", commands::describe(&error));

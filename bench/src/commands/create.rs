@@ -21,7 +21,6 @@ use crate::harness::environment::Environment;
 use crate::harness::libtorrent::Libtorrent;
 use crate::harness::options::{Common, HashedFile, Usage};
 use crate::harness::rounds::{self, Contender};
-use crate::harness::stopping::Stop;
 use crate::units::mebibytes;
 
 const EXAMPLES: &str = "\
@@ -58,7 +57,6 @@ pub struct CreateArguments {
 
 pub fn run(arguments: &CreateArguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
-    let stop = Stop::on_signals()?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
     let threads = arguments.threads.unwrap_or_else(|| match common.pin.len() {
@@ -81,7 +79,7 @@ pub fn run(arguments: &CreateArguments) -> anyhow::Result<ExitCode> {
         .chosen(contenders(arguments, &job, threads)?)?;
     if file.data.is_none() {
         eprintln!("writing {} MiB of random bytes", file.pieces.size >> 20);
-        write_random(&job.file, file.pieces.size, 1, &stop)?;
+        write_random(&job.file, file.pieces.size, 1)?;
     }
     let bytes = fs::metadata(&job.file)
         .with_context(|| format!("cannot look at {:?}", job.file))?
@@ -89,7 +87,7 @@ pub fn run(arguments: &CreateArguments) -> anyhow::Result<ExitCode> {
     let mut report = Comparison::new("create", Environment::here(&common.pin), COLUMNS, "wall_s");
     file.describe(bytes, &mut report);
     report.setting("threads", threads);
-    let everybody = rounds::run(contenders, common.choice.rounds.count, &stop, &mut report)?;
+    let everybody = rounds::run(contenders, common.choice.rounds.count, &mut report);
     let agreed = compare_torrents(&job, &mut report)?;
     common.choice.print(&report, everybody && agreed)
 }
@@ -127,7 +125,7 @@ impl Contender for Creator<'_> {
         self.version.clone()
     }
 
-    fn run(&mut self, stop: &Stop) -> anyhow::Result<Figures> {
+    fn run(&mut self) -> anyhow::Result<Figures> {
         let job = &self.job;
         let torrent = job.torrent_of(self.name);
         if torrent.exists() {
@@ -135,7 +133,7 @@ impl Contender for Creator<'_> {
         }
         self.file.settle_cache(&job.file)?;
         let log = job.folder.join("log");
-        let finished = self.program.run(&log, stop, WITHIN)?;
+        let finished = self.program.run(&log, WITHIN)?;
         let bytes = fs::metadata(&job.file)
             .with_context(|| format!("cannot look at {:?}", job.file))?
             .len();

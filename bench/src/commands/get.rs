@@ -23,12 +23,12 @@ use crate::harness::children::{Program, Running};
 use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::content::{Content, Shape};
 use crate::harness::environment::Environment;
+use crate::harness::folder::Folder;
 use crate::harness::libtorrent::Libtorrent;
 use crate::harness::options::{Common, Named, Pieces};
 use crate::harness::page_cache;
 use crate::harness::probe::{free_port, own_address};
 use crate::harness::rounds::{self, Contender};
-use crate::harness::stopping::Stop;
 use crate::measure::{ProcessSample, peak_resident_bytes};
 use crate::units::{mebibytes, seconds_ns};
 
@@ -81,7 +81,6 @@ pub struct GetArguments {
 
 pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
-    let stop = Stop::on_signals()?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
     let libtorrent = Libtorrent::new(&common.python.path(), folder)?;
@@ -98,14 +97,14 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
     let job = Job {
         seedring: common.seedring(),
         folder: folder.to_owned(),
-        content: make_content(arguments, folder, tracker, &stop)?,
+        content: make_content(arguments, folder, tracker)?,
         tracker,
         cores: common.pin.clone(),
         seed_cores: arguments.seed_pin.clone(),
         timeout: Duration::from_nanos(arguments.timeout),
     };
     // It checks the data now, so that no run waits for that.
-    job.start_seed(&stop)?.end();
+    job.start_seed()?.end();
     let contenders = chosen
         .into_iter()
         .map(|client| -> Box<dyn Contender> { Box::new(Downloader { client, job: &job }) });
@@ -132,9 +131,8 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
     let everybody = rounds::run(
         contenders.collect(),
         common.choice.rounds.count,
-        &stop,
         &mut report,
-    )?;
+    );
     common.choice.print(&report, everybody)
 }
 
@@ -142,7 +140,6 @@ fn make_content(
     arguments: &GetArguments,
     folder: &Path,
     tracker: SocketAddr,
-    stop: &Stop,
 ) -> anyhow::Result<Content> {
     eprintln!(
         "writing and hashing {} MiB of random bytes",
@@ -157,13 +154,7 @@ fn make_content(
         seed: 1,
         tracker: Some(&tracker),
     };
-    Content::make(
-        &data,
-        "content",
-        &folder.join("content.torrent"),
-        shape,
-        stop,
-    )
+    Content::make(&data, "content", &folder.join("content.torrent"), shape)
 }
 
 /// What kind of file system holds `folder`, as `stat` calls it.
@@ -202,7 +193,7 @@ impl Seed {
 
 impl Job {
     /// Starts the seed and waits until it serves.
-    fn start_seed(&self, stop: &Stop) -> anyhow::Result<Seed> {
+    fn start_seed(&self) -> anyhow::Result<Seed> {
         let port = free_port()?;
         let seed = Program::new(&self.seedring)
             .arg("seed")
@@ -232,7 +223,7 @@ impl Job {
                     running.log_tail()
                 );
             }
-            stop.sleep(Duration::from_millis(10))?;
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(Seed { running, port })
     }
@@ -290,14 +281,12 @@ impl Contender for Downloader<'_> {
         }
     }
 
-    fn run(&mut self, stop: &Stop) -> anyhow::Result<Figures> {
+    fn run(&mut self) -> anyhow::Result<Figures> {
         let job = self.job;
         page_cache::warm(&job.content.file)?;
-        let seed = job.start_seed(stop)?;
+        let seed = job.start_seed()?;
         // Removed with all that was downloaded when the run is over.
-        let work = tempfile::Builder::new()
-            .prefix("get-")
-            .tempdir_in(&job.folder)?;
+        let work = Folder::new("get-", Some(&job.folder))?;
         let out = work.path().join("out");
         fs::create_dir(&out).with_context(|| format!("cannot make {out:?}"))?;
         let log = work.path().join("log");
@@ -310,16 +299,16 @@ impl Contender for Downloader<'_> {
         let program = program.on_cores(&job.cores);
         let (wall_s, cpu_s, peak_bytes) = match self.client {
             Client::Transmission => {
-                until_marked(&program, &log, &work.path().join("done"), job.timeout, stop)?
+                until_marked(&program, &log, &work.path().join("done"), job.timeout)?
             }
             _ => {
-                let finished = program.run(&log, stop, job.timeout)?;
+                let finished = program.run(&log, job.timeout)?;
                 (finished.wall_s, finished.cpu_s, finished.peak_bytes)
             }
         };
         seed.end();
         let copy = out.join("content");
-        job.content.check_copy(&copy, stop)?;
+        job.content.check_copy(&copy)?;
         let gibibytes = job.content.bytes as f64 / f64::from(1 << 30);
         Ok(Figures::from([
             ("wall_s", wall_s),
@@ -416,7 +405,6 @@ fn until_marked(
     log: &Path,
     done: &Path,
     within: Duration,
-    stop: &Stop,
 ) -> anyhow::Result<(f64, f64, u64)> {
     let mut running = program.start(log)?;
     while !done.exists() {
@@ -428,7 +416,7 @@ fn until_marked(
                 running.log_tail()
             );
         }
-        stop.sleep(POLL)?;
+        std::thread::sleep(POLL);
     }
     let wall_s = running.started().elapsed().as_secs_f64();
     let sample = ProcessSample::of(running.pid())?;
@@ -445,12 +433,11 @@ mod tests {
     fn a_mark_ends_the_wait_and_a_silent_program_does_not() {
         let folder = tempfile::tempdir().unwrap();
         let (log, done) = (folder.path().join("log"), folder.path().join("done"));
-        let stop = Stop::default();
         let wait = |script: &str, within| {
             let program = Program::new("sh")
                 .args(["-c", script])
                 .at_home_in(folder.path());
-            until_marked(&program, &log, &done, within, &stop)
+            until_marked(&program, &log, &done, within)
         };
         let error = wait("exec sleep 60", Duration::ZERO).unwrap_err();
         assert!(error.to_string().contains("not done"), "{error}");

@@ -6,19 +6,21 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 
-use crate::harness::options::{Load, Python, Rounds, beside_this_program};
+use crate::harness::options::{Load, Python, Rounds, Usage, beside_this_program};
+use crate::harness::undo::{self, Guard};
 use crate::measure::Host;
-use crate::rivals::data::DataSet;
-use crate::rivals::report::{Comparison, ServerPart, ratios, rows};
-use crate::rivals::run::{Run, Session, Settings};
+use crate::rivals::data::{DataSet, Lock};
+use crate::rivals::report::{Comparison, Head, ServerPart, ratios, rows};
+use crate::rivals::run::{Session, Settings};
 use crate::rivals::seedring::Seedring;
-use crate::rivals::{Protocol, Rival, all, plot, system, undo};
+use crate::rivals::{Protocol, Rival, all, plot, system};
 use crate::units::{count_from_1, size_bytes};
 
 mod beside;
+mod conditions;
 
 /// Keeps the congestion control as it is.
 const SYSTEM: &str = "system";
@@ -128,13 +130,44 @@ pub fn run(arguments: &RivalsArguments) -> anyhow::Result<ExitCode> {
     if arguments.cold_with_hot {
         return beside::run(arguments);
     }
-    let (servers, left_out) = match chosen(arguments) {
-        Ok(chosen) => chosen,
-        Err(wrong) => {
-            eprintln!("seedring-bench: {wrong}");
-            return Ok(ExitCode::from(2));
-        }
+    let (servers, left_out) = chosen(arguments).map_err(Usage)?;
+    let date = begin(arguments)?;
+    let data = DataSet::prepare(&arguments.directory, arguments.size, tell)?;
+    let settings = settings(arguments);
+    let mut lock = if settings.cold { None } else { data.lock() };
+    let restored = set_congestion_control(arguments)?;
+    let session = Session {
+        servers: &servers,
+        data: &data,
+        settings: &settings,
+        tell: &tell,
     };
+    let runs = session.run()?;
+    drop(restored);
+    let is_locked = lock.as_mut().is_some_and(Lock::holds);
+    let mut head = head("rivals", date, settings, &servers);
+    head.conditions = conditions::of_seeds(&head, &data, is_locked, &runs);
+    let comparison = Comparison {
+        rows: rows(&runs, &head.servers),
+        ratios: ratios(&runs, &head.servers),
+        head,
+        left_out,
+        runs,
+    };
+    publish(
+        arguments,
+        &Published {
+            name: "report",
+            json: serde_json::to_string_pretty(&comparison)?,
+            markdown: comparison.to_markdown(),
+            pictures: plot::pictures(&comparison),
+            is_complete: comparison.is_complete(),
+        },
+    )
+}
+
+/// Lets signals undo what follows, and says when that began.
+fn begin(arguments: &RivalsArguments) -> anyhow::Result<String> {
     let date = system::date();
     undo::on_signals().context("cannot catch signals")?;
     if let Some(directory) = &arguments.output {
@@ -142,51 +175,34 @@ pub fn run(arguments: &RivalsArguments) -> anyhow::Result<ExitCode> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot write to {}", directory.display()))?;
     }
-    let data = DataSet::prepare(&arguments.directory, arguments.size, tell)?;
-    let settings = settings(arguments);
-    let mut lock = if settings.cold { None } else { data.lock() };
-    let restored = match arguments.congestion_control.as_str() {
-        SYSTEM => None,
-        name => system::set_congestion_control(name)?,
-    };
-    let session = Session {
-        servers: &servers,
-        data: &data,
-        settings: &settings,
-        tell: &tell,
-    };
-    let host = Host::here();
-    let runs = session.run()?;
-    drop(restored);
-    let is_locked = lock.as_mut().is_some_and(|lock| lock.holds());
-    let servers: Vec<ServerPart> = servers
-        .iter()
-        .map(|one| ServerPart::of(one.as_ref()))
-        .collect();
-    let comparison = Comparison {
-        command: "rivals",
+    Ok(date)
+}
+
+/// Sets what the command line asks for, until the guard is dropped.
+fn set_congestion_control(arguments: &RivalsArguments) -> anyhow::Result<Option<Guard>> {
+    match arguments.congestion_control.as_str() {
+        SYSTEM => Ok(None),
+        name => system::set_congestion_control(name),
+    }
+}
+
+/// What a report begins with; the conditions are still to come.
+fn head(
+    command: &'static str,
+    date: String,
+    settings: Settings,
+    servers: &[Box<dyn Rival>],
+) -> Head {
+    let servers = servers.iter().map(Box::as_ref);
+    Head {
+        command,
         version: crate::VERSION,
-        conditions: conditions(
-            &Facts {
-                date: &date,
-                host: &host,
-                data: &data,
-                is_locked,
-            },
-            &settings,
-            &servers,
-            &runs,
-        ),
         date,
-        host,
-        settings: settings.clone(),
-        rows: rows(&runs, &servers),
-        ratios: ratios(&runs, &servers),
-        servers,
-        left_out,
-        runs,
-    };
-    publish(arguments, &comparison)
+        host: Host::here(),
+        conditions: Vec::new(),
+        settings,
+        servers: servers.map(ServerPart::of).collect(),
+    }
 }
 
 /// What is compared, and why others are left out.
@@ -293,129 +309,33 @@ fn settings(arguments: &RivalsArguments) -> Settings {
     }
 }
 
-/// What figures depend on, beside settings and servers.
-struct Facts<'a> {
-    date: &'a str,
-    host: &'a Host,
-    data: &'a DataSet,
-    is_locked: bool,
-}
-
-fn conditions(
-    facts: &Facts<'_>,
-    settings: &Settings,
-    servers: &[ServerPart],
-    runs: &[Run],
-) -> Vec<String> {
-    let host = facts.host;
-    let seconds = |ns: u64| ns as f64 / 1e9;
-    let mut all = vec![
-        format!("{}, seedring-bench {}", facts.date, crate::VERSION),
-        format!(
-            "host: {}, {} cores, Linux {}, loopback, plaintext",
-            host.cpu, host.cores, host.kernel
-        ),
-        format!(
-            "TCP congestion control of the servers' sockets, as ss shows it: {}",
-            controls(servers, runs)
-        ),
-        format!("content: {}", content(facts, settings, runs)),
-        format!(
-            "load: depth {}, blocks of 16 KiB in order, random pieces{}, mode {}, one address a \
-             peer; {} s measured after {} s",
-            settings.depth,
-            if settings.cold { ", each once" } else { "" },
-            settings.mode.name(),
-            seconds(settings.window_ns),
-            seconds(settings.warmup_ns)
-        ),
-        format!(
-            "servers pinned to cores {:?}, load to cores {:?}",
-            settings.server_cores, settings.load_cores
-        ),
-        format!(
-            "{} interleaved rounds, each run with a fresh server; median (lowest–highest)",
-            settings.rounds
-        ),
-        "CPU: user + system of all threads and child processes; loopback charges receiving to the \
-         sender"
-            .to_owned(),
-    ];
-    all.extend(servers.iter().map(|server| {
-        let floor = if server.is_floor() {
-            "the floor, no seed; "
-        } else {
-            ""
-        };
-        format!(
-            "{}: {} ({floor}{})",
-            server.name, server.version, server.settings
-        )
-    }));
-    all
-}
-
-fn controls(servers: &[ServerPart], runs: &[Run]) -> String {
-    let of = |server: &ServerPart| {
-        let mine = runs.iter().filter(|run| run.server == server.name);
-        let mut found: Vec<&str> = mine
-            .flat_map(|run| &run.congestion_controls)
-            .map(String::as_str)
-            .collect();
-        found.sort_unstable();
-        found.dedup();
-        match found.is_empty() {
-            true => format!("{} unknown", server.name),
-            false => format!("{} {}", server.name, found.join("/")),
-        }
-    };
-    let with_sockets = servers
-        .iter()
-        .filter(|server| server.protocol != Protocol::Disk);
-    with_sockets.map(of).collect::<Vec<_>>().join(", ")
-}
-
-fn content(facts: &Facts<'_>, settings: &Settings, runs: &[Run]) -> String {
-    let mebibytes = facts.data.torrent.total_bytes >> 20;
-    let shares = || runs.iter().filter_map(|run| run.cached_share);
-    let percent = |share: f64| format!("{:.0} %", share * 100.0);
-    let cache = if settings.cold {
-        let most = percent(shares().fold(0.0, f64::max));
-        format!("page cache dropped before each run (at most {most} of it left there)")
-    } else {
-        let least = percent(shares().fold(1.0, f64::min));
-        let locked = if facts.is_locked {
-            "locked"
-        } else {
-            "not locked"
-        };
-        format!("in the page cache (at least {least} before each run, {locked})")
-    };
-    format!("one file of {mebibytes} MiB, pieces of 1 MiB, {cache}")
+/// A report in all its forms.
+struct Published {
+    /// Of the files, without what they end with.
+    name: &'static str,
+    json: String,
+    markdown: String,
+    /// Names of files and what is in them.
+    pictures: Vec<(&'static str, String)>,
+    is_complete: bool,
 }
 
 /// Prints the report, writes it, and says how it went.
-fn publish(arguments: &RivalsArguments, comparison: &Comparison) -> anyhow::Result<ExitCode> {
-    let (markdown, json) = (
-        comparison.to_markdown(),
-        serde_json::to_string_pretty(comparison)?,
-    );
+fn publish(arguments: &RivalsArguments, report: &Published) -> anyhow::Result<ExitCode> {
     if let Some(directory) = &arguments.output {
         let write = |name: &str, text: &str| {
             let path = directory.join(name);
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
         };
-        write("report.json", &json)?;
-        write("report.md", &markdown)?;
-        for (name, picture) in plot::pictures(comparison) {
-            write(name, &picture)?;
+        write(&format!("{}.json", report.name), &report.json)?;
+        write(&format!("{}.md", report.name), &report.markdown)?;
+        for (name, picture) in &report.pictures {
+            write(name, picture)?;
         }
     }
-    arguments.rounds.format.print(&json, &markdown);
-    if comparison.runs.is_empty() {
-        bail!("nothing was run");
-    }
-    Ok(match comparison.is_complete() {
+    let format = &arguments.rounds.format;
+    format.print(&report.json, &report.markdown);
+    Ok(match report.is_complete {
         true => ExitCode::SUCCESS,
         false => {
             eprintln!("seedring-bench: a run failed or served wrong bytes: see the remarks");

@@ -22,7 +22,6 @@ use crate::harness::libtorrent::Libtorrent;
 use crate::harness::options::{Common, Named, Pieces};
 use crate::harness::rounds::{self, Contender};
 use crate::harness::servers::{Place, Server, start};
-use crate::harness::stopping::Stop;
 use crate::measure::{MemorySample, ProcessSample};
 use crate::units::{count_from_1, mebibytes, seconds_ns};
 
@@ -111,7 +110,6 @@ pub struct TorrentsArguments {
 
 pub fn run(arguments: &TorrentsArguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
-    let stop = Stop::on_signals()?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
     let libtorrent = Libtorrent::new(&common.python.path(), folder)?;
@@ -125,7 +123,7 @@ pub fn run(arguments: &TorrentsArguments) -> anyhow::Result<ExitCode> {
     ];
     let chosen = common.choice.chosen(servers)?;
     let data = folder.join("data");
-    let torrents = make_torrents(arguments, folder, &data, &stop)?;
+    let torrents = make_torrents(arguments, folder, &data)?;
     let job = Job {
         folder: folder.to_owned(),
         data,
@@ -173,9 +171,8 @@ pub fn run(arguments: &TorrentsArguments) -> anyhow::Result<ExitCode> {
     let everybody = rounds::run(
         contenders.collect(),
         common.choice.rounds.count,
-        &stop,
         &mut report,
-    )?;
+    );
     let short = |row: &&crate::harness::comparison::Row| {
         let answered = row.figures.get("answered");
         answered.is_some_and(|answered| answered.spread.min < job.sample.len() as f64)
@@ -188,7 +185,6 @@ fn make_torrents(
     arguments: &TorrentsArguments,
     folder: &Path,
     data: &Path,
-    stop: &Stop,
 ) -> anyhow::Result<Vec<Content>> {
     eprintln!("making {} torrents", arguments.count);
     let torrents = folder.join("torrents");
@@ -204,7 +200,7 @@ fn make_torrents(
         };
         let name = format!("content-{index:06}");
         let torrent = torrents.join(format!("{name}.torrent"));
-        Content::make(data, &name, &torrent, shape, stop)
+        Content::make(data, &name, &torrent, shape)
     };
     (0..arguments.count).map(make).collect()
 }
@@ -252,7 +248,7 @@ impl Contender for Restarted<'_> {
         self.server.version()
     }
 
-    fn run(&mut self, stop: &Stop) -> anyhow::Result<Figures> {
+    fn run(&mut self) -> anyhow::Result<Figures> {
         let job = self.job;
         let place = match self.place.take() {
             Some(place) => place,
@@ -260,19 +256,18 @@ impl Contender for Restarted<'_> {
                 let name = self.server.name();
                 eprintln!("{name}: first start, not measured");
                 let place = Place::new(&job.folder, name, job.torrents, &job.data)?;
-                self.server.prepare(&place, job.prepare_timeout, stop)?;
+                self.server.prepare(&place, job.prepare_timeout)?;
                 place
             }
         };
         let place = self.place.insert(place);
         let program = self.server.again(place)?.on_cores(&job.cores);
-        let (mut running, listens) = start(&program, place, job.timeout, stop)?;
-        let answered =
-            place.wait_until_served(&job.sample, &mut running, POLL, job.timeout, stop)?;
+        let (mut running, listens) = start(&program, place, job.timeout)?;
+        let answered = place.wait_until_served(&job.sample, &mut running, POLL, job.timeout)?;
         let serves = running.started().elapsed();
         let before = ProcessSample::of(running.pid())?;
         let idle_from = Instant::now();
-        stop.sleep(job.idle)?;
+        std::thread::sleep(job.idle);
         running.check()?;
         let after = ProcessSample::of(running.pid())?;
         let idle_s = idle_from.elapsed().as_secs_f64();

@@ -1,8 +1,8 @@
 //! Programs that are measured: started in a process group of their own, on the cores that they are
 //! given, and ended when the measurement is, whatever happens.
 //!
-//! Each is started through `setpriv --pdeathsig` (and `taskset`) of util-linux, which become the
-//! program by `exec`: its process id is the one that we started, and the kernel kills it should
+//! Each is started through `setpriv --pdeathsig` and `taskset` of util-linux, which become the
+//! program by `exec`: its process id is the one that we started, and the kernel ends it should
 //! this process be killed, but not what it started itself: that goes on then. The signal follows the
 //! thread that started it, so programs are started from the main thread only.
 //!
@@ -23,17 +23,22 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
 
-use crate::harness::stopping::Stop;
+use crate::harness::undo::{self, Guard, Undo};
 use crate::measure::{ProcessSample, peak_resident_bytes};
 
 /// How long a program may take to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// How often memory is looked at, and signals are noticed, while a program runs.
+/// How often memory is looked at while a program runs.
 const LOOK_MS: i64 = 50;
 
-/// How much of a failed program's log is shown.
+/// How much of a failed program's log is shown: its last lines, and of those no more bytes.
+const LOG_TAIL_LINES: usize = 3;
 const LOG_TAIL_BYTES: usize = 600;
+
+/// A shell's way to become the program of `"$@"`, unless its parent is not `$0` any more: then the
+/// parent died before the kernel knew that it must tell.
+const UNLESS_ORPHANED: &str = r#"test "$PPID" -eq "$0" && exec "$@""#;
 
 /// A command line, and where it is to run.
 #[derive(Debug, Clone)]
@@ -42,8 +47,12 @@ pub struct Program {
     words: Vec<OsString>,
     /// Cores that it may use; empty: all.
     cores: Vec<usize>,
-    /// Its working directory and home; none: ours.
+    /// Its working directory; none: ours.
     directory: Option<PathBuf>,
+    /// What its environment has that ours has not, or has otherwise; none: lacks.
+    environment: Vec<(OsString, Option<OsString>)>,
+    /// What the kernel sends it should this process die.
+    death_signal: &'static str,
 }
 
 impl Program {
@@ -53,6 +62,8 @@ impl Program {
             words: vec![program.as_ref().to_owned()],
             cores: Vec::new(),
             directory: None,
+            environment: Vec::new(),
+            death_signal: "KILL",
         }
     }
 
@@ -77,16 +88,34 @@ impl Program {
         self
     }
 
-    /// Runs it in this directory, which it also takes for its user's home: nothing of the user's
-    /// own settings is read or written.
-    pub fn at_home_in(mut self, directory: &Path) -> Self {
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        let variable = (name.as_ref().to_owned(), Some(value.as_ref().to_owned()));
+        self.environment.push(variable);
+        self
+    }
+
+    /// Runs it in this directory.
+    pub fn in_directory(mut self, directory: &Path) -> Self {
         self.directory = Some(directory.to_owned());
         self
     }
 
-    /// The program, as it is looked up.
-    fn path(&self) -> &OsStr {
-        &self.words[0]
+    /// Runs it in this directory, which it also takes for its user's home: nothing of the user's
+    /// own settings is read or written.
+    pub fn at_home_in(self, directory: &Path) -> Self {
+        let mut program = self.in_directory(directory).env("HOME", directory);
+        let elsewhere = ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"];
+        let without = elsewhere.map(|name| (OsString::from(name), None));
+        program.environment.extend(without);
+        program
+    }
+
+    /// Lets the kernel ask it to end, instead of killing it, should this process die: for programs
+    /// that alone can end what they started.
+    pub fn gently(mut self) -> Self {
+        self.death_signal = "TERM";
+        self
     }
 
     /// Its file name, for messages.
@@ -99,8 +128,37 @@ impl Program {
 
     /// Starts it; what it prints goes to the file `log`.
     pub fn start(&self, log: &Path) -> anyhow::Result<Running> {
+        let output = File::create(log).with_context(|| format!("cannot create {log:?}"))?;
+        let mut command = self.command(std::process::id());
+        command.stdin(Stdio::null());
+        command.stdout(output.try_clone().context("cannot share a log file")?);
+        command.stderr(output);
+        let started = Instant::now();
+        let spawned = undo::make(|| {
+            let child = command.spawn()?;
+            let group = Pid::from_child(&child);
+            Ok::<_, io::Error>((child, Undo::KillGroup(group)))
+        });
+        let (child, guard) = spawned.with_context(|| {
+            let name = self.name();
+            format!("cannot start {name:?} (setpriv and taskset are from util-linux)")
+        })?;
+        Ok(Running {
+            child,
+            guard: Some(guard),
+            started,
+            name: self.name(),
+            log: log.to_owned(),
+            peak_bytes: 0,
+            status: None,
+        })
+    }
+
+    /// The command line by which it is started as a child of `parent`, and ends with it.
+    fn command(&self, parent: u32) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]);
+        command.args(["--pdeathsig", self.death_signal]);
+        command.args(["sh", "-c", UNLESS_ORPHANED, &parent.to_string()]);
         if !self.cores.is_empty() {
             let cores: Vec<String> = self.cores.iter().map(usize::to_string).collect();
             command.args(["taskset", "--cpu-list", &cores.join(",")]);
@@ -112,35 +170,23 @@ impl Program {
                 command.env_remove(name);
             }
         }
-        if let Some(directory) = &self.directory {
-            command.current_dir(directory).env("HOME", directory);
+        for (name, value) in &self.environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
-        let output = File::create(log).with_context(|| format!("cannot create {log:?}"))?;
-        command.stdin(Stdio::null());
-        command.stdout(output.try_clone().context("cannot share a log file")?);
-        command.stderr(output);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
         command.process_group(0);
-        let started = Instant::now();
-        let child = command.spawn().with_context(|| {
-            format!(
-                "cannot start {:?} (setpriv and taskset are from util-linux)",
-                self.name()
-            )
-        })?;
-        Ok(Running {
-            child,
-            started,
-            name: self.name(),
-            log: log.to_owned(),
-            peak_bytes: 0,
-            status: None,
-        })
+        command
     }
 
     /// Runs it to its end, which must be a success.
-    pub fn run(&self, log: &Path, stop: &Stop, within: Duration) -> anyhow::Result<Finished> {
+    pub fn run(&self, log: &Path, within: Duration) -> anyhow::Result<Finished> {
         let mut running = self.start(log)?;
-        let finished = running.wait(stop, within)?;
+        let finished = running.wait(within)?;
         if !finished.status.success() {
             bail!(
                 "{} ended with {}: {}",
@@ -154,38 +200,37 @@ impl Program {
 
     /// What it prints first when it is asked for its version, or why it does not.
     pub fn version(&self) -> Result<String, String> {
-        match installed(self.path()) {
-            None => Err("not installed".to_owned()),
-            Some(_) => self
-                .first_line()
-                .ok_or_else(|| "it does not run".to_owned()),
+        if !self.is_installed() {
+            return Err("not installed".to_owned());
         }
+        let text = self.output().unwrap_or_default();
+        let mut lines = text.lines().map(str::trim);
+        let first = lines.find(|line| !line.is_empty());
+        first.map_or_else(
+            || Err("it does not run".to_owned()),
+            |line| Ok(line.to_owned()),
+        )
     }
 
-    /// The first line that it prints; none if it does not run.
-    fn first_line(&self) -> Option<String> {
+    /// Whether it is in the `PATH`, or is a path to a file.
+    pub fn is_installed(&self) -> bool {
+        let program = Path::new(&self.words[0]);
+        if program.components().count() > 1 {
+            return program.is_file();
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    }
+
+    /// Runs it as it is, not measured, and returns what it prints on both streams; none if it
+    /// does not run.
+    pub fn output(&self) -> Option<String> {
         let mut command = Command::new(&self.words[0]);
-        let output = command
-            .args(&self.words[1..])
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
+        let command = command.args(&self.words[1..]).stdin(Stdio::null());
+        let output = command.output().ok()?;
         let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
-        Some(line.to_owned())
+        Some(String::from_utf8_lossy(&text).into_owned())
     }
-}
-
-/// Where `program` is in the `PATH`, or itself if it is a path to a file.
-fn installed(program: &OsStr) -> Option<PathBuf> {
-    if Path::new(program).components().count() > 1 {
-        return Path::new(program).is_file().then(|| PathBuf::from(program));
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|candidate| candidate.is_file())
 }
 
 /// A program that has ended.
@@ -205,11 +250,13 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    /// There until it is buried; its id may be somebody else's then.
+    guard: Option<Guard>,
     started: Instant,
     name: String,
     log: PathBuf,
     peak_bytes: u64,
-    /// How it ended, once it is buried; its id may be somebody else's then.
+    /// How it ended, once it is buried.
     status: Option<ExitStatus>,
 }
 
@@ -224,14 +271,18 @@ impl Running {
         self.started
     }
 
-    /// The end of what it printed, on one line.
+    /// Its last words, on one line.
     pub fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
-        let tail = &text[text.len().saturating_sub(LOG_TAIL_BYTES)..];
-        String::from_utf8_lossy(tail)
-            .trim()
-            .escape_debug()
-            .to_string()
+        let text = &text[text.len().saturating_sub(LOG_TAIL_BYTES)..];
+        let text = String::from_utf8_lossy(text);
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        let lines: Vec<&str> = lines.collect();
+        let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join(" / ");
+        match tail.is_empty() {
+            true => "it printed nothing".to_owned(),
+            false => format!("it printed {tail:?}"),
+        }
     }
 
     /// What it printed so far.
@@ -239,17 +290,24 @@ impl Running {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// An error if it has ended although it should serve.
-    pub fn check(&mut self) -> anyhow::Result<()> {
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.is_over() {
-            let status = self.bury().context("cannot ask for a child")?;
-            bail!("{} ended with {status}: {}", self.name, self.log_tail());
+            let _: io::Result<ExitStatus> = self.bury();
         }
-        Ok(())
+        self.status
     }
 
-    /// Waits for its end. At the end of `within`, or when the user wants an end, it is stopped.
-    pub fn wait(&mut self, stop: &Stop, within: Duration) -> anyhow::Result<Finished> {
+    /// An error if it has ended although it should serve.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        match self.ended() {
+            None => Ok(()),
+            Some(status) => bail!("it ended ({status}); {}", self.log_tail()),
+        }
+    }
+
+    /// Waits for its end; an error if that is not within `within`.
+    pub fn wait(&mut self, within: Duration) -> anyhow::Result<Finished> {
         let pid = Pid::from_child(&self.child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
         let look = rustix::time::Timespec {
@@ -264,7 +322,6 @@ impl Running {
                 Ok(_) => break,
                 Err(error) => return Err(error).context("cannot wait for a child"),
             }
-            stop.check()?;
             self.peak_bytes = self.peak_bytes.max(peak_resident_bytes(self.pid()));
             if self.started.elapsed() > within {
                 bail!(
@@ -291,7 +348,7 @@ impl Running {
     }
 
     fn terminate(&mut self) {
-        if self.status.is_some() {
+        if self.guard.is_none() {
             return;
         }
         // A process that is gone already is what is wanted.
@@ -307,19 +364,21 @@ impl Running {
     fn is_over(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let pid = Pid::from_child(&self.child);
-        self.status.is_some() || !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
+        self.guard.is_none() || !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
     }
 
     /// Kills what is left of the group, what it started and left behind included, and lets the kernel
     /// forget the process. In this order: afterwards the group's number may be somebody else's.
     fn bury(&mut self) -> io::Result<ExitStatus> {
-        if let Some(status) = self.status {
-            return Ok(status);
+        if let Some(guard) = self.guard.take() {
+            let ended = guard.forget_after(|| {
+                let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+                self.child.wait()
+            });
+            self.status = Some(ended?);
         }
-        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-        let status = self.child.wait()?;
-        self.status = Some(status);
-        Ok(status)
+        self.status
+            .ok_or_else(|| io::Error::other("it was buried and did not say how it ended"))
     }
 }
 
@@ -344,20 +403,38 @@ mod tests {
         let long = Duration::from_secs(60);
         let busy = shell("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo \"$HOME\"; pwd")
             .at_home_in(folder.path());
-        let finished = busy.run(&log, &Stop::default(), long).unwrap();
+        let finished = busy.run(&log, long).unwrap();
         assert!(finished.cpu_s > 0.0 && finished.wall_s >= finished.cpu_s - 0.02);
         let output = fs::read_to_string(&log).unwrap();
         let lines: Vec<&str> = output.lines().collect();
         assert!(lines.len() == 2 && lines[0] == lines[1], "{output}");
-        let error = shell("echo broken; exit 3")
-            .run(&log, &Stop::default(), long)
-            .unwrap_err();
+        let error = shell("echo broken; exit 3").run(&log, long).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("broken") && text.contains('3'), "{text}");
-        let error = shell("sleep 60")
-            .run(&log, &Stop::default(), Duration::ZERO)
-            .unwrap_err();
+        let error = shell("sleep 60").run(&log, Duration::ZERO).unwrap_err();
         assert!(error.to_string().contains("did not finish"));
+    }
+
+    #[test]
+    fn nothing_is_started_for_a_parent_that_is_gone() {
+        let started = |parent: u32| {
+            let output = shell("echo started").command(parent).output().unwrap();
+            (output.status.success(), output.stdout)
+        };
+        assert_eq!(started(std::process::id()), (true, b"started\n".to_vec()));
+        assert_eq!(started(std::process::id() + 1), (false, Vec::new()));
+    }
+
+    #[test]
+    fn an_environment_is_what_was_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let show = shell("echo \"$SEEDRING_X $HOME ${XDG_DATA_HOME-none}\"")
+            .env("XDG_DATA_HOME", "theirs")
+            .at_home_in(Path::new("/"))
+            .env("SEEDRING_X", "ours");
+        show.run(&log, Duration::from_secs(60)).unwrap();
+        assert_eq!(fs::read_to_string(&log).unwrap(), "ours / none\n");
     }
 
     #[test]
@@ -387,7 +464,7 @@ mod tests {
         let log = folder.path().join("log");
         let long = Duration::from_secs(60);
         let program = shell("sleep 1000 >/dev/null & echo $!");
-        program.run(&log, &Stop::default(), long).unwrap();
+        program.run(&log, long).unwrap();
         let grandchild = fs::read_to_string(&log).unwrap().trim().to_owned();
         // It was killed; what remains is that its new parent buries it.
         let stat = Path::new("/proc").join(&grandchild).join("stat");
@@ -404,15 +481,10 @@ mod tests {
 
     #[test]
     fn programs_are_looked_up_as_a_shell_does() {
-        assert!(installed(OsStr::new("sh")).is_some());
-        assert!(installed(OsStr::new("no such program")).is_none());
-        assert!(installed(OsStr::new("/no/such/program")).is_none());
-        assert!(
-            Program::new("sh")
-                .args(["-c", "echo; echo 1.2"])
-                .first_line()
-                .unwrap()
-                == "1.2"
-        );
+        assert!(Program::new("sh").is_installed());
+        assert!(!Program::new("no such program").is_installed());
+        assert!(!Program::new("/no/such/program").is_installed());
+        assert_eq!(shell("echo; echo 1.2").version(), Ok("1.2".to_owned()));
+        assert!(Program::new("no such program").version().is_err());
     }
 }

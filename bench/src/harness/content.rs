@@ -11,12 +11,12 @@ use anyhow::{Context as _, bail};
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::metainfo::{Builder, Metainfo};
 
-use crate::harness::stopping::Stop;
+use crate::load::blocks::Random;
 
 /// A tracker where nobody listens: rTorrent wants an announce URL when it has no DHT.
 pub const NO_TRACKER: &str = "http://127.0.0.1:9/announce";
 
-/// How much is written, or hashed, between two looks at signals.
+/// How much is written at once.
 const CHUNK_BYTES: usize = 8 << 20;
 
 /// One file and its torrent.
@@ -43,11 +43,10 @@ impl Content {
         name: &str,
         torrent: &Path,
         shape: Shape<'_>,
-        stop: &Stop,
     ) -> anyhow::Result<Self> {
         let file = directory.join(name);
-        write_random(&file, shape.bytes, shape.seed, stop)?;
-        Self::of(&file, torrent, shape.piece_bytes, shape.tracker, stop)
+        write_random(&file, shape.bytes, shape.seed)?;
+        Self::of(&file, torrent, shape.piece_bytes, shape.tracker)
     }
 
     /// The torrent of a `file` that is there, written to `torrent`.
@@ -56,7 +55,6 @@ impl Content {
         torrent: &Path,
         piece_bytes: u32,
         tracker: Option<&str>,
-        stop: &Stop,
     ) -> anyhow::Result<Self> {
         let name = file
             .file_name()
@@ -64,7 +62,7 @@ impl Content {
         let bytes = fs::metadata(file)
             .with_context(|| format!("cannot look at {file:?}"))?
             .len();
-        let pieces = piece_hashes(file, piece_bytes, stop)?;
+        let pieces = piece_hashes(file, piece_bytes)?;
         let builder = Builder {
             name: name.as_encoded_bytes().to_vec(),
             piece_length: piece_bytes,
@@ -89,7 +87,7 @@ impl Content {
     }
 
     /// Whether `copy` holds every byte of it: an error names the first piece that is wrong.
-    pub fn check_copy(&self, copy: &Path, stop: &Stop) -> anyhow::Result<()> {
+    pub fn check_copy(&self, copy: &Path) -> anyhow::Result<()> {
         let text =
             fs::read(&self.torrent).with_context(|| format!("cannot read {:?}", self.torrent))?;
         let metainfo = Metainfo::parse(&text)?;
@@ -102,7 +100,7 @@ impl Content {
         let piece_bytes = metainfo
             .piece_size(PieceIndex(0))
             .context("a torrent without pieces")?;
-        let found = piece_hashes(copy, piece_bytes, stop)?;
+        let found = piece_hashes(copy, piece_bytes)?;
         let pairs = found.chunks(20).zip(metainfo.piece_hashes().chunks(20));
         match pairs.into_iter().position(|(found, right)| found != right) {
             Some(piece) => bail!("piece {piece} of {copy:?} is wrong"),
@@ -125,14 +123,13 @@ pub struct Shape<'a> {
 }
 
 /// Writes `bytes` random bytes to `file`.
-pub fn write_random(file: &Path, bytes: u64, seed: u64, stop: &Stop) -> anyhow::Result<()> {
+pub fn write_random(file: &Path, bytes: u64, seed: u64) -> anyhow::Result<()> {
     let failed = || format!("cannot write {file:?}");
     let mut out = BufWriter::with_capacity(0, File::create(file).with_context(failed)?);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut left = bytes;
     while left > 0 {
-        stop.check()?;
         let length = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
         random.fill(&mut chunk[..length]);
         out.write_all(&chunk[..length]).with_context(failed)?;
@@ -141,33 +138,12 @@ pub fn write_random(file: &Path, bytes: u64, seed: u64, stop: &Stop) -> anyhow::
     out.flush().with_context(failed)
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Fills `bytes`.
-    pub fn fill(&mut self, bytes: &mut [u8]) {
-        for part in bytes.chunks_mut(8) {
-            part.copy_from_slice(&self.next().to_le_bytes()[..part.len()]);
-        }
-    }
-}
-
 /// The SHA-1 of each piece of `file`, one after the other; as many at a time as are worth it.
-fn piece_hashes(file: &Path, piece_bytes: u32, stop: &Stop) -> anyhow::Result<Vec<u8>> {
+fn piece_hashes(file: &Path, piece_bytes: u32) -> anyhow::Result<Vec<u8>> {
     let mut data = File::open(file).with_context(|| format!("cannot open {file:?}"))?;
     let mut pieces = vec![Vec::new(); hash::lanes().clamp(1, hash::LANES_MAX)];
     let mut hashes = Vec::new();
     loop {
-        stop.check()?;
         for piece in &mut pieces {
             piece.clear();
             let mut limited = Read::by_ref(&mut data).take(u64::from(piece_bytes));
@@ -196,7 +172,6 @@ mod tests {
     #[test]
     fn a_torrent_matches_its_data_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
-        let stop = Stop::default();
         let shape = Shape {
             bytes: (20 << 14) + 5,
             piece_bytes: 1 << 14,
@@ -204,9 +179,9 @@ mod tests {
             tracker: Some(NO_TRACKER),
         };
         let torrent = folder.path().join("data.torrent");
-        let content = Content::make(folder.path(), "data", &torrent, shape, &stop).unwrap();
+        let content = Content::make(folder.path(), "data", &torrent, shape).unwrap();
         assert_eq!((content.pieces, content.bytes), (21, shape.bytes));
-        content.check_copy(&content.file, &stop).unwrap();
+        content.check_copy(&content.file).unwrap();
         let metainfo = Metainfo::parse(&fs::read(&torrent).unwrap()).unwrap();
         let data = fs::read(&content.file).unwrap();
         let last = metainfo.piece_hash(PieceIndex(20)).unwrap();
@@ -215,19 +190,9 @@ mod tests {
         let mut wrong = data.clone();
         wrong[3 << 14] ^= 1;
         fs::write(&copy, &wrong).unwrap();
-        let error = content.check_copy(&copy, &stop).unwrap_err().to_string();
+        let error = content.check_copy(&copy).unwrap_err().to_string();
         assert!(error.starts_with("piece 3 of"), "{error}");
         fs::write(&copy, &data[1..]).unwrap();
-        assert!(content.check_copy(&copy, &stop).is_err());
-    }
-
-    #[test]
-    fn equal_seeds_make_equal_bytes() {
-        let mut bytes = [[0; 21]; 3];
-        for (bytes, seed) in bytes.iter_mut().zip([1, 1, 2]) {
-            Random(seed).fill(bytes);
-        }
-        assert_eq!(bytes[0], bytes[1]);
-        assert_ne!(bytes[0], bytes[2]);
+        assert!(content.check_copy(&copy).is_err());
     }
 }

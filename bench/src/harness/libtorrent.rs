@@ -31,24 +31,27 @@ impl Libtorrent {
 
     /// libtorrent's version, or why it is not there.
     pub fn version(&self) -> Result<String, String> {
-        let mut python = Command::new(&self.python);
-        python.args([
-            "-c",
-            "import libtorrent; print('libtorrent', libtorrent.version)",
-        ]);
-        let output = python.stdin(Stdio::null()).output();
-        let output = output.map_err(|error| format!("{:?}: {error}", self.python))?;
-        if !output.status.success() {
-            return Err(format!(
-                "{:?} has no module libtorrent (--libtorrent-python)",
-                self.python
-            ));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        version(&self.python)
     }
 
     /// The tool with the first of its arguments.
     pub fn tool(&self, command: &str) -> Program {
         Program::new(&self.python).arg(&self.script).arg(command)
     }
+}
+
+/// The version of the libtorrent that `python` can import, or why it is not there.
+pub fn version(python: &Path) -> Result<String, String> {
+    let code = "import libtorrent; print('libtorrent', libtorrent.version)";
+    let mut command = Command::new(python);
+    let command = command.args(["-c", code]).stdin(Stdio::null());
+    let output = command
+        .output()
+        .map_err(|error| format!("{python:?}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "{python:?} has no module libtorrent (--libtorrent-python)"
+        ));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -7,6 +7,7 @@ Usage:
   libtorrent_tool.py get TORRENT DIRECTORY                downloads it from its tracker's peers, then leaves
   libtorrent_tool.py remember TORRENTS DIRECTORY RESUME   checks all data, writes resume files to the folder RESUME
   libtorrent_tool.py serve RESUME PORT                    serves from resume files until it is told to stop
+  libtorrent_tool.py seed TORRENT DIRECTORY PORT          checks the data, then serves the one torrent to many peers
 
 Needs the Python binding: Debian's python3-libtorrent, or `pip install libtorrent` in a virtual environment.
 Nothing of it talks to anything but peers and the torrent's tracker: no DHT, UPnP, local discovery or uTP.
@@ -115,10 +116,26 @@ def serve(resume: str, port: str) -> None:
         parameters = lt.read_resume_data(path.read_bytes())
         start(parameters)
         session.async_add_torrent(parameters)
+    wait_until_told_to_stop()
+
+
+def seed(torrent: str, directory: str, port: str) -> None:
+    session = lt.session(settings(int(port), max_peerlist_size=10_000, listen_queue_size=3_000,
+                                  max_allowed_in_request_queue=2_000))
+    # Not in seed mode: that would hash each piece at its first upload, while it is measured.
+    parameters = parameters_of(torrent, directory)
+    parameters.max_uploads = -1
+    parameters.max_connections = 10_000
+    wait_until_complete(session.add_torrent(parameters))
+    wait_until_told_to_stop()
+
+
+def wait_until_told_to_stop() -> None:
     stop = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
     signal.sigwait(stop)
 
 
 if __name__ == "__main__":
-    {"create": create, "check": check, "get": get, "remember": remember, "serve": serve}[sys.argv[1]](*sys.argv[2:])
+    commands = {"create": create, "check": check, "get": get, "remember": remember, "serve": serve, "seed": seed}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -10,8 +10,9 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::harness::comparison::Comparison;
-use crate::harness::page_cache;
+use crate::harness::folder::Folder;
 use crate::harness::rounds::Contender;
+use crate::harness::{page_cache, undo};
 use crate::load::Mode;
 use crate::units::{depth, piece_bytes, seconds_ns, size_bytes};
 
@@ -190,18 +191,12 @@ impl Common {
         }
     }
 
-    /// A folder for this run; it is removed when it is dropped.
-    pub fn workspace(&self) -> anyhow::Result<tempfile::TempDir> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("seedring-bench-");
-        match &self.directory {
-            None => builder.tempdir(),
-            Some(directory) => builder.tempdir_in(absolute(directory)),
-        }
-        .with_context(|| match &self.directory {
-            None => "cannot make a temporary folder".to_owned(),
-            Some(directory) => format!("cannot make a folder in {directory:?}"),
-        })
+    /// A folder for this run; it is removed when it is dropped, or when the user wants an end: from
+    /// now on, signals undo whatever was begun.
+    pub fn workspace(&self) -> anyhow::Result<Folder> {
+        undo::on_signals().context("cannot catch signals")?;
+        let parent = self.directory.as_deref().map(absolute);
+        Folder::new("seedring-bench-", parent.as_deref())
     }
 }
 

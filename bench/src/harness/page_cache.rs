@@ -38,13 +38,7 @@ pub fn warm(file: &Path) -> anyhow::Result<()> {
     if there(cached_bytes(file)) {
         return Ok(());
     }
-    let mut data = File::open(file).with_context(|| format!("cannot open {file:?}"))?;
-    let mut buffer = vec![0; 1 << 20];
-    while data
-        .read(&mut buffer)
-        .with_context(|| format!("cannot read {file:?}"))?
-        > 0
-    {}
+    read_through(file)?;
     match cached_bytes(file) {
         Some(bytes) if !there(Some(bytes)) => anyhow::bail!(
             "{file:?} does not stay in the page cache ({bytes} of {length} bytes): is memory \
@@ -54,12 +48,21 @@ pub fn warm(file: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Reads all of `file`, and so what is missing of it into the page cache.
+pub fn read_through(file: &Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot read {file:?}");
+    let mut data = File::open(file).with_context(failed)?;
+    let mut buffer = vec![0; 1 << 20];
+    while data.read(&mut buffer).with_context(failed)? > 0 {}
+    Ok(())
+}
+
 /// Empties the page cache of the whole machine. Needs root.
 pub fn drop_all() -> anyhow::Result<()> {
     // Dirty pages stay unless they are written first.
     rustix::fs::sync();
     fs::write("/proc/sys/vm/drop_caches", "3")
-        .context("cannot write /proc/sys/vm/drop_caches: --cold needs root")
+        .context("cannot drop the page cache (/proc/sys/vm/drop_caches): --cold needs root")
 }
 
 #[cfg(test)]

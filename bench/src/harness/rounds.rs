@@ -2,7 +2,6 @@
 //! that a machine that drifts harms all alike.
 
 use crate::harness::comparison::{Absent, Comparison, Figures};
-use crate::harness::stopping::{Interrupted, Stop};
 
 /// How much of an error is shown in a table.
 const REMARK_CHARS_MAX: usize = 100;
@@ -21,7 +20,7 @@ pub trait Contender {
     }
 
     /// One run. What it started is over when this returns.
-    fn run(&mut self, stop: &Stop) -> anyhow::Result<Figures>;
+    fn run(&mut self) -> anyhow::Result<Figures>;
 }
 
 /// Runs `contenders` for `rounds` rounds and adds their rows to `report`: the first is the one that
@@ -32,9 +31,8 @@ pub trait Contender {
 pub fn run(
     mut contenders: Vec<Box<dyn Contender + '_>>,
     rounds: usize,
-    stop: &Stop,
     report: &mut Comparison,
-) -> Result<bool, Interrupted> {
+) -> bool {
     let mut present = Vec::new();
     for contender in contenders.drain(..) {
         match contender.version() {
@@ -49,17 +47,15 @@ pub fn run(
     let mut failures: Vec<Option<String>> = vec![None; present.len()];
     for round in 0..rounds {
         for place in order(present.len(), round) {
-            stop.check()?;
             if failures[place].is_some() {
                 runs[place].push(None);
                 continue;
             }
             let contender = &mut present[place].0;
             eprintln!("round {} of {rounds}: {}", round + 1, contender.name());
-            match contender.run(stop) {
+            match contender.run() {
                 Ok(figures) => runs[place].push(Some(figures)),
                 Err(error) => {
-                    stop.check()?;
                     eprintln!("{}: {error:#}", contender.name());
                     failures[place] = Some(remark_of(round, &format!("{error:#}")));
                     runs[place].push(None);
@@ -76,7 +72,7 @@ pub fn run(
         "rounds",
         format!("{rounds}, interleaved; median (lowest–highest)"),
     );
-    Ok(failures.iter().all(Option::is_none))
+    failures.iter().all(Option::is_none)
 }
 
 /// What a table says of a failure; all of it went to stderr.
@@ -127,7 +123,7 @@ mod tests {
             }
         }
 
-        fn run(&mut self, _: &Stop) -> anyhow::Result<Figures> {
+        fn run(&mut self) -> anyhow::Result<Figures> {
             self.runs += 1;
             anyhow::ensure!(self.runs != self.fails_at, "no more");
             Ok(Figures::from([("wall_s", self.runs as f64)]))
@@ -150,7 +146,7 @@ mod tests {
             })
         };
         let contenders = vec![fake("ours", 0), fake("absent", 0), fake("weak", 2)];
-        assert!(!run(contenders, 3, &Stop::default(), &mut report).unwrap());
+        assert!(!run(contenders, 3, &mut report));
         assert_eq!(report.absent[0].who, "absent");
         assert_eq!(report.rows[0].figures["wall_s"].runs, [1.0, 2.0, 3.0]);
         assert_eq!(report.rows[1].figures["wall_s"].runs, [1.0]);

@@ -17,7 +17,6 @@ use crate::harness::children::{Program, Running};
 use crate::harness::content::Content;
 use crate::harness::libtorrent::Libtorrent;
 use crate::harness::probe::{free_port, loopback, serves_everything};
-use crate::harness::stopping::Stop;
 
 /// Limits of connections and slots that nobody reaches.
 const PEERS_MAX: u32 = 10_000;
@@ -76,7 +75,6 @@ impl<'a> Place<'a> {
         running: &mut Running,
         poll: Duration,
         within: Duration,
-        stop: &Stop,
     ) -> anyhow::Result<usize> {
         let mut left = torrents.to_vec();
         loop {
@@ -92,7 +90,7 @@ impl<'a> Place<'a> {
             if left.is_empty() || running.started().elapsed() > within {
                 return Ok(torrents.len() - left.len());
             }
-            stop.sleep(poll)?;
+            std::thread::sleep(poll);
         }
     }
 
@@ -201,19 +199,17 @@ impl Server {
     }
 
     /// Lets it check all data once and remember that, as any server has that was not started today.
-    pub fn prepare(&self, place: &Place<'_>, within: Duration, stop: &Stop) -> anyhow::Result<()> {
+    pub fn prepare(&self, place: &Place<'_>, within: Duration) -> anyhow::Result<()> {
         if let Self::Libtorrent(libtorrent) = self {
             let resume = place.work.join("resume");
             fs::create_dir(&resume).with_context(|| format!("cannot make {resume:?}"))?;
             let tool = libtorrent.tool("remember").arg(torrents_folder(place)?);
-            tool.arg(place.data)
-                .arg(resume)
-                .run(&place.log(), stop, within)?;
+            tool.arg(place.data).arg(resume).run(&place.log(), within)?;
             return Ok(());
         }
         let mut running = self.first(place)?.start(&place.log())?;
         let all: Vec<&Content> = place.torrents.iter().collect();
-        let served = place.wait_until_served(&all, &mut running, POLL, within, stop)?;
+        let served = place.wait_until_served(&all, &mut running, POLL, within)?;
         if served < all.len() {
             bail!(
                 "it served {served} of {} torrents after {} s of its first start \
@@ -232,7 +228,6 @@ pub fn start(
     program: &Program,
     place: &Place<'_>,
     within: Duration,
-    stop: &Stop,
 ) -> anyhow::Result<(Running, Duration)> {
     let mut running = program.start(&place.log())?;
     let started = running.started();
@@ -248,7 +243,7 @@ pub fn start(
                 running.log_tail()
             );
         }
-        stop.sleep(Duration::from_millis(2))?;
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -32,7 +32,7 @@ impl Geometry {
     }
 }
 
-/// A generator of numbers that only have to be spread well (splitmix64).
+/// A generator of numbers that only have to be spread well (SplitMix64; Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -49,6 +49,13 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Fills `bytes`, which then do not compress.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for part in bytes.chunks_mut(8) {
+            part.copy_from_slice(&self.next().to_le_bytes()[..part.len()]);
+        }
     }
 
     /// A number below `bound`, which is at least 1.
@@ -288,5 +295,15 @@ mod tests {
             Available::from_bitfield(&[], &GEOMETRY),
             Available::nothing()
         );
+    }
+
+    #[test]
+    fn equal_seeds_make_equal_bytes() {
+        let mut bytes = [[0; 21]; 3];
+        for (bytes, seed) in bytes.iter_mut().zip([1, 1, 2]) {
+            Random::new(seed).fill(bytes);
+        }
+        assert_eq!(bytes[0], bytes[1]);
+        assert_ne!(bytes[0], bytes[2]);
     }
 }

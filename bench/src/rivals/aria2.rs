@@ -1,8 +1,7 @@
 //! aria2 as a seed. It unchokes three or four peers whatever its options; the others get nothing.
 
-use std::process::Command;
-
 use super::{Place, Rival, missing_program, version_line};
+use crate::harness::children::Program;
 
 /// Debian's aria2, or any in the path.
 pub struct Aria2;
@@ -21,12 +20,11 @@ impl Rival for Aria2 {
     }
 
     fn version(&self) -> String {
-        version_line(Command::new("aria2c").arg("--version"))
+        version_line(&Program::new("aria2c").arg("--version"))
     }
 
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command> {
-        let mut command = Command::new("aria2c");
-        command
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
+        Ok(Program::new("aria2c")
             .arg(format!("--dir={}", place.data.directory.display()))
             .arg(format!("--listen-port={}", place.port))
             .args([
@@ -44,7 +42,6 @@ impl Rival for Aria2 {
                 "--summary-interval=0",
                 "--console-log-level=warn",
             ])
-            .arg(&place.data.torrent_file);
-        Ok(command)
+            .arg(&place.data.torrent_file))
     }
 }

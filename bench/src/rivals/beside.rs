@@ -9,24 +9,23 @@
 //! it was so beside the cold one, at least as much as is shown was kept.
 //! Does not: start servers that cannot be given two torrents.
 
-use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::data::DataSet;
 use super::figures::Figures;
-use super::process::Server;
-use super::report::ServerPart;
+use super::markdown::{put, show, write_cells, write_head};
+use super::report::{Head, ServerPart};
 use super::run::{Asked, Settings, plan};
+use super::started::{Homes, Started, Wanted};
 use super::statistics::Spread;
-use super::{Place, Protocol, Rival, ready, system};
+use super::{Protocol, Rival, remarks};
 use crate::commands::describe;
+use crate::harness::page_cache;
 use crate::load::shared::LoadError;
 use crate::load::{self, Outcome, Plan};
-use crate::measure::Host;
 use crate::report::Report;
 
 /// Peers that ask for what is in the page cache.
@@ -37,9 +36,6 @@ pub const COLD_PEERS: usize = 64;
 
 /// The window of the cold load reaches beyond that of the hot one by this on both sides, in ns.
 const MARGIN_NS: u64 = 500_000_000;
-
-/// More than this of the cold content in the page cache when the load begins is remarked.
-const CACHED_SHARE: f64 = 0.01;
 
 /// One run of one server.
 #[derive(Debug, Clone, Serialize)]
@@ -85,13 +81,7 @@ pub struct Session<'a> {
 impl Session<'_> {
     /// All rounds.
     pub fn run(&self) -> anyhow::Result<Vec<Run>> {
-        let (directory, _guard) = system::temporary_directory("beside")?;
-        let homes: Vec<PathBuf> = (0..self.servers.len())
-            .map(|at| directory.join(format!("home-{at}")))
-            .collect();
-        for home in &homes {
-            std::fs::create_dir(home)?;
-        }
+        let homes = Homes::new(self.servers.len())?;
         let count = self.servers.len();
         let mut runs = Vec::new();
         for round in 0..self.settings.rounds {
@@ -111,7 +101,7 @@ impl Session<'_> {
                         cold_report: None,
                         error: None,
                     };
-                    if let Err(error) = self.one(server, &homes[at], &mut run) {
+                    if let Err(error) = self.one(server, homes.of(at), &mut run) {
                         run.error = Some(describe(&error));
                     }
                     let all = 2 * count * self.settings.rounds;
@@ -126,28 +116,21 @@ impl Session<'_> {
     /// Starts a server, loads it, and stops it.
     fn one(&self, rival: &dyn Rival, home: &Path, run: &mut Run) -> anyhow::Result<()> {
         let settings = self.settings;
-        let (work, _guard) = system::temporary_directory(rival.name())?;
-        let (port, control_port) = system::free_ports()?;
-        let command = rival.command(&Place {
-            data: self.hot,
-            beside: Some(self.cold),
-            port,
-            control_port,
-            work: &work,
-            home,
-            cores: settings.server_cores.len().max(1),
-            peers: HOT_PEERS + COLD_PEERS,
-            warmup_ns: settings.warmup_ns,
-            window_ns: settings.window_ns,
-        })?;
-        let cores = &settings.server_cores;
-        let mut server = Server::start(&command, &work, cores, rival.has_children())?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut server = Started::new(
+            rival,
+            &Wanted {
+                data: self.hot,
+                beside: Some(self.cold),
+                home,
+                peers: HOT_PEERS + COLD_PEERS,
+                settings,
+            },
+        )?;
         for data in [self.hot, self.cold] {
-            ready::wait(&mut server, Protocol::Peer, address, &data.torrent)?;
+            server.wait_until_ready(Protocol::Peer, &data.torrent)?;
         }
         // What is locked in memory stays; what is not is read in again.
-        system::drop_caches()?;
+        page_cache::drop_all()?;
         self.hot.cache()?;
         run.hot_cached_share = Some(self.hot.cached_share()?);
         run.cold_cached_share = Some(self.cold.cached_share()?);
@@ -159,18 +142,15 @@ impl Session<'_> {
                 rate_bytes: None,
                 each_once,
             };
-            plan(settings, &asked, address, server.pid())
+            plan(settings, &asked, server.address, server.process.pid())
         };
         let mut hot = asked(self.hot, HOT_PEERS, false);
         hot.warmup_ns += MARGIN_NS;
         let mut cold = asked(self.cold, COLD_PEERS, true);
         cold.window_ns += 2 * MARGIN_NS;
         let outcomes = loaded(&hot, run.beside_cold.then_some(&cold));
-        let (hot_outcome, cold_outcome) = outcomes.map_err(|error| match server.ended() {
-            Some(status) => anyhow::anyhow!("it ended ({status}); {}", server.log_tail()),
-            None => error.into(),
-        })?;
-        server.stop();
+        let (hot_outcome, cold_outcome) = outcomes.map_err(|error| server.reason(error))?;
+        server.process.end();
         let mode = settings.mode.name();
         let report = Report::new(&hot, &self.hot.torrent, mode, &hot_outcome);
         run.hot = Figures::of(&report);
@@ -251,13 +231,13 @@ pub fn rows(runs: &[Run], servers: &[ServerPart]) -> Vec<Row> {
             hot_beside_gigabytes_per_s: Spread::of(hot(true).map(|(_, one)| one.gigabytes_per_s)),
             kept: Spread::of_ratios(pairs),
             cold_gigabytes_per_s: Spread::of(cold.map(|one| one.gigabytes_per_s)),
-            remarks: remarks(&mine),
+            remarks: remarks_of(&mine),
         }
     };
     servers.iter().map(row).collect()
 }
 
-fn remarks(runs: &[&Run]) -> Vec<String> {
+fn remarks_of(runs: &[&Run]) -> Vec<String> {
     let mut found = Vec::new();
     let limited = |beside: bool| {
         let mine = runs.iter().filter(|run| run.beside_cold == beside);
@@ -277,52 +257,23 @@ fn remarks(runs: &[&Run]) -> Vec<String> {
         )),
     }
     let figures = || runs.iter().flat_map(|run| run.hot.iter().chain(&run.cold));
-    let wrong: u64 = figures().map(|one| one.pieces_wrong).sum();
-    if wrong > 0 {
-        found.push(format!("{wrong} WRONG PIECES"));
-    }
-    let starved = figures().map(|one| one.peers_without_data).max();
-    if let Some(starved @ 1..) = starved {
-        found.push(format!("up to {starved} peers got nothing"));
-    }
-    let most = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
-    let left = most(&mut runs.iter().filter_map(|run| run.cold_cached_share));
-    if left > CACHED_SHARE {
-        let percent = left * 100.0;
-        found.push(format!(
-            "up to {percent:.0} % of the cold data in the page cache"
-        ));
-    }
-    let rounds = most(&mut runs.iter().filter_map(|run| run.cold_rounds));
-    if rounds > 1.0 {
-        found.push(format!(
-            "all cold data asked for up to {rounds:.1} times: not all cold (--size)"
-        ));
-    }
-    let mut errors: Vec<&String> = runs.iter().filter_map(|run| run.error.as_ref()).collect();
-    errors.sort_unstable();
-    errors.dedup();
-    found.extend(errors.into_iter().map(|error| format!("FAILED: {error}")));
+    found.extend(remarks::wrong_pieces(figures()));
+    found.extend(remarks::starved_peers(figures()));
+    found.extend(remarks::not_cold(
+        "the cold data",
+        runs.iter().filter_map(|run| run.cold_cached_share),
+        runs.iter().filter_map(|run| run.cold_rounds),
+    ));
+    let errors = runs.iter().filter_map(|run| run.error.as_ref());
+    found.extend(remarks::failures(errors));
     found
 }
 
 /// What came of it. Keys are part of the tool's interface.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
-    /// Always "rivals --cold-with-hot".
-    pub command: &'static str,
-    /// Of this program, with the commit that it was built from where it is known.
-    pub version: &'static str,
-    /// When the session began, in UTC.
-    pub date: String,
-    /// The machine.
-    pub host: Host,
-    /// What figures depend on, in sentences.
-    pub conditions: Vec<String>,
-    /// How it was run.
-    pub settings: Settings,
-    /// What was measured.
-    pub servers: Vec<ServerPart>,
+    #[serde(flatten)]
+    pub head: Head,
     /// A row for each server.
     pub rows: Vec<Row>,
     /// Every single run.
@@ -343,26 +294,29 @@ impl Comparison {
     /// The whole report as Markdown.
     pub fn to_markdown(&self) -> String {
         let mut out = String::new();
-        for condition in &self.conditions {
-            let _ = writeln!(out, "- {condition}");
+        for condition in &self.head.conditions {
+            put(&mut out, &format!("- {condition}"));
         }
-        out.push_str(
-            "\n| server | hot alone GB/s | hot beside cold GB/s | kept | cold GB/s | remarks |\n\
-             |---|---|---|---|---|---|\n",
-        );
-        let show =
-            |spread: Option<Spread>| spread.map_or_else(|| "–".to_owned(), |spread| spread.show(2));
+        put(&mut out, "");
+        let head = [
+            "server",
+            "hot alone GB/s",
+            "hot beside cold GB/s",
+            "kept",
+            "cold GB/s",
+            "remarks",
+        ];
+        write_head(&mut out, &head);
         for row in &self.rows {
-            let _ = writeln!(
-                out,
-                "| {} | {} | {} | {} | {} | {} |",
-                row.server,
-                show(row.hot_alone_gigabytes_per_s),
-                show(row.hot_beside_gigabytes_per_s),
-                show(row.kept),
-                show(row.cold_gigabytes_per_s),
-                row.remarks.join("; ").replace('|', "\\|"),
-            );
+            let cells = [
+                row.server.clone(),
+                show(row.hot_alone_gigabytes_per_s, 1.0, 2),
+                show(row.hot_beside_gigabytes_per_s, 1.0, 2),
+                show(row.kept, 1.0, 2),
+                show(row.cold_gigabytes_per_s, 1.0, 2),
+                row.remarks.join("; "),
+            ];
+            write_cells(&mut out, &cells);
         }
         out
     }
@@ -372,6 +326,7 @@ impl Comparison {
 mod tests {
     use super::*;
     use crate::load::Mode;
+    use crate::measure::Host;
 
     fn figures(gigabytes_per_s: f64, load_limited: bool) -> Figures {
         Figures {
@@ -406,26 +361,28 @@ mod tests {
             protocol: Protocol::Peer,
         }];
         Comparison {
-            command: "rivals --cold-with-hot",
-            version: "1",
-            date: String::new(),
-            host: Host::here(),
-            conditions: vec!["a condition".to_owned()],
-            settings: Settings {
-                peers: vec![HOT_PEERS, COLD_PEERS],
-                rounds: 3,
-                window_ns: 1,
-                warmup_ns: 0,
-                depth: 64,
-                mode: Mode::Discard,
-                server_cores: vec![0],
-                load_cores: vec![1],
-                latency: false,
-                cold: true,
-            },
             rows: rows(&runs, &servers),
-            servers,
             runs,
+            head: Head {
+                command: "rivals --cold-with-hot",
+                version: "1",
+                date: String::new(),
+                host: Host::here(),
+                conditions: vec!["a condition".to_owned()],
+                settings: Settings {
+                    peers: vec![HOT_PEERS, COLD_PEERS],
+                    rounds: 3,
+                    window_ns: 1,
+                    warmup_ns: 0,
+                    depth: 64,
+                    mode: Mode::Discard,
+                    server_cores: vec![0],
+                    load_cores: vec![1],
+                    latency: false,
+                    cold: true,
+                },
+                servers,
+            },
         }
     }
 
@@ -458,7 +415,7 @@ mod tests {
         let found = comparison(vec![warm, run(1, None, None)]);
         assert!(!found.is_complete() && found.rows[0].kept.is_none());
         let text = found.to_markdown();
-        for part in ["25 % of the cold", "1.5 times", "FAILED: it \\| ended"] {
+        for part in ["25 % of the cold", "1.5 times", "FAILED: it ¦ ended"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

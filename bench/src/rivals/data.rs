@@ -6,19 +6,18 @@
 //! is installed.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use proto::bencode::Encoder;
 use sha1::{Digest, Sha1};
 
-use super::process::Server;
-use super::undo::Guard;
-use super::{in_path, output_of, system};
+use crate::harness::children::{Program, Running};
 use crate::harness::content::NO_TRACKER;
+use crate::harness::folder::Folder;
+use crate::harness::page_cache;
 use crate::load::blocks::Random;
 use crate::torrent::Torrent;
 
@@ -99,12 +98,8 @@ impl DataSet {
 
     /// The share of the content that is in the page cache.
     pub fn cached_share(&self) -> anyhow::Result<f64> {
-        let mut fincore = Command::new("fincore");
-        fincore.args(["--bytes", "--noheadings", "--output", "RES"]);
-        let text = output_of(fincore.arg(self.file()));
-        let bytes: u64 = text.trim().parse().ok().with_context(|| {
-            format!("fincore (package util-linux) does not tell what is cached: {text:?}")
-        })?;
+        let bytes = page_cache::cached_bytes(&self.file())
+            .context("fincore (package util-linux) does not tell what is cached")?;
         Ok(bytes as f64 / self.torrent.total_bytes as f64)
     }
 
@@ -120,23 +115,20 @@ impl DataSet {
                     file.display()
                 );
             }
-            let mut file = File::open(self.file())?;
-            let mut buffer = vec![0; PIECE_BYTES];
-            while file.read(&mut buffer)? > 0 {}
+            page_cache::read_through(&self.file())?;
         }
         Ok(before)
     }
 
     /// Keeps the content in the page cache as long as the lock lives, if `vmtouch` is installed.
     pub fn lock(&self) -> Option<Lock> {
-        if !in_path("vmtouch") {
+        let vmtouch = Program::new("vmtouch").args(["-q", "-l"]).arg(self.file());
+        if !vmtouch.is_installed() {
             return None;
         }
-        let (work, directory) = system::temporary_directory("lock").ok()?;
-        let mut vmtouch = Command::new("vmtouch");
-        vmtouch.args(["-q", "-l"]).arg(self.file());
+        let directory = Folder::new("seedring-bench-lock-", None).ok()?;
         // Ended as servers are: memory that stays locked would harm the whole machine.
-        let process = Server::start(&vmtouch, &work, &[], false).ok()?;
+        let process = vmtouch.start(&directory.path().join("log")).ok()?;
         Some(Lock {
             process,
             _directory: directory,
@@ -147,9 +139,9 @@ impl DataSet {
 /// A process that holds the content in memory. Ends it when dropped.
 #[derive(Debug)]
 pub struct Lock {
-    process: Server,
+    process: Running,
     /// Removed after the process has ended: fields are dropped in this order.
-    _directory: Guard,
+    _directory: Folder,
 }
 
 impl Lock {
@@ -166,9 +158,7 @@ fn write_content(path: &Path, pieces: u64) -> std::io::Result<Vec<u8>> {
     let mut hashes = Vec::new();
     let mut piece = vec![0u8; PIECE_BYTES];
     for _ in 0..pieces {
-        for word in piece.as_chunks_mut::<8>().0 {
-            *word = random.next().to_le_bytes();
-        }
+        random.fill(&mut piece);
         hashes.extend_from_slice(&Sha1::digest(&piece));
         out.write_all(&piece)?;
     }

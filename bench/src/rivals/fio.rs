@@ -3,13 +3,12 @@
 //! It reads the same file past the page cache, on the servers' cores, with as many reads under way
 //! as there are peers. Nothing is sent, so its CPU time is that of reading alone.
 
-use std::process::Command;
-
 use anyhow::Context as _;
 use serde_json::Value;
 
 use super::figures::Figures;
 use super::{Place, Protocol, Rival, missing_program, version_line};
+use crate::harness::children::Program;
 
 /// The length of a read: what seeds join adjacent blocks to.
 const READ: &str = "256K";
@@ -37,13 +36,12 @@ impl Rival for Fio {
     }
 
     fn version(&self) -> String {
-        version_line(Command::new("fio").arg("--version"))
+        version_line(&Program::new("fio").arg("--version"))
     }
 
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command> {
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
         let seconds = |ns: u64| format!("{}ms", ns.div_ceil(1_000_000).max(1));
-        let mut command = Command::new("fio");
-        command
+        Ok(Program::new("fio")
             .args([
                 "--name=disk",
                 "--readonly",
@@ -58,8 +56,7 @@ impl Rival for Fio {
             .arg(format!("--filename={}", place.data.file().display()))
             .arg(format!("--iodepth={}", place.peers.min(DEPTH_MAX)))
             .arg(format!("--ramp_time={}", seconds(place.warmup_ns)))
-            .arg(format!("--runtime={}", seconds(place.window_ns)));
-        Ok(command)
+            .arg(format!("--runtime={}", seconds(place.window_ns))))
     }
 
     fn protocol(&self) -> Protocol {

@@ -1,14 +1,13 @@
 //! libtorrent-rasterbar through its Python binding, with its own preset for seeding.
 //!
-//! The script is part of this program: nothing has to be installed beside Python and the binding.
+//! The script is part of this program (see [`crate::harness::libtorrent`]): nothing has to be
+//! installed beside Python and the binding.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use super::{Place, Rival, output_of, version_line};
-
-/// What Python runs.
-const SCRIPT: &str = include_str!("libtorrent_seed.py");
+use super::{Place, Rival};
+use crate::harness::children::Program;
+use crate::harness::libtorrent;
 
 /// The libtorrent that one Python can import.
 pub struct Libtorrent {
@@ -21,12 +20,6 @@ impl Libtorrent {
         Self {
             python: python.to_owned(),
         }
-    }
-
-    fn python(&self, code: &str) -> Command {
-        let mut command = Command::new(&self.python);
-        command.args(["-c", code]);
-        command
     }
 }
 
@@ -42,30 +35,21 @@ impl Rival for Libtorrent {
     }
 
     fn missing(&self) -> Option<String> {
-        let said = output_of(&mut self.python("import libtorrent; print('found')"));
-        (said.trim() != "found").then(|| {
-            format!(
-                "{} cannot import libtorrent (apt-get install python3-libtorrent, or pip install \
-                 libtorrent in a virtual environment and --libtorrent-python)",
-                self.python.display()
-            )
-        })
+        let how = "apt-get install python3-libtorrent, or pip install libtorrent in a virtual \
+                   environment";
+        let reason = libtorrent::version(&self.python).err()?;
+        Some(format!("libtorrent is not installed ({how}): {reason}"))
     }
 
     fn version(&self) -> String {
-        let code = "import libtorrent; print('libtorrent', libtorrent.version)";
-        version_line(&mut self.python(code))
+        libtorrent::version(&self.python).unwrap_or_else(|reason| reason)
     }
 
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command> {
-        let script = place.work.join("libtorrent_seed.py");
-        std::fs::write(&script, SCRIPT)?;
-        let mut command = Command::new(&self.python);
-        command
-            .arg(script)
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
+        let tool = libtorrent::Libtorrent::new(&self.python, place.work)?.tool("seed");
+        let tool = tool
             .arg(&place.data.torrent_file)
-            .arg(&place.data.directory)
-            .arg(place.port.to_string());
-        Ok(command)
+            .arg(&place.data.directory);
+        Ok(tool.arg(place.port.to_string()))
     }
 }

@@ -3,8 +3,11 @@
 //! * one file per program (`seedring`, `libtorrent`, ...): how it is configured and started; each
 //!   with the settings that its own documentation has for seeding fast.
 //! * [`data`]: the content, its torrent, and whether it is in the page cache.
-//! * [`process`], [`system`], [`undo`]: what is started and set, and how it is undone for certain.
-//! * [`run`]: the interleaved rounds; [`beside`]: those with two torrents. [`figures`], [`report`], [`plot`]: what came of them.
+//! * [`started`]: a server of one run.
+//! * [`system`]: what is set, and facts of the machine. Programs are started and ended, and all is
+//!   undone for certain, by [`crate::harness`].
+//! * [`run`]: the interleaved rounds; [`beside`]: those with two torrents. [`figures`], [`report`], [`plot`]: what
+//!   came of them; [`remarks`], [`markdown`]: how that is told.
 //!
 //! It measures on one machine over loopback; it does not judge how a program finds or picks peers.
 
@@ -14,27 +17,27 @@ pub mod data;
 pub mod figures;
 pub mod fio;
 pub mod libtorrent;
+pub mod markdown;
 pub mod nginx;
 pub mod plot;
-pub mod process;
 pub mod qbittorrent;
-pub mod ready;
+pub mod remarks;
 pub mod report;
 pub mod rqbit;
 pub mod rtorrent;
 pub mod run;
 pub mod seedring;
+pub mod started;
 pub mod statistics;
 pub mod system;
 pub mod transmission;
-pub mod undo;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
 use self::data::DataSet;
+use crate::harness::children::Program;
 
 /// Peers and slots that a rival is told to allow: more than any run has.
 pub const PEERS_MAX: usize = 10_000;
@@ -90,7 +93,7 @@ pub trait Rival {
     fn version(&self) -> String;
 
     /// The command line; files that it needs are written into `place.work`.
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command>;
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program>;
 
     /// How it is loaded.
     fn protocol(&self) -> Protocol {
@@ -125,30 +128,13 @@ pub fn all(libtorrent_python: &Path) -> Vec<Box<dyn Rival>> {
 
 /// Why `program` cannot be started; none if it is in the path.
 fn missing_program(program: &str, how: &str) -> Option<String> {
-    let found = in_path(program);
+    let found = Program::new(program).is_installed();
     (!found).then(|| format!("{program} is not installed ({how})"))
 }
 
-fn in_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-}
-
-/// What a command prints on both streams, or nothing if it cannot be run.
-fn output_of(command: &mut Command) -> String {
-    let done = command.stdin(Stdio::null()).output();
-    done.map_or(String::new(), |done| {
-        let (out, err) = (
-            String::from_utf8_lossy(&done.stdout),
-            String::from_utf8_lossy(&done.stderr),
-        );
-        format!("{out}{err}")
-    })
-}
-
-/// The first line of what a command prints that has a digit in it.
-fn version_line(command: &mut Command) -> String {
-    let text = output_of(command);
+/// The first line of what a program prints that has a digit in it.
+fn version_line(program: &Program) -> String {
+    let text = program.output().unwrap_or_default();
     let line = text
         .lines()
         .find(|line| line.contains(|c: char| c.is_ascii_digit()));

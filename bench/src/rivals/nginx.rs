@@ -1,8 +1,7 @@
 //! nginx with sendfile: no seed, but the floor of what it costs to put a file's bytes on sockets.
 
-use std::process::Command;
-
 use super::{PEERS_MAX, Place, Protocol, Rival, missing_program, version_line};
+use crate::harness::children::Program;
 
 /// Debian's nginx, or any in the path.
 pub struct Nginx;
@@ -23,10 +22,10 @@ impl Rival for Nginx {
     }
 
     fn version(&self) -> String {
-        version_line(Command::new(program()).arg("-v"))
+        version_line(&Program::new(program()).arg("-v"))
     }
 
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command> {
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
         // A master that root started gives its workers another user, who may not read the content.
         let user = match rustix::process::geteuid().is_root() {
             true => "user root;",
@@ -68,15 +67,13 @@ http {{
         );
         let config = place.work.join("nginx.conf");
         std::fs::write(&config, text)?;
-        let mut command = Command::new(program());
-        command
+        Ok(Program::new(program())
             .arg("-p")
             .arg(place.work)
             .arg("-e")
             .arg(place.work.join("log"))
             .arg("-c")
-            .arg(config);
-        Ok(command)
+            .arg(config))
     }
 
     fn protocol(&self) -> Protocol {

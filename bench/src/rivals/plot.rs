@@ -93,7 +93,11 @@ fn panels(
             1 => "1 peer".to_owned(),
             peers => format!("{peers} peers"),
         };
-        let server = comparison.servers.iter().find(|one| one.name == row.server);
+        let server = comparison
+            .head
+            .servers
+            .iter()
+            .find(|one| one.name == row.server);
         let bar = Bar {
             label: row.server.clone(),
             spread: value(row).map(|spread| spread.scaled(factor)),

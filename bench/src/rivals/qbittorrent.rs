@@ -3,9 +3,8 @@
 //! Its libtorrent maps files: they show in its resident memory, not in its anonymous one. The web
 //! interface cannot be left out of the headless build; it listens on a free port of loopback.
 
-use std::process::Command;
-
 use super::{PEERS_MAX, Place, Rival, missing_program, version_line};
+use crate::harness::children::Program;
 
 /// Debian's qBittorrent, or any in the path.
 pub struct Qbittorrent;
@@ -26,10 +25,10 @@ impl Rival for Qbittorrent {
     }
 
     fn version(&self) -> String {
-        version_line(Command::new("qbittorrent-nox").arg("--version"))
+        version_line(&Program::new("qbittorrent-nox").arg("--version"))
     }
 
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command> {
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
         let config = place.work.join("qBittorrent/config");
         std::fs::create_dir_all(&config)?;
         let (port, control_port) = (place.port, place.control_port);
@@ -71,12 +70,10 @@ WebUI\\UseUPnP=false
 "
         );
         std::fs::write(config.join("qBittorrent.conf"), text)?;
-        let mut command = Command::new("qbittorrent-nox");
-        command
+        Ok(Program::new("qbittorrent-nox")
             .arg(format!("--profile={}", place.work.display()))
             .arg(format!("--save-path={}", place.data.directory.display()))
             .args(["--add-paused=false", "--skip-dialog=true"])
-            .arg(&place.data.torrent_file);
-        Ok(command)
+            .arg(&place.data.torrent_file))
     }
 }

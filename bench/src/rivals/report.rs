@@ -4,31 +4,27 @@
 //! A run in which the load was the limit is no verdict: it counts in no median beside runs that are
 //! one, and in no ratio. Keys of the object are part of the tool's interface.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use super::figures::Figures;
+use super::markdown::{put, show, write_cells, write_head};
 use super::run::{Kind, Run, Settings};
 use super::statistics::Spread;
-use super::{Protocol, Rival};
+use super::{Protocol, Rival, remarks};
 use crate::measure::Host;
 
 /// More of a core than this busy elsewhere, or stolen, is remarked.
 const ELSEWHERE_CORES: f64 = 0.1;
 const STOLEN_CORES: f64 = 0.02;
 
-/// Of the content, more than this in the page cache when a cold run begins is remarked.
-const CACHED_SHARE: f64 = 0.01;
-
 /// A server that served less of the open loop's rate has no latency to compare: what it did not
 /// answer would have taken longest, and is not counted.
 const SERVED_SHARE: f64 = 0.95;
 
-/// See the head of this file.
+/// What every report begins with.
 #[derive(Debug, Serialize)]
-pub struct Comparison {
-    /// Always "rivals".
+pub struct Head {
+    /// "rivals", with what makes it another measurement.
     pub command: &'static str,
     /// Of this program, with the commit that it was built from where it is known.
     pub version: &'static str,
@@ -42,6 +38,13 @@ pub struct Comparison {
     pub settings: Settings,
     /// What was compared.
     pub servers: Vec<ServerPart>,
+}
+
+/// See the head of this file.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    #[serde(flatten)]
+    pub head: Head,
     /// What is not installed, and why it is not in the comparison.
     pub left_out: Vec<String>,
     /// A row for each server, number of peers and kind of loop.
@@ -242,11 +245,11 @@ fn row(server: &ServerPart, peers: usize, kind: Kind, runs: &[&Run]) -> Row {
         anonymous_bytes: of_server(|one| one.anonymous_bytes as f64),
         disk_bytes_per_byte_served: of_some(|one| one.disk_bytes_per_byte_served),
         served_share_of_rate: of_some(|one| one.served_share_of_rate),
-        remarks: remarks(runs, &all),
+        remarks: remarks_of(runs, &all),
     }
 }
 
-fn remarks(runs: &[&Run], figures: &[&Figures]) -> Vec<String> {
+fn remarks_of(runs: &[&Run], figures: &[&Figures]) -> Vec<String> {
     let mut found = Vec::new();
     let limited = figures.iter().filter(|one| one.load_limited).count();
     match limited {
@@ -258,8 +261,8 @@ fn remarks(runs: &[&Run], figures: &[&Figures]) -> Vec<String> {
         }
     }
     let sum = |field: fn(&Figures) -> u64| figures.iter().map(|one| field(one)).sum::<u64>();
+    found.extend(remarks::wrong_pieces(figures.iter().copied()));
     for (count, what) in [
-        (sum(|one| one.pieces_wrong), "WRONG PIECES"),
         (sum(|one| one.chokes), "chokes"),
         (sum(|one| one.rejects), "rejects"),
         (sum(|one| one.disconnects), "disconnects"),
@@ -276,10 +279,7 @@ fn remarks(runs: &[&Run], figures: &[&Figures]) -> Vec<String> {
             "did not keep the rate in {behind} of {count}: latencies only of what was answered"
         ));
     }
-    let starved = figures.iter().map(|one| one.peers_without_data).max();
-    if let Some(starved @ 1..) = starved {
-        found.push(format!("up to {starved} peers got nothing"));
-    }
+    found.extend(remarks::starved_peers(figures.iter().copied()));
     let most =
         |field: fn(&Figures) -> f64| figures.iter().map(|one| field(one)).fold(0.0, f64::max);
     let elsewhere = most(|one| one.elsewhere_cores);
@@ -294,24 +294,13 @@ fn remarks(runs: &[&Run], figures: &[&Figures]) -> Vec<String> {
     }
     // Only cold runs count rounds of the content, and only to them is a cached page a fault.
     let cold = || runs.iter().filter(|run| run.content_rounds.is_some());
-    let left = cold()
-        .filter_map(|run| run.cached_share)
-        .fold(0.0, f64::max);
-    if left > CACHED_SHARE {
-        let percent = left * 100.0;
-        found.push(format!("up to {percent:.0} % still in the page cache"));
-    }
-    let rounds = cold().filter_map(|run| run.content_rounds);
-    let rounds = rounds.fold(0.0, f64::max);
-    if rounds > 1.0 {
-        found.push(format!(
-            "all of the content asked for up to {rounds:.1} times: not all cold (--size)"
-        ));
-    }
-    let mut errors: Vec<&String> = runs.iter().filter_map(|run| run.error.as_ref()).collect();
-    errors.sort_unstable();
-    errors.dedup();
-    found.extend(errors.into_iter().map(|error| format!("FAILED: {error}")));
+    found.extend(remarks::not_cold(
+        "the content",
+        cold().filter_map(|run| run.cached_share),
+        cold().filter_map(|run| run.content_rounds),
+    ));
+    let errors = runs.iter().filter_map(|run| run.error.as_ref());
+    found.extend(remarks::failures(errors));
     found
 }
 
@@ -359,15 +348,14 @@ impl Comparison {
     /// Whether every run came to figures and every byte was right.
     pub fn is_complete(&self) -> bool {
         let wrong = |figures: &Figures| figures.pieces_wrong > 0;
-        self.runs
-            .iter()
-            .all(|run| run.figures.as_ref().is_some_and(|figures| !wrong(figures)))
+        let is_right = |run: &Run| run.figures.as_ref().is_some_and(|figures| !wrong(figures));
+        !self.runs.is_empty() && self.runs.iter().all(is_right)
     }
 
     /// The whole report as Markdown.
     pub fn to_markdown(&self) -> String {
         let mut out = String::new();
-        for condition in &self.conditions {
+        for condition in &self.head.conditions {
             put(&mut out, &format!("- {condition}"));
         }
         for left_out in &self.left_out {
@@ -434,7 +422,7 @@ impl Comparison {
             "resident MiB",
             "anonymous MiB",
         ];
-        if self.settings.cold {
+        if self.head.settings.cold {
             head.push("disk B/B served");
         }
         head.push("remarks");
@@ -460,7 +448,7 @@ impl Comparison {
                 show(row.resident_bytes, 1.0 / (1 << 20) as f64, 0),
                 show(row.anonymous_bytes, 1.0 / (1 << 20) as f64, 0),
             ];
-            if self.settings.cold {
+            if self.head.settings.cold {
                 cells.push(show(row.disk_bytes_per_byte_served, 1.0, 2));
             }
             cells.push(row.remarks.join("; "));
@@ -522,30 +510,6 @@ fn write_ratios(out: &mut String, kind: Kind, ratios: &[&Ratio]) {
         let name = format!("{} ÷ {}", ratio.ours, ratio.rival);
         write_cells(out, &[name, cpu, value, ratio.rounds.to_string()]);
     }
-}
-
-/// A spread times `factor`, or a dash.
-fn show(spread: Option<Spread>, factor: f64, digits: usize) -> String {
-    spread.map_or("–".to_owned(), |spread| {
-        spread.scaled(factor).show(digits)
-    })
-}
-
-fn write_head(out: &mut String, head: &[&str]) {
-    put(out, &format!("| {} |", head.join(" | ")));
-    put(out, &format!("|{}", "---|".repeat(head.len())));
-}
-
-fn write_cells(out: &mut String, cells: &[String]) {
-    // A bar or a new line in a message would end the cell.
-    let clean = |cell: &String| cell.replace('|', "¦").replace(['\n', '\r'], " ");
-    let cells: Vec<String> = cells.iter().map(clean).collect();
-    put(out, &format!("| {} |", cells.join(" | ")));
-}
-
-fn put(out: &mut String, line: &str) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(out, "{line}");
 }
 
 #[cfg(test)]

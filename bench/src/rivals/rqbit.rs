@@ -1,8 +1,7 @@
 //! rqbit, the client in Rust. No distribution has it: `cargo install rqbit`.
 
-use std::process::Command;
-
 use super::{PEERS_MAX, Place, Rival, missing_program, version_line};
+use crate::harness::children::Program;
 
 /// The rqbit in the path; its options are those of version 9.
 pub struct Rqbit;
@@ -21,12 +20,11 @@ impl Rival for Rqbit {
     }
 
     fn version(&self) -> String {
-        version_line(Command::new("rqbit").arg("--version"))
+        version_line(&Program::new("rqbit").arg("--version"))
     }
 
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command> {
-        let mut command = Command::new("rqbit");
-        command
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
+        Ok(Program::new("rqbit")
             .args([
                 "--disable-dht",
                 "--disable-lsd",
@@ -42,10 +40,6 @@ impl Rival for Rqbit {
             .arg("--output-folder")
             .arg(&place.data.directory)
             .arg(&place.data.torrent_file)
-            .env("HOME", place.work)
-            .env_remove("XDG_CONFIG_HOME")
-            .env_remove("XDG_DATA_HOME")
-            .env_remove("XDG_CACHE_HOME");
-        Ok(command)
+            .at_home_in(place.work))
     }
 }

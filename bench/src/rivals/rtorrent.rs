@@ -1,8 +1,7 @@
 //! rTorrent: without a terminal, unlimited slots, limits raised, no preloading.
 
-use std::process::Command;
-
-use super::{PEERS_MAX, Place, Rival, missing_program, output_of};
+use super::{PEERS_MAX, Place, Rival, missing_program};
+use crate::harness::children::Program;
 
 /// Debian's rTorrent, or any in the path.
 pub struct Rtorrent;
@@ -21,13 +20,14 @@ impl Rival for Rtorrent {
     }
 
     fn version(&self) -> String {
-        let text = output_of(Command::new("rtorrent").arg("-h"));
+        let text = Program::new("rtorrent").arg("-h").output();
+        let text = text.unwrap_or_default();
         let line = text.lines().find(|line| line.contains("version"));
         line.map_or("rTorrent", |line| line.trim().trim_end_matches('.'))
             .to_owned()
     }
 
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command> {
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
         let session = place.work.join("session");
         std::fs::create_dir(&session)?;
         let config = place.work.join("rtorrent.rc");
@@ -60,11 +60,9 @@ load.start = {torrent}
 "
         );
         std::fs::write(&config, text)?;
-        let mut command = Command::new("rtorrent");
-        command
+        Ok(Program::new("rtorrent")
             .arg("-n")
             .arg("-o")
-            .arg(format!("import={}", config.display()));
-        Ok(command)
+            .arg(format!("import={}", config.display())))
     }
 }

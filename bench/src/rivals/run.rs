@@ -6,7 +6,7 @@
 //! that fails is part of the result, and the others go on.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ use serde_json::Value;
 
 use super::data::DataSet;
 use super::figures::Figures;
-use super::process::Server;
+use super::started::{Homes, Started, Wanted};
 use super::statistics::Spread;
-use super::undo::Guard;
-use super::{Place, Protocol, Rival, fio, ready, system};
+use super::{Protocol, Rival, fio, system};
 use crate::commands::describe;
+use crate::harness::page_cache;
 use crate::load::blocks::Deck;
 use crate::load::leecher::Settings as LeecherSettings;
 use crate::load::stream::SocketSettings;
@@ -129,13 +129,7 @@ pub struct Session<'a> {
 impl Session<'_> {
     /// All rounds.
     pub fn run(&self) -> anyhow::Result<Vec<Run>> {
-        let (directory, _guard) = system::temporary_directory("rivals")?;
-        let homes: Vec<PathBuf> = (0..self.servers.len())
-            .map(|at| directory.join(format!("home-{at}")))
-            .collect();
-        for home in &homes {
-            std::fs::create_dir(home)?;
-        }
+        let homes = Homes::new(self.servers.len())?;
         let mut progress = Progress::new(self);
         let mut runs = Vec::new();
         for &peers in &self.settings.peers {
@@ -158,7 +152,7 @@ impl Session<'_> {
         &self,
         peers: usize,
         kind: Kind,
-        homes: &[PathBuf],
+        homes: &Homes,
         progress: &mut Progress,
         runs: &mut Vec<Run>,
     ) {
@@ -184,7 +178,7 @@ impl Session<'_> {
                     report: None,
                     error: None,
                 };
-                if let Err(error) = self.one(server.as_ref(), &homes[at], &mut run) {
+                if let Err(error) = self.one(server.as_ref(), homes.of(at), &mut run) {
                     run.error = Some(describe(&error));
                 }
                 (self.tell)(&progress.line(&run));
@@ -194,40 +188,30 @@ impl Session<'_> {
     }
 
     /// Starts a server, loads it, and stops it.
-    fn one(&self, rival: &dyn Rival, home: &std::path::Path, run: &mut Run) -> anyhow::Result<()> {
+    fn one(&self, rival: &dyn Rival, home: &Path, run: &mut Run) -> anyhow::Result<()> {
         let settings = self.settings;
-        let (work, _guard): (PathBuf, Guard) = system::temporary_directory(rival.name())?;
         if !settings.cold {
             // Before the start: a check of data on the disk would take long.
             run.cached_share_found = Some(self.data.cache()?);
         }
-        let (port, control_port) = system::free_ports()?;
-        let command = rival.command(&Place {
+        let wanted = Wanted {
             data: self.data,
             beside: None,
-            port,
-            control_port,
-            work: &work,
             home,
-            cores: settings.server_cores.len().max(1),
             peers: run.peers,
-            warmup_ns: settings.warmup_ns,
-            window_ns: settings.window_ns,
-        })?;
-        let cores = &settings.server_cores;
+            settings,
+        };
         if rival.protocol() == Protocol::Disk {
-            system::drop_caches()?;
+            page_cache::drop_all()?;
             run.cached_share = Some(self.data.cached_share()?);
-            let server = Server::start(&command, &work, cores, false)?;
-            run.figures = Some(self.reads(server)?);
+            run.figures = Some(self.reads(Started::new(rival, &wanted)?)?);
             return Ok(());
         }
-        let mut server = Server::start(&command, &work, cores, rival.has_children())?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut server = Started::new(rival, &wanted)?;
         let torrent = &self.data.torrent;
-        ready::wait(&mut server, rival.protocol(), address, torrent)?;
+        server.wait_until_ready(rival.protocol(), torrent)?;
         if settings.cold {
-            system::drop_caches()?;
+            page_cache::drop_all()?;
         } else {
             self.data.cache()?;
         }
@@ -243,13 +227,10 @@ impl Session<'_> {
             // A piece that is asked for again is not cold any more.
             each_once: settings.cold,
         };
-        let plan = plan(settings, &asked, address, server.pid());
+        let plan = plan(settings, &asked, server.address, server.process.pid());
         let outcome = loaded(&plan, rival.protocol(), &self.data.name, run);
-        let outcome = outcome.map_err(|error| match server.ended() {
-            Some(status) => anyhow::anyhow!("it ended ({status}); {}", server.log_tail()),
-            None => error.into(),
-        })?;
-        server.stop();
+        let outcome = outcome.map_err(|error| server.reason(error))?;
+        server.process.end();
         run.content_rounds = plan.settings.deck.as_ref().map(|deck| deck.rounds());
         let report = Report::new(&plan, torrent, settings.mode.name(), &outcome);
         run.figures = Figures::of(&report);
@@ -258,18 +239,19 @@ impl Session<'_> {
     }
 
     /// Waits for a program that measures the disk by itself.
-    fn reads(&self, mut server: Server) -> anyhow::Result<Figures> {
+    fn reads(&self, mut disk: Started) -> anyhow::Result<Figures> {
+        let process = &mut disk.process;
         let run = Duration::from_nanos(self.settings.warmup_ns + self.settings.window_ns);
         let until = Instant::now() + run + READS_OVERTIME;
         let status = loop {
-            match server.ended() {
+            match process.ended() {
                 Some(status) => break status,
                 None if Instant::now() > until => anyhow::bail!("it does not end"),
                 None => std::thread::sleep(LOOK),
             }
         };
-        let figures = fio::figures(&server.log());
-        figures.with_context(|| format!("it ended ({status}); {}", server.log_tail()))
+        let figures = fio::figures(&process.output());
+        figures.with_context(|| format!("it ended ({status}); {}", process.log_tail()))
     }
 
     /// Half of what the best rival served to as many peers: the median over its rounds. Without

@@ -1,10 +1,10 @@
 //! Ours: any build, with any settings, as often as wanted beside each other.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::data::DataSet;
 use super::{Place, Rival, version_line};
+use crate::harness::children::Program;
 
 /// A build of this project with its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,33 +91,27 @@ impl Rival for Seedring {
     }
 
     fn version(&self) -> String {
-        version_line(Command::new(&self.binary).arg("--version"))
+        version_line(&Program::new(&self.binary).arg("--version"))
     }
 
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command> {
-        // Neither the machine's configuration nor the caller's environment may decide figures.
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
+        // The machine's configuration must not decide figures.
         let config = place.work.join("seedring.toml");
         let mut text = "[peers]\nconnections_per_address_max = 10000\n".to_owned();
         if let Some(beside) = place.beside {
             text += &of_two(place, beside)?;
         }
         std::fs::write(&config, text)?;
-        let mut command = Command::new(&self.binary);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SEEDRING_") {
-                command.env_remove(name);
-            }
-        }
+        let mut program = Program::new(&self.binary);
         for (key, value) in &self.settings {
             let name = format!("SEEDRING_{}", key.replace('.', "__").to_uppercase());
-            command.env(name, value);
+            program = program.env(name, value);
         }
         if place.beside.is_some() {
-            command.arg("serve").arg("--config").arg(config);
-            command.arg("--state-dir").arg(place.home).arg("--json");
-            return Ok(command);
+            let program = program.arg("serve").arg("--config").arg(config);
+            return Ok(program.arg("--state-dir").arg(place.home).arg("--json"));
         }
-        command
+        Ok(program
             .arg("seed")
             .arg("--config")
             .arg(config)
@@ -129,8 +123,7 @@ impl Rival for Seedring {
             .arg(place.home)
             .args(["--port", &place.port.to_string()])
             .args(["--shards", &place.cores.to_string()])
-            .args(["--api", "127.0.0.1:0", "--no-tracker", "--json"]);
-        Ok(command)
+            .args(["--api", "127.0.0.1:0", "--no-tracker", "--json"]))
     }
 
     fn is_ours(&self) -> bool {

@@ -1,14 +1,13 @@
-//! Settings and facts of the whole machine that decide figures: congestion control, page cache,
-//! load, free ports.
+//! Settings and facts of the whole machine that decide figures: congestion control, load, free
+//! ports, the date.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use super::output_of;
-use super::undo::{self, Guard, Undo};
+use crate::harness::children::Program;
+use crate::harness::undo::{self, Guard, Undo};
 
 const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
@@ -52,8 +51,8 @@ fn available() -> String {
 /// The congestion controls of the sockets that serve on `port`, as the kernel tells (`ss`); empty
 /// while nobody is connected, and without `ss`.
 pub fn congestion_controls_of(port: u16) -> Vec<String> {
-    let text = output_of(Command::new("ss").args(["-tinH", &format!("sport = :{port}")]));
-    controls_in(&text, &available())
+    let ss = Program::new("ss").args(["-tinH", &format!("sport = :{port}")]);
+    controls_in(&ss.output().unwrap_or_default(), &available())
 }
 
 /// The words of `text` that are names of `known`, each once.
@@ -67,14 +66,6 @@ fn controls_in(text: &str, known: &str) -> Vec<String> {
     found.sort_unstable();
     found.dedup();
     found
-}
-
-/// Writes back what is dirty and drops the page cache with dentries and inodes, as far as no
-/// process maps or holds them.
-pub fn drop_caches() -> anyhow::Result<()> {
-    rustix::fs::sync();
-    std::fs::write("/proc/sys/vm/drop_caches", "3\n")
-        .context("cannot drop the page cache (/proc/sys/vm/drop_caches): --cold needs root")
 }
 
 /// The 1-minute load average.
@@ -94,19 +85,6 @@ pub fn free_ports() -> anyhow::Result<(u16, u16)> {
         .next()
         .zip(ports.next())
         .context("no two free ports from 20000 to 32000")
-}
-
-/// A directory of its own under the system's temporary one, removed with the guard.
-pub fn temporary_directory(name: &str) -> anyhow::Result<(PathBuf, Guard)> {
-    let unique = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
-    let pid = std::process::id();
-    let path = std::env::temp_dir().join(format!("seedring-bench-{name}-{pid}-{unique}"));
-    std::fs::create_dir(&path)
-        .with_context(|| format!("cannot make the directory {}", path.display()))?;
-    let guard = undo::register(Undo::RemoveDirectory(path.clone()));
-    Ok((path, guard))
 }
 
 /// The time of day in UTC, as `2026-01-31 14:05`.

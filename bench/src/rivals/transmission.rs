@@ -3,11 +3,10 @@
 //! Its bandwidth is dealt out in pulses of 500 ms whatever the settings, and it drops requests
 //! beyond 512 of a peer.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use super::{PEERS_MAX, Place, Rival, missing_program, version_line};
+use crate::harness::children::Program;
 
 /// Debian's Transmission, or any in the path.
 pub struct Transmission;
@@ -26,10 +25,10 @@ impl Rival for Transmission {
     }
 
     fn version(&self) -> String {
-        version_line(Command::new("transmission-daemon").arg("--version"))
+        version_line(&Program::new("transmission-daemon").arg("--version"))
     }
 
-    fn command(&self, place: &Place<'_>) -> anyhow::Result<Command> {
+    fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
         // A torrent in the watched directory is added without its remote control.
         let watch = place.work.join("watch");
         std::fs::create_dir(&watch)?;
@@ -59,11 +58,9 @@ impl Rival for Transmission {
             "message-level": 1,
         });
         std::fs::write(place.work.join("settings.json"), settings.to_string())?;
-        let mut command = Command::new("transmission-daemon");
-        command
+        Ok(Program::new("transmission-daemon")
             .arg("--foreground")
             .arg("--config-dir")
-            .arg(place.work);
-        Ok(command)
+            .arg(place.work))
     }
 }

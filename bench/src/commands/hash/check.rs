@@ -25,7 +25,6 @@ use crate::harness::page_cache;
 use crate::harness::probe::free_port;
 use crate::harness::rounds::{self, Contender};
 use crate::harness::servers::{Place, Server};
-use crate::harness::stopping::Stop;
 use crate::measure::{ProcessSample, peak_resident_bytes};
 use crate::units::mebibytes;
 
@@ -79,13 +78,12 @@ pub struct CheckArguments {
 
 pub fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
-    let stop = Stop::on_signals()?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
     let libtorrent = Libtorrent::new(&common.python.path(), folder)?;
     // Who is chosen is known before anything is written.
     let chosen = common.choice.chosen(rows(arguments, &libtorrent))?;
-    let content = content(arguments, folder, &stop)?;
+    let content = content(arguments, folder)?;
     let job = Job {
         folder: folder.to_owned(),
         content,
@@ -109,13 +107,12 @@ pub fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     let everybody = rounds::run(
         contenders.collect(),
         common.choice.rounds.count,
-        &stop,
         &mut report,
-    )?;
+    );
     common.choice.print(&report, everybody)
 }
 
-fn content(arguments: &CheckArguments, folder: &Path, stop: &Stop) -> anyhow::Result<Content> {
+fn content(arguments: &CheckArguments, folder: &Path) -> anyhow::Result<Content> {
     let tracker = Some(NO_TRACKER);
     let torrents = folder.join("torrents");
     std::fs::create_dir(&torrents).with_context(|| format!("cannot make {torrents:?}"))?;
@@ -126,7 +123,7 @@ fn content(arguments: &CheckArguments, folder: &Path, stop: &Stop) -> anyhow::Re
         let data = data
             .canonicalize()
             .with_context(|| format!("cannot find {data:?}"))?;
-        return Content::of(&data, &torrent, piece_bytes, tracker, stop);
+        return Content::of(&data, &torrent, piece_bytes, tracker);
     }
     let bytes = file.pieces.size;
     eprintln!("writing and hashing {} MiB of random bytes", bytes >> 20);
@@ -136,7 +133,7 @@ fn content(arguments: &CheckArguments, folder: &Path, stop: &Stop) -> anyhow::Re
         seed: 1,
         tracker,
     };
-    Content::make(folder, "content", &torrent, shape, stop)
+    Content::make(folder, "content", &torrent, shape)
 }
 
 /// What everybody is to do.
@@ -233,12 +230,12 @@ impl Contender for Checker<'_> {
         }
     }
 
-    fn run(&mut self, stop: &Stop) -> anyhow::Result<Figures> {
+    fn run(&mut self) -> anyhow::Result<Figures> {
         self.run += 1;
         let (job, content) = (self.job, &self.job.content);
         job.file.settle_cache(&content.file)?;
         let cached_before = page_cache::cached_bytes(&content.file);
-        let mut figures = self.check(stop)?;
+        let mut figures = self.check()?;
         if let Some((before, after)) = cached_before.zip(page_cache::cached_bytes(&content.file)) {
             let growth = mebibytes(after.saturating_sub(before));
             figures.insert("cache_growth_mebibytes", growth);
@@ -251,7 +248,7 @@ impl Contender for Checker<'_> {
 
 impl Checker<'_> {
     /// Wall time, CPU time and memory of one check.
-    fn check(&self, stop: &Stop) -> anyhow::Result<Figures> {
+    fn check(&self) -> anyhow::Result<Figures> {
         let (job, content) = (self.job, &self.job.content);
         let log = job.folder.join("log");
         let program = match &self.row.kind {
@@ -281,7 +278,7 @@ impl Checker<'_> {
                     .arg(format!("--dir={}", content.directory.display()))
                     .arg(&content.torrent)
             }
-            Kind::Server(server) => return self.check_by_server(server, stop),
+            Kind::Server(server) => return self.check_by_server(server),
             Kind::Fio => {
                 let fio =
                     Program::new("fio").args(["--name=read", "--readonly", "--rw=read", "--bs=1M"]);
@@ -294,7 +291,7 @@ impl Checker<'_> {
                 fio.arg(format!("--filename={}", content.file.display()))
             }
         };
-        let finished = program.on_cores(&job.cores).run(&log, stop, WITHIN)?;
+        let finished = program.on_cores(&job.cores).run(&log, WITHIN)?;
         let output =
             || std::fs::read_to_string(&log).with_context(|| format!("cannot read {log:?}"));
         let (wall_s, cpu_s) = match &self.row.kind {
@@ -309,14 +306,14 @@ impl Checker<'_> {
         ]))
     }
 
-    fn check_by_server(&self, server: &Server, stop: &Stop) -> anyhow::Result<Figures> {
+    fn check_by_server(&self, server: &Server) -> anyhow::Result<Figures> {
         let (job, content) = (self.job, &self.job.content);
         let torrents = std::slice::from_ref(content);
         let name = format!("{}-{}", server.name(), self.run);
         let place = Place::new(&job.folder, &name, torrents, &content.directory)?;
         let program = server.first(&place)?.on_cores(&job.cores);
         let mut running = program.start(&place.log())?;
-        let served = place.wait_until_served(&[content], &mut running, POLL, WITHIN, stop)?;
+        let served = place.wait_until_served(&[content], &mut running, POLL, WITHIN)?;
         let wall_s = running.started().elapsed().as_secs_f64();
         let sample = ProcessSample::of(running.pid())?;
         let peak_bytes = peak_resident_bytes(running.pid());

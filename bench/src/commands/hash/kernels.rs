@@ -15,11 +15,10 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use sha1::Digest as _;
 
 use crate::harness::comparison::{Column, Comparison, Figures};
-use crate::harness::content::Random;
 use crate::harness::environment::Environment;
 use crate::harness::options::{Choice, Pieces, Usage};
 use crate::harness::rounds::{self, Contender};
-use crate::harness::stopping::Stop;
+use crate::load::blocks::Random;
 use crate::units::seconds_ns;
 
 const EXAMPLES: &str = "\
@@ -56,7 +55,6 @@ pub struct KernelsArguments {
 }
 
 pub fn run(arguments: &KernelsArguments) -> anyhow::Result<ExitCode> {
-    let stop = Stop::on_signals()?;
     let piece_bytes = arguments.pieces.piece_size as usize;
     let count = usize::try_from(arguments.pieces.size)? / piece_bytes;
     if count == 0 {
@@ -73,7 +71,7 @@ pub fn run(arguments: &KernelsArguments) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot run on core {core} alone"))?;
     }
     let mut memory = vec![0; count * piece_bytes];
-    Random(1).fill(&mut memory);
+    Random::new(1).fill(&mut memory);
     let pieces: Vec<&[u8]> = memory.chunks(piece_bytes).collect();
     let mut expected = vec![[0; 20]; count];
     libraries::sha1(&pieces, &mut expected);
@@ -93,12 +91,7 @@ pub fn run(arguments: &KernelsArguments) -> anyhow::Result<ExitCode> {
             piece_bytes >> 10
         ),
     );
-    let everybody = rounds::run(
-        contenders,
-        arguments.choice.rounds.count,
-        &stop,
-        &mut report,
-    )?;
+    let everybody = rounds::run(contenders, arguments.choice.rounds.count, &mut report);
     arguments.choice.print(&report, everybody)
 }
 
@@ -129,13 +122,12 @@ impl Contender for Kernel<'_> {
         Ok(self.version.clone())
     }
 
-    fn run(&mut self, stop: &Stop) -> anyhow::Result<Figures> {
+    fn run(&mut self) -> anyhow::Result<Figures> {
         let pieces = self.job.pieces;
         let mut digests = vec![[0; 20]; pieces.len()];
         let started = Instant::now();
         let mut passes = 0;
         while passes == 0 || started.elapsed() < self.job.duration {
-            stop.check()?;
             (self.hash_pieces)(std::hint::black_box(pieces), &mut digests);
             passes += 1;
         }
@@ -256,7 +248,7 @@ mod tests {
         let mut all = contenders(&job);
         assert!(all.len() >= 4);
         for kernel in &mut all {
-            kernel.run(&Stop::default()).unwrap();
+            kernel.run().unwrap();
         }
     }
 
@@ -269,10 +261,7 @@ mod tests {
             duration: Duration::ZERO,
         };
         let mut all = contenders(&job);
-        assert!(
-            all.iter_mut()
-                .all(|kernel| kernel.run(&Stop::default()).is_err())
-        );
+        assert!(all.iter_mut().all(|kernel| kernel.run().is_err()));
         let mut expected = [[0; 20]];
         libraries::sha1(&pieces, &mut expected);
         let job = Job {
@@ -280,9 +269,6 @@ mod tests {
             ..job
         };
         let mut all = contenders(&job);
-        assert!(
-            all.iter_mut()
-                .all(|kernel| kernel.run(&Stop::default()).is_ok())
-        );
+        assert!(all.iter_mut().all(|kernel| kernel.run().is_ok()));
     }
 }

@@ -82,26 +82,28 @@ pub fn comparison() -> Comparison {
     runs.push(run("ours", 1, 200, Some(figures(3.0, 0.1, false))));
     runs.push(run("a<b", 1, 200, Some(figures(1.0, 0.4, true))));
     Comparison {
-        command: "rivals",
-        version: "0",
-        date: "2026-01-01".to_owned(),
-        host: Host::here(),
-        conditions: vec!["a condition".to_owned()],
-        settings: Settings {
-            peers: vec![16, 200],
-            rounds: 3,
-            window_ns: 1,
-            warmup_ns: 1,
-            depth: 64,
-            mode: crate::load::Mode::Discard,
-            server_cores: vec![0],
-            load_cores: vec![1],
-            latency: false,
-            cold: false,
-        },
         rows: rows(&runs, &servers),
         ratios: ratios(&runs, &servers),
-        servers,
+        head: Head {
+            command: "rivals",
+            version: "0",
+            date: "2026-01-01".to_owned(),
+            host: Host::here(),
+            conditions: vec!["a condition".to_owned()],
+            settings: Settings {
+                peers: vec![16, 200],
+                rounds: 3,
+                window_ns: 1,
+                warmup_ns: 1,
+                depth: 64,
+                mode: crate::load::Mode::Discard,
+                server_cores: vec![0],
+                load_cores: vec![1],
+                latency: false,
+                cold: false,
+            },
+            servers,
+        },
         left_out: vec!["x is not installed".to_owned()],
         runs,
     }
@@ -127,7 +129,7 @@ fn a_median_is_of_the_runs_that_are_a_verdict() {
     let limited = find(&comparison, "a<b", 200);
     assert!(!limited.is_verdict);
     let lapped = "all of the content asked for up to 1.6 times: not all cold (--size)";
-    let cached = "up to 100 % still in the page cache";
+    let cached = "up to 100 % of the content still in the page cache";
     assert_eq!(
         limited.remarks,
         ["† load-limited: no verdict", cached, lapped]

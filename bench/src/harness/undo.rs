@@ -1,15 +1,24 @@
 //! What must be undone however a run ends: processes, directories, a setting of the whole system.
 //!
-//! Everything is registered before it is needed, and undone by its guard or, on SIGINT, SIGTERM and
-//! SIGHUP, by the thread of [`on_signals`], which then ends the process. SIGKILL cannot be caught:
-//! then the kernel ends the servers (see [`super::process`]), but a changed setting stays, and
+//! Everything is registered as soon as it is there, and undone by its guard or, on SIGINT, SIGTERM
+//! and SIGHUP, by the thread of [`on_signals`], which then ends the process: it waits for nobody, so
+//! that no other code has to look for signals. SIGKILL cannot be caught: then the kernel ends the
+//! programs (see [`super::children`]), but folders and a changed setting stay, and
 //! docs/BENCHMARKING.md says how to put it back.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// How often removing a directory is tried: who writes into it may not have ended yet.
+const REMOVALS: u32 = 20;
+
+/// The pause between two tries.
+const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Something to undo.
 #[derive(Debug, Clone)]
@@ -41,7 +50,12 @@ impl Undo {
                 }
             }
             Self::RemoveDirectory(path) => {
-                let _ = std::fs::remove_dir_all(path);
+                for _ in 0..REMOVALS {
+                    if std::fs::remove_dir_all(path).is_ok() || !path.exists() {
+                        break;
+                    }
+                    std::thread::sleep(REMOVAL_PAUSE);
+                }
             }
         }
     }
@@ -50,6 +64,15 @@ impl Undo {
 struct Pending {
     next: u64,
     entries: Vec<(u64, Undo)>,
+}
+
+impl Pending {
+    fn add(&mut self, undo: Undo) -> Guard {
+        let id = self.next;
+        self.next += 1;
+        self.entries.push((id, undo));
+        Guard(id)
+    }
 }
 
 static PENDING: Mutex<Pending> = Mutex::new(Pending {
@@ -91,50 +114,33 @@ impl Drop for Guard {
 
 /// Registers what to undo.
 pub fn register(undo: Undo) -> Guard {
+    pending().add(undo)
+}
+
+/// Makes something and registers how it is undone. No signal is handled meanwhile: nothing is made
+/// that nobody undoes.
+pub fn make<T, E>(make: impl FnOnce() -> Result<(T, Undo), E>) -> Result<(T, Guard), E> {
     let mut pending = pending();
-    let id = pending.next;
-    pending.next += 1;
-    pending.entries.push((id, undo));
-    Guard(id)
+    let (made, undo) = make()?;
+    Ok((made, pending.add(undo)))
 }
 
 /// From now on, SIGINT, SIGTERM and SIGHUP undo everything, the latest first, and end the process
 /// with 128 + the signal's number.
 pub fn on_signals() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    let mut signals = Vec::new();
-    {
-        let _entered = runtime.enter();
-        for (kind, number) in [
-            (SignalKind::interrupt(), 2),
-            (SignalKind::terminate(), 15),
-            (SignalKind::hangup(), 1),
-        ] {
-            signals.push((signal(kind)?, number));
-        }
-    }
-    let wait = async move {
-        std::future::poll_fn(|context| {
-            for (signal, number) in &mut signals {
-                if signal.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*number);
-                }
-            }
-            std::task::Poll::Pending
-        })
-        .await
-    };
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let body = move || {
-        let number: i32 = runtime.block_on(wait);
+        let Some(number) = signals.forever().next() else {
+            return;
+        };
+        // Held to the end, so that nobody starts anything more, or undoes it a second time.
         let pending = pending();
         pending
             .entries
             .iter()
             .rev()
             .for_each(|(_, undo)| undo.run());
-        eprintln!("seedring-bench: interrupted; servers stopped, settings restored");
+        eprintln!("seedring-bench: interrupted; programs stopped, settings restored");
         std::process::exit(128 + number);
     };
     std::thread::Builder::new()
@@ -163,7 +169,10 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
         let inner = directory.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
-        drop(register(Undo::RemoveDirectory(inner.clone())));
+        let made = make(|| Ok::<_, ()>((7, Undo::RemoveDirectory(inner.clone()))));
+        let (seven, guard) = made.unwrap();
+        assert!(seven == 7 && inner.exists());
+        drop(guard);
         assert!(!inner.exists());
     }
 }
