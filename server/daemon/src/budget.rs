@@ -41,6 +41,9 @@ const MEMORY_PER_SHARD: u64 = 4 << 20;
 /// bitfield is longer than that; it is gone after the first message.)
 const MEMORY_PER_PEER: u64 = 160 << 10;
 
+/// Page tables take one byte for so many bytes of windows onto files. (What is in the windows is the page cache's.)
+const PAGE_TABLE_SHARE: u64 = 512;
+
 /// Jobs that hash at once beside serving: the torrent that is being loaded, and one re-check.
 const HASHING_JOBS: u64 = 2;
 
@@ -109,6 +112,7 @@ impl Budget {
             memory_bytes_max: MEMORY_BASE
                 + shards * MEMORY_PER_SHARD
                 + payload_bytes(config, shards)
+                + config.storage.mapped_bytes.bytes() / PAGE_TABLE_SHARE
                 + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
                 + connections_max * (MEMORY_PER_PEER + queue)
                 + http_reserved * MEMORY_PER_HTTP

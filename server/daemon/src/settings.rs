@@ -39,6 +39,7 @@ pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
         handshake_timeout: peers.handshake_timeout_s.duration(),
         buffer_bytes: count(config.storage.buffer_bytes.bytes()),
         cache_bytes: count(config.storage.cache_bytes.bytes()),
+        mapped_bytes: config.storage.mapped_bytes.bytes(),
         batch_bytes: u32::try_from(config.storage.batch_bytes.bytes()).unwrap_or(u32::MAX),
         registration: match config.storage.registered_buffers {
             RegisteredBuffers::Auto => Registration::Auto,

@@ -12,6 +12,7 @@
 //! ordinary way and to name what is wrong.
 
 use crate::residency::Residency;
+use crate::system::page_bytes;
 use io_uring::{IoUring, opcode, types};
 use std::fs::File;
 use std::io;
@@ -358,9 +359,7 @@ impl Default for Resident {
 impl Resident {
     /// For the machine that we run on.
     pub fn new() -> Resident {
-        // SAFETY: it takes no memory.
-        let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        Resident(Residency::new(usize::try_from(page_bytes).unwrap_or(4096)))
+        Resident(Residency::new(page_bytes()))
     }
 
     /// Whether all of the `length` bytes from `offset` of `file` are in memory now.

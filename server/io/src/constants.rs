@@ -8,15 +8,19 @@
 //!
 //! Memory: [`ARENA_BYTES`] a shard, and a page more for every few headers that an unacknowledged packet holds.
 
+use engine::queue::BATCH_BLOCKS_MAX;
 use proto::wire::PIECE_HEADER_BYTES;
 use std::io;
 use std::ptr::NonNull;
 
-/// What is handed out before the pages are given up, in bytes: headers of 16,384 blocks, 256 MiB of content.
+/// What is handed out before the pages are given up, in bytes: headers of 1,024 batches, 256 MiB of content.
 const ARENA_BYTES: usize = 256 << 10;
 
-/// The distance of two headers, in bytes: a divisor of the page size, so that none straddles two pages.
-const STRIDE: usize = 16;
+/// The distance of the headers of two batches, in bytes: a divisor of the page size, so that none straddles two
+/// pages.
+const STRIDE: usize = 256;
+
+const _: () = assert!(BATCH_BLOCKS_MAX * PIECE_HEADER_BYTES <= STRIDE);
 
 /// The longest run of zeros in one piece, in bytes.
 pub const ZERO_BYTES: usize = 16 << 10;
@@ -60,12 +64,16 @@ impl HeaderArena {
         }
     }
 
-    /// Keeps `header` where it is never written to again.
+    /// Keeps the `headers` of a batch, one after another, where they are never written to again. Of more than
+    /// [`BATCH_BLOCKS_MAX`] the first ones.
     ///
     /// # Errors
     ///
     /// What the kernel said when pages were to be given up; none is known for an anonymous mapping.
-    pub fn keep(&mut self, header: [u8; PIECE_HEADER_BYTES]) -> io::Result<&[u8]> {
+    pub fn keep(
+        &mut self,
+        headers: impl Iterator<Item = [u8; PIECE_HEADER_BYTES]>,
+    ) -> io::Result<&[[u8; PIECE_HEADER_BYTES]]> {
         if self.used + STRIDE > ARENA_BYTES {
             // SAFETY: the range is the whole of our own mapping, and no reference into it is alive: `keep`
             // borrows the arena for as long as its result lives.
@@ -77,15 +85,18 @@ impl HeaderArena {
             }
             self.used = 0;
         }
-        // SAFETY: `used + STRIDE` is at most the length of the mapping, so the place lies inside it; it has not
-        // been handed out since its page was fresh.
-        let place = unsafe {
-            let place = self.start.as_ptr().add(self.used);
-            place.copy_from_nonoverlapping(header.as_ptr(), header.len());
-            std::slice::from_raw_parts(place, header.len())
-        };
+        // SAFETY: `used + STRIDE` is at most the length of the mapping, so the place lies inside it.
+        let place = unsafe { self.start.as_ptr().add(self.used) };
+        let place = place.cast::<[u8; PIECE_HEADER_BYTES]>();
+        let mut count = 0;
+        for header in headers.take(BATCH_BLOCKS_MAX) {
+            // SAFETY: so many fit into the stride, which has not been handed out since its page was fresh.
+            unsafe { place.add(count).write(header) };
+            count += 1;
+        }
         self.used += STRIDE;
-        Ok(place)
+        // SAFETY: the headers that have just been written; nobody writes there again while the result lives.
+        Ok(unsafe { std::slice::from_raw_parts(place, count) })
     }
 }
 
@@ -104,14 +115,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_where_nothing_was_written_before() {
+    fn headers_are_where_nothing_was_written_before() {
         let mut arena = HeaderArena::new().unwrap();
         for round in 0..3_u8 {
-            for _ in 0..ARENA_BYTES / STRIDE {
-                let kept = arena.keep([round + 1; PIECE_HEADER_BYTES]).unwrap();
-                assert_eq!(kept, [round + 1; PIECE_HEADER_BYTES]);
-                let page = kept.as_ptr() as usize / 4096;
-                assert_eq!(page, (kept.as_ptr() as usize + kept.len() - 1) / 4096);
+            for batch in 0..ARENA_BYTES / STRIDE {
+                let headers = [[round + 1; PIECE_HEADER_BYTES]; BATCH_BLOCKS_MAX];
+                let count = batch % (BATCH_BLOCKS_MAX + 1);
+                let kept = arena.keep(headers.into_iter().take(count)).unwrap();
+                assert_eq!(kept, &headers[..count]);
+                let first = kept.as_ptr() as usize;
+                assert_eq!(first / 4096, (first + STRIDE - 1) / 4096);
             }
         }
     }
@@ -121,11 +134,19 @@ mod tests {
         let pool = crate::pipes::PipePool::new(1);
         let mut pipe = pool.take().unwrap();
         let mut arena = HeaderArena::new().unwrap();
-        let first = arena.keep([7; PIECE_HEADER_BYTES]).unwrap();
+        let first = arena
+            .keep(std::iter::once([7; PIECE_HEADER_BYTES]))
+            .unwrap();
+        let mut parts = [libc::iovec {
+            iov_base: first.as_ptr() as *mut _,
+            iov_len: PIECE_HEADER_BYTES,
+        }];
         // SAFETY: the arena never writes to what it has handed out.
-        unsafe { pipe.append_constant(first).unwrap() };
+        unsafe { pipe.append(&mut parts, PIECE_HEADER_BYTES).unwrap() };
         for _ in 0..2 * ARENA_BYTES / STRIDE {
-            arena.keep([9; PIECE_HEADER_BYTES]).unwrap();
+            arena
+                .keep(std::iter::once([9; PIECE_HEADER_BYTES]))
+                .unwrap();
         }
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         assert_eq!(pipe.send_to(&ours).unwrap(), PIECE_HEADER_BYTES);

@@ -10,10 +10,11 @@ use crate::leases;
 use crate::ring;
 use crate::torrent::{Fault, FaultCause, SeededTorrent};
 use crate::warming;
+use crate::windows::FileWindows;
 use engine::layout::{FileIndex, FileStamp};
 use engine::time::Time;
 use lru::LruCache;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -46,6 +47,8 @@ pub struct OpenFile {
     proven_at: Cell<Option<Time>>,
     /// The alignment of reads that bypass the page cache, in bytes; 1 while they do not.
     read_alignment: Cell<u32>,
+    /// Its windows, once it has any.
+    windows: OnceCell<FileWindows>,
 }
 
 impl OpenFile {
@@ -57,7 +60,13 @@ impl OpenFile {
             is_listed: Cell::new(false),
             proven_at: Cell::new(None),
             read_alignment: Cell::new(1),
+            windows: OnceCell::new(),
         }
+    }
+
+    /// What stands for its windows, made by `new` the first time.
+    pub(crate) fn windows(&self, new: impl FnOnce() -> FileWindows) -> &FileWindows {
+        self.windows.get_or_init(new)
     }
 
     /// Of what offset and length of each read must be multiples, in bytes.

@@ -95,6 +95,7 @@ impl Shard {
             self.cells
                 .set(Gauge::CacheUsedBytes, direct.used_bytes() as u64);
         }
+        self.cells.set(Gauge::MappedBytes, self.windows.bytes());
         self.cells.set(Gauge::FilesOpen, self.files.len() as u64);
     }
 }

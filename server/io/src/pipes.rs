@@ -3,12 +3,13 @@
 //! A pipe is filled with references to pages, headers and file pages in turn, and emptied into a socket. It is
 //! borrowed for one batch at a time, so a shard needs few of them. All calls here return at once.
 //!
-//! The calls are made without the C library's wrappers, which are points where a thread may be cancelled: two of
-//! them for each block would be one part in fifty of all that serving costs.
+//! The calls are made without the C library's wrappers, which are points where a thread may be cancelled, and cost more
+//! than they do.
 //!
 //! Limits: [`PIPES_MAX`] pipes a shard, [`SLOTS`] references each. An unprivileged user may hold
 //! `fs.pipe-user-pages-soft` references in all; beyond that a pipe is too small, and none is handed out.
 
+use crate::system::page_bytes;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -108,17 +109,18 @@ impl PipePool {
         self.is_refused.get() || (self.free.borrow().is_empty() && !may_grow)
     }
 
-    /// Whether `error`, of appending to a pipe, says nothing about a file: the pipe is full, or this system takes
-    /// no pages into pipes (a filter of system calls, a file system without them), and none is lent from then on.
+    /// Whether `error`, of appending to a pipe, says that this system takes no pages into pipes (a filter of system
+    /// calls, a file system without them); none is lent from then on.
     pub fn are_refused(&self, error: &io::Error) -> bool {
-        match error.raw_os_error() {
-            Some(libc::EPERM | libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP) => {
-                self.is_refused.set(true);
-                tell_of_refusal(error);
-                true
-            }
-            _ => error.kind() == io::ErrorKind::WouldBlock,
+        let is_refusal = matches!(
+            error.raw_os_error(),
+            Some(libc::EPERM | libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP)
+        );
+        if is_refusal {
+            self.is_refused.set(true);
+            tell_of_refusal(error);
         }
+        is_refusal
     }
 
     /// How many pages the `length` bytes from `offset` of a file touch: the references that they take.
@@ -159,83 +161,46 @@ pub struct BorrowedPipe {
 }
 
 impl BorrowedPipe {
-    /// Appends references to `length` bytes of `file` from `offset`. They are in memory already, or the call
-    /// waits for the disk.
+    /// Appends references to the `parts`, of `bytes` in all, which are changed. What of them lies in files is in
+    /// memory already, or the call waits for the disk.
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` if the file ends before that; what the kernel said otherwise. The pipe is then to be
-    /// dropped.
-    pub fn append_file(
-        &mut self,
-        file: &impl AsRawFd,
-        offset: u64,
-        length: usize,
-    ) -> io::Result<()> {
-        let mut position = libc::loff_t::try_from(offset).map_err(io::Error::other)?;
-        let mut left = length;
-        while left > 0 {
-            // SAFETY: both descriptors are open for the length of the call, and `position` is ours to write.
-            let moved = unsafe {
-                libc::syscall(
-                    libc::SYS_splice,
-                    file.as_raw_fd(),
-                    &raw mut position,
-                    self.writer(),
-                    std::ptr::null_mut::<libc::loff_t>(),
-                    left,
-                    libc::SPLICE_F_NONBLOCK,
-                )
-            };
-            match usize::try_from(moved) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => {
-                    left -= count.min(left);
-                    self.held_bytes += count;
-                }
-                Err(_) => retry_if_interrupted()?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Appends references to `bytes`.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel said. The pipe is then to be dropped.
+    /// `EFAULT` if there is no page at one of them; what the kernel said otherwise. The pipe is then to be dropped.
     ///
     /// # Safety
     ///
-    /// The memory behind `bytes` must not be written to as long as the kernel refers to it, which is until the
-    /// receiver has acknowledged it: never again, or not before its page has been given up by `madvise`.
-    pub unsafe fn append_constant(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut left = bytes;
-        while !left.is_empty() {
-            let part = libc::iovec {
-                iov_base: left.as_ptr() as *mut _,
-                iov_len: left.len(),
-            };
-            // SAFETY: `part` is valid for the length of the call; that its memory stays as it is after that
-            // is what our caller promises.
+    /// Each part is mapped memory. What of it belongs to no file must not be written to as long as the kernel refers
+    /// to it, which is until the receiver has acknowledged it: never again, or not before its page has been given
+    /// up by `madvise`.
+    pub unsafe fn append(&mut self, parts: &mut [libc::iovec], bytes: usize) -> io::Result<()> {
+        let mut parts = parts;
+        let end = self.held_bytes + bytes;
+        loop {
+            // SAFETY: `parts` is valid for the length of the call; that its memory stays as it is after that is
+            // what our caller promises.
             let moved = unsafe {
                 libc::syscall(
                     libc::SYS_vmsplice,
                     self.writer(),
-                    &raw const part,
-                    1_usize,
+                    parts.as_ptr(),
+                    parts.len(),
                     libc::SPLICE_F_NONBLOCK,
                 )
             };
             match usize::try_from(moved) {
+                Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
                 Ok(count) => {
-                    left = &left[count.min(left.len())..];
                     self.held_bytes += count;
+                    if self.held_bytes >= end {
+                        return Ok(());
+                    }
+                    // The kernel stops at a page that is not there and says why when it is asked for that one.
+                    parts = without(parts, count);
                 }
                 Err(_) => retry_if_interrupted()?,
             }
         }
-        Ok(())
     }
 
     /// Moves what the non-blocking `socket` takes now out of the pipe into it, and returns how many bytes.
@@ -291,6 +256,21 @@ impl Drop for BorrowedPipe {
     }
 }
 
+/// `parts` without their first `count` bytes, which are fewer than they have.
+fn without(parts: &mut [libc::iovec], mut count: usize) -> &mut [libc::iovec] {
+    let mut done = 0;
+    for part in parts.iter_mut() {
+        if count < part.iov_len {
+            part.iov_base = part.iov_base.wrapping_byte_add(count);
+            part.iov_len -= count;
+            break;
+        }
+        count -= part.iov_len;
+        done += 1;
+    }
+    &mut parts[done..]
+}
+
 /// Says once why fewer batches than could be are sent as pages.
 fn tell_of_shortage(error: &io::Error) {
     static TOLD: Once = Once::new();
@@ -324,20 +304,10 @@ fn retry_if_interrupted() -> io::Result<()> {
     Err(error)
 }
 
-/// The size of a page, in bytes.
-fn page_bytes() -> usize {
-    // SAFETY: asks for a number.
-    let answer = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(answer)
-        .ok()
-        .filter(|&bytes| bytes > 0)
-        .unwrap_or(4096)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     /// What comes out of `pipe`.
@@ -353,49 +323,84 @@ mod tests {
         bytes
     }
 
+    /// Appends `parts`, which live as long as the program.
+    fn append(pipe: &mut BorrowedPipe, parts: &[&'static [u8]]) -> io::Result<()> {
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        let mut parts: Vec<_> = parts
+            .iter()
+            .map(|part| libc::iovec {
+                iov_base: part.as_ptr() as *mut _,
+                iov_len: part.len(),
+            })
+            .collect();
+        // SAFETY: nobody writes to what lives as long as the program.
+        unsafe { pipe.append(&mut parts, bytes) }
+    }
+
+    /// Memory of `pages` pages, of no particular bytes.
+    fn content(pages: usize) -> &'static [u8] {
+        let bytes: Vec<u8> = (0..pages * 4096).map(|at| (at % 251) as u8).collect();
+        Vec::leak(bytes)
+    }
+
     #[test]
     fn pages_come_out_as_they_went_in() {
-        let content: Vec<u8> = (0..20_000_u32).map(|at| (at % 251) as u8).collect();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&content).unwrap();
+        let content = content(5);
         let pool = PipePool::new(PIPES_MAX);
         let mut pipe = pool.take().unwrap();
-        pipe.append_file(&file, 4095, 9000).unwrap();
-        // SAFETY: a constant of the program.
-        unsafe { pipe.append_constant(b"between").unwrap() };
-        pipe.append_file(&file, 0, 1).unwrap();
+        append(&mut pipe, &[&content[4095..13_095], b"between"]).unwrap();
+        append(&mut pipe, &[&content[..1]]).unwrap();
         let right = [&content[4095..13_095], b"between", &content[..1]].concat();
         assert!(drained(&mut pipe) == right);
     }
 
     #[test]
-    fn a_pipe_with_something_in_it_is_not_lent_again() {
-        let file = tempfile::tempfile().unwrap();
-        (&file).write_all(&[1; 100]).unwrap();
+    fn a_page_that_is_not_there_is_an_error() {
         let pool = PipePool::new(PIPES_MAX);
         let mut pipe = pool.take().unwrap();
-        // More than there is: what there was is in the pipe.
-        let error = pipe.append_file(&file, 0, 200).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let nowhere = libc::iovec {
+            iov_base: std::ptr::without_provenance_mut(4096),
+            iov_len: 1,
+        };
+        let there = libc::iovec {
+            iov_base: b"there".as_ptr() as *mut _,
+            iov_len: 5,
+        };
+        // SAFETY: the kernel answers where there is no memory; the rest is a constant.
+        let error = unsafe { pipe.append(&mut [there, nowhere], 6) }.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+        assert!(!pool.are_refused(&error));
+        // What was put into it before that is not lent to others.
         drop(pipe);
         assert_eq!(pool.count.get(), 0);
-        let mut pipe = pool.take().unwrap();
-        pipe.append_file(&file, 0, 1).unwrap();
-        assert_eq!(drained(&mut pipe), [1]);
-        drop(pipe);
-        assert_eq!(pool.count.get(), 1);
+    }
+
+    #[test]
+    fn what_is_left_starts_inside_a_part() {
+        let bytes = b"abcdefgh";
+        let part = |from: usize, length| libc::iovec {
+            iov_base: bytes[from..].as_ptr() as *mut _,
+            iov_len: length,
+        };
+        for count in 0..8 {
+            let mut parts = [part(0, 3), part(3, 1), part(4, 4)];
+            let left = without(&mut parts, count);
+            let first = left[0].iov_base as usize - bytes.as_ptr() as usize;
+            assert_eq!(first, count);
+            let bytes: usize = left.iter().map(|part| part.iov_len).sum();
+            assert_eq!(bytes, 8 - count);
+        }
     }
 
     #[test]
     fn a_full_pipe_refuses_and_a_pool_ends() {
-        let file = tempfile::tempfile().unwrap();
-        (&file).write_all(&[1; 2 * SLOTS]).unwrap();
+        let content = content(1);
         let pool = PipePool::new(PIPES_MAX);
         let mut pipe = pool.take().unwrap();
-        for at in 0..SLOTS as u64 {
-            pipe.append_file(&file, at, 1).unwrap();
+        for at in 0..SLOTS {
+            append(&mut pipe, &[&content[at..=at]]).unwrap();
         }
-        let error = pipe.append_file(&file, 0, 1).unwrap_err();
+        let error = append(&mut pipe, &[&content[..1]]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         let others: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
         assert_eq!(others.len(), PIPES_MAX - 1);

@@ -20,6 +20,7 @@ use crate::sockets;
 use crate::system;
 use crate::torrent::{Fault, SeededTorrent};
 use crate::warming::Warming;
+use crate::windows::Windows;
 use engine::choker::Choker;
 use engine::session::SessionConfig;
 use engine::time::Time;
@@ -76,6 +77,7 @@ pub(crate) struct Shard {
     pub(crate) files: FileTable,
     pub(crate) pipes: Rc<PipePool>,
     pub(crate) headers: RefCell<HeaderArena>,
+    pub(crate) windows: Rc<Windows>,
     pub(crate) residency: Residency,
     lease_signal: Rc<LeaseSignal>,
     pub(crate) warming: Warming,
@@ -211,6 +213,7 @@ impl Shard {
             residency: Residency::new(pipes.page_bytes()),
             pipes,
             headers,
+            windows: Windows::new(config.mapped_bytes / seat.count.max(1) as u64),
             lease_signal,
             warming: Warming::default(),
             lingering: Lingering::default(),

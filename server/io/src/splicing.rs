@@ -15,10 +15,11 @@ use crate::pipes::{BorrowedPipe, SLOTS};
 use crate::plane::SendPath;
 use crate::sending::{Full, Remaining, patience, wait_writable};
 use crate::shard::Shard;
-use crate::torrent::{Fault, FaultCause, SeededTorrent};
+use crate::torrent::{Fault, SeededTorrent};
+use crate::windows::Run;
 use engine::layout::FileIndex;
-use engine::queue::Batch;
-use proto::wire::{self, PIECE_HEADER_BYTES};
+use engine::queue::{BATCH_BLOCKS_MAX, Batch};
+use proto::wire;
 use seedring_metrics::Counter;
 use std::io;
 use std::rc::Rc;
@@ -124,11 +125,9 @@ pub(crate) async fn send(
     left: &mut Remaining,
 ) -> Result<Option<Full>, CloseReason> {
     let torrent = &connection.torrent;
-    if let Err((file, error)) = fill(shard, &mut pipe, batch, parts, left.sent) {
+    if let Err(error) = fill(shard, torrent, &mut pipe, batch, parts, left.sent) {
         connection.in_transit.borrow_mut().cut();
-        if !shard.pipes.are_refused(&error) {
-            return Err(shard.report(torrent, fault(torrent, file, &error)));
-        }
+        shard.pipes.are_refused(&error);
         return Ok(None);
     }
     prove(shard, torrent, parts).map_err(|fault| shard.report(torrent, fault))?;
@@ -176,99 +175,119 @@ fn prove(shard: &Shard, torrent: &SeededTorrent, parts: &[Part]) -> Result<(), F
     Ok(())
 }
 
-/// What is wrong with a file whose pages could not be had.
-fn fault(torrent: &SeededTorrent, file: FileIndex, error: &io::Error) -> Fault {
-    let cause = match error.kind() {
-        io::ErrorKind::UnexpectedEof => FaultCause::Io("unexpected end of file".into()),
-        _ => FaultCause::of_io(error),
-    };
-    torrent.fault(file, cause)
-}
-
 /// Puts the headers and pages of `batch` into `pipe`, without the first `skip` bytes.
+///
+/// # Errors
+///
+/// A page could not be had, whatever the reason: reading tells.
 fn fill(
     shard: &Shard,
+    torrent: &SeededTorrent,
     pipe: &mut BorrowedPipe,
     batch: &Batch,
     parts: &[Part],
     skip: usize,
-) -> Result<(), (FileIndex, io::Error)> {
-    let mut headers = shard.headers.borrow_mut();
-    let mut content = Content { parts, at: 0 };
-    let mut skip = skip;
-    for block in batch.blocks() {
-        let length = block.length as usize;
-        if skip < PIECE_HEADER_BYTES {
-            let header = wire::piece_header(block.piece, block.begin, block.length);
-            let kept = headers.keep(header);
-            let appended = kept.and_then(|kept| {
-                // SAFETY: the arena never writes to what it has handed out.
-                unsafe { pipe.append_constant(&kept[skip..]) }
-            });
-            appended.map_err(|error| (content.file(), error))?;
-        }
-        let skipped = skip.saturating_sub(PIECE_HEADER_BYTES).min(length);
-        skip = skip.saturating_sub(PIECE_HEADER_BYTES + length);
-        content.skip(skipped);
-        content.append_to(pipe, length - skipped)?;
+) -> io::Result<()> {
+    let mut arena = shard.headers.borrow_mut();
+    let headers = batch
+        .blocks()
+        .map(|block| wire::piece_header(block.piece, block.begin, block.length));
+    let headers = arena.keep(headers)?;
+    let content = map(shard, torrent, parts)?;
+    let mut content = Runs {
+        runs: &content,
+        at: 0,
+    };
+    let mut message = Message::new(skip);
+    for (header, block) in headers.iter().zip(batch.blocks()) {
+        message.add(header.as_ptr(), header.len());
+        content.append_to(&mut message, block.length as usize)?;
     }
-    Ok(())
+    let bytes = message.bytes;
+    // SAFETY: the arena never writes to what it has handed out, the zeros are constant, and the rest is windows of
+    // files.
+    unsafe { pipe.append(&mut message.parts, bytes) }
 }
 
-/// A place in the bytes of a batch.
-struct Content<'a> {
+/// Where the bytes of `parts` are mapped.
+fn map(shard: &Shard, torrent: &SeededTorrent, parts: &[Part]) -> io::Result<Vec<Run>> {
+    let mut runs = Vec::with_capacity(2);
+    shard.windows.start_batch();
+    for part in parts {
+        let mut done = 0;
+        while done < part.length {
+            let left = (part.length - done) as usize;
+            let run = match &part.file {
+                Some((index, file)) => {
+                    let file_bytes = torrent.layout().file_length(*index);
+                    let offset = part.offset + u64::from(done);
+                    let now = shard.now();
+                    shard.windows.find(file, file_bytes, offset, left, now)?
+                }
+                None => Run {
+                    start: ZEROS.0.as_ptr(),
+                    length: left.min(ZERO_BYTES),
+                },
+            };
+            done += u32::try_from(run.length).unwrap_or(u32::MAX);
+            runs.push(run);
+        }
+    }
+    Ok(runs)
+}
+
+/// What goes into a pipe at once.
+struct Message {
+    parts: Vec<libc::iovec>,
+    bytes: usize,
+    /// Bytes that have been sent before.
+    skip: usize,
+}
+
+impl Message {
+    fn new(skip: usize) -> Message {
+        Message {
+            parts: Vec::with_capacity(2 * BATCH_BLOCKS_MAX + 1),
+            bytes: 0,
+            skip,
+        }
+    }
+
+    /// Adds what of `length` bytes from `start` has not been sent.
+    fn add(&mut self, start: *const u8, length: usize) {
+        let skipped = self.skip.min(length);
+        self.skip -= skipped;
+        if skipped < length {
+            self.parts.push(libc::iovec {
+                iov_base: start.wrapping_add(skipped).cast_mut().cast(),
+                iov_len: length - skipped,
+            });
+            self.bytes += length - skipped;
+        }
+    }
+}
+
+/// A place in runs of bytes.
+struct Runs<'a> {
     /// The rest of them; the first is the one that the place is in.
-    parts: &'a [Part],
+    runs: &'a [Run],
     /// Bytes of the first one that lie before the place.
     at: usize,
 }
 
-impl Content<'_> {
-    /// The file at the place, to name in an error.
-    fn file(&self) -> FileIndex {
-        let files = self.parts.iter().filter_map(|part| part.file.as_ref());
-        files
-            .map(|(index, _)| *index)
-            .next()
-            .unwrap_or(FileIndex(0))
-    }
-
-    /// Moves the place by `length` bytes.
-    fn skip(&mut self, mut length: usize) {
-        while let Some(part) = self.parts.first() {
-            let rest = part.length as usize - self.at;
-            if length < rest {
-                break;
-            }
-            length -= rest;
-            self.at = 0;
-            self.parts = &self.parts[1..];
-        }
-        self.at += length;
-    }
-
-    /// Appends the next `length` bytes.
-    fn append_to(
-        &mut self,
-        pipe: &mut BorrowedPipe,
-        mut length: usize,
-    ) -> Result<(), (FileIndex, io::Error)> {
+impl Runs<'_> {
+    /// Appends the next `length` bytes to `message`.
+    fn append_to(&mut self, message: &mut Message, mut length: usize) -> io::Result<()> {
         while length > 0 {
-            let Some(part) = self.parts.first() else {
-                return Err((FileIndex(0), io::ErrorKind::UnexpectedEof.into()));
-            };
-            let mut count = length.min(part.length as usize - self.at);
-            let appended = match &part.file {
-                Some((_, file)) => pipe.append_file(&**file, part.offset + self.at as u64, count),
-                None => {
-                    count = count.min(ZERO_BYTES);
-                    // SAFETY: a constant of the program.
-                    unsafe { pipe.append_constant(&ZEROS.0[..count]) }
-                }
-            };
-            appended.map_err(|error| (self.file(), error))?;
+            let run = self.runs.first().ok_or(io::ErrorKind::UnexpectedEof)?;
+            let count = length.min(run.length - self.at);
+            message.add(run.start.wrapping_add(self.at), count);
             length -= count;
-            self.skip(count);
+            self.at += count;
+            if self.at == run.length {
+                self.runs = &self.runs[1..];
+                self.at = 0;
+            }
         }
         Ok(())
     }

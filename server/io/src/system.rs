@@ -27,6 +27,16 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// The size of a page, in bytes.
+pub fn page_bytes() -> usize {
+    // SAFETY: asks for a number.
+    let answer = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(answer)
+        .ok()
+        .filter(|&bytes| bytes > 0)
+        .unwrap_or(4096)
+}
+
 /// The cores that this process may run on, in ascending order.
 ///
 /// # Errors

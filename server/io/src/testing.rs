@@ -36,6 +36,7 @@ pub(crate) fn config() -> PlaneConfig {
         buffer_bytes: 4 << 20,
         batch_bytes: 256 << 10,
         cache_bytes: 4 << 20,
+        mapped_bytes: 0,
         registration: crate::buffers::Registration::Auto,
         send_path: crate::plane::SendPath::Auto,
         pipes_per_shard: 4,

@@ -286,6 +286,10 @@ metrics! {
         per_shard "seedring_cache_used_bytes",
             "Bytes of the cache of chunks that hold data or are being read into."
             { CacheUsedBytes }
+        per_shard "seedring_mapped_bytes",
+            "Bytes of files that the shard has mapped to send pages of them; those in memory count as \
+             resident memory of the process."
+            { MappedBytes }
         summed "seedring_files_open",
             "Files of torrents that are open now."
             { FilesOpen }
