@@ -40,6 +40,7 @@ fn serve(path: &str, files: &[(&str, u64)]) -> Scene {
     let server = Seed::path(&root.path().join("data"))
         .options(["--no-tracker", "--piece-size", "256K"])
         .setting("storage", "send_path", path)
+        .setting("storage", "mapped_bytes", "64MiB")
         .start();
     let torrent = server.torrent(0);
     Scene {
@@ -79,6 +80,38 @@ fn pages_are_sent_as_they_are() {
         // Batches over hundreds of files take more references than a pipe holds.
         assert!(sends(&scene.server, "ring") > 0.0, "{path}");
     }
+}
+
+/// Batches that straddle the windows by which their pages are found, and more windows than may be mapped.
+#[test]
+fn windows_end_anywhere_and_are_replaced() {
+    let scene = serve("splice", &[("a", 77), ("b", 100 * MIB)]);
+    let count = scene.torrent.pieces.len() as u32;
+    // A piece of each window's end; then the whole, and again what has been unmapped by then.
+    let ends: Vec<u32> = (1..6)
+        .map(|window| window * 16 * MIB as u32 / PIECE as u32)
+        .collect();
+    let all: Vec<u32> = (0..count).collect();
+    for pieces in [&ends, &all, &ends] {
+        assert_serves(&scene.server, &scene.torrent, pieces);
+    }
+    assert!(sends(&scene.server, "splice") > f64::from(count));
+    assert!(sends(&scene.server, "ring") < 1.0);
+    // Published once a second.
+    let started = Instant::now();
+    while mapped_bytes(&scene.server) < MIB as f64 {
+        assert!(started.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Bytes of files that are mapped.
+fn mapped_bytes(server: &Server) -> f64 {
+    let metrics = server.metrics();
+    let mapped = metrics
+        .iter()
+        .filter(|(series, _)| series.starts_with("seedring_mapped_bytes"));
+    mapped.map(|(_, value)| value).sum()
 }
 
 #[test]

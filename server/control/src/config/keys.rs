@@ -118,10 +118,10 @@ section! {
         /// has its share, at least 2.2 MiB, and reads for itself. Large enough for a few times the
         /// 256 KiB of each peer that is served at a time; more helps when peers fetch the same data.
         cache_bytes: ByteSize = ByteSize::mib(64), 4_194_304..=1_099_511_627_776;
-        /// What of the files may be mapped at a time to send pages of it without a copy, over all shards; each
-        /// has its share, at least 64 MiB. Not memory of the server's own: it counts as resident memory
-        /// (RES) where it is in the page cache, and can be dropped at any time. Less costs a little
-        /// CPU when more than that is served.
+        /// What of the files may be mapped at a time to send pages of it without a copy, over all shards;
+        /// each has its share, at least 64 MiB. No memory of the server's own: what of it is in the page
+        /// cache counts as resident memory (RES), and is dropped when memory is short. When much more
+        /// than that is being served, a byte costs up to a third more CPU.
         mapped_bytes: ByteSize = ByteSize::mib(4096), 0..=70_368_744_177_664;
         /// When to hash data before serving it. "on-change" trusts files that were verified before
         /// and whose device, inode, size and modification time are the same; "always" hashes
