@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod choker;
 pub mod layout;
+pub mod picker;
 pub mod queue;
 pub mod random;
 pub mod rate;
