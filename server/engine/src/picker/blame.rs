@@ -155,3 +155,128 @@ impl Blame {
         assert_eq!(listed, kept);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use proptest::prelude::*;
+
+    fn digest(number: u64) -> BlockDigest {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        BlockDigest(bytes)
+    }
+
+    /// The blocks of a piece as these peers sent them; the right digest of block i is i.
+    fn sent(peers: &[u64], wrong: &[usize]) -> Vec<(PeerKey, BlockDigest)> {
+        let blocks = peers.iter().enumerate();
+        let number = |block: usize| block as u64 + if wrong.contains(&block) { 1_000 } else { 0 };
+        blocks
+            .map(|(block, &peer)| (PeerKey(peer), digest(number(block))))
+            .collect()
+    }
+
+    fn right(blocks: u64) -> Vec<BlockDigest> {
+        (0..blocks).map(digest).collect()
+    }
+
+    const PIECE: PieceIndex = PieceIndex(7);
+
+    #[test]
+    fn one_liar_among_five_is_found_when_the_piece_is_right() {
+        let mut blame = Blame::new();
+        let peers = [1, 2, 3, 4, 5, 1, 2, 3];
+        // Peer 3 sent one right block and one wrong one.
+        assert_eq!(blame.piece_failed(PIECE, &sent(&peers, &[7])), None);
+        assert!(blame.remembers(PIECE) && !blame.remembers(PieceIndex(8)));
+        assert_eq!(blame.piece_verified(PIECE, &right(8)), [PeerKey(3)]);
+        assert!(!blame.remembers(PIECE));
+        assert_eq!(blame.piece_verified(PIECE, &right(8)), []);
+        blame.check_invariants();
+    }
+
+    #[test]
+    fn who_alone_sent_a_bad_piece_is_a_liar_at_once() {
+        let mut blame = Blame::new();
+        let failed = blame.piece_failed(PIECE, &sent(&[4; 8], &[2]));
+        assert_eq!(failed, Some(PeerKey(4)));
+        assert!(!blame.remembers(PIECE));
+        assert_eq!(blame.piece_failed(PIECE, &[]), None);
+    }
+
+    #[test]
+    fn liars_of_several_tries_are_named_once() {
+        let mut blame = Blame::new();
+        blame.piece_failed(PIECE, &sent(&[1, 2, 3], &[0]));
+        blame.piece_failed(PIECE, &sent(&[3, 2, 1], &[2]));
+        blame.piece_failed(PIECE, &sent(&[3, 2, 4], &[1]));
+        let liars = blame.piece_verified(PIECE, &right(3));
+        assert_eq!(liars, [1, 2].map(PeerKey));
+    }
+
+    #[test]
+    fn the_latest_tries_of_a_piece_are_kept() {
+        let mut blame = Blame::new();
+        // In try i, peer i lies.
+        for peer in 1..=TRIES_MAX as u64 + 2 {
+            blame.piece_failed(PIECE, &sent(&[peer, 100], &[0]));
+            blame.check_invariants();
+        }
+        let liars = blame.piece_verified(PIECE, &right(2));
+        assert_eq!(liars, [3, 4, 5, 6].map(PeerKey));
+    }
+
+    #[test]
+    fn when_full_the_oldest_failure_is_forgotten() {
+        let mut blame = Blame::new();
+        let mut peers = vec![1; BLOCKS_MAX / 4];
+        peers[0] = 2;
+        for piece in 0..5 {
+            let failed = blame.piece_failed(PieceIndex(piece), &sent(&peers, &[0]));
+            assert_eq!(failed, None);
+            blame.check_invariants();
+        }
+        assert_eq!(
+            [0, 1, 4].map(|i| blame.remembers(PieceIndex(i))),
+            [false, true, true]
+        );
+        assert_eq!(blame.piece_verified(PieceIndex(0), &right(9)), []);
+        // What is more than all the room is not remembered, and pushes nothing out.
+        let mut peers = vec![1; BLOCKS_MAX + 1];
+        peers[0] = 2;
+        blame.piece_failed(PieceIndex(9), &sent(&peers, &[0]));
+        assert_eq!(
+            [1, 9].map(|i| blame.remembers(PieceIndex(i))),
+            [true, false]
+        );
+        blame.piece_dropped(PieceIndex(1));
+        assert!(!blame.remembers(PieceIndex(1)));
+        blame.check_invariants();
+    }
+
+    proptest! {
+        /// Honest peers are never named, and liars are as long as nothing was forgotten.
+        #[test]
+        fn the_liars_and_nobody_else(seed in any::<u64>(), tries in 1..=TRIES_MAX) {
+            let mut random = Random::new(seed);
+            let mut blame = Blame::new();
+            let mut expected = Vec::new();
+            // Peers 0 to 2 lie now and then.
+            for _ in 0..tries {
+                let peers: Vec<u64> = (0..12).map(|_| random.below(6)).collect();
+                let wrong: Vec<usize> = (0..12_usize)
+                    .filter(|&block| peers[block] < 3 && random.below(4) == 0)
+                    .collect();
+                if peers.iter().any(|peer| *peer != peers[0]) {
+                    prop_assert_eq!(blame.piece_failed(PIECE, &sent(&peers, &wrong)), None);
+                    expected.extend(wrong.iter().map(|&block| PeerKey(peers[block])));
+                }
+                blame.check_invariants();
+            }
+            expected.sort_unstable();
+            expected.dedup();
+            prop_assert_eq!(blame.piece_verified(PIECE, &right(12)), expected);
+        }
+    }
+}

@@ -3,7 +3,8 @@
 //! Each class is a bucket without inner order: ties are broken at random when a piece is chosen, so that a
 //! change of class is a push and a swap-remove, O(1) whatever the distance. Buckets are made of chunks of
 //! [`CHUNK_PIECES`] slots from one pool, so that a million pieces that move from one class to the next leave
-//! nothing behind: memory is 4 bytes a piece, and a chunk at most for each class that is not empty.
+//! nothing behind: memory is 4 bytes a piece and a 32nd to spare, and a chunk at most for each class that is not
+//! empty.
 //!
 //! Every priority that is in use keeps a set of its pieces besides, one bit each: it answers "the lowest piece
 //! that this peer has" and "any piece that this peer has" 64 pieces at a time.
@@ -82,7 +83,7 @@ impl Order {
     /// An empty order for a torrent of so many pieces.
     pub fn new(pieces: u32) -> Order {
         Order {
-            pool: Vec::new(),
+            pool: Vec::with_capacity((pieces as usize).next_multiple_of(CHUNK_PIECES)),
             free_chunks: Vec::new(),
             levels: Default::default(),
             pieces,
@@ -208,12 +209,8 @@ impl Order {
         }
         let bucket = &mut buckets[availability];
         if bucket.len as usize == bucket.chunks.len() * CHUNK_PIECES {
-            let chunk = self.free_chunks.pop().unwrap_or_else(|| {
-                let chunk = self.pool.len() / CHUNK_PIECES;
-                self.pool
-                    .resize(self.pool.len() + CHUNK_PIECES, PieceIndex(u32::MAX));
-                chunk as u32
-            });
+            let chunk = self.free_chunks.pop();
+            let chunk = chunk.unwrap_or_else(|| grow(&mut self.pool));
             bucket.chunks.push(chunk);
         }
         bucket.len += 1;
@@ -286,6 +283,16 @@ impl Order {
         let all: Vec<u32> = (0..(self.pool.len() / CHUNK_PIECES) as u32).collect();
         assert_eq!(chunks, all, "every chunk is in one bucket or free");
     }
+}
+
+/// Adds a chunk to the pool, which grows by a 32nd: by half or twice, its spare room would outweigh all else.
+fn grow(pool: &mut Vec<PieceIndex>) -> u32 {
+    let len = pool.len();
+    if len == pool.capacity() {
+        pool.reserve_exact((len / 32).max(CHUNK_PIECES));
+    }
+    pool.resize(len + CHUNK_PIECES, PieceIndex(u32::MAX));
+    (len / CHUNK_PIECES) as u32
 }
 
 fn slot_of(bucket: &Bucket, place: u32) -> usize {
