@@ -8,6 +8,7 @@
 mod bencode;
 mod engine;
 mod hashing;
+mod picker;
 mod wire;
 
 /// One run: does the work and returns a figure that depends on all of it.
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Workload> {
     let mut workloads = bencode::workloads();
     workloads.extend(wire::workloads());
     workloads.extend(engine::workloads());
+    workloads.extend(picker::workloads());
     workloads.extend(hashing::workloads());
     workloads
 }
