@@ -30,7 +30,6 @@ impl Picker {
         }
         self.open.receive(place, block, key);
         if self.open.get(place).is_complete() {
-            self.open.get_mut(place).owner = None;
             return Received::PieceComplete;
         }
         Received::New

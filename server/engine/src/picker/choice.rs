@@ -40,6 +40,7 @@ impl Picker {
                 break;
             };
             self.claim(place, peer);
+            let left_before = left;
             while left > 0
                 && let Some(block) = self.open.get_mut(place).next_free()
             {
@@ -47,6 +48,7 @@ impl Picker {
                 requests.push(self.block_request(self.open.get(place).piece, block));
                 left -= 1;
             }
+            assert!(left < left_before, "a chosen piece has a free block");
         }
         if left > 0 && self.config.endgame_requesters > 1 && self.in_endgame() {
             self.pick_twice(peer, &wish, left, requests);
