@@ -125,8 +125,8 @@ impl Picker {
         })
     }
 
-    /// Another open piece with free blocks: its own, then the highest priority, then the lowest piece
-    /// (sequential) or the one with the fewest free blocks.
+    /// Another open piece with free blocks: the highest priority, then the lowest piece (sequential) or the one
+    /// with the fewest free blocks.
     fn find_partial(&mut self, peer: PeerPlace, join: Join) -> Option<OpenPlace> {
         let unfinished = self.open.unfinished();
         self.pieces.work.looks += unfinished.len() as u64;
@@ -141,8 +141,7 @@ impl Picker {
                 PieceOrder::Sequential => open.piece.0,
             };
             let priority = self.pieces.priority(open.piece);
-            let others = open.owner != Some(peer);
-            (others, Reverse(priority), nearest, open.piece)
+            (Reverse(priority), nearest, open.piece)
         })
     }
 

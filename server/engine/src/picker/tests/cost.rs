@@ -147,6 +147,7 @@ fn a_peer_without_the_rarest_pieces_is_served_within_a_bound() {
         join(&mut picker, key, MANY / 4 * 3..MANY);
     }
     let words = u64::from(MANY / 64);
+    let mut word_starts = 0;
     for _ in 0..100 {
         let work = work_of(&mut picker, |picker| {
             let mut requests = Vec::new();
@@ -156,6 +157,7 @@ fn a_peer_without_the_rarest_pieces_is_served_within_a_bound() {
             };
             picker.pick(PeerKey(1), wish, &mut requests);
             assert!(requests[0].piece.0 >= MANY / 4 * 3);
+            word_starts += u32::from(requests[0].piece.0.is_multiple_of(64));
         });
         // The probes, the walk, and a sample up to the end of its last word.
         assert!(
@@ -164,6 +166,8 @@ fn a_peer_without_the_rarest_pieces_is_served_within_a_bound() {
         );
         assert!(work.words <= words && work.moves == 1, "{work:?}");
     }
+    // One in 64 by chance: ties are broken within the sample, too.
+    assert!(word_starts < 10, "{word_starts}");
 }
 
 #[test]

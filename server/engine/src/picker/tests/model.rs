@@ -239,7 +239,7 @@ impl Model {
                 PieceOrder::Sequential => **piece as usize,
             };
             let priority = self.priorities[**piece as usize];
-            (open.owner != Some(key), Reverse(priority), nearest, **piece)
+            (Reverse(priority), nearest, **piece)
         });
         best.map(|(piece, _)| *piece)
     }
