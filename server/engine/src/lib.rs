@@ -7,6 +7,8 @@
 pub mod cache;
 pub mod choker;
 pub mod layout;
+pub mod meter;
+pub mod pipeline;
 pub mod queue;
 pub mod random;
 pub mod rate;
