@@ -168,11 +168,11 @@ fn in_a_data_center_everybody_is_unchoked_up_to_the_limit() {
     peers[7].snubbed = true;
     let (always, _) = always_and_ever(policy, &peers);
     assert_eq!(always.len(), 30);
-    // Above the limit who has a slot longest keeps it, but for the fifth that goes round.
+    // Above the limit, among equals, who has a slot keeps it, but for the fifth that goes round.
     let mut choker = leech_choker(policy, 1);
     let changes = round(&mut choker, &peers, seconds(10));
     apply(&mut peers, &changes, seconds(10));
-    peers.extend((30..60).map(|key| giver(key, 1_000)));
+    peers.extend((30..60).map(|key| giver(key, 0)));
     let mut tried = BTreeSet::new();
     for turn in 2..60 {
         let changes = round(&mut choker, &peers, seconds(10 * turn));
@@ -182,6 +182,10 @@ fn in_a_data_center_everybody_is_unchoked_up_to_the_limit() {
         tried.extend(unchoked);
     }
     assert_eq!(tried.len(), 60);
+    // Who gives comes first.
+    (50..60).for_each(|key| peers[key].download_rate = 1_000);
+    let (always, _) = always_and_ever(policy, &peers);
+    assert!(always.is_superset(&(50..60).collect()), "{always:?}");
     assert_eq!(
         LeechPolicy::Datacenter { slots_max: 0 }.slots(&SlotsByRate::new(Time(0))),
         1
