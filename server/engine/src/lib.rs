@@ -6,8 +6,11 @@
 
 pub mod cache;
 pub mod choker;
+pub mod download;
 pub mod layout;
+pub mod meter;
 pub mod picker;
+pub mod pipeline;
 pub mod queue;
 pub mod random;
 pub mod rate;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use proto::extension::{MessageIds, MetadataMessage, metadata_block_bytes};
 use proto::wire::{BlockRequest, FrameLimits, Message};
 
-use crate::choker::{PeerKey, PeerView};
+use crate::choker::{PeerKey, PeerView, Role};
 use crate::queue::{BATCH_BYTES_MAX, Batch, RequestQueue};
 use crate::time::Time;
 
@@ -432,6 +432,7 @@ impl Session {
         let has = u64::from(self.peer_pieces) * u64::from(self.torrent.piece_length);
         PeerView {
             key,
+            role: self.role(),
             interested: self.interested,
             choked: self.choked,
             connected_at: self.connected_at,
@@ -441,7 +442,14 @@ impl Session {
             progress_bytes: uploaded.max(has).min(self.torrent.total_length),
             total_length: self.torrent.total_length,
             piece_length: self.torrent.piece_length,
+            download_rate: 0,
+            snubbed: false,
         }
+    }
+
+    /// What we do with the torrent: a session serves only what is complete.
+    pub fn role(&self) -> Role {
+        Role::Seeding
     }
 
     /// Says that a round of the choker is over: the next view counts from here.

@@ -1,24 +1,22 @@
 //! Whom this shard unchokes: the pure choker, fed with this shard's peers and its lease of the slots.
 
 use crate::shard::Shard;
-use engine::choker::Choker;
+use engine::choker::Role;
 use engine::time::Time;
 
 impl Shard {
-    /// Whether a peer that has just become interested may be unchoked at once.
-    pub(crate) fn may_unchoke(&self) -> bool {
-        self.has_slots.get() && self.has_room(&self.choker.borrow())
+    /// Takes a slot for a peer that has just become interested, if it may be unchoked at once.
+    pub(crate) fn claim_slot(&self, role: Role) -> bool {
+        self.has_slots.get() && self.choker.borrow_mut().claim(role, self.unchoked_peers())
     }
 
     /// Renews the lease of the slots, and holds a round of the choker when one is due, when the lease no
     /// longer covers who is unchoked, or when it has room and somebody waits.
     pub(crate) fn rechoke(&self, now: Time) {
         let connections = self.connections.borrow();
-        let (mut interested, mut waiting) = (0, false);
+        let mut interested = 0;
         for (_, connection) in connections.iter() {
-            let session = connection.session.borrow();
-            interested += u32::from(session.is_interested());
-            waiting |= session.wants_unchoke();
+            interested += u32::from(connection.session.borrow().is_interested());
         }
         let lease = self.limits.lease_slots(self.index, interested);
         // To the choker zero means "unlimited": a shard whose lease is nothing holds no rounds.
@@ -34,7 +32,10 @@ impl Shard {
         choker.set_slots(slots);
         let due = now >= choker.next_timeout();
         let over = slots != 0 && self.unchoked.get() > u64::from(slots);
-        let room = waiting && self.has_room(&choker);
+        let room = connections.iter().any(|(_, connection)| {
+            let session = connection.session.borrow();
+            session.wants_unchoke() && choker.may_unchoke(session.role(), self.unchoked_peers())
+        });
         if !(due || over || room) {
             return;
         }
@@ -57,7 +58,7 @@ impl Shard {
         }
     }
 
-    fn has_room(&self, choker: &Choker) -> bool {
-        choker.may_unchoke(u32::try_from(self.unchoked.get()).unwrap_or(u32::MAX))
+    fn unchoked_peers(&self) -> u32 {
+        u32::try_from(self.unchoked.get()).unwrap_or(u32::MAX)
     }
 }

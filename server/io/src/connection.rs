@@ -182,7 +182,7 @@ impl Connection {
         }
         let accepted = session.counters().requests_accepted;
         self.clock.borrow_mut().accepted(accepted, Instant::now());
-        if session.wants_unchoke() && shard.may_unchoke() {
+        if session.wants_unchoke() && shard.claim_slot(session.role()) {
             session.set_choked(false, now);
             // Also when no message was whole: the slot may have become free since the last one.
             self.work.notify_one();

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod leech;
+
 const MIB: u64 = 1 << 20;
 
 fn seconds(seconds: u64) -> Time {
@@ -16,6 +18,7 @@ fn seconds(seconds: u64) -> Time {
 fn peer(key: u64) -> PeerView {
     PeerView {
         key: PeerKey(key),
+        role: Role::Seeding,
         interested: true,
         choked: true,
         connected_at: Time(0),
@@ -25,6 +28,8 @@ fn peer(key: u64) -> PeerView {
         progress_bytes: 0,
         total_length: 1_000 * MIB,
         piece_length: MIB as u32,
+        download_rate: 0,
+        snubbed: false,
     }
 }
 
@@ -112,16 +117,16 @@ fn without_a_limit_all_who_are_interested_are_unchoked() {
         0,
         "no allocation"
     );
-    assert!(choker.may_unchoke(u32::MAX));
+    assert!(choker.may_unchoke(Role::Seeding, u32::MAX));
     assert_eq!(choker.next_timeout(), seconds(30));
 }
 
 #[test]
 fn a_free_slot_needs_no_round() {
     let mut choker = choker(SeedPolicy::RoundRobin, 2);
-    assert!(choker.may_unchoke(2) && !choker.may_unchoke(3));
+    assert!(choker.may_unchoke(Role::Seeding, 2) && !choker.may_unchoke(Role::Seeding, 3));
     choker.set_slots(0);
-    assert!(choker.may_unchoke(1_000) && choker.slots() == 0);
+    assert!(choker.may_unchoke(Role::Seeding, 1_000) && choker.slots() == 0);
 }
 
 #[test]
@@ -393,11 +398,12 @@ proptest! {
             // The naive model: sort all who are interested; the first regular ones must be unchoked.
             if interested > slots as usize {
                 let config = ChokerConfig { slots, ..config };
-                let regular = slots as usize - choker.optimistic_slots();
+                let slots = slots as usize;
+                let regular = slots - crate::choker::optimistic_slots(slots, optimistic_slots);
                 let mut ranked: Vec<_> = before.iter().filter(|peer| peer.interested).collect();
                 ranked.sort_by_key(|peer| rank(peer, &config, now));
                 prop_assert!(ranked[..regular].iter().all(|peer| unchoked.contains(&peer.key.0)));
-                prop_assert_eq!(choker.optimistic.len(), slots as usize - regular);
+                prop_assert_eq!(choker.optimistic.len(), slots - regular);
             }
         }
     }

@@ -270,7 +270,7 @@ impl Server {
     ) -> Result<(), Disconnect> {
         receive(connection, now)?;
         let session = &mut connection.session;
-        if session.wants_unchoke() && self.choker.may_unchoke(self.unchoked) {
+        if session.wants_unchoke() && self.choker.claim(session.role(), self.unchoked) {
             self.unchoked += 1;
             session.set_choked(false, now);
         }
