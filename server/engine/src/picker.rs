@@ -243,6 +243,11 @@ impl Picker {
         self.config.order = order;
     }
 
+    /// How many pieces there are.
+    pub fn piece_count(&self) -> u32 {
+        self.pieces.count()
+    }
+
     /// How many pieces are verified.
     pub fn verified(&self) -> u32 {
         self.pieces.verified()

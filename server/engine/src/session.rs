@@ -1,4 +1,5 @@
-//! One peer connection of a seed, after the handshake: a state machine without I/O.
+//! One peer connection, after the handshake: a state machine without I/O. It serves what we have; what is fetched
+//! from the peer is [`crate::download`]'s, which sees the peer's messages after this has, and speaks through it.
 //!
 //! Messages come in by [`Session::handle_message`]. What is to be sent comes out in two streams: small
 //! messages, encoded ([`Session::take_control`]), and batches of blocks ([`Session::next_batch`]) that the I/O
@@ -9,9 +10,9 @@
 //! for a bitfield, an extension message and a choke, which cost their length. What a peer can make a session
 //! hold is its request queue and `control_bytes_max` plus the rejects of one whole queue.
 //!
-//! A seed needs of the peer's pieces only how many they are, so no bitfield of the peer is kept.
+//! For serving, only how many pieces the peer has matters, so no bitfield of it is kept here.
 //!
-//! Not here: downloading, peer exchange, choosing whom to unchoke ([`crate::choker`]), rate limits
+//! Not here: what is fetched, peer exchange, choosing whom to unchoke ([`crate::choker`]), rate limits
 //! ([`crate::rate`]).
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::extension::{MessageIds, MetadataMessage, metadata_block_bytes};
+use proto::limits;
 use proto::wire::{BlockRequest, FrameLimits, Message};
 
 use crate::choker::{PeerKey, PeerView, Role};
@@ -94,6 +96,9 @@ pub struct Session {
     peer_upload_only: bool,
     peer_extensions: MessageIds,
     peer_client: Option<String>,
+    peer_request_queue: Option<u32>,
+    /// Blocks are fetched from the peer.
+    fetching: bool,
 
     metadata_queue: VecDeque<u32>,
     metadata_in_flight: u32,
@@ -154,6 +159,8 @@ impl Session {
             peer_upload_only: false,
             peer_extensions: MessageIds::default(),
             peer_client: None,
+            peer_request_queue: None,
+            fetching: false,
             metadata_queue: VecDeque::new(),
             metadata_in_flight: 0,
             metadata_accepted: 0,
@@ -174,10 +181,16 @@ impl Session {
         session
     }
 
-    /// The limits to decode this peer's messages with: we request nothing, so it may send no block.
+    /// Says whether blocks are fetched from the peer: it may send them then.
+    pub fn set_fetching(&mut self, fetching: bool) {
+        self.fetching = fetching;
+    }
+
+    /// The limits to decode this peer's messages with: it may send no block while we fetch nothing, and no longer
+    /// ones than we ask for.
     pub fn frame_limits(&self) -> FrameLimits {
         FrameLimits {
-            block_bytes_max: 0,
+            block_bytes_max: if self.fetching { limits::BLOCK_LENGTH } else { 0 },
             ..FrameLimits::for_torrent(self.torrent.piece_count)
         }
     }
@@ -204,9 +217,9 @@ impl Session {
                 // They are for one who downloads.
                 self.require_fast(message)?;
             }
-            Message::Piece { piece, .. } => return Err(Disconnect::UnrequestedPiece { piece }),
+            Message::Piece { piece, .. } => self.handle_piece(piece, now)?,
             Message::Extended { id, payload } => self.handle_extended(id, payload, now)?,
-            // What the peer would serve does not matter to a seed.
+            // Whether the peer would serve matters to the download alone.
             Message::Choke | Message::Unchoke | Message::KeepAlive => {}
             Message::Port(_) | Message::Unknown { .. } => {}
         }
@@ -272,6 +285,16 @@ impl Session {
         }
         // An idle peer holds no buffer.
         self.control = Vec::new();
+    }
+
+    /// Queues a message of the download: interest, a request, a cancel, a have.
+    pub fn tell(&mut self, message: &Message<'_>) {
+        message.encode(&mut self.control);
+    }
+
+    /// How many requests the peer queues, if it said so (`reqq`, BEP 10).
+    pub fn peer_request_queue(&self) -> Option<u32> {
+        self.peer_request_queue
     }
 
     /// How many bytes of control messages are queued.

@@ -185,6 +185,15 @@ impl Session {
         Ok(())
     }
 
+    /// A block: whether it was asked for is the download's to say.
+    pub(super) fn handle_piece(&mut self, piece: PieceIndex, now: Time) -> Result<(), Disconnect> {
+        if !self.fetching {
+            return Err(Disconnect::UnrequestedPiece { piece });
+        }
+        self.useful_at = now;
+        Ok(())
+    }
+
     pub(super) fn handle_bitfield(&mut self, bits: &[u8], now: Time) -> Result<(), Disconnect> {
         wire::check_bitfield(bits, self.torrent.piece_count)?;
         let pieces = bits.iter().map(|byte| byte.count_ones()).sum();
@@ -223,6 +232,7 @@ impl Session {
             if handshake.client.is_some() {
                 self.peer_client = handshake.client;
             }
+            self.peer_request_queue = handshake.request_queue.or(self.peer_request_queue);
             return Ok(());
         }
         match Extension::from_our_id(id) {
