@@ -170,7 +170,7 @@ struct Share {
 }
 
 impl Choker {
-    /// A choker whose first round is due one interval from `now`. The same seed makes the same choices.
+    /// A choker whose first round is due the shorter interval from `now`. The same seed makes the same choices.
     pub fn new(config: ChokerConfig, seed: u64, now: Time) -> Choker {
         let slots_by_rate = SlotsByRate::new(now);
         Choker {
@@ -222,6 +222,7 @@ impl Choker {
         let [seeding, downloading] = self.start_round(peers, now);
         if self.config.slots == 0 && !peers.iter().any(|peer| peer.role == Role::Downloading) {
             self.optimistic.clear();
+            self.leech_slots_free = u32::try_from(downloading.slots).unwrap_or(u32::MAX);
             unchoke_all(peers, changes);
             return;
         }
@@ -283,7 +284,7 @@ impl Choker {
         let leech_slots = self.config.leech.slots(&self.slots_by_rate);
         let (seed_part, leech_part) = match (self.config.slots, downloads) {
             (0, _) => (seeding, leech_slots),
-            (slots, false) => (slots, 0),
+            (slots, false) => (slots, leech_slots),
             (slots, true) => {
                 let demand = [seeding, downloading.min(leech_slots)];
                 let parts = lease_slots(slots, &demand);

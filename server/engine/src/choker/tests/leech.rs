@@ -161,6 +161,23 @@ fn a_free_slot_of_a_download_is_claimed_once() {
     assert!(!choker.claim(Role::Seeding, 4));
 }
 
+/// The slots of a download that has ended are free for the next one, before its first round.
+#[test]
+fn a_download_that_begins_finds_its_slots_free() {
+    for slots in [0, 100] {
+        let mut choker = leech_choker(FOUR, 1);
+        choker.set_slots(slots);
+        let mut peers: Vec<_> = (0..10).map(|key| giver(key, 0)).collect();
+        let changes = round(&mut choker, &peers, seconds(10));
+        apply(&mut peers, &changes, seconds(10));
+        assert!(!choker.may_unchoke(Role::Downloading, 4));
+        peers.iter_mut().for_each(|peer| peer.role = Role::Seeding);
+        round(&mut choker, &peers, seconds(20));
+        assert!((10..14).all(|unchoked| choker.claim(Role::Downloading, unchoked)));
+        assert!(!choker.claim(Role::Downloading, 14));
+    }
+}
+
 #[test]
 fn in_a_data_center_everybody_is_unchoked_up_to_the_limit() {
     let policy = LeechPolicy::Datacenter { slots_max: 30 };
