@@ -16,15 +16,17 @@
 //! that a slow one never holds up what a fast one has almost done; slow peers share pieces among themselves.
 //! A piece in which nobody has requests is anybody's.
 //!
-//! Bounds: [`PIECES_MAX`](proto::limits::PIECES_MAX) pieces, [`PEERS_MAX`] peers. Pieces with free blocks are
-//! at most [`PickerConfig::open_pieces_spare`] and one for each peer; what fails its hash may come on top. When
-//! so many are open, a piece in which nobody has requests is forgotten ([`Event::Dropped`]) before a new one is
-//! begun: first one that nobody has any more, then the one with the fewest blocks received. Pieces without
-//! free blocks are bounded by the requests that are under way, and by what the caller lets wait for its hash.
+//! Bounds: [`PIECES_MAX`](proto::limits::PIECES_MAX) pieces, [`PEERS_MAX`] peers. A piece is begun only while
+//! those with free blocks are fewer than [`PickerConfig::open_pieces_spare`] and one for each peer; what fails
+//! its hash, is given back, or was open before a peer left may come on top, and is finished first. When so many
+//! are open, a piece in which nobody has requests is forgotten ([`Event::Dropped`]) before a new one is begun:
+//! first one that nobody has any more, then the one with the fewest blocks received. Pieces without free blocks
+//! are bounded by the requests that are under way, and by what the caller lets wait for its hash.
 //!
-//! Memory: 12 bytes for each piece that is not open; 24 for each block of one that is; a bit for each piece
-//! and each peer that has some but not all. Cost: see [`Work`]; `have` and all that concerns one block are O(1),
-//! a piece that is wanted no longer is O(peers), a bitfield O(pieces) in words.
+//! Memory: 11.2 to 12.2 bytes for each piece that is not open, by how many priorities are in use; 24 for each
+//! block of one that is; a bit for each piece and each peer that has some but not all. Cost: see [`Work`];
+//! `have` and all that concerns one block are O(1), a piece that is wanted no longer is O(peers), a bitfield
+//! O(pieces) in words.
 //!
 //! The caller handles an input, then drains [`Picker::take_event`]. It owns what needs time: how many blocks a
 //! peer is asked for, when a request has timed out, how fast a peer is. Not here either: whether a peer chokes us,
