@@ -139,12 +139,12 @@ pub struct Download {
 }
 
 impl Download {
-    /// The download of what a torrent of this `layout` lacks when the pieces in the bitfield `verified` are on
+    /// The download of what a torrent of this `layout` lacks when the pieces `verified` are on
     /// disk. The same `seed` and the same inputs bring the same actions.
     pub fn new(
         config: DownloadConfig,
         layout: &StorageLayout,
-        verified: &[u8],
+        verified: PeerPieces<'_>,
         seed: u64,
     ) -> Download {
         Download {

@@ -190,7 +190,11 @@ impl Session {
     /// ones than we ask for.
     pub fn frame_limits(&self) -> FrameLimits {
         FrameLimits {
-            block_bytes_max: if self.fetching { limits::BLOCK_LENGTH } else { 0 },
+            block_bytes_max: if self.fetching {
+                limits::BLOCK_LENGTH
+            } else {
+                0
+            },
             ..FrameLimits::for_torrent(self.torrent.piece_count)
         }
     }

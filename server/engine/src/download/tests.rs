@@ -46,7 +46,7 @@ impl World {
             ..DownloadConfig::default()
         };
         World {
-            download: Download::new(config, &layout, &[0; 3], seed),
+            download: Download::new(config, &layout, PeerPieces::None, seed),
             random: Random::new(seed),
             now: Time::default() + Duration::from_secs(1),
             peers: HashMap::new(),
@@ -139,11 +139,13 @@ impl World {
     fn blocks_of(piece: PieceIndex) -> impl Iterator<Item = BlockRequest> {
         let start = u64::from(piece.0) * u64::from(PIECE);
         let length = (LENGTH - start).min(u64::from(PIECE)) as u32;
-        (0..length).step_by(BLOCK_LENGTH as usize).map(move |begin| BlockRequest {
-            piece,
-            begin,
-            length: BLOCK_LENGTH.min(length - begin),
-        })
+        (0..length)
+            .step_by(BLOCK_LENGTH as usize)
+            .map(move |begin| BlockRequest {
+                piece,
+                begin,
+                length: BLOCK_LENGTH.min(length - begin),
+            })
     }
 
     /// A digest that differs for other bytes, and between liars.
@@ -157,15 +159,20 @@ impl World {
     }
 
     fn check(&mut self) {
-        let Some(piece) = self.to_check.pop() else { return };
-        let sent: Vec<_> = World::blocks_of(piece).map(|block| (block, self.received[&block])).collect();
+        let Some(piece) = self.to_check.pop() else {
+            return;
+        };
+        let sent: Vec<_> = World::blocks_of(piece)
+            .map(|block| (block, self.received[&block]))
+            .collect();
         let digests: Vec<_> = sent
             .iter()
             .map(|(block, (sender, right))| World::digest(block, *sender, *right))
             .collect();
         if sent.iter().all(|(_, (_, right))| *right) {
             let needed = self.download.needs_digests(piece);
-            self.download.piece_good(piece, if needed { &digests } else { &[] });
+            self.download
+                .piece_good(piece, if needed { &digests } else { &[] });
             self.to_store.push(piece);
         } else {
             self.download.piece_bad(piece, &digests);
@@ -174,7 +181,9 @@ impl World {
     }
 
     fn store(&mut self, fails: bool) {
-        let Some(piece) = self.to_store.pop() else { return };
+        let Some(piece) = self.to_store.pop() else {
+            return;
+        };
         if fails {
             self.forget(piece);
             self.download.piece_lost(piece);
@@ -206,7 +215,9 @@ impl World {
         while let Some(action) = self.download.take_action() {
             match action {
                 Action::SetInterested { peer, interested } => {
-                    let Some(peer) = self.peers.get_mut(&peer) else { continue };
+                    let Some(peer) = self.peers.get_mut(&peer) else {
+                        continue;
+                    };
                     assert_ne!(peer.interested, interested);
                     peer.interested = interested;
                 }
@@ -229,7 +240,9 @@ impl World {
                     self.to_check.retain(|one| *one != piece);
                 }
                 Action::Check(piece) => {
-                    assert!(World::blocks_of(piece).all(|block| self.received.contains_key(&block)));
+                    assert!(
+                        World::blocks_of(piece).all(|block| self.received.contains_key(&block))
+                    );
                     self.to_check.push(piece);
                 }
                 Action::Announce(piece) => {
@@ -247,7 +260,6 @@ impl World {
                 self.peers.remove(&peer);
                 self.download.peer_left(peer);
             }
-            self.liars.remove(&peer);
         }
     }
 
@@ -275,7 +287,10 @@ impl World {
             self.store(false);
             self.pass(Duration::from_millis(100));
         }
-        panic!("not done: {} pieces wanted", self.download.picker().wanted());
+        panic!(
+            "not done: {} pieces wanted",
+            self.download.picker().wanted()
+        );
     }
 }
 
@@ -345,7 +360,11 @@ fn a_piece_that_is_allowed_comes_though_we_are_choked() {
     // As the world sees it the peer gives all; that it is asked for nothing else is what is looked at.
     world.peers.get_mut(&key).unwrap().chokes = false;
     world.settle();
-    let asked: HashSet<u32> = world.peers[&key].queue.iter().map(|block| block.piece.0).collect();
+    let asked: HashSet<u32> = world.peers[&key]
+        .queue
+        .iter()
+        .map(|block| block.piece.0)
+        .collect();
     assert_eq!(asked, HashSet::from([7]));
 }
 
@@ -420,7 +439,9 @@ fn step(world: &mut World) {
         }
         10 => {
             let peer = world.peers.get_mut(&key).unwrap();
-            if peer.fast && let Some(block) = peer.queue.pop() {
+            if peer.fast
+                && let Some(block) = peer.queue.pop()
+            {
                 world.download.rejected(key, block, world.now);
                 world.settle();
             }
