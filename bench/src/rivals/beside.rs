@@ -23,7 +23,7 @@ use super::started::{Homes, Started, Wanted};
 use super::statistics::Spread;
 use super::{Protocol, Rival, remarks};
 use crate::commands::describe;
-use crate::harness::page_cache;
+use crate::harness::{page_cache, rounds};
 use crate::load::shared::LoadError;
 use crate::load::{self, Outcome, Plan};
 use crate::report::Report;
@@ -85,7 +85,7 @@ impl Session<'_> {
         let count = self.servers.len();
         let mut runs = Vec::new();
         for round in 0..self.settings.rounds {
-            for at in (0..count).map(|place| (place + round) % count) {
+            for at in rounds::order(count, round) {
                 for beside_cold in [round % 2 == 1, round % 2 == 0] {
                     let server = self.servers[at].as_ref();
                     let mut run = Run {

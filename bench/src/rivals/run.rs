@@ -2,8 +2,8 @@
 //! alike.
 //!
 //! For each number of peers: the rounds in closed loop; then, if wanted, the rounds in open loop at
-//! half of what the best rival served. The order of the servers turns from round to round. A run
-//! that fails is part of the result, and the others go on.
+//! half of what the best rival served. The order of the servers turns from round to round (see
+//! [`rounds::order`]). A run that fails is part of the result, and the others go on.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -21,7 +21,7 @@ use super::started::{Homes, Started, Wanted};
 use super::statistics::Spread;
 use super::{Protocol, Rival, fio, system};
 use crate::commands::describe;
-use crate::harness::page_cache;
+use crate::harness::{page_cache, rounds};
 use crate::load::blocks::Deck;
 use crate::load::leecher::Settings as LeecherSettings;
 use crate::load::stream::SocketSettings;
@@ -156,9 +156,8 @@ impl Session<'_> {
         progress: &mut Progress,
         runs: &mut Vec<Run>,
     ) {
-        let count = self.servers.len();
         for round in 0..self.settings.rounds {
-            for at in (0..count).map(|place| (place + round) % count) {
+            for at in rounds::order(self.servers.len(), round) {
                 let server = &self.servers[at];
                 // The floors have no open loop here: their reads are no blocks.
                 if kind != Kind::Closed && server.protocol() != Protocol::Peer {
