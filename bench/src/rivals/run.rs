@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::data::DataSet;
-use super::figures::Figures;
+use super::figures::{Figures, counted};
 use super::started::{Homes, Started, Wanted};
 use super::statistics::Spread;
 use super::{Protocol, Rival, fio, system};
@@ -256,13 +256,7 @@ impl Session<'_> {
     /// Half of what the best rival served to as many peers: the median over its rounds. Without
     /// rivals, of the best server at all.
     fn open_loop_rate(&self, peers: usize, runs: &[Run]) -> Option<u64> {
-        let median = |server: &dyn Rival| {
-            let closed = runs.iter().filter(|run| {
-                run.server == server.name() && run.peers == peers && run.kind == Kind::Closed
-            });
-            let rates = closed.filter_map(|run| run.figures.as_ref());
-            Spread::of(rates.map(|figures| figures.gigabytes_per_s)).map(|spread| spread.median)
-        };
+        let median = |server: &dyn Rival| closed_loop_median(runs, server.name(), peers);
         let seeds = || {
             let seeds = self.servers.iter().map(Box::as_ref);
             seeds.filter(|server| server.protocol() == Protocol::Peer)
@@ -275,6 +269,17 @@ impl Session<'_> {
         let rate = (best * OPEN_LOOP_SHARE * 1e9) as u64;
         (rate > 0).then_some(rate)
     }
+}
+
+/// The median that the report shows of what `server` served to `peers` in closed loop, in 10^9
+/// bytes per second.
+fn closed_loop_median(runs: &[Run], server: &str, peers: usize) -> Option<f64> {
+    let closed = runs
+        .iter()
+        .filter(|run| run.server == server && run.peers == peers && run.kind == Kind::Closed);
+    let all: Vec<&Figures> = closed.filter_map(|run| run.figures.as_ref()).collect();
+    let rates = counted(&all).into_iter().map(|one| one.gigabytes_per_s);
+    Spread::of(rates).map(|spread| spread.median)
 }
 
 /// What one load asks for.
@@ -426,6 +431,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rivals::report::tests::{figures, run};
 
     #[test]
     fn every_peer_has_an_address() {
@@ -433,5 +439,22 @@ mod tests {
         assert_eq!(addresses.len(), 600);
         assert_eq!(addresses[0].to_string(), "127.0.1.1");
         assert_eq!(addresses[599].to_string(), "127.0.3.88");
+    }
+
+    #[test]
+    fn the_open_loop_follows_runs_that_are_a_verdict() {
+        let of =
+            |server, peers, rate, limited| run(server, 1, peers, Some(figures(rate, 1.0, limited)));
+        let runs = [
+            of("some", 16, 1.0, true),
+            of("some", 16, 1.5, true),
+            of("some", 16, 3.0, false),
+            of("some", 1, 9.0, false),
+            of("limited", 16, 2.0, true),
+            run("limited", 2, 16, None),
+        ];
+        assert_eq!(closed_loop_median(&runs, "some", 16), Some(3.0));
+        assert_eq!(closed_loop_median(&runs, "limited", 16), Some(2.0));
+        assert_eq!(closed_loop_median(&runs, "absent", 16), None);
     }
 }
