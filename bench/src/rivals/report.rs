@@ -152,8 +152,8 @@ pub struct Ratio {
     pub cpu: Option<Spread>,
     /// Throughput: above 1 is more.
     pub throughput: Option<Spread>,
-    /// The 99th percentile of latency in open loop, of rounds in which both kept the rate: below 1 is
-    /// less.
+    /// The 99th percentile of latency in open loop, of rounds in which both kept the rate: below 1
+    /// is less.
     pub latency_p99: Option<Spread>,
 }
 

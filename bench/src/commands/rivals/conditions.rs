@@ -18,8 +18,8 @@ pub fn of_seeds(head: &Head, data: &DataSet, is_locked: bool, runs: &[Run]) -> V
         ),
         format!("content: {}", content(data, settings, is_locked, runs)),
         format!(
-            "load: depth {}, blocks of 16 KiB in order, random pieces{once}, mode {}, one address a \
-             peer; {}",
+            "load: depth {}, blocks of 16 KiB in order, random pieces{once}, mode {}, one address \
+             a peer; {}",
             settings.depth,
             settings.mode.name(),
             window(settings)
@@ -52,16 +52,16 @@ pub fn of_cold_with_hot(
     let mut all = of_the_machine(head);
     all.extend([
         format!(
-            "two torrents in one server, pieces of 1 MiB: hot, {} MiB in the page cache ({}); cold, \
-             {} MiB, dropped from it before each run",
+            "two torrents in one server, pieces of 1 MiB: hot, {} MiB in the page cache ({}); \
+             cold, {} MiB, dropped from it before each run",
             mebibytes(hot),
             locked(is_locked),
             mebibytes(cold)
         ),
         format!(
-            "{HOT_PEERS} peers ask for hot pieces at random, alone and beside {COLD_PEERS} that ask \
-             for cold ones, each once; depth {}, mode {}; {}; servers on cores {:?}, both loads on \
-             cores {:?}; {} rounds, each run with a fresh server; median (lowest–highest)",
+            "{HOT_PEERS} peers ask for hot pieces at random, alone and beside {COLD_PEERS} that \
+             ask for cold ones, each once; depth {}, mode {}; {}; servers on cores {:?}, both loads \
+             on cores {:?}; {} rounds, each run with a fresh server; median (lowest–highest)",
             settings.depth,
             settings.mode.name(),
             window(settings),
