@@ -124,9 +124,7 @@ impl ProcessSample {
         sample.disk_read_bytes = io.and_then(|text| disk_read_bytes(&text));
         Ok(sample)
     }
-}
 
-impl ProcessSample {
     /// The process `pid`, which has ended and which its parent, we, has not waited for yet: its
     /// whole life.
     pub fn of_ended(pid: u32) -> Result<Self, MeasureError> {

@@ -38,7 +38,7 @@ fn serve(path: &str, files: &[(&str, u64)]) -> Scene {
         );
     }
     let server = Seed::path(&root.path().join("data"))
-        .options(["--no-tracker", "--piece-size", "256K"])
+        .options(["--no-tracker", "--piece-size", "256K", "--shards", "1"])
         .setting("storage", "send_path", path)
         .setting("storage", "mapped_bytes", "64MiB")
         .start();
@@ -103,6 +103,8 @@ fn windows_end_anywhere_and_are_replaced() {
         assert!(started.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(100));
     }
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(mapped_bytes(&scene.server) <= 64.0 * MIB as f64);
 }
 
 /// Bytes of files that are mapped.

@@ -108,32 +108,37 @@ impl Job {
 }
 
 /// A program that makes a torrent and ends.
-struct Creator<'a> {
+struct Tool {
     name: &'static str,
     version: Result<String, String>,
     program: Program,
+}
+
+/// A tool with the file that it is given.
+struct Creator<'a> {
+    tool: Tool,
     file: &'a HashedFile,
     job: Job,
 }
 
 impl Contender for Creator<'_> {
     fn name(&self) -> String {
-        self.name.to_owned()
+        self.tool.name.to_owned()
     }
 
     fn version(&self) -> Result<String, String> {
-        self.version.clone()
+        self.tool.version.clone()
     }
 
     fn run(&mut self) -> anyhow::Result<Figures> {
         let job = &self.job;
-        let torrent = job.torrent_of(self.name);
+        let torrent = job.torrent_of(self.tool.name);
         if torrent.exists() {
             fs::remove_file(&torrent).with_context(|| format!("cannot remove {torrent:?}"))?;
         }
         self.file.settle_cache(&job.file)?;
         let log = job.folder.join("log");
-        let finished = self.program.run(&log, WITHIN)?;
+        let finished = self.tool.program.run(&log, WITHIN)?;
         let bytes = fs::metadata(&job.file)
             .with_context(|| format!("cannot look at {:?}", job.file))?
             .len();
@@ -151,79 +156,89 @@ fn contenders<'a>(
     job: &Job,
     threads: usize,
 ) -> anyhow::Result<Vec<Box<dyn Contender + 'a>>> {
-    let (file, piece_bytes, threads) = (&job.file, job.piece_bytes, threads.to_string());
-    let seedring = Program::new(arguments.common.seedring());
-    let version = seedring.clone().arg("--version").version();
-    let seedring = seedring
-        .arg("create")
-        .arg(file)
-        .arg("--output")
-        .arg(job.torrent_of("seedring"));
-    let seedring = seedring.args([
-        "--piece-size",
-        &piece_bytes.to_string(),
-        "--threads",
-        &threads,
-    ]);
-    let mut creators = vec![(
-        "seedring",
-        version,
-        seedring.args(["--creation-date", "none"]),
-    )];
-
-    let mktorrent = Program::new("mktorrent");
-    let version = mktorrent.clone().arg("-h").version();
-    let exponent = piece_bytes.ilog2().to_string();
-    let mktorrent = mktorrent.args([
-        "-a", NO_TRACKER, "-d", "-l", &exponent, "-t", &threads, "-o",
-    ]);
-    creators.push((
-        "mktorrent",
-        version,
-        mktorrent.arg(job.torrent_of("mktorrent")).arg(file),
-    ));
-
-    let transmission = Program::new("transmission-create");
-    let version = transmission.clone().arg("--version").version();
-    let transmission = transmission.args(["-s", &(piece_bytes >> 10).to_string(), "-o"]);
-    let transmission = transmission
-        .arg(job.torrent_of("transmission-create"))
-        .arg(file);
-    creators.push(("transmission-create", one_thread(version), transmission));
-
-    let libtorrent = Libtorrent::new(&arguments.common.python.path(), &job.folder)?;
-    let tool = libtorrent
-        .tool("create")
-        .arg(file)
-        .arg(job.torrent_of("libtorrent"));
-    creators.push((
-        "libtorrent",
-        one_thread(libtorrent.version()),
-        tool.arg(piece_bytes.to_string()),
-    ));
-
-    let imdl = Program::new("imdl");
-    let version = imdl.clone().arg("--version").version();
-    let imdl = imdl.args([
-        "torrent",
-        "create",
-        "--piece-length",
-        &piece_bytes.to_string(),
-        "--input",
-    ]);
-    let imdl = imdl.arg(file).arg("--output").arg(job.torrent_of("imdl"));
-    creators.push(("imdl", one_thread(version), imdl));
-
-    let contender = |(name, version, program): (_, _, Program)| -> Box<dyn Contender + 'a> {
+    let common = &arguments.common;
+    let tools = vec![
+        seedring(common.seedring(), job, threads),
+        mktorrent(job, threads),
+        transmission_create(job),
+        libtorrent(&common.python.path(), job)?,
+        imdl(job),
+    ];
+    let contender = |tool: Tool| -> Box<dyn Contender + 'a> {
         Box::new(Creator {
-            name,
-            version,
-            program: program.on_cores(&job.cores),
+            tool: Tool {
+                program: tool.program.on_cores(&job.cores),
+                ..tool
+            },
             file: &arguments.file,
             job: job.clone(),
         })
     };
-    Ok(creators.into_iter().map(contender).collect())
+    Ok(tools.into_iter().map(contender).collect())
+}
+
+fn seedring(path: PathBuf, job: &Job, threads: usize) -> Tool {
+    let (name, program) = ("seedring", Program::new(path));
+    let version = program.clone().arg("--version").version();
+    let program = program.arg("create").arg(&job.file);
+    let program = program.arg("--output").arg(job.torrent_of(name));
+    let program = program.args(["--piece-size", &job.piece_bytes.to_string()]);
+    let program = program.args(["--threads", &threads.to_string()]);
+    Tool {
+        name,
+        version,
+        program: program.args(["--creation-date", "none"]),
+    }
+}
+
+fn mktorrent(job: &Job, threads: usize) -> Tool {
+    let (name, program) = ("mktorrent", Program::new("mktorrent"));
+    let version = program.clone().arg("-h").version();
+    let exponent = job.piece_bytes.ilog2().to_string();
+    let program = program.args(["-a", NO_TRACKER, "-d", "-l", &exponent]);
+    let program = program.args(["-t", &threads.to_string()]);
+    let program = program.arg("-o").arg(job.torrent_of(name));
+    Tool {
+        name,
+        version,
+        program: program.arg(&job.file),
+    }
+}
+
+fn transmission_create(job: &Job) -> Tool {
+    let (name, program) = ("transmission-create", Program::new("transmission-create"));
+    let version = program.clone().arg("--version").version();
+    let program = program.args(["-s", &(job.piece_bytes >> 10).to_string()]);
+    let program = program.arg("-o").arg(job.torrent_of(name));
+    Tool {
+        name,
+        version: one_thread(version),
+        program: program.arg(&job.file),
+    }
+}
+
+fn libtorrent(python: &Path, job: &Job) -> anyhow::Result<Tool> {
+    let (name, libtorrent) = ("libtorrent", Libtorrent::new(python, &job.folder)?);
+    let program = libtorrent.tool("create").arg(&job.file);
+    let program = program.arg(job.torrent_of(name));
+    Ok(Tool {
+        name,
+        version: one_thread(libtorrent.version()),
+        program: program.arg(job.piece_bytes.to_string()),
+    })
+}
+
+fn imdl(job: &Job) -> Tool {
+    let (name, program) = ("imdl", Program::new("imdl"));
+    let version = program.clone().arg("--version").version();
+    let program = program.args(["torrent", "create"]);
+    let program = program.args(["--piece-length", &job.piece_bytes.to_string()]);
+    let program = program.arg("--input").arg(&job.file);
+    Tool {
+        name,
+        version: one_thread(version),
+        program: program.arg("--output").arg(job.torrent_of(name)),
+    }
 }
 
 fn one_thread(version: Result<String, String>) -> Result<String, String> {

@@ -43,7 +43,9 @@ Exit codes: 0 measured; 1 a run failed, or wrong bytes were served; 2 usage.";
 #[command(
     after_help = EXAMPLES,
     mut_arg("rounds", |arg| arg.help("Rounds for each number of peers")),
-    mut_arg("duration", |arg| arg.default_value("4").help("The measured window of each run, in seconds")),
+    mut_arg("duration", |arg| {
+        arg.default_value("4").help("The measured window of each run, in seconds")
+    }),
     mut_arg("warmup", |arg| arg.default_value("1.5")),
     mut_arg("mode", |arg| arg.default_value("discard")),
 )]
@@ -80,8 +82,8 @@ pub struct RivalsArguments {
     #[arg(long)]
     cold: bool,
 
-    /// Measure instead what cold data of one torrent, asked for by 64 peers, cost another in the page
-    /// cache, asked for by 16, in one server. Ours only; needs root.
+    /// Measure instead what cold data of one torrent, asked for by 64 peers, cost another in the
+    /// page cache, asked for by 16, in one server. Ours only; needs root.
     #[arg(long, conflicts_with_all = ["cold", "latency", "peers"])]
     cold_with_hot: bool,
 

@@ -147,6 +147,22 @@ pub fn run(arguments: &TorrentsArguments) -> anyhow::Result<ExitCode> {
         COLUMNS,
         "serves_s",
     );
+    describe(arguments, &job, &mut report);
+    let everybody = rounds::run(
+        contenders.collect(),
+        common.choice.rounds.count,
+        &mut report,
+    );
+    let short = |row: &&crate::harness::comparison::Row| {
+        let answered = row.figures.get("answered");
+        answered.is_some_and(|answered| answered.spread.min < job.sample.len() as f64)
+    };
+    let all_served = report.rows.iter().find(short).is_none();
+    common.choice.print(&report, everybody && all_served)
+}
+
+/// Puts into the report what everybody was given.
+fn describe(arguments: &TorrentsArguments, job: &Job<'_>, report: &mut Comparison) {
     let (count, size) = (arguments.count, arguments.pieces.size);
     let piece = arguments.pieces.piece_size >> 10;
     report.setting(
@@ -168,17 +184,6 @@ pub fn run(arguments: &TorrentsArguments) -> anyhow::Result<ExitCode> {
         ),
     );
     report.setting("page cache", "holds the files");
-    let everybody = rounds::run(
-        contenders.collect(),
-        common.choice.rounds.count,
-        &mut report,
-    );
-    let short = |row: &&crate::harness::comparison::Row| {
-        let answered = row.figures.get("answered");
-        answered.is_some_and(|answered| answered.spread.min < job.sample.len() as f64)
-    };
-    let all_served = report.rows.iter().find(short).is_none();
-    common.choice.print(&report, everybody && all_served)
 }
 
 fn make_torrents(

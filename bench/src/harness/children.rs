@@ -3,8 +3,8 @@
 //!
 //! Each is started through `setpriv --pdeathsig` and `taskset` of util-linux, which become the
 //! program by `exec`: its process id is the one that we started, and the kernel ends it should
-//! this process be killed, but not what it started itself: that goes on then. The signal follows the
-//! thread that started it, so programs are started from the main thread only.
+//! this process be killed, but not what it started itself: that goes on then. The signal follows
+//! the thread that started it, so programs are started from the main thread only.
 //!
 //! CPU time is user + system of all threads, read between the program's end and its burial, in
 //! clock ticks of 10 ms.
@@ -367,8 +367,9 @@ impl Running {
         self.guard.is_none() || !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
     }
 
-    /// Kills what is left of the group, what it started and left behind included, and lets the kernel
-    /// forget the process. In this order: afterwards the group's number may be somebody else's.
+    /// Kills what is left of the group, what it started and left behind included, and lets the
+    /// kernel forget the process. In this order: afterwards the group's number may be somebody
+    /// else's.
     fn bury(&mut self) -> io::Result<ExitStatus> {
         if let Some(guard) = self.guard.take() {
             let ended = guard.forget_after(|| {

@@ -1,4 +1,5 @@
-//! Folders of a run, which are removed with all that is in them when the run is over or interrupted.
+//! Folders of a run, which are removed with all that is in them when the run is over or
+//! interrupted.
 
 use std::path::{Path, PathBuf};
 

@@ -49,7 +49,7 @@ pub fn warm(file: &Path) -> anyhow::Result<()> {
 }
 
 /// Reads all of `file`, and so what is missing of it into the page cache.
-pub fn read_through(file: &Path) -> anyhow::Result<()> {
+fn read_through(file: &Path) -> anyhow::Result<()> {
     let failed = || format!("cannot read {file:?}");
     let mut data = File::open(file).with_context(failed)?;
     let mut buffer = vec![0; 1 << 20];

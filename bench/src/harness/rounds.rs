@@ -86,15 +86,16 @@ fn remark_of(round: usize, error: &str) -> String {
     format!("failed in round {}: {start}{more}", round + 1)
 }
 
-/// The places of `count` contenders in the order of `round`: each is first in turn, and every other
-/// round goes backwards, so that nobody always follows the same one.
-fn order(count: usize, round: usize) -> Vec<usize> {
+/// The places of `count` contenders in the order of `round` (from 0): each is first in turn, and
+/// every other round goes backwards from there, so that nobody always follows the same one.
+pub fn order(count: usize, round: usize) -> Vec<usize> {
     let mut places: Vec<usize> = (0..count).collect();
-    if count > 0 {
-        places.rotate_left(round % count);
+    if count == 0 {
+        return places;
     }
+    places.rotate_left(round % count);
     if round % 2 == 1 {
-        places.reverse();
+        places[1..].reverse();
     }
     places
 }
@@ -168,12 +169,28 @@ mod tests {
     #[test]
     fn the_order_turns_and_leaves_nobody_out() {
         assert_eq!(order(3, 0), [0, 1, 2]);
-        assert_eq!(order(3, 1), [0, 2, 1]);
+        assert_eq!(order(3, 1), [1, 0, 2]);
         assert_eq!(order(3, 2), [2, 0, 1]);
+        assert_eq!(order(3, 3), [0, 2, 1]);
         for (count, round) in [(0, 5), (1, 7), (4, 9)] {
             let mut places = order(count, round);
             places.sort_unstable();
             assert_eq!(places, (0..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn everybody_is_first_and_follows_more_than_one() {
+        for count in 2..8 {
+            let rounds: Vec<_> = (0..2 * count).map(|round| order(count, round)).collect();
+            for place in 0..count {
+                let first = rounds.iter().filter(|order| order[0] == place).count();
+                assert_eq!(first, 2, "{place} of {count}");
+                let pairs = rounds.iter().flat_map(|order| order.windows(2));
+                let before = pairs.filter(|pair| pair[1] == place).map(|pair| pair[0]);
+                let others = before.collect::<std::collections::BTreeSet<_>>().len();
+                assert!(others >= 2.min(count - 1), "{place} of {count}");
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What must be undone however a run ends: processes, directories, a setting of the whole system.
 //!
 //! Everything is registered as soon as it is there, and undone by its guard or, on SIGINT, SIGTERM
-//! and SIGHUP, by the thread of [`on_signals`], which then ends the process: it waits for nobody, so
-//! that no other code has to look for signals. SIGKILL cannot be caught: then the kernel ends the
-//! programs (see [`super::children`]), but folders and a changed setting stay, and
+//! and SIGHUP, by the thread of [`on_signals`], which then ends the process: it waits for nobody,
+//! so that no other code has to look for signals. SIGKILL cannot be caught: then the kernel ends
+//! the programs (see [`super::children`]), but folders and a changed setting stay, and
 //! docs/BENCHMARKING.md says how to put it back.
 
 use std::path::PathBuf;

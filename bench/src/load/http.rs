@@ -81,6 +81,8 @@ struct Connection {
     random: Random,
     stream: Stream,
     asked: VecDeque<Asked>,
+    /// What has arrived of a head that is not whole yet.
+    head: Vec<u8>,
     /// Bytes of the answer under way that have not arrived; 0 when a head comes next.
     body_left: u64,
     hasher: Option<Sha1>,
@@ -103,6 +105,7 @@ impl Connection {
             random,
             stream: Stream::new(socket, local),
             asked: VecDeque::new(),
+            head: Vec::new(),
             body_left: 0,
             hasher: None,
             tally: Tally::default(),
@@ -126,7 +129,7 @@ impl Connection {
         let mut budget = READ_BYTES_MAX;
         while budget > 0 {
             if self.body_left == 0 {
-                match read_head(&self.stream, &mut scratch[..HEAD_BYTES_MAX])? {
+                match read_head(&self.stream, &mut self.head, scratch)? {
                     Some(length) => self.begin_body(length)?,
                     None => return Ok(()),
                 }
@@ -240,6 +243,7 @@ impl Peer for Connection {
         self.disconnects += u64::from(self.stream.is_connected());
         self.stream.close();
         self.asked.clear();
+        self.head.clear();
         self.body_left = 0;
         self.hasher = None;
         self.retry_ns = now_ns + RETRY_NS;
@@ -296,23 +300,34 @@ fn write_request(out: &mut Vec<u8>, settings: &Settings, piece: u32) {
     );
 }
 
-/// Reads exactly the head of an answer, if all of it is there, and returns the body's length. The
-/// head is looked at before it is taken, so that no byte of the body is copied with it.
-fn read_head(stream: &Stream, scratch: &mut [u8]) -> Result<Option<u64>, End> {
-    let Some(seen) = stream.receive(scratch, Taking::Peek)? else {
+/// Takes exactly the head of an answer, and returns the body's length once all of it has arrived.
+///
+/// Bytes are looked at before they are taken: behind the head the body begins, which the kernel may
+/// be told to drop. So less than [`HEAD_BYTES_MAX`] of each body is copied needlessly. What is
+/// there of a head that is not whole is taken and kept in `head`: left in the socket, it would wake
+/// us again and again until the rest arrives.
+fn read_head(stream: &Stream, head: &mut Vec<u8>, scratch: &mut [u8]) -> Result<Option<u64>, End> {
+    let before = head.len();
+    let Some(seen) = stream.receive(&mut scratch[..HEAD_BYTES_MAX - before], Taking::Peek)? else {
         return Ok(None);
     };
-    let head = &scratch[..seen];
-    let Some(end) = head.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return match seen {
-            HEAD_BYTES_MAX.. => Err(End::Answer("a head of more than 4 KiB".to_owned())),
-            _ => Ok(None),
-        };
-    };
-    let length = body_length(&head[..end]).map_err(End::Answer)?;
-    match stream.receive(&mut scratch[..end + 4], Taking::Copy)? {
-        Some(count) if count == end + 4 => Ok(Some(length)),
-        _ => Err(End::Answer("a part of a head that was whole".to_owned())),
+    head.extend_from_slice(&scratch[..seen]);
+    let end = head.windows(4).position(|four| four == b"\r\n\r\n");
+    head.truncate(end.map_or(head.len(), |end| end + 4));
+    let taken = head.len() - before;
+    if stream.receive(&mut scratch[..taken], Taking::Drop)? != Some(taken) {
+        return Err(End::Answer("less of a head than was there".to_owned()));
+    }
+    match end {
+        None if head.len() == HEAD_BYTES_MAX => {
+            Err(End::Answer("a head of more than 4 KiB".to_owned()))
+        }
+        None => Ok(None),
+        Some(end) => {
+            let length = body_length(&head[..end]).map_err(End::Answer)?;
+            head.clear();
+            Ok(Some(length))
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 //!
 //! * [`leecher`], [`framing`], [`blocks`], [`verify`]: pure; what is said to the seed.
 //! * [`mode`]: what is done with payload.
-//! * [`stream`]: a socket; [`connection`]: a leecher with one; [`http`]: the same load by HTTP ranges,
-//!   for a web server as the floor.
+//! * [`stream`]: a socket; [`connection`]: a leecher with one; [`http`]: the same load by HTTP
+//!   ranges, for a web server as the floor.
 //! * [`worker`]: a thread with its connections on epoll.
 //! * [`shared`]: the window, the progress and the failure, between threads.
 

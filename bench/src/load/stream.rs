@@ -15,8 +15,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::leecher::Misbehaviour;
 
 /// The bytes that one connection may take per wake-up, before it asks for more and the next one
-/// reads. A quarter of the usual pipeline (64 blocks of 16 KiB): a load that drained the whole of it
-/// before asking again would leave the seed idle meanwhile.
+/// reads. A quarter of the usual pipeline (64 blocks of 16 KiB): a load that drained the whole of
+/// it before asking again would leave the seed idle meanwhile.
 pub const READ_BYTES_MAX: usize = 256 << 10;
 
 /// The bytes that are read (or dropped) by one call at most.

@@ -1,12 +1,12 @@
-//! What cold data of one torrent cost another that is in the page cache: the rate at which the latter
-//! is served alone, and while many peers ask the same server for the former.
+//! What cold data of one torrent cost another that is in the page cache: the rate at which the
+//! latter is served alone, and while many peers ask the same server for the former.
 //!
 //! Each round has two runs of each server, with both torrents loaded: the hot one asked for alone,
 //! and beside the cold one; which comes first turns from round to round. What is kept is a ratio
 //! within a round.
 //!
-//! Both loads run on the same cores. If the hot one was the limit alone, its round is no verdict; if
-//! it was so beside the cold one, at least as much as is shown was kept.
+//! Both loads run on the same cores. If the hot one was the limit alone, its round is no verdict;
+//! if it was so beside the cold one, at least as much as is shown was kept.
 //! Does not: start servers that cannot be given two torrents.
 
 use std::path::Path;
@@ -23,7 +23,7 @@ use super::started::{Homes, Started, Wanted};
 use super::statistics::Spread;
 use super::{Protocol, Rival, remarks};
 use crate::commands::describe;
-use crate::harness::page_cache;
+use crate::harness::{page_cache, rounds};
 use crate::load::shared::LoadError;
 use crate::load::{self, Outcome, Plan};
 use crate::report::Report;
@@ -85,7 +85,7 @@ impl Session<'_> {
         let count = self.servers.len();
         let mut runs = Vec::new();
         for round in 0..self.settings.rounds {
-            for at in (0..count).map(|place| (place + round) % count) {
+            for at in rounds::order(count, round) {
                 for beside_cold in [round % 2 == 1, round % 2 == 0] {
                     let server = self.servers[at].as_ref();
                     let mut run = Run {
@@ -389,7 +389,8 @@ mod tests {
     #[test]
     fn what_is_kept_is_a_ratio_within_each_round() {
         let cold = || Some(figures(1.0, false));
-        // The machine is half as fast in the second round; in the third the load was the limit alone.
+        // The machine is half as fast in the second round; in the third the load was the limit
+        // alone.
         let found = comparison(vec![
             run(1, Some(figures(4.0, false)), None),
             run(1, Some(figures(3.6, true)), cold()),

@@ -8,7 +8,6 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use proto::bencode::Encoder;
@@ -23,9 +22,6 @@ use crate::torrent::Torrent;
 
 /// The length of every piece: the unit in which HTTP ranges are asked for, too.
 pub const PIECE_BYTES: usize = 1 << 20;
-
-/// How long reading the content into the page cache may take.
-const CACHING: Duration = Duration::from_secs(300);
 
 /// The content and its torrent.
 #[derive(Debug)]
@@ -106,17 +102,7 @@ impl DataSet {
     /// Reads what is missing into the page cache. Returns the share that was there before.
     pub fn cache(&self) -> anyhow::Result<f64> {
         let before = self.cached_share()?;
-        let until = Instant::now() + CACHING;
-        while self.cached_share()? < 1.0 {
-            if Instant::now() > until {
-                let file = self.file();
-                bail!(
-                    "{} does not stay in the page cache: is memory short? (--size)",
-                    file.display()
-                );
-            }
-            page_cache::read_through(&self.file())?;
-        }
+        page_cache::warm(&self.file())?;
         Ok(before)
     }
 

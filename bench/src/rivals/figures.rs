@@ -84,3 +84,14 @@ impl Figures {
         })
     }
 }
+
+/// Those of `all` that a median is of. A run in which the load was the limit is no verdict: it
+/// counts only where there is no other.
+pub fn counted<'a>(all: &[&'a Figures]) -> Vec<&'a Figures> {
+    let verdicts = all.iter().copied().filter(|one| !one.load_limited);
+    let verdicts: Vec<_> = verdicts.collect();
+    match verdicts.is_empty() {
+        true => all.to_vec(),
+        false => verdicts,
+    }
+}

@@ -6,8 +6,8 @@
 //! * [`started`]: a server of one run.
 //! * [`system`]: what is set, and facts of the machine. Programs are started and ended, and all is
 //!   undone for certain, by [`crate::harness`].
-//! * [`run`]: the interleaved rounds; [`beside`]: those with two torrents. [`figures`], [`report`], [`plot`]: what
-//!   came of them; [`remarks`], [`markdown`]: how that is told.
+//! * [`run`]: the interleaved rounds; [`beside`]: those with two torrents. [`figures`], [`report`],
+//!   [`plot`]: what came of them; [`remarks`], [`markdown`]: how that is told.
 //!
 //! It measures on one machine over loopback; it does not judge how a program finds or picks peers.
 

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::figures::Figures;
+use super::figures::{Figures, counted};
 use super::markdown::{put, show, write_cells, write_head};
 use super::run::{Kind, Run, Settings};
 use super::statistics::Spread;
@@ -152,8 +152,8 @@ pub struct Ratio {
     pub cpu: Option<Spread>,
     /// Throughput: above 1 is more.
     pub throughput: Option<Spread>,
-    /// The 99th percentile of latency in open loop, of rounds in which both kept the rate: below 1 is
-    /// less.
+    /// The 99th percentile of latency in open loop, of rounds in which both kept the rate: below 1
+    /// is less.
     pub latency_p99: Option<Spread>,
 }
 
@@ -209,13 +209,8 @@ fn of_group(runs: &[Run], peers: usize, kind: Kind) -> impl Iterator<Item = &Run
 
 fn row(server: &ServerPart, peers: usize, kind: Kind, runs: &[&Run]) -> Row {
     let all: Vec<&Figures> = runs.iter().filter_map(|run| run.figures.as_ref()).collect();
-    let valid: Vec<&Figures> = all
-        .iter()
-        .copied()
-        .filter(|figures| !figures.load_limited)
-        .collect();
-    let is_verdict = !valid.is_empty();
-    let used = if is_verdict { &valid } else { &all };
+    let load_limited = all.iter().filter(|one| one.load_limited).count();
+    let used = counted(&all);
     let of = |field: fn(&Figures) -> f64| Spread::of(used.iter().map(|figures| field(figures)));
     let of_some = |field: fn(&Figures) -> Option<f64>| {
         Spread::of(used.iter().filter_map(|figures| field(figures)))
@@ -231,8 +226,8 @@ fn row(server: &ServerPart, peers: usize, kind: Kind, runs: &[&Run]) -> Row {
         kind,
         runs: all.len(),
         failed: runs.len() - all.len(),
-        load_limited: all.len() - valid.len(),
-        is_verdict,
+        load_limited,
+        is_verdict: load_limited < all.len(),
         gigabytes_per_s: of(|one| one.gigabytes_per_s),
         cpu_s_per_gib: of(|one| one.cpu_s_per_gib),
         latency_p50_us: latency(|one| one.latency_p50_us),

@@ -2,8 +2,8 @@
 //! alike.
 //!
 //! For each number of peers: the rounds in closed loop; then, if wanted, the rounds in open loop at
-//! half of what the best rival served. The order of the servers turns from round to round. A run
-//! that fails is part of the result, and the others go on.
+//! half of what the best rival served. The order of the servers turns from round to round (see
+//! [`rounds::order`]). A run that fails is part of the result, and the others go on.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -16,12 +16,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::data::DataSet;
-use super::figures::Figures;
+use super::figures::{Figures, counted};
 use super::started::{Homes, Started, Wanted};
 use super::statistics::Spread;
 use super::{Protocol, Rival, fio, system};
 use crate::commands::describe;
-use crate::harness::page_cache;
+use crate::harness::{page_cache, rounds};
 use crate::load::blocks::Deck;
 use crate::load::leecher::Settings as LeecherSettings;
 use crate::load::stream::SocketSettings;
@@ -156,9 +156,8 @@ impl Session<'_> {
         progress: &mut Progress,
         runs: &mut Vec<Run>,
     ) {
-        let count = self.servers.len();
         for round in 0..self.settings.rounds {
-            for at in (0..count).map(|place| (place + round) % count) {
+            for at in rounds::order(self.servers.len(), round) {
                 let server = &self.servers[at];
                 // The floors have no open loop here: their reads are no blocks.
                 if kind != Kind::Closed && server.protocol() != Protocol::Peer {
@@ -257,13 +256,7 @@ impl Session<'_> {
     /// Half of what the best rival served to as many peers: the median over its rounds. Without
     /// rivals, of the best server at all.
     fn open_loop_rate(&self, peers: usize, runs: &[Run]) -> Option<u64> {
-        let median = |server: &dyn Rival| {
-            let closed = runs.iter().filter(|run| {
-                run.server == server.name() && run.peers == peers && run.kind == Kind::Closed
-            });
-            let rates = closed.filter_map(|run| run.figures.as_ref());
-            Spread::of(rates.map(|figures| figures.gigabytes_per_s)).map(|spread| spread.median)
-        };
+        let median = |server: &dyn Rival| closed_loop_median(runs, server.name(), peers);
         let seeds = || {
             let seeds = self.servers.iter().map(Box::as_ref);
             seeds.filter(|server| server.protocol() == Protocol::Peer)
@@ -276,6 +269,17 @@ impl Session<'_> {
         let rate = (best * OPEN_LOOP_SHARE * 1e9) as u64;
         (rate > 0).then_some(rate)
     }
+}
+
+/// The median that the report shows of what `server` served to `peers` in closed loop, in 10^9
+/// bytes per second.
+fn closed_loop_median(runs: &[Run], server: &str, peers: usize) -> Option<f64> {
+    let closed = runs
+        .iter()
+        .filter(|run| run.server == server && run.peers == peers && run.kind == Kind::Closed);
+    let all: Vec<&Figures> = closed.filter_map(|run| run.figures.as_ref()).collect();
+    let rates = counted(&all).into_iter().map(|one| one.gigabytes_per_s);
+    Spread::of(rates).map(|spread| spread.median)
 }
 
 /// What one load asks for.
@@ -427,6 +431,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rivals::report::tests::{figures, run};
 
     #[test]
     fn every_peer_has_an_address() {
@@ -434,5 +439,22 @@ mod tests {
         assert_eq!(addresses.len(), 600);
         assert_eq!(addresses[0].to_string(), "127.0.1.1");
         assert_eq!(addresses[599].to_string(), "127.0.3.88");
+    }
+
+    #[test]
+    fn the_open_loop_follows_runs_that_are_a_verdict() {
+        let of =
+            |server, peers, rate, limited| run(server, 1, peers, Some(figures(rate, 1.0, limited)));
+        let runs = [
+            of("some", 16, 1.0, true),
+            of("some", 16, 1.5, true),
+            of("some", 16, 3.0, false),
+            of("some", 1, 9.0, false),
+            of("limited", 16, 2.0, true),
+            run("limited", 2, 16, None),
+        ];
+        assert_eq!(closed_loop_median(&runs, "some", 16), Some(3.0));
+        assert_eq!(closed_loop_median(&runs, "limited", 16), Some(2.0));
+        assert_eq!(closed_loop_median(&runs, "absent", 16), None);
     }
 }

@@ -32,8 +32,8 @@ pub fn set_congestion_control(name: &str) -> anyhow::Result<Option<Guard>> {
     if let Err(error) = std::fs::write(path, name) {
         guard.forget_after(|| ());
         bail!(
-            "cannot set TCP congestion control {name:?} ({error}): run as root, choose one of {:?}, or \
-             keep the system's ({}) with --congestion-control system",
+            "cannot set TCP congestion control {name:?} ({error}): run as root, choose one of \
+             {:?}, or keep the system's ({}) with --congestion-control system",
             available(),
             before.trim()
         );

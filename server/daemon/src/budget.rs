@@ -10,6 +10,7 @@ use control::hashing::Limits;
 use engine::queue::RequestQueue;
 use seedring_io::direct::{SLOT_BYTES, slots_per_shard};
 use seedring_io::pipes::PIPES_MAX;
+use seedring_io::windows::bytes_per_shard;
 
 /// Descriptors of the process itself: standard streams, rings, event polls, channels, the state store, logs.
 const DESCRIPTORS_BASE: u64 = 64;
@@ -112,7 +113,7 @@ impl Budget {
             memory_bytes_max: MEMORY_BASE
                 + shards * MEMORY_PER_SHARD
                 + payload_bytes(config, shards)
-                + config.storage.mapped_bytes.bytes() / PAGE_TABLE_SHARE
+                + page_table_bytes(config, shards)
                 + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
                 + connections_max * (MEMORY_PER_PEER + queue)
                 + http_reserved * MEMORY_PER_HTTP
@@ -129,6 +130,17 @@ fn payload_bytes(config: &Config, shards: u64) -> u64 {
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let slots = slots_per_shard(count(config.storage.cache_bytes.bytes()), count(shards));
     shards * (slots * SLOT_BYTES) as u64
+}
+
+/// Memory for the page tables of windows onto files, in bytes.
+fn page_table_bytes(config: &Config, shards: u64) -> u64 {
+    match config.storage.send_path {
+        SendPath::Auto | SendPath::Splice => {}
+        SendPath::Ring | SendPath::Direct => return 0,
+    }
+    let count = usize::try_from(shards).unwrap_or(usize::MAX);
+    let mapped = shards * bytes_per_shard(config.storage.mapped_bytes.bytes(), count);
+    mapped / PAGE_TABLE_SHARE
 }
 
 #[cfg(test)]
@@ -179,6 +191,7 @@ mod tests {
     fn the_cache_of_the_direct_path_is_counted_and_kept_to_its_share() {
         let mut config = Config::default();
         let buffers = config.storage.buffer_bytes.bytes();
+        config.storage.send_path = SendPath::Ring;
         let without = Budget::plan(&config, 2, 524_288).memory_bytes_max - buffers;
         config.storage.send_path = SendPath::Direct;
         let cache = |config: &Config, shards| {
@@ -189,6 +202,23 @@ mod tests {
         assert!((bytes - 2 * slot..=bytes).contains(&cache(&config, 2)));
         // So many shards have the least that works.
         assert_eq!(cache(&config, 100), 100 * 8 * slot);
+    }
+
+    #[test]
+    fn page_tables_are_counted_where_files_are_mapped() {
+        let mut config = Config::default();
+        let plan = |config: &Config, shards| Budget::plan(config, shards, 524_288).memory_bytes_max;
+        let mapped = config.storage.mapped_bytes.bytes();
+        let tables = |config: &mut Config, shards| {
+            config.storage.send_path = SendPath::Auto;
+            let with = plan(config, shards);
+            config.storage.send_path = SendPath::Ring;
+            with - plan(config, shards)
+        };
+        assert_eq!(tables(&mut config, 2), mapped / 512);
+        config.storage.mapped_bytes = control::config::ByteSize::mib(0);
+        // 64 MiB a shard are the least.
+        assert_eq!(tables(&mut config, 64), 64 * (128 << 10));
     }
 
     #[test]

@@ -232,6 +232,8 @@ impl Connection {
     /// are, their files must be neither closed nor left to a writer.
     async fn settle(&self, shard: &Shard) {
         let until = Instant::now() + SETTLE_MAX;
+        // A batch that was broken off is not on its way any more.
+        self.in_transit.borrow_mut().cut();
         while self.in_transit.borrow_mut().awaits_any(&*self.socket) {
             if Instant::now() >= until {
                 sockets::abort(&*self.socket);

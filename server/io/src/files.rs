@@ -49,6 +49,7 @@ pub struct OpenFile {
     read_alignment: Cell<u32>,
     /// Its windows, once it has any.
     windows: OnceCell<FileWindows>,
+    is_unmappable: Cell<bool>,
 }
 
 impl OpenFile {
@@ -61,12 +62,31 @@ impl OpenFile {
             proven_at: Cell::new(None),
             read_alignment: Cell::new(1),
             windows: OnceCell::new(),
+            is_unmappable: Cell::new(false),
         }
     }
 
     /// What stands for its windows, made by `new` the first time.
     pub(crate) fn windows(&self, new: impl FnOnce() -> FileWindows) -> &FileWindows {
         self.windows.get_or_init(new)
+    }
+
+    /// Whether no window onto it is to be had.
+    pub(crate) fn is_unmappable(&self) -> bool {
+        self.is_unmappable.get()
+    }
+
+    /// Notes that no window onto it is to be had, and says so once.
+    pub(crate) fn set_unmappable(&self, error: &io::Error) {
+        self.is_unmappable.set(true);
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::info!(
+                %error,
+                "a file of a torrent cannot be mapped, so it is sent through buffers and costs more CPU: look at its \
+                 file system, RLIMIT_AS and vm.max_map_count"
+            );
+        });
     }
 
     /// Of what offset and length of each read must be multiples, in bytes.
@@ -215,7 +235,7 @@ impl FileTable {
     ) -> Result<(Rc<OpenFile>, bool), Fault> {
         let descriptor = match open_retrying(torrent, file).await {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-                self.open.borrow_mut().clear();
+                self.close_all();
                 open_retrying(torrent, file).await
             }
             other => other,
@@ -236,6 +256,14 @@ impl FileTable {
             self.set_aside(file);
         }
         Ok((opened, pushed_out.is_some_and(|(other, _)| other != key)))
+    }
+
+    /// Closes all files of the table.
+    fn close_all(&self) {
+        let mut open = self.open.borrow_mut();
+        while let Some((_, (file, _))) = open.pop_lru() {
+            self.set_aside(&file);
+        }
     }
 
     /// Whether `file` is under a lease, so that its pages can be sent as they are. A leased file is to be kept

@@ -36,4 +36,4 @@ pub mod system;
 mod testing;
 pub mod torrent;
 mod warming;
-mod windows;
+pub mod windows;

@@ -3,8 +3,7 @@
 //! A pipe is filled with references to pages, headers and file pages in turn, and emptied into a socket. It is
 //! borrowed for one batch at a time, so a shard needs few of them. All calls here return at once.
 //!
-//! The calls are made without the C library's wrappers, which are points where a thread may be cancelled, and cost more
-//! than they do.
+//! The calls are made without the C library's wrappers, which are points where a thread may be cancelled.
 //!
 //! Limits: [`PIPES_MAX`] pipes a shard, [`SLOTS`] references each. An unprivileged user may hold
 //! `fs.pipe-user-pages-soft` references in all; beyond that a pipe is too small, and none is handed out.
@@ -109,8 +108,8 @@ impl PipePool {
         self.is_refused.get() || (self.free.borrow().is_empty() && !may_grow)
     }
 
-    /// Whether `error`, of appending to a pipe, says that this system takes no pages into pipes (a filter of system
-    /// calls, a file system without them); none is lent from then on.
+    /// Whether `error`, of putting pages into a pipe or of emptying one into a socket, says that this system does not
+    /// do that (a filter of system calls); no pipe is lent from then on.
     pub fn are_refused(&self, error: &io::Error) -> bool {
         let is_refusal = matches!(
             error.raw_os_error(),
@@ -290,7 +289,7 @@ fn tell_of_refusal(error: &io::Error) {
         tracing::info!(
             %error,
             "this system lets no pages into pipes (splice, vmsplice), so data are sent through buffers and cost \
-             more CPU: look at the filter of system calls and at the file system"
+             more CPU: look at the filter of system calls"
         );
     });
 }
@@ -370,9 +369,20 @@ mod tests {
         let error = unsafe { pipe.append(&mut [there, nowhere], 6) }.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
         assert!(!pool.are_refused(&error));
-        // What was put into it before that is not lent to others.
+        // What was put into it before that is not lent to others, who get another.
         drop(pipe);
         assert_eq!(pool.count.get(), 0);
+        assert!(pool.take().is_some());
+    }
+
+    #[test]
+    fn a_system_that_refuses_the_calls_is_asked_once() {
+        for refusal in [libc::EPERM, libc::ENOSYS] {
+            let pool = PipePool::new(PIPES_MAX);
+            assert!(pool.take().is_some());
+            assert!(pool.are_refused(&io::Error::from_raw_os_error(refusal)));
+            assert!(pool.take().is_none() && pool.is_exhausted());
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct PlaneConfig {
     pub batch_bytes: u32,
     /// The cache of chunks of all shards together, in bytes; taken by [`SendPath::Direct`] only.
     pub cache_bytes: usize,
-    /// Windows of all shards together, in bytes: see [`crate::windows`].
+    /// Windows onto files of all shards together, in bytes: see [`crate::windows`].
     pub mapped_bytes: u64,
     /// Whether they are registered with the ring.
     pub registration: Registration,

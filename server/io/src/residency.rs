@@ -2,7 +2,7 @@
 //!
 //! `cachestat(2)` answers for a range at once (Linux 6.5, and only for who may write to the file or owns it); elsewhere
 //! one byte per probe is read with `RWF_NOWAIT`. The answer is a moment's: a page may go in the next one, and then
-//! whoever splices it waits for the disk.
+//! whoever puts it into a pipe waits for the disk.
 
 use std::cell::Cell;
 use std::io;

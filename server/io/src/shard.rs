@@ -213,7 +213,7 @@ impl Shard {
             residency: Residency::new(pipes.page_bytes()),
             pipes,
             headers,
-            windows: Windows::new(config.mapped_bytes / seat.count.max(1) as u64),
+            windows: Windows::new(config.mapped_bytes, seat.count),
             lease_signal,
             warming: Warming::default(),
             lingering: Lingering::default(),

@@ -72,7 +72,12 @@ pub(crate) fn suits(shard: &Shard, batch: &Batch, parts: &[Part]) -> bool {
             None => shard.pipes.pages(0, u64::from(part.length)) + 1,
         };
     }
-    slots <= SLOTS && are_leased(shard, parts)
+    slots <= SLOTS && are_mappable(parts) && are_leased(shard, parts)
+}
+
+fn are_mappable(parts: &[Part]) -> bool {
+    let mut files = parts.iter().filter_map(|part| part.file.as_ref());
+    files.all(|(_, file)| !file.is_unmappable())
 }
 
 fn are_leased(shard: &Shard, parts: &[Part]) -> bool {
@@ -111,7 +116,8 @@ pub(crate) fn pipe_for(
     Some(pipe)
 }
 
-/// Sends what is left of `batch` through `pipe`. `None`, with nothing sent, if the system puts no pages into it.
+/// Sends what is left of `batch` through `pipe`. `None` if it can not be sent this way: a page can not be had, or
+/// the system refuses the calls. What was sent until then counts.
 ///
 /// # Errors
 ///
@@ -125,9 +131,8 @@ pub(crate) async fn send(
     left: &mut Remaining,
 ) -> Result<Option<Full>, CloseReason> {
     let torrent = &connection.torrent;
-    if let Err(error) = fill(shard, torrent, &mut pipe, batch, parts, left.sent) {
+    if fill(shard, torrent, &mut pipe, batch, parts, left.sent).is_err() {
         connection.in_transit.borrow_mut().cut();
-        shard.pipes.are_refused(&error);
         return Ok(None);
     }
     prove(shard, torrent, parts).map_err(|fault| shard.report(torrent, fault))?;
@@ -147,6 +152,11 @@ pub(crate) async fn send(
                 shard.cells.increment(Counter::PartialSends);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if shard.pipes.are_refused(&error) => {
+                drop(pipe.take());
+                connection.in_transit.borrow_mut().cut();
+                return Ok(None);
+            }
             Err(error) => return Err(CloseReason::of_socket(&error)),
         }
         let patience = patience(shard.pipes.is_exhausted());
@@ -205,14 +215,16 @@ fn fill(
     }
     let bytes = message.bytes;
     // SAFETY: the arena never writes to what it has handed out, the zeros are constant, and the rest is windows of
-    // files.
-    unsafe { pipe.append(&mut message.parts, bytes) }
+    // files, which stay while a batch is put together.
+    let appended = unsafe { pipe.append(&mut message.parts, bytes) };
+    appended.inspect_err(|error| {
+        shard.pipes.are_refused(error);
+    })
 }
 
 /// Where the bytes of `parts` are mapped.
 fn map(shard: &Shard, torrent: &SeededTorrent, parts: &[Part]) -> io::Result<Vec<Run>> {
     let mut runs = Vec::with_capacity(2);
-    shard.windows.start_batch();
     for part in parts {
         let mut done = 0;
         while done < part.length {

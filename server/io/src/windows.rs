@@ -4,11 +4,12 @@
 //! Nobody reads through a window. A page that is not there any more, because its file has shrunk or its disk fails, is
 //! an error of the call that asks for it and never a SIGBUS (docs/adr/0011-windows.md).
 //!
-//! Limits: [`Windows`] maps a given number of bytes, and the least recently used window goes when another is needed. A
-//! window of a file goes with the file. What is mapped and in the page cache counts as resident memory of the process
-//! and is none of its own.
+//! Limits: a number of bytes and of windows ([`Windows::new`]); the least recently used window goes when another is
+//! needed. A window of a file goes with the file. What is mapped and in the page cache counts as resident memory of
+//! the process and is none of its own.
 
 use crate::files::OpenFile;
+use crate::pipes::SLOTS;
 use crate::system::page_bytes;
 use engine::time::Time;
 use lru::LruCache;
@@ -22,11 +23,17 @@ use std::time::Duration;
 /// The size of a window, in bytes; the last one of a file is shorter.
 const WINDOW_BYTES: u64 = 16 << 20;
 
-/// The least that a shard maps, in bytes: what the batches of one turn of its peers need.
+/// The least that a shard maps, in bytes and in windows. One batch never needs so much, so that what it needs last
+/// pushes out nothing that it needed first: it lies in two long windows at most, and in files shorter than itself
+/// between them, at most as many as a pipe has slots.
 const BYTES_MIN: u64 = 4 * WINDOW_BYTES;
+const WINDOWS_MIN: usize = 2 * SLOTS;
 
-/// The most windows of a shard, small files being one each: the kernel grants a process 65,530 mappings.
-const WINDOWS_MAX: usize = 4096;
+/// The most windows of all shards, small files being one each: the kernel grants a process 65,530 mappings.
+const WINDOWS_MAX: usize = 32_768;
+
+/// The most that all shards map, in bytes.
+pub const BYTES_MAX: u64 = WINDOWS_MAX as u64 * WINDOW_BYTES;
 
 /// How finely is known what of a window was touched lately, in bytes.
 const TOUCH_BYTES: u64 = 16 << 10;
@@ -38,19 +45,17 @@ const TOUCH_PERIOD: Duration = Duration::from_secs(10);
 /// Windows of one shard's files.
 pub struct Windows {
     bytes_max: u64,
+    count_max: usize,
     bytes: Cell<u64>,
     mapped: RefCell<LruCache<Key, Window>>,
     /// How many files have had windows.
     files: Cell<u64>,
-    /// The batch that is being put together, whose windows stay.
-    batch: Cell<u64>,
-    can_touch: Cell<bool>,
 }
 
 /// A file's number and the window's index in it.
 type Key = (u64, u64);
 
-/// A run of a file's bytes in a window. Its memory is for the kernel to look at, not for us.
+/// A run of a file's bytes in a window, or of constant ones. Its memory is for the kernel to look at, not for us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     /// Where it starts.
@@ -59,16 +64,21 @@ pub struct Run {
     pub length: usize,
 }
 
+/// How many bytes one of `shards` shards maps at most, of `bytes_max` over all.
+pub fn bytes_per_shard(bytes_max: u64, shards: usize) -> u64 {
+    (bytes_max / shards.max(1) as u64).max(BYTES_MIN)
+}
+
 impl Windows {
-    /// Maps at most `bytes_max` bytes, or what one turn of the peers needs if that is more.
-    pub fn new(bytes_max: u64) -> Rc<Windows> {
+    /// The windows of one of `shards` shards, which map at most `bytes_max` bytes together, or what a batch of
+    /// each needs if that is more.
+    pub fn new(bytes_max: u64, shards: usize) -> Rc<Windows> {
         Rc::new(Windows {
-            bytes_max: bytes_max.max(BYTES_MIN),
+            bytes_max: bytes_per_shard(bytes_max, shards),
+            count_max: (WINDOWS_MAX / shards.max(1)).max(WINDOWS_MIN),
             bytes: Cell::new(0),
             mapped: RefCell::new(LruCache::unbounded()),
             files: Cell::new(0),
-            batch: Cell::new(0),
-            can_touch: Cell::new(true),
         })
     }
 
@@ -77,18 +87,13 @@ impl Windows {
         self.bytes.get()
     }
 
-    /// Starts another batch: what [`Windows::find`] returned before may go.
-    pub fn start_batch(&self) {
-        self.batch.set(self.batch.get() + 1);
-    }
-
     /// Where `length` bytes of `file` from `offset` are mapped, or as many of them as are in one window. They are
-    /// within its `file_bytes` and in memory, or the call waits for the disk. The run is valid until the next
-    /// [`Windows::start_batch`] and as long as `file` is open.
+    /// within its `file_bytes` and in memory, or the call waits for the disk. The run is valid until this was
+    /// called for the next batch, and as long as `file` is open.
     ///
     /// # Errors
     ///
-    /// What the kernel said: this file can not be mapped, or its bytes can not be had.
+    /// What the kernel said: the file can not be mapped, which is remembered of it, or these bytes can not be had.
     pub fn find(
         self: &Rc<Self>,
         file: &OpenFile,
@@ -97,88 +102,101 @@ impl Windows {
         length: usize,
         now: Time,
     ) -> io::Result<Run> {
-        let owner = file.windows(|| self.new_file());
+        let owner = file.windows(|| self.new_file(file_bytes));
         let index = offset / WINDOW_BYTES;
-        let key = (owner.file, index);
-        let first = offset % WINDOW_BYTES;
-        let mut mapped = self.mapped.borrow_mut();
-        if !mapped.contains(&key) {
-            let start = index * WINDOW_BYTES;
-            let bytes = WINDOW_BYTES.min(file_bytes.saturating_sub(start));
-            self.make_room(&mut mapped, bytes);
-            mapped.put(key, Window::map(file, start, bytes)?);
-            self.bytes.set(self.bytes.get() + bytes);
-        }
-        let window = mapped.get_mut(&key).ok_or(io::ErrorKind::NotFound)?;
-        window.batch = self.batch.get();
-        let count = (length as u64).min(window.bytes.saturating_sub(first));
+        let (start, first) = (index * WINDOW_BYTES, offset % WINDOW_BYTES);
+        let bytes = WINDOW_BYTES.min(file_bytes.saturating_sub(start));
+        let count = (length as u64).min(bytes.saturating_sub(first));
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if self.can_touch.get() && !window.was_touched(first, count, now) {
-            self.touch(window, first, count)?;
+        let key = (owner.file, index);
+        let mut mapped = self.mapped.borrow_mut();
+        if !mapped.contains(&key) {
+            let window = self.map(&mut mapped, file, start, bytes);
+            let window = window.inspect_err(|error| file.set_unmappable(error))?;
+            mapped.put(key, window);
+            self.bytes.set(self.bytes.get() + bytes);
+        }
+        let window = mapped.get_mut(&key).ok_or(io::ErrorKind::NotFound)?;
+        if !window.was_touched(first, count, now) {
+            window.touch(first, count)?;
         }
         Ok(window.run(first, count))
     }
 
     /// A file that gets its first window.
-    fn new_file(self: &Rc<Self>) -> FileWindows {
+    fn new_file(self: &Rc<Self>, bytes: u64) -> FileWindows {
         self.files.set(self.files.get() + 1);
         FileWindows {
             file: self.files.get(),
+            count: bytes.div_ceil(WINDOW_BYTES),
             windows: Rc::clone(self),
         }
     }
 
-    /// Unmaps the least recently used windows until `bytes` more may be mapped, but none of this batch.
-    fn make_room(&self, mapped: &mut LruCache<Key, Window>, bytes: u64) {
-        while self.bytes.get() + bytes > self.bytes_max || mapped.len() >= WINDOWS_MAX {
-            match mapped.peek_lru() {
-                Some((_, window)) if window.batch != self.batch.get() => {}
-                _ => return,
+    /// Maps a window, and unmaps others if there are too many, or more than the system grants.
+    fn map(
+        &self,
+        mapped: &mut LruCache<Key, Window>,
+        file: &OpenFile,
+        start: u64,
+        bytes: u64,
+    ) -> io::Result<Window> {
+        while self.bytes.get() + bytes > self.bytes_max || mapped.len() >= self.count_max {
+            if !self.unmap_oldest(mapped) {
+                break;
             }
-            if let Some((_, window)) = mapped.pop_lru() {
-                self.bytes.set(self.bytes.get() - window.bytes);
+        }
+        match Window::map(file, start, bytes) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENOMEM)
+                    && mapped.len() > WINDOWS_MIN
+                    && self.unmap_oldest(mapped) =>
+            {
+                Window::map(file, start, bytes)
             }
+            mapped => mapped,
         }
     }
 
-    /// Unmaps the windows of a file.
-    fn forget(&self, file: u64) {
+    /// Unmaps the least recently used window, if there is one.
+    fn unmap_oldest(&self, mapped: &mut LruCache<Key, Window>) -> bool {
+        let oldest = mapped.pop_lru();
+        if let Some((_, window)) = &oldest {
+            self.bytes.set(self.bytes.get() - window.bytes);
+        }
+        oldest.is_some()
+    }
+
+    /// Unmaps the windows of a file of so many.
+    fn forget(&self, file: u64, count: u64) {
         let mut mapped = self.mapped.borrow_mut();
-        let is_its = |(key, _): &(&Key, &Window)| key.0 == file;
-        let gone: Vec<Key> = mapped.iter().filter(is_its).map(|(key, _)| *key).collect();
+        let gone: Vec<Key> = if count <= mapped.len() as u64 {
+            (0..count).map(|index| (file, index)).collect()
+        } else {
+            let keys = mapped.iter().map(|(key, _)| *key);
+            keys.filter(|key| key.0 == file).collect()
+        };
         for key in gone {
             if let Some(window) = mapped.pop(&key) {
                 self.bytes.set(self.bytes.get() - window.bytes);
             }
         }
     }
-
-    /// Tells the page cache that these pages are in use, and enters them into the page tables.
-    fn touch(&self, window: &mut Window, first: u64, count: u64) -> io::Result<()> {
-        let error = match window.populate(first, count) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        // Of Linux 5.14. Without it the page tables are filled by who asks for the pages.
-        if error.raw_os_error() != Some(libc::EINVAL) {
-            return Err(error);
-        }
-        self.can_touch.set(false);
-        Ok(())
-    }
 }
 
 /// What an open file holds of [`Windows`]: with it go those of the file.
 pub(crate) struct FileWindows {
     file: u64,
+    /// Of how many windows it consists.
+    count: u64,
     windows: Rc<Windows>,
 }
 
 impl Drop for FileWindows {
     fn drop(&mut self) {
-        self.windows.forget(self.file);
+        self.windows.forget(self.file, self.count);
     }
 }
 
@@ -186,8 +204,6 @@ impl Drop for FileWindows {
 struct Window {
     start: NonNull<u8>,
     bytes: u64,
-    /// The batch that used it last.
-    batch: u64,
     /// What was touched since `touched_at`: a bit for each [`TOUCH_BYTES`].
     touched: [u64; (WINDOW_BYTES / TOUCH_BYTES / 64) as usize],
     touched_at: Time,
@@ -217,7 +233,6 @@ impl Window {
         Ok(Window {
             start: NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
             bytes,
-            batch: 0,
             touched: Default::default(),
             touched_at: Time::default(),
         })
@@ -247,8 +262,9 @@ impl Window {
         all
     }
 
-    /// Enters the pages of the `count` bytes from `first` into the page tables, as used.
-    fn populate(&self, first: u64, count: u64) -> io::Result<()> {
+    /// Tells the page cache that the pages of the `count` bytes from `first` are in use, and enters them into the
+    /// page tables.
+    fn touch(&self, first: u64, count: u64) -> io::Result<()> {
         let from = first - first % page_bytes() as u64;
         let run = self.run(from, first + count - from);
         // SAFETY: the range is within our own mapping, whose memory stays what it is.
@@ -293,6 +309,13 @@ mod tests {
         (OpenFile::new(file.into()), length as u64)
     }
 
+    /// A file of `length` bytes that are on no disk.
+    fn empty_file(length: usize) -> (OpenFile, u64) {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(length as u64).unwrap();
+        (OpenFile::new(file.into()), length as u64)
+    }
+
     /// What the kernel finds in `run`.
     fn seen(run: Run) -> io::Result<Vec<u8>> {
         let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
@@ -306,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_with_its_window_and_with_its_file() {
-        let windows = Windows::new(0);
+        let windows = Windows::new(0, 1);
         let (file, bytes) = file(WINDOW + 5000);
         let find = |offset: usize, length| {
             let run = windows.find(&file, bytes, offset as u64, length, Time::default());
@@ -322,10 +345,10 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_window_goes_but_none_of_this_batch() {
-        let windows = Windows::new(0);
+    fn the_least_recently_used_window_goes() {
+        let windows = Windows::new(0, 1);
         let count = (BYTES_MIN / WINDOW_BYTES) as usize;
-        let (file, bytes) = file((count + 2) * WINDOW);
+        let (file, bytes) = empty_file((count + 2) * WINDOW);
         let find = |index: usize| {
             let offset = (index * WINDOW) as u64;
             windows
@@ -333,33 +356,71 @@ mod tests {
                 .unwrap()
         };
         let is_mapped = |index: usize| windows.mapped.borrow().contains(&(1, index as u64));
-        for index in 0..count {
-            windows.start_batch();
+        (0..count).for_each(|index| {
             find(index);
-        }
+        });
         assert_eq!(windows.bytes(), BYTES_MIN);
-        windows.start_batch();
         find(0);
         find(count);
-        assert!(is_mapped(0) && !is_mapped(1) && is_mapped(count));
+        assert!(is_mapped(0) && !is_mapped(1) && is_mapped(2) && is_mapped(count));
         assert_eq!(windows.bytes(), BYTES_MIN);
-        // One batch may use more than is allowed.
-        windows.start_batch();
-        for index in 0..count + 2 {
-            find(index);
-        }
-        assert!((0..count + 2).all(is_mapped));
-        windows.start_batch();
-        find(0);
-        assert_eq!(windows.bytes(), bytes);
         let (other, bytes) = self::file(10);
         windows.find(&other, bytes, 0, 10, Time::default()).unwrap();
-        assert!(windows.bytes() <= BYTES_MIN);
+        assert_eq!(windows.bytes(), BYTES_MIN - WINDOW_BYTES + 10);
+    }
+
+    #[test]
+    fn there_are_so_many_windows_and_no_more() {
+        let windows = Windows::new(0, WINDOWS_MAX);
+        assert_eq!(windows.count_max, WINDOWS_MIN);
+        let files: Vec<_> = (0..=WINDOWS_MIN).map(|_| empty_file(1)).collect();
+        for (file, bytes) in &files {
+            windows.find(file, *bytes, 0, 1, Time::default()).unwrap();
+        }
+        assert_eq!(windows.bytes(), WINDOWS_MIN as u64);
+        assert!(!windows.mapped.borrow().contains(&(1, 0)));
+        drop(files);
+        assert_eq!(windows.bytes(), 0);
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_mapped_is_remembered() {
+        let windows = Windows::new(0, 1);
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let file = OpenFile::new(reader.into());
+        assert!(!file.is_unmappable());
+        assert!(windows.find(&file, 10, 0, 10, Time::default()).is_err());
+        assert!(file.is_unmappable());
+        // Not for a range that it does not have.
+        let (file, bytes) = self::file(10);
+        assert!(windows.find(&file, bytes, 10, 1, Time::default()).is_err());
+        assert!(!file.is_unmappable());
+    }
+
+    /// What the system has of a mapping in the page tables, in bytes.
+    fn entered_bytes(run: Run) -> u64 {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let range = format!("{:x}-", run.start.addr());
+        let from = maps.find(&range).unwrap();
+        let line = maps[from..]
+            .lines()
+            .find_map(|line| line.strip_prefix("Rss:"));
+        let kib = line.unwrap().trim_end_matches("kB").trim();
+        1024 * kib.parse::<u64>().unwrap()
+    }
+
+    /// Nothing but a touch has looked at the pages.
+    #[test]
+    fn what_is_found_is_touched() {
+        let windows = Windows::new(0, 1);
+        let (file, bytes) = file(1 << 20);
+        let run = windows.find(&file, bytes, 0, 200_000, Time::default());
+        assert!(entered_bytes(run.unwrap()) >= 200_000);
     }
 
     #[test]
     fn a_files_windows_go_with_it() {
-        let windows = Windows::new(0);
+        let windows = Windows::new(0, 1);
         let (one, other) = (file(10), file(20));
         windows.find(&one.0, 10, 0, 10, Time::default()).unwrap();
         windows.find(&other.0, 20, 0, 10, Time::default()).unwrap();
@@ -374,15 +435,21 @@ mod tests {
 
     #[test]
     fn a_file_that_has_shrunk_is_an_error() {
-        let windows = Windows::new(0);
-        for touches in [true, false] {
-            windows.can_touch.set(touches);
-            let (file, bytes) = file(100_000);
-            // SAFETY: shortens a file of our own.
-            assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), 10) }, 0);
-            let found = windows.find(&file, bytes, 50_000, 10, Time::default());
-            assert!(found.and_then(seen).is_err());
-        }
+        let windows = Windows::new(0, 1);
+        let (file, bytes) = file(100_000);
+        // SAFETY: shortens a file of our own.
+        assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), 10) }, 0);
+        let found = windows.find(&file, bytes, 50_000, 10, Time::default());
+        assert!(found.is_err());
+        assert!(!file.is_unmappable());
+        // Nor when it shrinks after it was found.
+        let (file, bytes) = self::file(100_000);
+        let run = windows
+            .find(&file, bytes, 50_000, 10, Time::default())
+            .unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), 10) }, 0);
+        assert!(seen(run).is_err());
     }
 
     #[test]

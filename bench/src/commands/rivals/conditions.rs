@@ -18,8 +18,8 @@ pub fn of_seeds(head: &Head, data: &DataSet, is_locked: bool, runs: &[Run]) -> V
         ),
         format!("content: {}", content(data, settings, is_locked, runs)),
         format!(
-            "load: depth {}, blocks of 16 KiB in order, random pieces{once}, mode {}, one address a \
-             peer; {}",
+            "load: depth {}, blocks of 16 KiB in order, random pieces{once}, mode {}, one address \
+             a peer; {}",
             settings.depth,
             settings.mode.name(),
             window(settings)
@@ -52,16 +52,16 @@ pub fn of_cold_with_hot(
     let mut all = of_the_machine(head);
     all.extend([
         format!(
-            "two torrents in one server, pieces of 1 MiB: hot, {} MiB in the page cache ({}); cold, \
-             {} MiB, dropped from it before each run",
+            "two torrents in one server, pieces of 1 MiB: hot, {} MiB in the page cache ({}); \
+             cold, {} MiB, dropped from it before each run",
             mebibytes(hot),
             locked(is_locked),
             mebibytes(cold)
         ),
         format!(
-            "{HOT_PEERS} peers ask for hot pieces at random, alone and beside {COLD_PEERS} that ask \
-             for cold ones, each once; depth {}, mode {}; {}; servers on cores {:?}, both loads on \
-             cores {:?}; {} rounds, each run with a fresh server; median (lowest–highest)",
+            "{HOT_PEERS} peers ask for hot pieces at random, alone and beside {COLD_PEERS} that \
+             ask for cold ones, each once; depth {}, mode {}; {}; servers on cores {:?}, both loads \
+             on cores {:?}; {} rounds, each run with a fresh server; median (lowest–highest)",
             settings.depth,
             settings.mode.name(),
             window(settings),
@@ -129,14 +129,14 @@ fn controls(servers: &[ServerPart], runs: &[Run]) -> String {
 fn content(data: &DataSet, settings: &Settings, is_locked: bool, runs: &[Run]) -> String {
     let mebibytes = data.torrent.total_bytes >> 20;
     let shares = || runs.iter().filter_map(|run| run.cached_share);
-    let percent = |share: f64| format!("{:.0} %", share * 100.0);
     let cache = if settings.cold {
-        let most = percent(shares().fold(0.0, f64::max));
-        format!("page cache dropped before each run (at most {most} of it left there)")
+        let most = shares().fold(0.0, f64::max) * 100.0;
+        format!("page cache dropped before each run (at most {most:.0} % of it left there)")
     } else {
-        let least = percent(shares().fold(1.0, f64::min));
+        // Rounded down: a share that is not all must not read like all.
+        let least = (shares().fold(1.0, f64::min) * 1e3).floor() / 10.0;
         let locked = locked(is_locked);
-        format!("in the page cache (at least {least} before each run, {locked})")
+        format!("in the page cache (at least {least} % before each run, {locked})")
     };
     format!("one file of {mebibytes} MiB, pieces of 1 MiB, {cache}")
 }

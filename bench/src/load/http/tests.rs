@@ -6,9 +6,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use proto::ids::InfoHashV1;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData};
+use rustix::time::Timespec;
 
 use super::*;
 use crate::load::leecher;
+use crate::load::stream::SCRATCH_BYTES;
 
 const GEOMETRY: Geometry = Geometry {
     piece_count: 3,
@@ -125,6 +128,141 @@ fn an_answer_that_is_no_range_ends_the_run() {
     let text = error.to_string();
     assert!(matches!(error, LoadError::Answer { .. }), "{text}");
     assert!(text.contains("404 Not Found"), "{text}");
+}
+
+/// One connection to a web server that is the test itself.
+struct Driven {
+    connection: Connection,
+    epoll: OwnedFd,
+    listener: TcpListener,
+    scratch: Vec<u8>,
+}
+
+impl Driven {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let plan = plan(listener.local_addr().unwrap(), false);
+        let settings = Settings {
+            path: "/file".to_owned(),
+            geometry: GEOMETRY,
+            expected: plan.settings.expected.clone(),
+            deck: None,
+            pipelined: 2,
+        };
+        let socket = Arc::new(plan.socket);
+        Self {
+            connection: Connection::new(Arc::new(settings), socket, None, Random::new(1)),
+            epoll: epoll::create(CreateFlags::CLOEXEC).unwrap(),
+            listener,
+            scratch: vec![0; SCRATCH_BYTES],
+        }
+    }
+
+    /// Connects, asks for ranges, and returns the server's end.
+    fn connect(&mut self) -> TcpStream {
+        self.connection.connect(&self.epoll, 0, 0).unwrap();
+        let (server, _) = self.listener.accept().unwrap();
+        self.handle_event().unwrap();
+        self.connection.flush(&self.epoll, 0, 0).unwrap();
+        server
+    }
+
+    /// Waits for an event and lets the connection read what is there.
+    fn handle_event(&mut self) -> Result<(), End> {
+        let mut events = [Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        }];
+        let patience = Timespec {
+            tv_sec: 30,
+            tv_nsec: 0,
+        };
+        let count = epoll::wait(&self.epoll, &mut events[..], Some(&patience)).unwrap();
+        assert_eq!(count, 1, "nothing happens");
+        let flags = events[0].flags;
+        let (clock, mut latency) = (Clock::start(), Latency::default());
+        let connection = &mut self.connection;
+        connection.ready(flags, &mut self.scratch, &clock, &mut latency)
+    }
+
+    /// The head and the body that answer the oldest request.
+    fn answer(&self) -> (Vec<u8>, Vec<u8>) {
+        let content = content();
+        let mut pieces = content.chunks(GEOMETRY.piece_length as usize);
+        let body = pieces.nth(self.connection.asked[0].piece as usize).unwrap();
+        let length = body.len();
+        let head = format!("HTTP/1.1 206 Partial Content\r\nContent-Length: {length}\r\n\r\n");
+        (head.into_bytes(), body.to_vec())
+    }
+
+    /// Whether the socket holds bytes, for which epoll would wake us at once.
+    fn is_left_with_bytes(&self) -> bool {
+        let seen = self.connection.stream.receive(&mut [0], Taking::Peek);
+        seen.unwrap().is_some()
+    }
+}
+
+#[test]
+fn a_head_may_arrive_in_two_parts() {
+    let mut driven = Driven::new();
+    let mut server = driven.connect();
+    let mut split = 1;
+    while split < driven.answer().0.len() {
+        let (head, body) = driven.answer();
+        server.write_all(&head[..split]).unwrap();
+        driven.handle_event().unwrap();
+        assert!(!driven.is_left_with_bytes(), "split at {split}");
+        server.write_all(&head[split..]).unwrap();
+        server.write_all(&body).unwrap();
+        while driven.connection.tally.blocks < split as u64 {
+            driven.handle_event().unwrap();
+        }
+        driven.connection.flush(&driven.epoll, 0, 0).unwrap();
+        split += 1;
+    }
+    let tally = driven.connection.tally;
+    assert_eq!(
+        (tally.pieces_right, tally.pieces_wrong),
+        (split as u64 - 1, 0)
+    );
+}
+
+#[test]
+fn a_head_that_was_cut_off_is_forgotten() {
+    let mut driven = Driven::new();
+    let mut server = driven.connect();
+    // Cut off within the status: if it were kept, the next answer would have a wrong one.
+    server.write_all(b"HTTP/1.1 2").unwrap();
+    driven.handle_event().unwrap();
+    drop(server);
+    assert!(driven.handle_event().is_err());
+    driven.connection.ended(0);
+    let mut server = driven.connect();
+    let (head, body) = driven.answer();
+    server.write_all(&head).unwrap();
+    server.write_all(&body).unwrap();
+    while driven.connection.tally.blocks == 0 {
+        driven.handle_event().unwrap();
+    }
+    assert_eq!(driven.connection.tally.pieces_right, 1);
+}
+
+#[test]
+fn a_head_without_an_end_ends_the_connection() {
+    let mut driven = Driven::new();
+    let mut server = driven.connect();
+    server
+        .write_all(b"HTTP/1.1 206 Partial Content\r\n")
+        .unwrap();
+    driven.handle_event().unwrap();
+    server.write_all(&[b'x'; HEAD_BYTES_MAX]).unwrap();
+    let end = loop {
+        match driven.handle_event() {
+            Ok(()) => {}
+            Err(end) => break end,
+        }
+    };
+    assert!(end.to_string().contains("more than 4 KiB"), "{end}");
 }
 
 #[test]

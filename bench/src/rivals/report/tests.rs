@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn figures(gigabytes_per_s: f64, cpu_s_per_gib: f64, load_limited: bool) -> Figures {
+pub fn figures(gigabytes_per_s: f64, cpu_s_per_gib: f64, load_limited: bool) -> Figures {
     Figures {
         gigabytes_per_s,
         cpu_s_per_gib,
@@ -28,7 +28,7 @@ fn figures(gigabytes_per_s: f64, cpu_s_per_gib: f64, load_limited: bool) -> Figu
     }
 }
 
-fn run(server: &str, round: usize, peers: usize, figures: Option<Figures>) -> Run {
+pub fn run(server: &str, round: usize, peers: usize, figures: Option<Figures>) -> Run {
     let error = figures.is_none().then(|| "it | ended".to_owned());
     Run {
         server: server.to_owned(),

@@ -122,7 +122,7 @@ section! {
         /// each has its share, at least 64 MiB. No memory of the server's own: what of it is in the page
         /// cache counts as resident memory (RES), and is dropped when memory is short. When much more
         /// than that is being served, a byte costs up to a third more CPU.
-        mapped_bytes: ByteSize = ByteSize::mib(4096), 0..=70_368_744_177_664;
+        mapped_bytes: ByteSize = ByteSize::mib(16_384), 0..=549_755_813_888;
         /// When to hash data before serving it. "on-change" trusts files that were verified before
         /// and whose device, inode, size and modification time are the same; "always" hashes
         /// everything at each start, which reads all of it once.

@@ -23,6 +23,12 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// One lane's slice is never longer than this, in bytes: more gains nothing.
 const SLICE_BYTES_MAX: usize = 128 << 10;
 
+/// The usual size of a page, in bytes.
+const PAGE_BYTES: usize = 4096;
+
+/// How far the slices of two lanes lie apart in their pages, in bytes.
+const LANE_SHIFT: usize = 512;
+
 /// The most memory of a thread that may read `ahead_bytes` ahead, in bytes.
 pub(super) fn memory_bytes_max(ahead_bytes: usize) -> usize {
     BUFFER_BYTES + super::ahead::memory_bytes_max(ahead_bytes)
@@ -34,7 +40,7 @@ pub(super) struct HashingThread<'a> {
     reader: Box<dyn DiskReader>,
     planner: Planner<'a>,
     slice_bytes: usize,
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<SliceBuffer>,
     streams: Vec<Sha1>,
     /// The pieces of the batch that is being hashed.
     lanes: Vec<Lane>,
@@ -49,6 +55,36 @@ struct Lane {
     fault: Option<(FileIndex, FileFault)>,
     /// Bytes of the piece that do not count as done yet.
     left: usize,
+}
+
+/// Memory for a lane's slice. It lies in its page where no processor copies slowly: some do at a fifth of their speed, to
+/// an address whose place in its page is a little higher than the source's in its own, and the allocator's memory begins
+/// 16 bytes into a page. And lanes lie apart in their pages, because a level-1 cache holds few lines of one place.
+#[derive(Default)]
+struct SliceBuffer {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl SliceBuffer {
+    /// Room for `length` bytes of this lane.
+    fn new(length: usize, lane: usize) -> SliceBuffer {
+        let place = lane * LANE_SHIFT % PAGE_BYTES;
+        let memory = vec![0; length + PAGE_BYTES - 1 + place];
+        let start = memory.as_ptr().addr().wrapping_neg() % PAGE_BYTES + place;
+        SliceBuffer { memory, start }
+    }
+
+    /// The first `length` bytes.
+    fn bytes(&self, length: usize) -> &[u8] {
+        &self.memory[self.start..self.start + length]
+    }
+
+    /// `length` bytes from `from` on.
+    fn part_mut(&mut self, from: usize, length: usize) -> &mut [u8] {
+        let from = self.start + from;
+        &mut self.memory[from..from + length]
+    }
 }
 
 /// Where the next slice of a lane is.
@@ -70,7 +106,9 @@ impl<'a> HashingThread<'a> {
             reader: shared.job.disk.reader(),
             planner: Planner::new(shared.job, lanes, threads),
             slice_bytes,
-            buffers: (0..lanes).map(|_| vec![0; slice_bytes]).collect(),
+            buffers: (0..lanes)
+                .map(|lane| SliceBuffer::new(slice_bytes, lane))
+                .collect(),
             streams: vec![Sha1::new(); lanes],
             lanes: Vec::new(),
         }
@@ -137,7 +175,7 @@ impl<'a> HashingThread<'a> {
         for (index, slice) in slices.iter().enumerate().take(self.lanes.len()) {
             bytes[index] = match slice {
                 Slice::None => &[],
-                Slice::Buffer(length) => &self.buffers[index][..*length],
+                Slice::Buffer(length) => self.buffers[index].bytes(*length),
                 Slice::Memory(range) => self.reader.bytes(range.clone()),
             };
             self.lanes[index].left -= bytes[index].len();
@@ -170,7 +208,7 @@ impl<'a> HashingThread<'a> {
             };
             self.receive(segment);
             let part = segment.length.min(length - filled);
-            let read = self.copy(index, segment, &mut buffer[filled..filled + part]);
+            let read = self.copy(index, segment, buffer.part_mut(filled, part));
             if let Err(fault) = read {
                 self.lanes[index].fault.get_or_insert(fault);
                 break;
