@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use engine::choker::{Choker, ChokerConfig, PeerKey, PeerView, SeedPolicy};
+use engine::choker::{Choker, ChokerConfig, PeerKey, PeerView, Role, SeedPolicy};
 use engine::layout::StorageLayout;
 use engine::queue::{BATCH_BYTES_MAX, RequestQueue};
 use engine::random::Random;
@@ -146,6 +146,7 @@ fn choker(slots: u32, policy: SeedPolicy) -> Run {
 fn choked_peer(key: u64, random: &mut Random) -> PeerView {
     PeerView {
         key: PeerKey(key),
+        role: Role::Seeding,
         interested: true,
         choked: true,
         connected_at: Time(random.below(3_600_000_000_000)),
@@ -155,6 +156,8 @@ fn choked_peer(key: u64, random: &mut Random) -> PeerView {
         progress_bytes: random.below(4 << 30),
         total_length: 4 << 30,
         piece_length: 1 << 20,
+        download_rate: 0,
+        snubbed: false,
     }
 }
 
