@@ -32,9 +32,6 @@ const WINDOWS_MIN: usize = 2 * SLOTS;
 /// The most windows of all shards, small files being one each: the kernel grants a process 65,530 mappings.
 const WINDOWS_MAX: usize = 32_768;
 
-/// The most that all shards map, in bytes.
-pub const BYTES_MAX: u64 = WINDOWS_MAX as u64 * WINDOW_BYTES;
-
 /// How finely is known what of a window was touched lately, in bytes.
 const TOUCH_BYTES: u64 = 16 << 10;
 
