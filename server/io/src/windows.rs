@@ -39,11 +39,14 @@ const TOUCH_BYTES: u64 = 16 << 10;
 /// drop what everybody asks for as soon as what nobody does; so it is told of each page now and then.
 const TOUCH_PERIOD: Duration = Duration::from_secs(10);
 
-/// Of how many ranges that were touched lately one is looked for in memory all the same.
-const SAMPLE_EACH: u32 = 16;
+/// Of how many ranges that were touched lately one is looked for in memory all the same. A prime, so that of peers who
+/// have their turns one after another it is not always the same.
+const SAMPLE_EACH: u32 = 17;
 
-/// How long no touch is believed in after one was found wrong: memory is so short that mapped pages are taken.
-const DOUBT_PERIOD: Duration = Duration::from_secs(60);
+/// How long no touch is believed in after one was found wrong, because memory is so short that mapped pages are
+/// taken: at first, and at most. It doubles each time.
+const DOUBT_PERIOD_MIN: Duration = Duration::from_secs(60);
+const DOUBT_PERIOD_MAX: Duration = Duration::from_secs(3600);
 
 /// Windows of one shard's files.
 pub struct Windows {
@@ -57,6 +60,8 @@ pub struct Windows {
     believed: Cell<u32>,
     /// Until when no touch is believed in.
     doubt_until: Cell<Time>,
+    /// For how long the next time.
+    doubt: Cell<Duration>,
 }
 
 /// A file's number and the window's index in it.
@@ -88,6 +93,7 @@ impl Windows {
             files: Cell::new(0),
             believed: Cell::new(0),
             doubt_until: Cell::new(Time::default()),
+            doubt: Cell::new(DOUBT_PERIOD_MIN),
         })
     }
 
@@ -136,8 +142,9 @@ impl Windows {
     }
 
     /// Whether the `length` bytes from `offset` of `file` are in memory: by `look`, or without it if they were touched
-    /// lately. Pages in page tables are the last that the kernel takes; that it does not is looked at now and then, and
-    /// as soon as it does, nothing is believed for a while.
+    /// lately. The kernel takes pages that were in use lately, and are in page tables, after those that were not; where
+    /// memory is so short that it takes them all the same, a look now and then finds out, and nothing is
+    /// believed for a while.
     pub fn are_resident(
         &self,
         file: &OpenFile,
@@ -155,9 +162,19 @@ impl Windows {
         }
         let is_resident = look();
         if touched && !is_resident {
-            self.doubt_until.set(now + DOUBT_PERIOD);
+            self.doubt_until.set(now + self.doubt.get());
+            self.doubt.set(DOUBT_PERIOD_MAX.min(2 * self.doubt.get()));
+            // So that they are touched again when they have come back.
+            self.forget_touches();
         }
         is_resident
+    }
+
+    /// From now on nothing counts as touched.
+    fn forget_touches(&self) {
+        for (_, window) in self.mapped.borrow_mut().iter_mut() {
+            window.touched = Default::default();
+        }
     }
 
     /// Whether all of the `length` bytes from `offset` of `file` are in windows and were touched lately.
@@ -281,9 +298,6 @@ impl Window {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // A page that is missing after all is read alone. Refused, it is read with its neighbours.
-        // SAFETY: the range is the whole of our own new mapping.
-        unsafe { libc::madvise(address, bytes as usize, libc::MADV_RANDOM) };
         Ok(Window {
             start: NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
             bytes,
@@ -530,7 +544,8 @@ mod tests {
         assert!(!window.is_touched(0, TOUCH_BYTES + 1, now + TOUCH_PERIOD));
     }
 
-    /// How often of `times` memory is looked at for the first `length` bytes of `file`, which are there or not.
+    /// How often of `times` memory is looked at for the first `length` bytes of `file`, which are there or not. A look
+    /// decides; without one they count as being there.
     fn looks(
         windows: &Windows,
         file: &OpenFile,
@@ -541,10 +556,12 @@ mod tests {
     ) -> u32 {
         let mut looks = 0;
         for _ in 0..times {
-            windows.are_resident(file, 0, length, now, || {
+            let before = looks;
+            let resident = windows.are_resident(file, 0, length, now, || {
                 looks += 1;
                 there
             });
+            assert_eq!(resident, there || looks == before);
         }
         looks
     }
@@ -573,13 +590,22 @@ mod tests {
     fn a_touch_that_was_wrong_brings_doubt_for_a_while() {
         let windows = Windows::new(0, 1);
         let (file, bytes) = file(100_000);
-        let touch = |now| windows.find(&file, bytes, 0, 100_000, now).unwrap();
-        let now = Time::default() + TOUCH_PERIOD;
-        touch(now);
-        assert_eq!(looks(&windows, &file, bytes, now, SAMPLE_EACH, false), 1);
-        assert_eq!(looks(&windows, &file, bytes, now, 5, true), 5);
-        let later = now + DOUBT_PERIOD;
-        touch(later);
-        assert_eq!(looks(&windows, &file, bytes, later, SAMPLE_EACH, true), 1);
+        let touch = |now: Time| windows.find(&file, bytes, 0, 100_000, now).unwrap();
+        let mut now = Time::default() + TOUCH_PERIOD;
+        for doubt in [DOUBT_PERIOD_MIN, 2 * DOUBT_PERIOD_MIN] {
+            touch(now);
+            // The sample finds that it is gone; from then on it does not even count as touched.
+            let looked = looks(&windows, &file, bytes, now, SAMPLE_EACH, false);
+            assert_eq!(looked, 1);
+            assert!(!windows.were_touched(&file, 0, bytes, now));
+            touch(now);
+            assert_eq!(looks(&windows, &file, bytes, now, 5, true), 5);
+            let just_before = now + (doubt - Duration::from_nanos(1));
+            touch(just_before);
+            assert_eq!(looks(&windows, &file, bytes, just_before, 5, true), 5);
+            now = now + doubt;
+            touch(now);
+            assert_eq!(looks(&windows, &file, bytes, now, SAMPLE_EACH, true), 1);
+        }
     }
 }
