@@ -9,6 +9,7 @@ use engine::session::SessionConfig;
 use proto::client_name::our_peer_id;
 use proto::ids::PeerId;
 use seedring_io::buffers::Registration;
+use seedring_io::fetch::FetchConfig;
 use seedring_io::plane::{self, PlaneConfig, RateLimits};
 use seedring_io::sockets::SocketOptions;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -78,6 +79,7 @@ pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
             remote: config.limits.remote_upload_rate.0,
         },
         peer_id,
+        fetch: FetchConfig::default(),
     }
 }
 

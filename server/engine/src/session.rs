@@ -31,7 +31,7 @@ mod config;
 mod disconnect;
 mod messages;
 
-pub use config::{PeerIdentity, Pieces, SessionConfig, TorrentView};
+pub use config::{PeerIdentity, PieceBits, Pieces, SessionConfig, TorrentView};
 pub use disconnect::{Disconnect, DisconnectKind};
 
 /// How long a queue keeps its memory after the last message, so that a busy one does not allocate anew.

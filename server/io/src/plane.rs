@@ -4,6 +4,10 @@
 //! waits for a peer or a disk.
 
 use crate::buffers::Registration;
+use crate::fetch::{
+    self, Fetch, FetchConfig, FetchError, FetchEvent, FetchSeat, FetchSpec, MetadataEvent,
+    MetadataFetch, MetadataSeat,
+};
 use crate::leases;
 use crate::limits::SharedLimits;
 use crate::refusal::{self, Refusal};
@@ -13,7 +17,7 @@ use crate::system;
 use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::ChokerConfig;
 use engine::session::SessionConfig;
-use proto::ids::PeerId;
+use proto::ids::{InfoHashV1, PeerId};
 use seedring_metrics::Registry;
 use std::io;
 use std::net::SocketAddr;
@@ -70,6 +74,8 @@ pub struct PlaneConfig {
     pub rates: RateLimits,
     /// How we name ourselves to peers.
     pub peer_id: PeerId,
+    /// How downloads work.
+    pub fetch: FetchConfig,
 }
 
 /// How payload gets from the disk to a socket (docs/adr/0009-send-paths.md).
@@ -144,6 +150,10 @@ pub(crate) enum Command {
     Add(Arc<SeededTorrent>, oneshot::Sender<()>),
     /// Forget this torrent; the answer says that its peers are being closed.
     Remove(Arc<SeededTorrent>, oneshot::Sender<()>),
+    /// Be the home of this download; the answer says whether it is.
+    Fetch(Box<FetchSeat>, oneshot::Sender<Result<(), FetchError>>),
+    /// Fetch metadata.
+    FetchMetadata(Box<MetadataSeat>),
     /// Close everything and end.
     Stop,
 }
@@ -246,6 +256,49 @@ impl Plane {
         torrent.stop();
         self.tell_all(|done| Command::Remove(Arc::clone(torrent), done))
             .await;
+    }
+
+    /// Begins to download a torrent. Its events must be read as they come.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`]; nothing has been begun then.
+    pub async fn fetch(
+        &self,
+        spec: FetchSpec,
+    ) -> Result<(Fetch, mpsc::Receiver<FetchEvent>), FetchError> {
+        let (fetch, seat, events) = fetch::begin(spec)?;
+        let home = self.home_of(fetch.torrent().info_hash());
+        let (done, answer) = oneshot::channel();
+        let command = Command::Fetch(Box::new(seat), done);
+        home.send(command).await.map_err(|_| FetchError::Stopping)?;
+        answer.await.map_err(|_| FetchError::Stopping)??;
+        Ok((fetch, events))
+    }
+
+    /// Begins to fetch a torrent's `info` dictionary from peers (BEP 9).
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Stopping`].
+    pub async fn fetch_metadata(
+        &self,
+        info_hash: InfoHashV1,
+    ) -> Result<(MetadataFetch, mpsc::Receiver<MetadataEvent>), FetchError> {
+        let (fetch, seat, events) = fetch::begin_metadata(info_hash);
+        let command = Command::FetchMetadata(Box::new(seat));
+        let home = self.home_of(info_hash);
+        home.send(command).await.map_err(|_| FetchError::Stopping)?;
+        Ok((fetch, events))
+    }
+
+    /// The shard whose the download of this torrent is: hashes spread over shards evenly.
+    fn home_of(&self, info_hash: InfoHashV1) -> &mpsc::Sender<Command> {
+        let number = info_hash.0[..8]
+            .iter()
+            .fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
+        let shard = number % self.shards.len() as u64;
+        &self.shards[shard as usize].0
     }
 
     /// Closes all connections and ends the shards, within `deadline`. False if some shard was not done

@@ -8,6 +8,7 @@ use crate::closing::CloseReason;
 use crate::connection::{self, Connection};
 use crate::constants::HeaderArena;
 use crate::direct::{self, Direct};
+use crate::fetch::FetchError;
 use crate::files::FileTable;
 use crate::in_transit::Lingering;
 use crate::leases::{self, LeaseSignal};
@@ -268,6 +269,10 @@ impl Shard {
                     self.forget(&torrent);
                     let _ = done.send(());
                 }
+                Command::Fetch(_seat, done) => {
+                    let _ = done.send(Err(FetchError::Stopping));
+                }
+                Command::FetchMetadata(_seat) => {}
                 Command::Stop => break,
             }
         }

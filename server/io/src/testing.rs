@@ -1,5 +1,6 @@
 //! What the tests of this crate share: a configuration, and torrents with their files.
 
+use crate::fetch::FetchConfig;
 use crate::plane::{PlaneConfig, RateLimits};
 use crate::sockets::SocketOptions;
 use crate::torrent::SeededTorrent;
@@ -46,6 +47,7 @@ pub(crate) fn config() -> PlaneConfig {
         upload_slots: 0,
         rates: RateLimits::default(),
         peer_id: PeerId(*b"-SR0100-testtesttest"),
+        fetch: FetchConfig::default(),
     }
 }
 

@@ -18,11 +18,17 @@ pub(super) const METADATA_REFUSALS_MAX: u32 = 500;
 
 impl Session {
     pub(super) fn queue_opening(&mut self) {
-        let complete = self.pieces == Pieces::All;
+        let complete = self.pieces.is_all();
         match &self.pieces {
             Pieces::All if self.fast => Message::HaveAll.encode(&mut self.control),
             Pieces::All => queue_full_bitfield(self.torrent.piece_count, &mut self.control),
             Pieces::Some(bits) => Message::Bitfield(bits).encode(&mut self.control),
+            Pieces::Growing(bits) => match bits.set_count() {
+                0 if self.fast => Message::HaveNone.encode(&mut self.control),
+                // A bitfield may be left out where there is no piece (BEP 3).
+                0 => {}
+                _ => Message::Bitfield(&bits.to_bytes()).encode(&mut self.control),
+            },
         }
         if !self.peer.reserved.extension_protocol() {
             return;
@@ -305,7 +311,7 @@ impl Session {
             && self.metadata_in_flight == 0;
         // Haves may be said twice, so they prove nothing while the peer still wants something.
         let done = self.peer_pieces == self.torrent.piece_count || self.peer_upload_only;
-        idle && self.pieces == Pieces::All && (self.peer_complete || (done && !self.interested))
+        idle && self.pieces.is_all() && (self.peer_complete || (done && !self.interested))
     }
 }
 
