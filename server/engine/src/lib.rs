@@ -9,6 +9,7 @@ pub mod choker;
 pub mod download;
 pub mod layout;
 pub mod meter;
+pub mod peer_list;
 pub mod picker;
 pub mod pipeline;
 pub mod queue;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use proto::handshake::Reserved;
@@ -94,6 +94,7 @@ impl Pieces {
 pub struct PieceBits {
     bytes: Box<[AtomicU8]>,
     count: u32,
+    wants_more: AtomicBool,
 }
 
 impl PieceBits {
@@ -112,7 +113,18 @@ impl PieceBits {
                 .map(|index| AtomicU8::new(byte(index)))
                 .collect(),
             count,
+            wants_more: AtomicBool::new(true),
         }
+    }
+
+    /// Whether more pieces are wanted; else peers are told that we only upload (BEP 21).
+    pub fn wants_more(&self) -> bool {
+        self.wants_more.load(Ordering::Relaxed)
+    }
+
+    /// Says whether more pieces are wanted.
+    pub fn set_wants_more(&self, wants_more: bool) {
+        self.wants_more.store(wants_more, Ordering::Relaxed);
     }
 
     /// Whether `piece` is set.

@@ -1,7 +1,7 @@
 //! What each message of the peer does to a [`Session`].
 
-use proto::extension::metadata_blocks;
 use proto::extension::{Extension, ExtensionHandshake, HANDSHAKE_ID, MessageIds, MetadataMessage};
+use proto::extension::{dont_have, metadata_blocks};
 use proto::ids::PieceIndex;
 use proto::wire::{self, BlockRequest, Message};
 
@@ -33,10 +33,16 @@ impl Session {
         if !self.peer.reserved.extension_protocol() {
             return;
         }
-        let mut messages = MessageIds::ours(&[Extension::UploadOnly]);
+        let mut taken = vec![Extension::UploadOnly];
         if self.torrent.metadata_bytes.is_some() {
-            messages = MessageIds::ours(&[Extension::UploadOnly, Extension::Metadata]);
+            taken.push(Extension::Metadata);
         }
+        let mut upload_only = complete;
+        if let Pieces::Growing(bits) = &self.pieces {
+            taken.push(Extension::DontHave);
+            upload_only = !bits.wants_more();
+        }
+        let messages = MessageIds::ours(&taken);
         let handshake = ExtensionHandshake {
             messages,
             client: Some(self.config.client_version.clone()),
@@ -44,7 +50,7 @@ impl Session {
             request_queue: Some(self.config.requests_max),
             your_ip: self.peer.ip,
             metadata_bytes: self.torrent.metadata_bytes,
-            upload_only: complete,
+            upload_only,
             ..ExtensionHandshake::default()
         };
         let mut payload = Vec::new();
@@ -250,6 +256,10 @@ impl Session {
             Some(Extension::UploadOnly) => {
                 let upload_only = payload.first().is_some_and(|&byte| byte != 0);
                 self.set_upload_only(upload_only, now);
+            }
+            Some(Extension::DontHave) if dont_have(payload).is_some() => {
+                self.peer_pieces = self.peer_pieces.saturating_sub(1);
+                self.peer_complete = false;
             }
             // We did not offer them; a peer that sends them all the same is ignored.
             _ => {}
