@@ -391,6 +391,14 @@ impl Download {
         self.wake(peer);
     }
 
+    /// Whether a block that is beginning to come from the peer is one to keep, as far as one can tell before it is
+    /// whole: it was requested, and nobody has brought it meanwhile.
+    pub fn expects(&self, peer: PeerKey, block: BlockRequest) -> bool {
+        let source = self.peers.get(&peer);
+        source.is_some_and(|source| source.pipeline.expects(&block))
+            && self.picker.is_missing(block)
+    }
+
     /// A block has come from the peer. Only of one to keep are the bytes needed; it counts as here then.
     pub fn block(&mut self, peer: PeerKey, block: BlockRequest, now: Time) -> Verdict {
         let Some(source) = self.peers.get_mut(&peer) else {

@@ -322,6 +322,12 @@ impl Session {
         }
     }
 
+    /// Says that we have all pieces now, for good: from here on this is a seed's session.
+    pub fn complete(&mut self) {
+        self.pieces = Pieces::All;
+        self.tell_upload_only(true);
+    }
+
     /// Whether the peer has every piece, as far as it has told.
     pub fn is_peer_complete(&self) -> bool {
         self.peer_pieces == self.torrent.piece_count

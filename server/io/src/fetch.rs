@@ -11,6 +11,16 @@
 //! Not here: trackers and other sources of peers, the record of what is synced, whether files are still what they
 //! were when this process did not run: those are the caller's.
 
+pub(crate) mod connecting;
+mod disk;
+mod finishing;
+pub(crate) mod hashing;
+pub(crate) mod home;
+pub(crate) mod memory;
+mod pieces;
+pub(crate) mod receiving;
+mod syncing;
+
 use crate::torrent::{AddError, Fault, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
 use engine::picker::Priority;
@@ -444,3 +454,6 @@ impl MetadataFetch {
         self.published.peers.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -376,6 +376,12 @@ pub enum FaultCause {
     /// Something else stands in its place.
     #[error("not a regular file")]
     NotRegular,
+    /// It has other names, under which it would be written to as well.
+    #[error("the file has other names (hard links), whose content would be overwritten too")]
+    OtherNames,
+    /// It cannot get its own name.
+    #[error("another file has taken its name")]
+    Taken,
     /// Its path leads out of the data directory.
     #[error("the path leads out of the data directory")]
     Escapes,
