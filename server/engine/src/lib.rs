@@ -8,6 +8,7 @@ pub mod cache;
 pub mod choker;
 pub mod download;
 pub mod layout;
+pub mod metadata;
 pub mod meter;
 pub mod peer_list;
 pub mod picker;
