@@ -17,6 +17,7 @@ mod finishing;
 pub(crate) mod hashing;
 pub(crate) mod home;
 pub(crate) mod memory;
+pub(crate) mod metadata;
 mod pieces;
 pub(crate) mod receiving;
 mod syncing;
@@ -187,6 +188,9 @@ pub(crate) fn begin(spec: FetchSpec) -> Result<Begun, FetchError> {
             given,
         }),
     };
+    if spec.suffix.contains(['/', '\0']) {
+        return Err(FetchError::Suffix(spec.suffix.clone()));
+    }
     let bitfield_bytes = metainfo.piece_count.div_ceil(8) as usize;
     check("bytes of bitfield", bitfield_bytes, spec.verified.len())?;
     check("files with stamps", files, spec.stamps.len())?;
@@ -254,6 +258,9 @@ pub enum FetchError {
         /// How many there were.
         given: usize,
     },
+    /// The suffix would lead elsewhere.
+    #[error("{0:?} can not be the end of a file's name")]
+    Suffix(String),
     /// The torrent is here already.
     #[error("the torrent {0} is being served or downloaded already")]
     Present(InfoHashV1),

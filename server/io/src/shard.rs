@@ -12,7 +12,7 @@ use crate::fetch::hashing::HashPool;
 use crate::fetch::home::{self, ActiveFetch};
 use crate::fetch::memory::{MemoryBudget, SegmentPool};
 use crate::fetch::receiving::RECEIVE_BUFFER_BYTES;
-use crate::fetch::{FetchError, FetchSeat};
+use crate::fetch::{FetchError, FetchSeat, metadata};
 use crate::files::FileTable;
 use crate::in_transit::Lingering;
 use crate::leases::{self, LeaseSignal};
@@ -298,7 +298,9 @@ impl Shard {
                 }
                 Command::Elsewhere(info_hash, home) => self.set_elsewhere(info_hash, home),
                 Command::Adopt(adopted) => self.adopt(*adopted),
-                Command::FetchMetadata(_seat) => {}
+                Command::FetchMetadata(seat) => {
+                    tokio_uring::spawn(metadata::run(Rc::clone(self), *seat));
+                }
                 Command::Stop => break,
             }
         }

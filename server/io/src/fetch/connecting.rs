@@ -124,7 +124,7 @@ async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, b
 }
 
 /// Waits until the connection is there, or is not to be had.
-async fn finish_connect(shard: &Shard, socket: &Rc<TcpStream>) -> io::Result<()> {
+pub(crate) async fn finish_connect(shard: &Shard, socket: &Rc<TcpStream>) -> io::Result<()> {
     let mut ready = ring::poll(Rc::clone(socket), libc::POLLOUT);
     if timeout(shard.config.fetch.connect_timeout, &mut ready)
         .await

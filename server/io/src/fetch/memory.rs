@@ -41,11 +41,6 @@ impl MemoryBudget {
         })
     }
 
-    /// How much it is in all.
-    pub(crate) fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
     fn take(&self, bytes: usize) -> bool {
         let take = |taken: usize| {
             let sum = taken.checked_add(bytes)?;
