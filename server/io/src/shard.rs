@@ -516,6 +516,14 @@ impl Shard {
         (!fetch.is_ending()).then(|| Rc::clone(fetch))
     }
 
+    /// Makes room in memory for `fetch`: of its own segments if it has any, else of another download's.
+    pub(crate) fn make_room(self: &Rc<Self>, fetch: &ActiveFetch) {
+        if !fetch.make_room(self) {
+            let others: Vec<_> = self.fetches.borrow().values().cloned().collect();
+            let _ = others.iter().any(|other| other.make_room(self));
+        }
+    }
+
     /// A download has become complete: every shard serves the torrent.
     pub(crate) async fn serve_completed(&self, torrent: &Arc<SeededTorrent>) {
         self.serve(Arc::clone(torrent));

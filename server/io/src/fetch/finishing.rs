@@ -10,7 +10,7 @@
 use crate::fetch::disk::DiskError;
 use crate::fetch::hashing::{HashJob, Hashed};
 use crate::fetch::home::ActiveFetch;
-use crate::fetch::memory::Sealed;
+use crate::fetch::memory::{self, Sealed};
 use crate::fetch::pieces::{BlockMask, OpenPiece, Part, Spill, runs};
 use crate::shard::Shard;
 use engine::picker::blame::BlockDigest;
@@ -155,7 +155,7 @@ async fn finish_in_turns(
         } = std::mem::take(open.parts.get_mut(index)?);
         let mut memory = match memory {
             Some(memory) => memory,
-            None => shard.segments.take(open.segment_bytes).await,
+            None => fetch.take_segment(shard, open.segment_bytes).await,
         };
         for (start, bytes) in runs(written & !here, length) {
             let at = u32::try_from(begin + start).ok()?;
@@ -269,12 +269,25 @@ async fn write_once(
 }
 
 impl ActiveFetch {
-    /// Makes room in memory: the segment used longest ago is written, or given up if there is nothing in it.
-    pub(crate) fn make_room(&self, shard: &Rc<Shard>) {
+    /// A segment, for which room is made if need be.
+    async fn take_segment(&self, shard: &Rc<Shard>, bytes: usize) -> memory::Segment {
+        loop {
+            if let Some(segment) = shard.segments.try_take(bytes) {
+                return segment;
+            }
+            shard.make_room(self);
+            shard.segments.changed().await;
+        }
+    }
+
+    /// Makes room in memory: the segment used longest ago is written, or given up if there is nothing in it. False if
+    /// there is none.
+    pub(crate) fn make_room(&self, shard: &Rc<Shard>) -> bool {
         let spill = self.open.borrow_mut().take_spill(&shard.segments);
-        let (Some(Some(spill)), Some(fetch)) = (spill, self.handle()) else {
-            return;
+        let (Some(spill), Some(fetch)) = (spill, self.handle()) else {
+            return false;
         };
+        let Some(spill) = spill else { return true };
         let shard = Rc::clone(shard);
         // From now on, so that a piece that becomes whole meanwhile waits for it.
         let writing = Writing::begin(&fetch, spill.piece);
@@ -282,6 +295,7 @@ impl ActiveFetch {
             write_spill(&fetch, &shard, spill).await;
             drop(writing);
         });
+        true
     }
 }
 

@@ -314,6 +314,9 @@ impl ActiveFetch {
         let Some(member) = members.get(&peer) else {
             return;
         };
+        if member.connection.closing() == Some(CloseReason::Banned) {
+            return;
+        }
         let address = member.called.unwrap_or(member.connection.peer);
         shard.cells.increment(Counter::PeersBanned);
         tracing::warn!(peer = %address, torrent = %self.torrent.info_hash(), "the peer sent wrong data and is banned");
@@ -408,6 +411,10 @@ impl ActiveFetch {
         let now = shard.now();
         self.download.borrow_mut().tick(now);
         self.drive(shard, now);
+        if shard.segments.is_wanted() {
+            // By another shard perhaps, which can write only what is its own.
+            self.make_room(shard);
+        }
         self.publish(shard);
     }
 

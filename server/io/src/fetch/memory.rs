@@ -30,6 +30,8 @@ const RECHECK: Duration = Duration::from_millis(20);
 pub(crate) struct MemoryBudget {
     bytes_max: usize,
     taken: AtomicUsize,
+    /// Takers that wait.
+    waiting: AtomicUsize,
 }
 
 impl MemoryBudget {
@@ -38,6 +40,7 @@ impl MemoryBudget {
         Arc::new(MemoryBudget {
             bytes_max,
             taken: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
         })
     }
 
@@ -176,19 +179,16 @@ impl SegmentPool {
         Memory::new(bytes, &self.budget).map(|memory| Segment { memory })
     }
 
-    /// A segment, when there is one.
-    pub(crate) async fn take(&self, bytes: usize) -> Segment {
-        loop {
-            if let Some(segment) = self.try_take(bytes) {
-                return segment;
-            }
-            self.changed().await;
-        }
-    }
-
     /// Waits until memory may have been given back.
     pub(crate) async fn changed(&self) {
+        self.budget.waiting.fetch_add(1, Ordering::Relaxed);
         let _ = timeout(RECHECK, self.freed.notified()).await;
+        self.budget.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether somebody waits for memory, on whichever shard.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.budget.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Takes a segment back for reuse.

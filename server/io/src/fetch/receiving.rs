@@ -148,7 +148,7 @@ pub(crate) async fn read_blocks(
                 Stop::Empty => break Ok(()),
                 Stop::Unwanted => connection.input().await,
                 Stop::NoMemory => {
-                    fetching.fetch.make_room(shard);
+                    shard.make_room(&fetching.fetch);
                     shard.segments.changed().await;
                 }
             }
