@@ -401,7 +401,7 @@ fn join_fetch(
     if let Some(reason) = fetch.refuses(shard, peer, peer_id, caller.is_called) {
         return Err(reason);
     }
-    Ok(Some(Fetching::new(fetch, shard.now())))
+    Ok(Some(Fetching::new(fetch, caller.is_called, shard.now())))
 }
 
 /// Serves a peer whose handshake is done until the connection closes, and returns why it did.

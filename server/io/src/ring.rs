@@ -109,6 +109,19 @@ async fn open_how(root: Rc<OwnedFd>, path: CString, how: types::OpenHow) -> io::
     descriptor(result)
 }
 
+/// Forces to the disk which names there are in `directory`.
+pub async fn sync_directory(directory: Rc<OwnedFd>) -> io::Result<()> {
+    let how = types::OpenHow::new()
+        .flags((libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64)
+        .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+    // What was opened as a place only can not be synced.
+    let opened = open_how(directory, CString::from(c"."), how).await?;
+    let entry = opcode::Fsync::new(types::Fd(opened.as_raw_fd())).build();
+    // SAFETY: the entry holds no pointer, and the operation keeps the directory open.
+    let (result, _opened) = unsafe { submit(opened, entry) }.await;
+    result.map(drop)
+}
+
 /// Makes the directory `name` in `parent`.
 pub async fn make_directory(parent: Rc<OwnedFd>, name: CString) -> io::Result<()> {
     let data = Box::new((parent, name));

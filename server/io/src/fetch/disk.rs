@@ -18,7 +18,7 @@ use engine::layout::{FileIndex, FileStamp};
 use lru::LruCache;
 use proto::ids::PieceIndex;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::io;
 use std::num::NonZeroUsize;
@@ -184,15 +184,33 @@ impl Disk {
         files: &BTreeSet<FileIndex>,
     ) -> Result<Vec<(FileIndex, FileStamp)>, DiskError> {
         let mut stamps = Vec::with_capacity(files.len());
+        let mut directories = BTreeMap::new();
         for &index in files {
             let file = self.open(index).await?;
             if let Some((suffixed, own)) = self.torrent.suffixed_paths(index) {
                 self.rename(index, &suffixed, &own).await?;
                 self.torrent.set_renamed(index);
+                directories.insert(directory_of(&own).to_vec(), (index, own));
             }
             stamps.push((index, self.stamp(index, &file)?));
         }
+        for (index, path) in directories.into_values() {
+            self.sync_directory(index, &path).await?;
+        }
         Ok(stamps)
+    }
+
+    /// Forces to the disk which names there are beside `path`.
+    async fn sync_directory(&self, index: FileIndex, path: &CString) -> Result<(), DiskError> {
+        let error = |error| self.error(index, &error);
+        let (data_dir, _) = self.torrent.paths_for_kernel(index);
+        let root = Rc::new(ring::open_directory(data_dir).await.map_err(error)?);
+        let directory = parent_of(&root, path, false).await.map_err(error)?;
+        match ring::sync_directory(directory).await {
+            // Of directories some file systems know no sync.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            other => other.map_err(error),
+        }
     }
 
     /// Closes all files.
@@ -344,6 +362,13 @@ async fn parent_of(root: &Rc<OwnedFd>, path: &CString, make: bool) -> io::Result
         parent = Rc::new(opened);
     }
     Ok(parent)
+}
+
+/// The path of the directory that `path` is in.
+fn directory_of(path: &CString) -> &[u8] {
+    let bytes = path.as_bytes();
+    let end = bytes.iter().rposition(|&byte| byte == b'/');
+    bytes.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 fn last_component(path: &CString) -> CString {

@@ -24,7 +24,7 @@ use engine::session::PieceBits;
 use engine::time::Time;
 use proto::ids::{PeerId, PieceIndex};
 use proto::wire::Message;
-use seedring_metrics::{Counter, Gauge};
+use seedring_metrics::Counter;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -335,7 +335,7 @@ impl ActiveFetch {
                 let is_new = told.as_ref() != Some(&reason);
                 *told = Some(reason.clone());
                 drop(told);
-                self.follow_pauses(shard);
+                self.follow_pauses();
                 if is_new {
                     let info_hash = self.torrent.info_hash();
                     tracing::warn!(torrent = %info_hash, %reason, "the download is paused; it goes on by itself");
@@ -348,17 +348,17 @@ impl ActiveFetch {
     /// Notes that the disk takes what is written.
     pub(crate) fn disk_works(&self, shard: &Shard) {
         if self.disk_reason.borrow_mut().take().is_some() {
-            self.follow_pauses(shard);
+            self.follow_pauses();
             tracing::info!(torrent = %self.torrent.info_hash(), "the download goes on");
             let _ = self.events.try_send(FetchEvent::Resumed);
             self.drive(shard, shard.now());
         }
     }
 
-    fn follow_pauses(&self, shard: &Shard) {
+    fn follow_pauses(&self) {
         let is_paused = self.is_paused();
         self.download.borrow_mut().set_paused(is_paused);
-        self.publish(shard);
+        self.publish();
     }
 
     fn is_paused(&self) -> bool {
@@ -415,11 +415,11 @@ impl ActiveFetch {
             // By another shard perhaps, which can write only what is its own.
             self.make_room(shard);
         }
-        self.publish(shard);
+        self.publish();
     }
 
     /// Tells the rest of the server where it is.
-    pub(crate) fn publish(&self, shard: &Shard) {
+    pub(crate) fn publish(&self) {
         let download = self.download.borrow();
         let picker = download.picker();
         let layout = self.torrent.layout();
@@ -432,9 +432,6 @@ impl ActiveFetch {
             .filter(|member| member.connection.session.borrow().is_peer_complete())
             .count();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let called = self.members.borrow();
-        let called = called.values().filter(|member| member.called.is_some());
-        shard.cells.set(Gauge::PeersCalled, called.count() as u64);
         self.published.change(|progress| {
             progress.pieces = layout.piece_count();
             progress.pieces_stored = self.stored.get();
@@ -464,7 +461,7 @@ impl ActiveFetch {
             Order::Peers(peers) => self.add_peers(shard, &peers),
             Order::Pause(paused) => {
                 self.paused_by_user.set(paused);
-                self.follow_pauses(shard);
+                self.follow_pauses();
             }
             Order::Priorities(priorities) => self.set_priorities(&priorities),
             Order::Sequential(sequential) => {
@@ -510,7 +507,7 @@ impl ActiveFetch {
                     .tell_upload_only(true);
                 member.connection.wake_writer();
             }
-            self.publish(shard);
+            self.publish();
             let _ = self.events.send(FetchEvent::SelectionDone).await;
         }
         false
@@ -525,7 +522,7 @@ impl ActiveFetch {
             member.connection.wake_writer();
         }
         shard.serve_completed(&self.torrent).await;
-        self.publish(shard);
+        self.publish();
         let torrent = Arc::clone(&self.torrent);
         let _ = self.events.send(FetchEvent::Complete(torrent)).await;
     }
@@ -554,7 +551,7 @@ impl ActiveFetch {
         self.is_over.set(true);
         self.disk.close();
         shard.files.forget(&self.torrent);
-        self.publish(shard);
+        self.publish();
     }
 }
 
@@ -667,7 +664,7 @@ pub(crate) async fn run(
 /// Begins the download of `seat`.
 pub(crate) fn start(shard: &Rc<Shard>, seat: FetchSeat) -> Rc<ActiveFetch> {
     let fetch = ActiveFetch::new(shard, &seat);
-    fetch.publish(shard);
+    fetch.publish();
     let orders = seat.orders;
     tokio_uring::spawn(run(Rc::clone(shard), Rc::clone(&fetch), orders));
     fetch

@@ -276,7 +276,7 @@ mod tests {
     fn runs_are_the_adjacent_blocks() {
         let found = |blocks, length| runs(blocks, length).collect::<Vec<_>>();
         assert_eq!(
-            found(0b0110_1, 5 * BLOCK),
+            found(0b0_1101, 5 * BLOCK),
             [(0, BLOCK), (2 * BLOCK, 2 * BLOCK)]
         );
         assert_eq!(found(u64::MAX, 64 * BLOCK), [(0, 64 * BLOCK)]);

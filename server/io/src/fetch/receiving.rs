@@ -41,14 +41,17 @@ const UNASKED_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Fetching {
     pub(crate) fetch: Rc<ActiveFetch>,
     pub(crate) key: PeerKey,
+    /// Whether we began the connection.
+    pub(crate) is_called: bool,
     /// How fast it gives.
     pub(crate) meter: RefCell<RateMeter>,
 }
 
 impl Fetching {
     /// A new peer of `fetch`.
-    pub(crate) fn new(fetch: Rc<ActiveFetch>, now: Time) -> Fetching {
+    pub(crate) fn new(fetch: Rc<ActiveFetch>, is_called: bool, now: Time) -> Fetching {
         Fetching {
+            is_called,
             key: fetch.new_key(),
             fetch,
             meter: RefCell::new(RateMeter::new(now)),

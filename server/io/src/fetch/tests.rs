@@ -6,11 +6,11 @@ use crate::plane::{Event, Plane, PlaneConfig};
 use crate::testing::{self, Content};
 use proto::handshake::{HANDSHAKE_BYTES, Handshake, Reserved, ReservedBit};
 use proto::ids::PeerId;
-use proto::wire::{self, Message};
+use proto::wire::{self, BlockRequest, Message};
 use seedring_metrics::Registry;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use tempfile::TempDir;
@@ -502,8 +502,9 @@ fn a_paused_download_asks_for_nothing() {
     let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
     server.runtime.block_on(fetch.pause());
     server.until(&fetch, |progress| progress.paused_by_user);
-    // A peer that comes by itself is asked for nothing, so it hears nothing but what we have and a keep-alive.
+    // A peer that comes by itself is asked for nothing.
     let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let handshake = Handshake {
         reserved: Reserved::NONE.with(ReservedBit::FAST),
         info_hash: content.metainfo.info_hash_v1.unwrap(),
@@ -514,35 +515,21 @@ fn a_paused_download_asks_for_nothing() {
     Message::Unchoke.encode(&mut opening);
     stream.write_all(&opening).unwrap();
     stream.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
-    let mut heard = [0; 64];
-    let mut messages = Vec::new();
-    loop {
-        match stream.read(&mut heard) {
-            Ok(count) => messages.extend_from_slice(&heard[..count]),
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                break;
-            }
-        }
-    }
+    let mut heard = || read_message(&mut stream).unwrap()[0];
     assert_eq!(
-        messages,
-        [
-            0,
-            0,
-            0,
-            1,
-            wire::id::HAVE_NONE,
-            0,
-            0,
-            0,
-            1,
-            wire::id::INTERESTED
-        ]
+        [heard(), heard()],
+        [wire::id::HAVE_NONE, wire::id::INTERESTED]
     );
+    // What it would have been asked for came before the answer to this.
+    let block = BlockRequest {
+        piece: PieceIndex(0),
+        begin: 0,
+        length: 1,
+    };
+    let mut request = Vec::new();
+    Message::Request(block).encode(&mut request);
+    stream.write_all(&request).unwrap();
+    assert_eq!(read_message(&mut stream).unwrap()[0], wire::id::REJECT);
     fetch.add_peers(&[seed.address()]);
     server.runtime.block_on(fetch.resume());
     drop(stream);
@@ -575,4 +562,92 @@ fn a_torrent_that_is_here_already_is_not_begun_again() {
     let (fetch, _events) = server.fetch(spec);
     server.runtime.block_on(fetch.stop());
     server.stop();
+}
+
+#[test]
+fn metadata_come_from_a_seed_that_has_them() {
+    let content = Content::new(&[("a", 4_000 * 64)], 64);
+    let (seed, server) = (seed(&content, 0), server(config(1)));
+    let info_hash = content.metainfo.info_hash_v1.unwrap();
+    assert!(content.metainfo.info.len() > 4 * 16 << 10, "some blocks");
+    let begun = server
+        .runtime
+        .block_on(server.plane.fetch_metadata(info_hash));
+    let (fetch, mut events) = begun.unwrap();
+    // Nobody listens at the first.
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    fetch.add_peers(&[nobody, server.address(), seed.address()]);
+    let event = async { tokio::time::timeout(PATIENCE, events.recv()).await };
+    let event = server.runtime.block_on(event).expect("in time");
+    let Some(MetadataEvent::Complete(info)) = event else {
+        panic!("{event:?}");
+    };
+    assert!(info[..] == content.metainfo.info[..]);
+    let event = async { tokio::time::timeout(PATIENCE, events.recv()).await };
+    let end = server.runtime.block_on(event).expect("in time");
+    assert!(end.is_none(), "it is the last event");
+    seed.stop();
+    server.stop();
+}
+
+#[test]
+fn a_full_disk_pauses_one_download_and_no_other() {
+    /// As much as a file system of its own has room for.
+    const ROOM: usize = 1 << 20;
+    let folder = TempDir::new().unwrap();
+    let small = folder.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &format!("size={ROOM}"), "tmpfs"])
+        .arg(&small)
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: a file system can not be mounted here");
+        return;
+    }
+    let unmount = Unmount(small.clone());
+    fs::write(small.join("filler"), vec![1; ROOM / 2]).unwrap();
+    let content = Content::new(&[("a", 12 * PIECE)], PIECE);
+    let other = Content::new(&[("b", 12 * PIECE)], PIECE);
+    let seed = seed(&content, 0);
+    seed.runtime.block_on(seed.plane.add(&other.seeded()));
+    let server = server(config(1));
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), &small));
+    fetch.add_peers(&[seed.address()]);
+    let is_paused = |event: &FetchEvent| match event {
+        FetchEvent::Paused { reason } => {
+            assert!(
+                reason.contains("t/a.part: No space left on device"),
+                "{reason}"
+            );
+            true
+        }
+        _ => false,
+    };
+    let mut synced = server.wait(&mut events, is_paused);
+    let (fetch_other, mut events_of_other) =
+        server.fetch(FetchSpec::new(other.metainfo.clone(), folder.path()));
+    fetch_other.add_peers(&[seed.address()]);
+    server.wait(&mut events_of_other, is_complete);
+    other.assert_is_in(folder.path());
+    assert!(fetch.progress().paused.is_some());
+    fs::remove_file(small.join("filler")).unwrap();
+    synced.extend(server.wait(&mut events, is_complete));
+    assert_eq!(synced.len(), 12);
+    content.assert_is_in(&small);
+    seed.stop();
+    server.stop();
+    drop(unmount);
+}
+
+/// Unmounts when it is dropped.
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
 }
