@@ -16,6 +16,7 @@ mod disk;
 mod finishing;
 pub(crate) mod hashing;
 pub(crate) mod home;
+mod homes;
 pub(crate) mod memory;
 pub(crate) mod metadata;
 mod pieces;

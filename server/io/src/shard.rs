@@ -5,20 +5,20 @@
 
 use crate::buffers::{BUFFERS_MAX, BufferPool, Registration};
 use crate::closing::CloseReason;
-use crate::connection::{self, Connection, Elsewhere, Served};
+use crate::connection::{self, Connection, Served};
 use crate::constants::HeaderArena;
 use crate::direct::{self, Direct};
 use crate::fetch::hashing::HashPool;
-use crate::fetch::home::{self, ActiveFetch};
+use crate::fetch::home::ActiveFetch;
 use crate::fetch::memory::{MemoryBudget, SegmentPool};
+use crate::fetch::metadata;
 use crate::fetch::receiving::RECEIVE_BUFFER_BYTES;
-use crate::fetch::{FetchError, FetchSeat, metadata};
 use crate::files::FileTable;
 use crate::in_transit::Lingering;
 use crate::leases::{self, LeaseSignal};
 use crate::limits::{Admission, Refused, ShardRates, SharedLimits};
 use crate::pipes::PipePool;
-use crate::plane::{Adopted, Command, Event, PlaneConfig, SendPath, StartError};
+use crate::plane::{Command, Event, PlaneConfig, SendPath, StartError};
 use crate::refusal;
 use crate::residency::Residency;
 use crate::sockets;
@@ -43,7 +43,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio_uring::net::{TcpListener, TcpStream};
 
 /// Submission and completion entries of a shard's ring.
@@ -107,9 +107,9 @@ pub(crate) struct Shard {
     session_config: Arc<SessionConfig>,
     torrents: RefCell<HashMap<InfoHashV1, Arc<SeededTorrent>>>,
     /// The downloads whose home is here, and those whose home is another shard.
-    fetches: RefCell<HashMap<InfoHashV1, Rc<ActiveFetch>>>,
-    elsewhere: RefCell<HashMap<InfoHashV1, usize>>,
-    shards: Vec<mpsc::WeakSender<Command>>,
+    pub(crate) fetches: RefCell<HashMap<InfoHashV1, Rc<ActiveFetch>>>,
+    pub(crate) elsewhere: RefCell<HashMap<InfoHashV1, usize>>,
+    pub(crate) shards: Vec<mpsc::WeakSender<Command>>,
     /// Memory for pieces of downloads.
     pub(crate) segments: SegmentPool,
     pub(crate) hashing: Arc<HashPool>,
@@ -404,7 +404,7 @@ impl Shard {
     }
 
     /// Starts the task of a connection, of which `received` has come.
-    fn receive(
+    pub(crate) fn receive(
         self: &Rc<Self>,
         socket: Rc<TcpStream>,
         peer: SocketAddr,
@@ -437,128 +437,16 @@ impl Shard {
         }
     }
 
-    /// Gives a socket to the shard that downloads its torrent; closes it where that is not possible.
-    fn hand_over(
-        &self,
-        socket: &Rc<TcpStream>,
-        peer: SocketAddr,
-        visit: &mut Visit,
-        elsewhere: Elsewhere,
-    ) {
-        let home = self.shards.get(elsewhere.home);
-        let (Some(home), Some(admission)) = (
-            home.and_then(mpsc::WeakSender::upgrade),
-            visit.admission.take(),
-        ) else {
-            return;
-        };
-        match sockets::duplicate(&**socket) {
-            Ok(socket) => {
-                let adopted = Adopted {
-                    socket,
-                    peer,
-                    received: elsewhere.received,
-                    admission,
-                };
-                // A shard with so many commands waiting has no time for peers: this one comes again.
-                let _ = home.try_send(Command::Adopt(Box::new(adopted)));
-            }
-            Err(error) => tracing::warn!(%error, %peer, "cannot hand a peer over"),
-        }
-    }
-
-    /// Takes over a socket from another shard.
-    fn adopt(self: &Rc<Self>, adopted: Adopted) {
-        let Adopted {
-            socket,
-            peer,
-            received,
-            admission,
-        } = adopted;
-        let socket = Rc::new(TcpStream::from_std(socket));
-        self.receive(socket, peer, admission, received);
-    }
-
     /// Serves a complete torrent from now on.
-    fn serve(&self, torrent: Arc<SeededTorrent>) {
+    pub(crate) fn serve(&self, torrent: Arc<SeededTorrent>) {
         let info_hash = torrent.info_hash();
         self.elsewhere.borrow_mut().remove(&info_hash);
         self.torrents.borrow_mut().insert(info_hash, torrent);
     }
 
-    /// Notes which other shard downloads a torrent, or that none does any more.
-    fn set_elsewhere(&self, info_hash: InfoHashV1, home: Option<usize>) {
-        let mut elsewhere = self.elsewhere.borrow_mut();
-        match home.filter(|&home| home != self.index) {
-            Some(home) => elsewhere.insert(info_hash, home),
-            None => elsewhere.remove(&info_hash),
-        };
-    }
-
-    /// Begins a download.
-    fn begin_fetch(self: &Rc<Self>, seat: FetchSeat) -> Result<(), FetchError> {
-        let info_hash = seat.torrent.info_hash();
-        if self.stopping.get() {
-            return Err(FetchError::Stopping);
-        }
-        if self.find(info_hash).is_some() || self.fetches.borrow().contains_key(&info_hash) {
-            return Err(FetchError::Present(info_hash));
-        }
-        let fetch = home::start(self, seat);
-        self.fetches.borrow_mut().insert(info_hash, fetch);
-        Ok(())
-    }
-
-    /// The download of this torrent, if this is its home.
-    pub(crate) fn fetch(&self, info_hash: InfoHashV1) -> Option<Rc<ActiveFetch>> {
-        let fetches = self.fetches.borrow();
-        let fetch = fetches.get(&info_hash)?;
-        (!fetch.is_ending()).then(|| Rc::clone(fetch))
-    }
-
-    /// Makes room in memory for `fetch`: of its own segments if it has any, else of another download's.
-    pub(crate) fn make_room(self: &Rc<Self>, fetch: &ActiveFetch) {
-        if !fetch.make_room(self) {
-            let others: Vec<_> = self.fetches.borrow().values().cloned().collect();
-            let _ = others.iter().any(|other| other.make_room(self));
-        }
-    }
-
-    /// A download has become complete: every shard serves the torrent.
-    pub(crate) async fn serve_completed(&self, torrent: &Arc<SeededTorrent>) {
-        self.serve(Arc::clone(torrent));
-        self.tell_others(|| {
-            let (done, _nobody_waits) = oneshot::channel();
-            Command::Add(Arc::clone(torrent), done)
-        })
-        .await;
-    }
-
-    /// A download has ended.
-    pub(crate) async fn fetch_ended(&self, fetch: &ActiveFetch) {
-        let info_hash = fetch.torrent.info_hash();
-        self.fetches.borrow_mut().remove(&info_hash);
-        if self.fetches.borrow().is_empty() {
-            self.segments.shrink();
-        }
+    /// Tells those who wait for something to have gone to look again.
+    pub(crate) fn tell_gone(&self) {
         self.gone.notify_one();
-        if !fetch.torrent.is_complete() {
-            self.tell_others(|| Command::Elsewhere(info_hash, None))
-                .await;
-        }
-    }
-
-    /// Tells all other shards, unless this one is being stopped with them.
-    async fn tell_others(&self, command: impl Fn() -> Command) {
-        let others = self.shards.iter().enumerate();
-        for (_, shard) in others.filter(|(index, _)| *index != self.index) {
-            if self.stopping.get() {
-                return;
-            }
-            if let Some(shard) = shard.upgrade() {
-                let _ = shard.send(command()).await;
-            }
-        }
     }
 
     /// A random number, for whatever needs no secrecy.
@@ -715,7 +603,7 @@ pub(crate) struct Visit {
     shard: Rc<Shard>,
     key: usize,
     /// `None` when it has gone on to another shard.
-    admission: Option<Admission>,
+    pub(crate) admission: Option<Admission>,
 }
 
 impl Visit {
