@@ -194,6 +194,9 @@ fn a_length_that_contradicts_the_handshake_and_what_nobody_asked_for_change_noth
     assert_eq!(exchange.progress().0, u64::from(BLOCK));
 }
 
+/// An answer on its way: from which peer, to the request for which block, the bytes or a reject.
+type Reply = (u64, u32, Option<Vec<u8>>);
+
 /// How a peer of the random swarm behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
@@ -234,7 +237,7 @@ fn reaction(kind: Kind, good: &[u8], index: u32) -> Option<(u64, Option<Vec<u8>>
     match kind {
         Kind::Honest | Kind::Leaving { .. } => Some((30, Some(block()))),
         Kind::Slow => Some((9_000, Some(block()))),
-        Kind::Liar { one_in } if index % one_in == 0 => {
+        Kind::Liar { one_in } if index.is_multiple_of(one_in) => {
             Some((20, Some(block().iter().map(|byte| byte ^ 0x55).collect())))
         }
         Kind::Liar { .. } => Some((20, Some(block()))),
@@ -271,8 +274,8 @@ proptest! {
             exchange.peer_joined(PeerKey(peer), length_said(kind, &good));
         }
         let mut answers = vec![0; kinds.len()];
-        // By the time of arrival and a number: (peer, block, bytes or a reject).
-        let mut under_way: BTreeMap<(u64, u64), (u64, u32, Option<Vec<u8>>)> = BTreeMap::new();
+        // By the time of arrival and a number.
+        let mut under_way: BTreeMap<(u64, u64), Reply> = BTreeMap::new();
         let (mut now, mut sent) = (0, 0);
         while !exchange.is_done() {
             prop_assert!(now < 3_600_000, "not done after an hour: {kinds:?}");

@@ -172,10 +172,21 @@ impl Disk {
         for &index in files {
             let file = self.open(index).await?;
             let synced = ring::sync_data(Rc::clone(&file)).await;
+            #[cfg(test)]
+            let synced = synced.and_then(|()| self.injected_fault());
             synced.map_err(|error| self.error(index, &error))?;
             stamps.push((index, self.stamp(index, &file)?));
         }
         Ok(stamps)
+    }
+
+    /// The error that a test wants of each sync while there is a file of this name beside the torrent's.
+    #[cfg(test)]
+    fn injected_fault(&self) -> io::Result<()> {
+        match self.torrent.data_dir().join("syncs fail").exists() {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        }
     }
 
     /// Makes the empty files, and gives each file of `files` its own name. Returns what each is then.

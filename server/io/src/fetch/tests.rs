@@ -379,6 +379,32 @@ fn a_disk_that_is_away_pauses_the_download_until_it_is_back() {
 }
 
 #[test]
+fn what_could_not_be_synced_is_not_believed() {
+    let content = Content::new(&[("a", 10 * PIECE)], PIECE);
+    let (seed, server) = (seed(&content, 0), server(config(1)));
+    let folder = TempDir::new().unwrap();
+    let fault = folder.path().join("syncs fail");
+    fs::write(&fault, b"").unwrap();
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    fetch.add_peers(&[seed.address()]);
+    let is_paused = |event: &FetchEvent| match event {
+        FetchEvent::Paused { reason } => {
+            assert!(reason.contains("t/a.part: Input/output error"), "{reason}");
+            true
+        }
+        _ => false,
+    };
+    assert!(server.wait(&mut events, is_paused).is_empty());
+    fs::remove_file(&fault).unwrap();
+    assert_eq!(server.wait(&mut events, is_complete).len(), 10);
+    content.assert_is_in(folder.path());
+    let downloaded = fetch.progress().downloaded;
+    assert!(downloaded > content.bytes.len() as u64, "it was fetched again");
+    seed.stop();
+    server.stop();
+}
+
+#[test]
 fn what_others_would_see_is_not_written_to() {
     let content = Content::new(&[("a", 2 * PIECE)], PIECE);
     let (seed, server) = (seed(&content, 0), server(config(1)));
