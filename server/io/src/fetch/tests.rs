@@ -399,7 +399,10 @@ fn what_could_not_be_synced_is_not_believed() {
     assert_eq!(server.wait(&mut events, is_complete).len(), 10);
     content.assert_is_in(folder.path());
     let downloaded = fetch.progress().downloaded;
-    assert!(downloaded > content.bytes.len() as u64, "it was fetched again");
+    assert!(
+        downloaded > content.bytes.len() as u64,
+        "it was fetched again"
+    );
     seed.stop();
     server.stop();
 }
