@@ -27,7 +27,8 @@ use crate::torrent::{AddError, Fault, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
 use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PieceIndex};
-use proto::metainfo::Metainfo;
+use proto::limits::PATH_COMPONENT_BYTES_MAX;
+use proto::metainfo::{File, Metainfo};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -111,7 +112,7 @@ pub struct FetchSpec {
     /// Lowest pieces first, in place of the rarest.
     pub sequential: bool,
     /// What is appended to the name of a file until all that is wanted is there, such as ".part"; may be empty. A
-    /// file that exists under its own name is taken as it is and keeps it.
+    /// file that exists under its own name is taken as it is and keeps it; so does one whose name would become too long.
     pub suffix: String,
     /// How the space of files is taken.
     pub allocation: Allocation,
@@ -134,7 +135,7 @@ impl FetchSpec {
 }
 
 /// Where `file` of a torrent lies while it is being downloaded: below `data_dir`, with `suffix` unless it exists
-/// under its own name.
+/// under its own name or that name would become too long.
 pub fn file_on_disk(
     metainfo: &Metainfo,
     file: FileIndex,
@@ -143,10 +144,18 @@ pub fn file_on_disk(
 ) -> Option<PathBuf> {
     let file = metainfo.files.get(file.0 as usize)?;
     let own = data_dir.join(file.path.iter().collect::<PathBuf>());
-    if suffix.is_empty() || own.symlink_metadata().is_ok() {
-        return Some(own);
+    match takes_suffix(file, &own, suffix) {
+        true => Some(with_suffix(&own, suffix)),
+        false => Some(own),
     }
-    Some(with_suffix(&own, suffix))
+}
+
+/// Whether a file, which has its `own` path, gets a suffix: not if it is there already, and not if no file system could
+/// hold the name.
+pub(crate) fn takes_suffix(file: &File, own: &Path, suffix: &str) -> bool {
+    let name = file.path.last().map_or(0, String::len);
+    let fits = name + suffix.len() <= PATH_COMPONENT_BYTES_MAX;
+    !suffix.is_empty() && fits && own.symlink_metadata().is_err()
 }
 
 /// The path with `suffix` at its end.

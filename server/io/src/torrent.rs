@@ -5,7 +5,7 @@
 //! being downloaded ([`crate::fetch`]) is its home shard's alone: its files change, so they have no stamps, and what
 //! may be served says its bitfield. It becomes a complete one in place, once.
 
-use crate::fetch::with_suffix;
+use crate::fetch::{takes_suffix, with_suffix};
 use crate::limits::SharedLimit;
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
 use engine::session::{PieceBits, Pieces, TorrentView};
@@ -120,7 +120,7 @@ impl SeededTorrent {
     ) -> Result<Self, AddError> {
         let suffixed = |file: &File| {
             let own = data_dir.join(file.path.iter().collect::<PathBuf>());
-            AtomicBool::new(!suffix.is_empty() && own.symlink_metadata().is_err())
+            AtomicBool::new(takes_suffix(file, &own, suffix))
         };
         let partial = Partial {
             pieces: Arc::new(PieceBits::new(metainfo.piece_count, verified)),

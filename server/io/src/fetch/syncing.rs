@@ -99,7 +99,7 @@ impl ActiveFetch {
         }
     }
 
-    /// The files of which all pieces are there; those of no bytes that are wanted at all are among them.
+    /// The files of which all pieces are there; empty ones are among them.
     fn whole_files(&self) -> BTreeSet<FileIndex> {
         let layout = self.torrent.layout();
         let files = self.torrent.metainfo().files.iter();

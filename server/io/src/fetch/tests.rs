@@ -258,6 +258,36 @@ fn files_of_every_kind_are_made() {
 }
 
 #[test]
+fn a_file_has_its_suffix_until_it_is_whole_unless_its_name_would_become_too_long() {
+    let long: &'static str = "n".repeat(251).leak();
+    let content = Content::new(&[("short", 2 * PIECE), (long, 2 * PIECE)], PIECE);
+    let server = server(config(1));
+    let folder = TempDir::new().unwrap();
+    let spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+    let at = |file| file_on_disk(&content.metainfo, FileIndex(file), folder.path(), ".part");
+    let path = |name: &str| folder.path().join("t").join(name);
+    let both = [Some(path("short.part")), Some(path(long))];
+    assert_eq!(
+        [at(0), at(1), at(2)],
+        [both[0].clone(), both[1].clone(), None]
+    );
+    let (fetch, mut events) = server.fetch(spec);
+    let most = Script {
+        has: vec![true, false, false, true],
+        ..Script::all(&content, 0)
+    };
+    fetch.add_peers(&[scripted(&content, most)]);
+    server.until(&fetch, |progress| progress.pieces_stored == 2);
+    assert_eq!([at(0), at(1)], both);
+    assert!(path("short.part").exists() && path(long).exists());
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 1))]);
+    server.wait(&mut events, is_complete);
+    assert_eq!(at(0), Some(path("short")));
+    content.assert_is_in(folder.path());
+    server.stop();
+}
+
+#[test]
 fn long_pieces_cost_no_more_memory_than_there_is() {
     // Eight pieces of 3 MiB at a time from eight peers, in 4 MiB.
     let content = Content::new(&[("a", 24 << 20)], 3 << 20);
