@@ -14,6 +14,14 @@ pub fn count_from_1(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Parses a rate in bytes per second, written like a size; 0 is none.
+pub fn rate_bytes(text: &str) -> Result<u64, String> {
+    match size_bytes(text)? {
+        0 => Err("must be more than 0".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
 /// Parses the depth of a pipeline.
 pub fn depth(text: &str) -> Result<usize, String> {
     match count_from_1(text)? {

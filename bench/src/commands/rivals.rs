@@ -17,7 +17,7 @@ use crate::rivals::report::{Comparison, Head, ServerPart, ratios, rows};
 use crate::rivals::run::{Session, Settings};
 use crate::rivals::seedring::Seedring;
 use crate::rivals::{Protocol, Rival, all, plot, system};
-use crate::units::{count_from_1, size_bytes};
+use crate::units::{count_from_1, rate_bytes, size_bytes};
 
 mod beside;
 mod conditions;
@@ -90,6 +90,12 @@ pub struct RivalsArguments {
     /// The size of what is in the page cache with --cold-with-hot: whole MiB.
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size_bytes)]
     hot_size: u64,
+
+    /// With --cold-with-hot, ask for what is in the page cache in open loop, at this much payload
+    /// per second over all peers, whatever the server does. Otherwise in closed loop, where both
+    /// loads take all of the server's cores and share them.
+    #[arg(long, value_name = "BYTES/S", value_parser = rate_bytes, requires = "cold_with_hot")]
+    hot_rate: Option<u64>,
 
     /// The content's size: whole MiB.
     #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
@@ -395,6 +401,10 @@ mod tests {
                 "{wrong}"
             );
         }
+        assert!(parse("--hot-rate 1G").is_err());
+        assert!(parse("--cold-with-hot --hot-rate 0").is_err());
+        let arguments = parse("--cold-with-hot --hot-rate 1G").unwrap();
+        assert_eq!(arguments.hot_rate, Some(1 << 30));
         let arguments = parse("--cold-with-hot --rivals rtorrent").unwrap();
         assert!(
             beside::chosen(&arguments)

@@ -15,7 +15,7 @@ use crate::load::stream::SocketSettings;
 use crate::load::{self, Mode, Plan};
 use crate::report::Report;
 use crate::torrent::Torrent;
-use crate::units::{count_from_1, local_addresses, seconds_ns, size_bytes};
+use crate::units::{count_from_1, local_addresses, rate_bytes, seconds_ns, size_bytes};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -183,13 +183,6 @@ fn block_bytes(text: &str) -> Result<u32, String> {
     match u32::try_from(bytes) {
         Ok(bytes) if (1..=proto::limits::BLOCK_LENGTH_MAX).contains(&bytes) => Ok(bytes),
         _ => Err("must be from 1 to 128K".to_owned()),
-    }
-}
-
-fn rate_bytes(text: &str) -> Result<u64, String> {
-    match size_bytes(text)? {
-        0 => Err("must be more than 0".to_owned()),
-        bytes => Ok(bytes),
     }
 }
 

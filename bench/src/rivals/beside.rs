@@ -74,6 +74,8 @@ pub struct Session<'a> {
     pub cold: &'a DataSet,
     /// How; the numbers of peers in it are not used.
     pub settings: &'a Settings,
+    /// Payload per second that the hot load asks for in open loop; none: closed loop.
+    pub hot_rate_bytes: Option<u64>,
     /// Hears of progress, a line at a time.
     pub tell: &'a dyn Fn(&str),
 }
@@ -134,19 +136,19 @@ impl Session<'_> {
         self.hot.cache()?;
         run.hot_cached_share = Some(self.hot.cached_share()?);
         run.cold_cached_share = Some(self.cold.cached_share()?);
-        let asked = |data: &DataSet, peers, each_once| {
+        let asked = |data: &DataSet, peers, rate_bytes, each_once| {
             let asked = Asked {
                 torrent: &data.torrent,
                 peers,
                 round: run.round,
-                rate_bytes: None,
+                rate_bytes,
                 each_once,
             };
             plan(settings, &asked, server.address, server.process.pid())
         };
-        let mut hot = asked(self.hot, HOT_PEERS, false);
+        let mut hot = asked(self.hot, HOT_PEERS, self.hot_rate_bytes, false);
         hot.warmup_ns += MARGIN_NS;
-        let mut cold = asked(self.cold, COLD_PEERS, true);
+        let mut cold = asked(self.cold, COLD_PEERS, None, true);
         cold.window_ns += 2 * MARGIN_NS;
         let outcomes = loaded(&hot, run.beside_cold.then_some(&cold));
         let (hot_outcome, cold_outcome) = outcomes.map_err(|error| server.reason(error))?;
@@ -201,6 +203,10 @@ pub struct Row {
     pub hot_beside_gigabytes_per_s: Option<Spread>,
     /// The latter by the former, within each round.
     pub kept: Option<Spread>,
+    /// What one in a hundred blocks of the hot load took at least, alone, in ms.
+    pub hot_alone_p99_ms: Option<Spread>,
+    /// The same beside the cold load.
+    pub hot_beside_p99_ms: Option<Spread>,
     /// The rate of the cold load.
     pub cold_gigabytes_per_s: Option<Spread>,
     /// What a reader must know of it.
@@ -225,8 +231,11 @@ pub fn rows(runs: &[Run], servers: &[ServerPart]) -> Vec<Row> {
             Some((beside.gigabytes_per_s, alone.gigabytes_per_s))
         });
         let cold = mine.iter().filter_map(|run| run.cold.as_ref());
+        let p99 = |beside: bool| Spread::of(hot(beside).map(|(_, one)| one.latency_p99_us / 1e3));
         Row {
             server: server.name.clone(),
+            hot_alone_p99_ms: p99(false),
+            hot_beside_p99_ms: p99(true),
             hot_alone_gigabytes_per_s: Spread::of(hot(false).map(|(_, one)| one.gigabytes_per_s)),
             hot_beside_gigabytes_per_s: Spread::of(hot(true).map(|(_, one)| one.gigabytes_per_s)),
             kept: Spread::of_ratios(pairs),
@@ -303,6 +312,8 @@ impl Comparison {
             "hot alone GB/s",
             "hot beside cold GB/s",
             "kept",
+            "hot alone p99 ms",
+            "hot beside cold p99 ms",
             "cold GB/s",
             "remarks",
         ];
@@ -313,6 +324,8 @@ impl Comparison {
                 show(row.hot_alone_gigabytes_per_s, 1.0, 2),
                 show(row.hot_beside_gigabytes_per_s, 1.0, 2),
                 show(row.kept, 1.0, 2),
+                show(row.hot_alone_p99_ms, 1.0, 2),
+                show(row.hot_beside_p99_ms, 1.0, 2),
                 show(row.cold_gigabytes_per_s, 1.0, 2),
                 row.remarks.join("; "),
             ];
@@ -334,6 +347,11 @@ mod tests {
             load_limited,
             ..Figures::default()
         }
+    }
+
+    fn late(mut figures: Figures) -> Figures {
+        figures.latency_p99_us = 7500.0;
+        figures
     }
 
     fn run(round: usize, hot: Option<Figures>, cold: Option<Figures>) -> Run {
@@ -393,7 +411,7 @@ mod tests {
         // alone.
         let found = comparison(vec![
             run(1, Some(figures(4.0, false)), None),
-            run(1, Some(figures(3.6, true)), cold()),
+            run(1, Some(late(figures(3.6, true))), cold()),
             run(2, Some(figures(1.6, false)), cold()),
             run(2, Some(figures(2.0, false)), None),
             run(3, Some(figures(2.0, true)), None),
@@ -404,7 +422,10 @@ mod tests {
         assert!(found.is_complete());
         let text = found.to_markdown();
         assert!(text.starts_with("- a condition\n\n| server |"), "{text}");
-        assert!(text.contains("| 0.85 (0.80–0.90) | 1.00 |"), "{text}");
+        assert!(
+            text.contains("| 0.85 (0.80–0.90) | 0.00 | 0.00 (0.00–7.50) | 1.00 |"),
+            "{text}"
+        );
         assert!(text.contains("limit of 1 runs alone"), "{text}");
         assert!(text.contains("limit of 1 runs beside"), "{text}");
     }

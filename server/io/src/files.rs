@@ -71,6 +71,11 @@ impl OpenFile {
         self.windows.get_or_init(new)
     }
 
+    /// What stands for its windows, if it has had any.
+    pub(crate) fn windows_so_far(&self) -> Option<&FileWindows> {
+        self.windows.get()
+    }
+
     /// Whether no window onto it is to be had.
     pub(crate) fn is_unmappable(&self) -> bool {
         self.is_unmappable.get()

@@ -75,9 +75,16 @@ impl Range {
         self.offset + u64::from(self.length)
     }
 
+    /// Whether all of it is in memory, as far as is known.
+    fn is_resident(&self, shard: &Shard) -> bool {
+        let (windows, length) = (&shard.windows, u64::from(self.length));
+        let look = || self.is_found(shard);
+        windows.are_resident(&self.file, self.offset, length, shard.now(), look)
+    }
+
     /// Whether all of it is in memory. Pages that are still being read count as being there for `cachestat`; this
     /// shard knows of its own reads, so only while other shards have some under way is there a closer look.
-    fn is_resident(&self, shard: &Shard) -> bool {
+    fn is_found(&self, shard: &Shard) -> bool {
         let (file, length) = (&*self.file, u64::from(self.length));
         let others_read = shard.limits.reads_under_way() > shard.warming.reads.borrow().len();
         let mut places = probes(self.offset, length);

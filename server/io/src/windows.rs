@@ -39,6 +39,12 @@ const TOUCH_BYTES: u64 = 16 << 10;
 /// drop what everybody asks for as soon as what nobody does; so it is told of each page now and then.
 const TOUCH_PERIOD: Duration = Duration::from_secs(10);
 
+/// Of how many ranges that were touched lately one is looked for in memory all the same.
+const SAMPLE_EACH: u32 = 16;
+
+/// How long no touch is believed in after one was found wrong: memory is so short that mapped pages are taken.
+const DOUBT_PERIOD: Duration = Duration::from_secs(60);
+
 /// Windows of one shard's files.
 pub struct Windows {
     bytes_max: u64,
@@ -47,6 +53,10 @@ pub struct Windows {
     mapped: RefCell<LruCache<Key, Window>>,
     /// How many files have had windows.
     files: Cell<u64>,
+    /// Ranges that were touched lately and asked for.
+    believed: Cell<u32>,
+    /// Until when no touch is believed in.
+    doubt_until: Cell<Time>,
 }
 
 /// A file's number and the window's index in it.
@@ -76,6 +86,8 @@ impl Windows {
             bytes: Cell::new(0),
             mapped: RefCell::new(LruCache::unbounded()),
             files: Cell::new(0),
+            believed: Cell::new(0),
+            doubt_until: Cell::new(Time::default()),
         })
     }
 
@@ -116,10 +128,55 @@ impl Windows {
             self.bytes.set(self.bytes.get() + bytes);
         }
         let window = mapped.get_mut(&key).ok_or(io::ErrorKind::NotFound)?;
-        if !window.was_touched(first, count, now) {
+        if !window.is_touched(first, count, now) {
             window.touch(first, count)?;
+            window.set_touched(first, count, now);
         }
         Ok(window.run(first, count))
+    }
+
+    /// Whether the `length` bytes from `offset` of `file` are in memory: by `look`, or without it if they were touched
+    /// lately. Pages in page tables are the last that the kernel takes; that it does not is looked at now and then, and
+    /// as soon as it does, nothing is believed for a while.
+    pub fn are_resident(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        length: u64,
+        now: Time,
+        look: impl FnOnce() -> bool,
+    ) -> bool {
+        let touched = self.were_touched(file, offset, length, now);
+        if touched && now >= self.doubt_until.get() {
+            self.believed.set(self.believed.get().wrapping_add(1));
+            if !self.believed.get().is_multiple_of(SAMPLE_EACH) {
+                return true;
+            }
+        }
+        let is_resident = look();
+        if touched && !is_resident {
+            self.doubt_until.set(now + DOUBT_PERIOD);
+        }
+        is_resident
+    }
+
+    /// Whether all of the `length` bytes from `offset` of `file` are in windows and were touched lately.
+    fn were_touched(&self, file: &OpenFile, offset: u64, length: u64, now: Time) -> bool {
+        let Some(owner) = file.windows_so_far() else {
+            return false;
+        };
+        let mapped = self.mapped.borrow();
+        let (mut at, end) = (offset, offset + length);
+        while at < end {
+            let (index, first) = (at / WINDOW_BYTES, at % WINDOW_BYTES);
+            let count = (end - at).min(WINDOW_BYTES - first);
+            let window = mapped.peek(&(owner.file, index));
+            if !window.is_some_and(|window| window.is_touched(first, count, now)) {
+                return false;
+            }
+            at += count;
+        }
+        true
     }
 
     /// A file that gets its first window.
@@ -243,20 +300,22 @@ impl Window {
         }
     }
 
-    /// Whether all of the `count` bytes from `first` were touched lately; from now on they count as touched.
-    fn was_touched(&mut self, first: u64, count: u64, now: Time) -> bool {
+    /// Whether all of the `count` bytes from `first` were touched lately.
+    fn is_touched(&self, first: u64, count: u64, now: Time) -> bool {
+        let mut units = units(first, count);
+        now.since(self.touched_at) < TOUCH_PERIOD
+            && units.all(|unit| self.touched[unit / 64] & (1 << (unit % 64)) != 0)
+    }
+
+    /// Notes that the `count` bytes from `first` have been touched.
+    fn set_touched(&mut self, first: u64, count: u64, now: Time) {
         if now.since(self.touched_at) >= TOUCH_PERIOD {
             self.touched = Default::default();
             self.touched_at = now;
         }
-        let mut all = true;
-        for unit in first / TOUCH_BYTES..=(first + count - 1) / TOUCH_BYTES {
-            let bit = 1 << (unit % 64);
-            let word = &mut self.touched[(unit / 64) as usize];
-            all &= *word & bit != 0;
-            *word |= bit;
+        for unit in units(first, count) {
+            self.touched[unit / 64] |= 1 << (unit % 64);
         }
-        all
     }
 
     /// Tells the page cache that the pages of the `count` bytes from `first` are in use, and enters them into the
@@ -278,6 +337,11 @@ impl Window {
             Err(io::Error::last_os_error())
         }
     }
+}
+
+/// The units of [`TOUCH_BYTES`] that the `count` bytes from `first` of a window lie in.
+fn units(first: u64, count: u64) -> std::ops::RangeInclusive<usize> {
+    (first / TOUCH_BYTES) as usize..=((first + count - 1) / TOUCH_BYTES) as usize
 }
 
 impl Drop for Window {
@@ -454,11 +518,68 @@ mod tests {
         let (file, bytes) = file(100_000);
         let mut window = Window::map(&file, 0, bytes).unwrap();
         let now = Time::default() + TOUCH_PERIOD;
-        assert!(!window.was_touched(0, 1, now));
-        assert!(window.was_touched(TOUCH_BYTES - 1, 1, now));
-        assert!(!window.was_touched(TOUCH_BYTES - 1, 2, now));
-        assert!(!window.was_touched(0, 5 * TOUCH_BYTES, now));
-        assert!(window.was_touched(0, 5 * TOUCH_BYTES, now));
-        assert!(!window.was_touched(0, 1, now + TOUCH_PERIOD));
+        assert!(!window.is_touched(0, 1, now));
+        window.set_touched(0, 1, now);
+        assert!(window.is_touched(TOUCH_BYTES - 1, 1, now));
+        assert!(!window.is_touched(TOUCH_BYTES - 1, 2, now));
+        window.set_touched(0, 5 * TOUCH_BYTES, now);
+        assert!(window.is_touched(0, 5 * TOUCH_BYTES, now));
+        assert!(!window.is_touched(0, 5 * TOUCH_BYTES + 1, now));
+        assert!(!window.is_touched(0, 1, now + TOUCH_PERIOD));
+        window.set_touched(0, 1, now + TOUCH_PERIOD);
+        assert!(!window.is_touched(0, TOUCH_BYTES + 1, now + TOUCH_PERIOD));
+    }
+
+    /// How often of `times` memory is looked at for the first `length` bytes of `file`, which are there or not.
+    fn looks(
+        windows: &Windows,
+        file: &OpenFile,
+        length: u64,
+        now: Time,
+        times: u32,
+        there: bool,
+    ) -> u32 {
+        let mut looks = 0;
+        for _ in 0..times {
+            windows.are_resident(file, 0, length, now, || {
+                looks += 1;
+                there
+            });
+        }
+        looks
+    }
+
+    #[test]
+    fn what_was_touched_is_looked_for_now_and_then() {
+        let windows = Windows::new(0, 1);
+        let (file, bytes) = file(WINDOW + 100_000);
+        let now = Time::default() + TOUCH_PERIOD;
+        let length = bytes - 5000;
+        let times = 4 * SAMPLE_EACH;
+        assert_eq!(looks(&windows, &file, length, now, times, true), times);
+        windows.find(&file, bytes, 0, WINDOW, now).unwrap();
+        assert_eq!(looks(&windows, &file, length, now, times, true), times);
+        let rest = bytes as usize - WINDOW;
+        windows.find(&file, bytes, WINDOW_BYTES, rest, now).unwrap();
+        assert_eq!(
+            looks(&windows, &file, length, now, times, true),
+            times / SAMPLE_EACH
+        );
+        let later = now + TOUCH_PERIOD;
+        assert_eq!(looks(&windows, &file, length, later, times, true), times);
+    }
+
+    #[test]
+    fn a_touch_that_was_wrong_brings_doubt_for_a_while() {
+        let windows = Windows::new(0, 1);
+        let (file, bytes) = file(100_000);
+        let touch = |now| windows.find(&file, bytes, 0, 100_000, now).unwrap();
+        let now = Time::default() + TOUCH_PERIOD;
+        touch(now);
+        assert_eq!(looks(&windows, &file, bytes, now, SAMPLE_EACH, false), 1);
+        assert_eq!(looks(&windows, &file, bytes, now, 5, true), 5);
+        let later = now + DOUBT_PERIOD;
+        touch(later);
+        assert_eq!(looks(&windows, &file, bytes, later, SAMPLE_EACH, true), 1);
     }
 }

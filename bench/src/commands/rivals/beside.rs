@@ -33,13 +33,14 @@ pub fn run(arguments: &RivalsArguments) -> anyhow::Result<ExitCode> {
         hot: &hot,
         cold: &cold,
         settings: &settings,
+        hot_rate_bytes: arguments.hot_rate,
         tell: &tell,
     };
     let runs = session.run()?;
     drop(restored);
     let is_locked = lock.as_mut().is_some_and(Lock::holds);
-    let mut head = head("rivals --cold-with-hot", date, settings, &servers);
-    head.conditions = conditions::of_cold_with_hot(&head, &hot, &cold, is_locked);
+    let mut head = head("rivals --cold-with-hot", date, settings.clone(), &servers);
+    head.conditions = conditions::of_cold_with_hot(&head, &session, is_locked);
     let comparison = Comparison {
         rows: rows(&runs, &head.servers),
         head,

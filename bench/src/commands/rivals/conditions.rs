@@ -1,7 +1,7 @@
 //! What the figures of `seedring-bench rivals` depend on, in sentences.
 
 use crate::rivals::Protocol;
-use crate::rivals::beside::{COLD_PEERS, HOT_PEERS};
+use crate::rivals::beside::{COLD_PEERS, HOT_PEERS, Session};
 use crate::rivals::data::DataSet;
 use crate::rivals::report::{Head, ServerPart};
 use crate::rivals::run::{Run, Settings};
@@ -41,26 +41,25 @@ pub fn of_seeds(head: &Head, data: &DataSet, is_locked: bool, runs: &[Run]) -> V
 }
 
 /// Those of cold data beside hot.
-pub fn of_cold_with_hot(
-    head: &Head,
-    hot: &DataSet,
-    cold: &DataSet,
-    is_locked: bool,
-) -> Vec<String> {
+pub fn of_cold_with_hot(head: &Head, session: &Session<'_>, is_locked: bool) -> Vec<String> {
     let settings = &head.settings;
+    let hot_loop = match session.hot_rate_bytes {
+        None => "closed loop".to_owned(),
+        Some(rate) => format!("open loop at {:.2} GB/s", rate as f64 / 1e9),
+    };
     let mebibytes = |data: &DataSet| data.torrent.total_bytes >> 20;
     let mut all = of_the_machine(head);
     all.extend([
         format!(
             "two torrents in one server, pieces of 1 MiB: hot, {} MiB in the page cache ({}); \
              cold, {} MiB, dropped from it before each run",
-            mebibytes(hot),
+            mebibytes(session.hot),
             locked(is_locked),
-            mebibytes(cold)
+            mebibytes(session.cold)
         ),
         format!(
-            "{HOT_PEERS} peers ask for hot pieces at random, alone and beside {COLD_PEERS} that \
-             ask for cold ones, each once; depth {}, mode {}; {}; servers on cores {:?}, both loads \
+            "{HOT_PEERS} peers ask for hot pieces at random, in {hot_loop}, alone and beside \
+             {COLD_PEERS} that ask for cold ones, each once, in closed loop; depth {}, mode {}; {}; servers on cores {:?}, both loads \
              on cores {:?}; {} rounds, each run with a fresh server; median (lowest–highest)",
             settings.depth,
             settings.mode.name(),
