@@ -598,6 +598,35 @@ fn a_paused_download_asks_for_nothing() {
 }
 
 #[test]
+fn our_own_address_is_tried_once() {
+    let content = Content::new(&[("a", 2 * PIECE)], PIECE);
+    let server = server(config(1));
+    let ours = config(1).peer_id;
+    let folder = TempDir::new().unwrap();
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fetch.add_peers(&[listener.local_addr().unwrap()]);
+    let (mut stream, _) = listener.accept().unwrap();
+    let handshake = Handshake {
+        reserved: Reserved::NONE,
+        info_hash: content.metainfo.info_hash_v1.unwrap(),
+        peer_id: ours,
+    };
+    stream.write_all(&handshake.encode()).unwrap();
+    // Until it is closed.
+    let _ = stream.read_to_end(&mut Vec::new());
+    fetch.add_peers(&[listener.local_addr().unwrap()]);
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 0))]);
+    server.wait(&mut events, is_complete);
+    assert_eq!(
+        fetch.progress().candidates,
+        0,
+        "it does not wait to be tried again"
+    );
+    server.stop();
+}
+
+#[test]
 fn a_torrent_that_is_here_already_is_not_begun_again() {
     let content = Content::new(&[("a", 8 * PIECE)], PIECE);
     let server = server(config(1));

@@ -415,6 +415,35 @@ fn decode_in_chunks(stream: &[u8], chunks: &[usize]) -> Result<Vec<Vec<u8>>, Wir
 
 proptest! {
     #[test]
+    fn what_begins_as_a_block_is_one_for_both_decoders(
+        length in prop_oneof![0_u32..320, any::<u32>()],
+        id in prop_oneof![Just(id::PIECE), any::<u8>()],
+        body in vec(any::<u8>(), 0..400),
+    ) {
+        let mut input = length.to_be_bytes().to_vec();
+        input.push(id);
+        input.extend(&body);
+        let started = piece_start(&input, &LIMITS);
+        match decode(&input, &LIMITS) {
+            Ok(Decoded::Message { message: Message::Piece { piece, begin, block }, .. }) => {
+                let length = block.len() as u32;
+                prop_assert_eq!(started, Ok(Some(BlockRequest { piece, begin, length })));
+            }
+            Ok(Decoded::Message { .. }) => prop_assert_eq!(started, Ok(None)),
+            Ok(Decoded::Incomplete { needed }) => match started {
+                Ok(Some(block)) => {
+                    prop_assert_eq!(needed, block.length as usize + PIECE_HEADER_BYTES);
+                }
+                other => prop_assert_eq!(other, Ok(None)),
+            },
+            Err(_) if id == self::id::PIECE && input.len() >= PIECE_HEADER_BYTES => {
+                prop_assert!(started.is_err());
+            }
+            Err(_) => prop_assert_eq!(started, Ok(None)),
+        }
+    }
+
+    #[test]
     fn decode_encode_is_identity(message in owned()) {
         let bytes = encoded(&message.message());
         let whole = Decoded::Message { message: message.message(), consumed: bytes.len() };
