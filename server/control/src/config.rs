@@ -24,8 +24,8 @@ pub use environment::Environment;
 pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
 pub use keys::{
-    Announce, Api, ChokerPolicy, Limits, Log, LogFormat, LogLevel, Peers, RegisteredBuffers,
-    SendPath, Shards, State, Storage, Tracker, Verify,
+    Allocation, Announce, Api, ChokerPolicy, Fetch, LeechPolicy, Limits, Log, LogFormat, LogLevel,
+    Peers, RegisteredBuffers, SendPath, Shards, State, Storage, Tracker, Verify,
 };
 pub use reference::reference;
 pub use units::{ByteRate, ByteSize, Seconds};
@@ -80,6 +80,8 @@ sections! {
     storage: Storage,
     /// `[limits]`
     limits: Limits,
+    /// `[fetch]`
+    fetch: Fetch,
     /// `[api]`
     api: Api,
     /// `[tracker]`

@@ -33,8 +33,8 @@ const CONNECTIONS_MIN: u64 = 8;
 /// Memory of the process without torrents and peers, in bytes: runtimes, rings, allocator, metrics.
 const MEMORY_BASE: u64 = 64 << 20;
 
-/// Memory of one shard beside its buffers, in bytes: ring, completions, thread, tables.
-const MEMORY_PER_SHARD: u64 = 4 << 20;
+/// Memory of one shard beside its buffers, in bytes: ring, completions, thread, tables, what downloads receive into.
+const MEMORY_PER_SHARD: u64 = 5 << 20;
 
 /// Memory of one peer beside its queue, in bytes, when it does all that its limits allow: control messages at
 /// their limit and the rejects of a whole queue, both queued and on their way, a received message that is not
@@ -114,6 +114,7 @@ impl Budget {
                 + shards * MEMORY_PER_SHARD
                 + payload_bytes(config, shards)
                 + page_table_bytes(config, shards)
+                + config.fetch.buffer_bytes.bytes()
                 + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
                 + connections_max * (MEMORY_PER_PEER + queue)
                 + http_reserved * MEMORY_PER_HTTP
@@ -234,6 +235,16 @@ mod tests {
         config.tracker.enabled = false;
         let budget = Budget::plan(&config, 1, 524_288).memory_bytes_max;
         assert!(budget >= MEMORY_BASE + least);
+    }
+
+    #[test]
+    fn the_memory_of_downloads_is_counted() {
+        let mut config = Config::default();
+        let plan = |config: &Config| Budget::plan(config, 2, 524_288).memory_bytes_max;
+        let before = plan(&config);
+        let bytes = config.fetch.buffer_bytes.bytes() >> 20;
+        config.fetch.buffer_bytes = control::config::ByteSize::mib(bytes + 64);
+        assert_eq!(plan(&config), before + (64 << 20));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use crate::budget::Budget;
 use control::announce::AnnounceConfig;
-use control::config::{ChokerPolicy, Config, RegisteredBuffers, SendPath, Verify};
+use control::config::{ChokerPolicy, Config, LeechPolicy, RegisteredBuffers, SendPath, Verify};
 use control::tracker::{self, TrackerConfig};
-use engine::choker::{ChokerConfig, SeedPolicy};
+use engine::choker::{self, ChokerConfig, SeedPolicy};
 use engine::session::SessionConfig;
 use proto::client_name::our_peer_id;
 use proto::ids::PeerId;
 use seedring_io::buffers::Registration;
+use seedring_io::fetch::FetchConfig;
 use seedring_io::plane::{self, PlaneConfig, RateLimits};
 use seedring_io::sockets::SocketOptions;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -68,6 +69,12 @@ pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
                 ChokerPolicy::RoundRobin => SeedPolicy::RoundRobin,
                 ChokerPolicy::AntiLeech => SeedPolicy::AntiLeech,
             },
+            leech: match config.fetch.policy {
+                LeechPolicy::TitForTat => choker::LeechPolicy::TitForTat { slots: 0 },
+                LeechPolicy::Datacenter => choker::LeechPolicy::Datacenter {
+                    slots_max: u32::MAX,
+                },
+            },
             ..ChokerConfig::default()
         },
         upload_slots: config.limits.upload_slots,
@@ -78,6 +85,24 @@ pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
             remote: config.limits.remote_upload_rate.0,
         },
         peer_id,
+        fetch: fetch(config),
+    }
+}
+
+/// How downloads are to work.
+fn fetch(config: &Config) -> FetchConfig {
+    let settings = &config.fetch;
+    FetchConfig {
+        buffer_bytes: usize::try_from(settings.buffer_bytes.bytes()).unwrap_or(usize::MAX),
+        hash_threads: usize::from(settings.hash_threads),
+        sync_period: settings.sync_period_s.duration(),
+        retry_period: settings.retry_period_s.duration(),
+        connect_timeout: settings.connect_timeout_s.duration(),
+        connecting_max: settings.connecting_max as usize,
+        peers_max: settings.peers_per_torrent_max as usize,
+        outgoing_max: settings.outgoing_max as usize,
+        requests_per_peer_max: settings.requests_per_peer_max,
+        datacenter: settings.policy == LeechPolicy::Datacenter,
     }
 }
 

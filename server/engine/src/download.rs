@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use proto::extension::{Extension, dont_have};
 use proto::ids::PieceIndex;
 use proto::wire::{BlockRequest, Message};
 
@@ -180,6 +181,17 @@ impl Download {
         self.picker.wanted() == 0 && self.unstored.is_empty()
     }
 
+    /// Whether a peer owes us blocks and sends none: the choker is to know.
+    pub fn is_snubbed(&self, peer: PeerKey) -> bool {
+        let source = self.peers.get(&peer);
+        source.is_some_and(|source| source.pipeline.is_snubbed())
+    }
+
+    /// How many pieces are whole and not on disk.
+    pub fn unstored_pieces(&self) -> usize {
+        self.unstored.len()
+    }
+
     /// Bytes that are requested and not here.
     pub fn requested_bytes(&self) -> u64 {
         self.budget.used()
@@ -257,6 +269,13 @@ impl Download {
                 };
                 return Some(self.block(peer, block, now));
             }
+            Message::Extended { id, payload } => {
+                if Extension::from_our_id(id) == Some(Extension::DontHave)
+                    && let Some(piece) = dont_have(payload)
+                {
+                    self.peer_lost(peer, piece);
+                }
+            }
             // A peer that has nothing joined with nothing; the rest is the session's.
             Message::HaveNone
             | Message::KeepAlive
@@ -265,7 +284,6 @@ impl Download {
             | Message::Request(_)
             | Message::Cancel(_)
             | Message::Port(_)
-            | Message::Extended { .. }
             | Message::Unknown { .. } => {}
         }
         None
@@ -371,6 +389,14 @@ impl Download {
             self.wake_hungry();
         }
         self.wake(peer);
+    }
+
+    /// Whether a block that is beginning to come from the peer is one to keep, as far as one can tell before it is
+    /// whole: it was requested, and nobody has brought it meanwhile.
+    pub fn expects(&self, peer: PeerKey, block: BlockRequest) -> bool {
+        let source = self.peers.get(&peer);
+        source.is_some_and(|source| source.pipeline.expects(&block))
+            && self.picker.is_missing(block)
     }
 
     /// A block has come from the peer. Only of one to keep are the bytes needed; it counts as here then.

@@ -267,6 +267,11 @@ impl Pipeline {
         true
     }
 
+    /// Whether the block was requested and has not come, be it waited for or given back.
+    pub fn expects(&self, block: &BlockRequest) -> bool {
+        self.outstanding.contains(block)
+    }
+
     /// Takes a block that came. Its length is part of what it is: another length is another block.
     pub fn received(
         &mut self,

@@ -19,7 +19,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::extension::{MessageIds, MetadataMessage, metadata_block_bytes};
+use proto::extension::{Extension, MessageIds, MetadataMessage, metadata_block_bytes};
+use proto::ids::PieceIndex;
 use proto::limits;
 use proto::wire::{BlockRequest, FrameLimits, Message};
 
@@ -31,7 +32,7 @@ mod config;
 mod disconnect;
 mod messages;
 
-pub use config::{PeerIdentity, Pieces, SessionConfig, TorrentView};
+pub use config::{PeerIdentity, PieceBits, Pieces, SessionConfig, TorrentView};
 pub use disconnect::{Disconnect, DisconnectKind};
 
 /// How long a queue keeps its memory after the last message, so that a busy one does not allocate anew.
@@ -296,6 +297,42 @@ impl Session {
         message.encode(&mut self.control);
     }
 
+    /// Tells the peer that we have got `piece`, which our pieces say already (BEP 3).
+    pub fn announce(&mut self, piece: PieceIndex) {
+        Message::Have(piece).encode(&mut self.control);
+    }
+
+    /// Tells the peer that we have lost `piece`, as far as it understands that (BEP 54), and answers its requests
+    /// for what our pieces say is not there any more.
+    pub fn take_back(&mut self, piece: PieceIndex) {
+        if let Some(id) = self.peer_extensions.get(Extension::DontHave) {
+            let payload = &piece.0.to_be_bytes()[..];
+            let id = id.get();
+            Message::Extended { id, payload }.encode(&mut self.control);
+        }
+        self.set_pieces(self.pieces.clone());
+    }
+
+    /// Tells the peer whether we only upload from now on (BEP 21).
+    pub fn tell_upload_only(&mut self, upload_only: bool) {
+        if let Some(id) = self.peer_extensions.get(Extension::UploadOnly) {
+            let payload = &[u8::from(upload_only)][..];
+            let id = id.get();
+            Message::Extended { id, payload }.encode(&mut self.control);
+        }
+    }
+
+    /// Says that we have all pieces now, for good: from here on this is a seed's session.
+    pub fn complete(&mut self) {
+        self.pieces = Pieces::All;
+        self.tell_upload_only(true);
+    }
+
+    /// Whether the peer has every piece, as far as it has told.
+    pub fn is_peer_complete(&self) -> bool {
+        self.peer_pieces == self.torrent.piece_count
+    }
+
     /// How many requests the peer queues, if it said so (`reqq`, BEP 10).
     pub fn peer_request_queue(&self) -> Option<u32> {
         self.peer_request_queue
@@ -453,7 +490,7 @@ impl Session {
         Ok(())
     }
 
-    /// The peer as the choker sees it.
+    /// The peer as the choker sees it, but for what it gives us, which the download knows.
     pub fn choke_view(&self, key: PeerKey) -> PeerView {
         let uploaded = self.counters.uploaded_bytes;
         let has = u64::from(self.peer_pieces) * u64::from(self.torrent.piece_length);
@@ -474,9 +511,12 @@ impl Session {
         }
     }
 
-    /// What we do with the torrent: a session serves only what is complete.
+    /// What we do with the torrent.
     pub fn role(&self) -> Role {
-        Role::Seeding
+        match &self.pieces {
+            Pieces::Growing(bits) if bits.wants_more() => Role::Downloading,
+            _ => Role::Seeding,
+        }
     }
 
     /// Says that a round of the choker is over: the next view counts from here.

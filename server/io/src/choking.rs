@@ -41,7 +41,7 @@ impl Shard {
         }
         let views: Vec<_> = connections
             .iter()
-            .map(|(key, connection)| connection.choke_view(key))
+            .map(|(key, connection)| connection.choke_view(key, now))
             .collect();
         let mut changes = Vec::new();
         choker.round(&views, now, &mut changes);

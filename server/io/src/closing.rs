@@ -33,6 +33,12 @@ pub(crate) enum CloseReason {
     TorrentStopped,
     /// The data could not be read for want of descriptors or memory.
     Storage,
+    /// The peer sent wrong data, now or before.
+    Banned,
+    /// The same peer is connected already.
+    Duplicate,
+    /// The torrent has as many peers as it may.
+    Full,
     /// The server is stopping.
     Stopping,
 }
@@ -91,6 +97,8 @@ impl CloseReason {
             CloseReason::TorrentStopped => Counter::ClosedTorrent,
             CloseReason::Storage => Counter::ClosedStorage,
             CloseReason::Stopping => Counter::ClosedStopping,
+            CloseReason::Banned => Counter::ClosedBanned,
+            CloseReason::Duplicate => Counter::ClosedDuplicate,
             _ => Counter::ClosedOther,
         }
     }

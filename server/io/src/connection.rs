@@ -11,13 +11,16 @@ use crate::allowance::Allowance;
 use crate::answer_clock::AnswerClock;
 use crate::closing::CloseReason;
 use crate::direct::Reader;
+use crate::fetch::connecting::Begun;
+use crate::fetch::home::ActiveFetch;
+use crate::fetch::receiving::{self, Fetching};
 use crate::files::OpenFile;
 use crate::in_transit::InTransit;
-use crate::limits::{self, Levels};
+use crate::limits::Levels;
 use crate::outgoing::Outgoing;
 use crate::ring;
 use crate::sending::send_round;
-use crate::shard::Shard;
+use crate::shard::{Found, Shard, Visit};
 use crate::sockets;
 use crate::torrent::SeededTorrent;
 use engine::choker::{PeerKey, PeerView};
@@ -80,9 +83,21 @@ pub(crate) struct Connection {
     pub(crate) reader: Reader,
     clock: RefCell<AnswerClock>,
     published: Cell<SessionCounters>,
+    /// The download that it serves, if the torrent was not complete when the peer came.
+    pub(crate) fetching: Option<Fetching>,
 }
 
 impl Connection {
+    /// Has the writer look for what there is to send.
+    pub(crate) fn wake_writer(&self) {
+        self.work.notify_one();
+    }
+
+    /// Waits until the session may take input again.
+    pub(crate) async fn input(&self) {
+        self.input.notified().await;
+    }
+
     /// Ends the connection; operations in flight complete with an error or an end of stream.
     pub(crate) fn close(&self, reason: CloseReason) {
         if self.closing.get().is_none() {
@@ -125,8 +140,34 @@ impl Connection {
     }
 
     /// The peer as the choker sees it.
-    pub(crate) fn choke_view(&self, key: usize) -> PeerView {
-        self.session.borrow().choke_view(PeerKey(key as u64))
+    pub(crate) fn choke_view(&self, key: usize, now: Time) -> PeerView {
+        let mut view = self.session.borrow().choke_view(PeerKey(key as u64));
+        if let Some(fetching) = &self.fetching {
+            view.download_rate = fetching.meter.borrow_mut().rate(now);
+            let download = fetching.fetch.download.borrow();
+            view.snubbed = download.is_snubbed(fetching.key);
+        }
+        view
+    }
+
+    /// Does what is due after messages of the peer were taken.
+    pub(crate) fn after_input(&self, shard: &Shard, now: Time) {
+        let mut session = self.session.borrow_mut();
+        self.note_input(shard, &mut session, now);
+        drop(session);
+        self.work.notify_one();
+    }
+
+    /// Times what was accepted, unchokes the peer if it may be at once, and counts.
+    fn note_input(&self, shard: &Shard, session: &mut Session, now: Time) {
+        let accepted = session.counters().requests_accepted;
+        self.clock.borrow_mut().accepted(accepted, Instant::now());
+        if session.wants_unchoke() && shard.claim_slot(session.role()) {
+            session.set_choked(false, now);
+            // Also when no message was whole: the slot may have become free since the last one.
+            self.work.notify_one();
+        }
+        self.publish(shard, session);
     }
 
     /// Does what the session's timeouts ask for.
@@ -180,14 +221,7 @@ impl Connection {
                 }
             }
         }
-        let accepted = session.counters().requests_accepted;
-        self.clock.borrow_mut().accepted(accepted, Instant::now());
-        if session.wants_unchoke() && shard.claim_slot(session.role()) {
-            session.set_choked(false, now);
-            // Also when no message was whole: the slot may have become free since the last one.
-            self.work.notify_one();
-        }
-        self.publish(shard, &session);
+        self.note_input(shard, &mut session, now);
         Ok((consumed, needed))
     }
 
@@ -252,30 +286,146 @@ impl Connection {
     }
 }
 
-/// Serves an accepted socket until it closes, and returns why it did.
+/// A socket whose peer wants a torrent that another shard downloads.
+pub(crate) struct Elsewhere {
+    pub(crate) home: usize,
+    /// What was received of it.
+    pub(crate) received: Vec<u8>,
+}
+
+/// How the serving of an accepted socket ended.
+pub(crate) enum Served {
+    /// It is closed.
+    Closed(CloseReason),
+    /// It is to go on elsewhere.
+    Elsewhere(Elsewhere),
+}
+
+/// Why there is no peer to converse with (here).
+enum NotGreeted {
+    Closed(CloseReason),
+    Elsewhere(usize),
+}
+
+impl From<CloseReason> for NotGreeted {
+    fn from(reason: CloseReason) -> NotGreeted {
+        NotGreeted::Closed(reason)
+    }
+}
+
+/// A peer's handshake, and the torrent that it is for.
+type Greeted = (Handshake, Arc<SeededTorrent>);
+
+/// A socket and what is known of it before the handshake.
+struct Caller<'a> {
+    socket: Rc<TcpStream>,
+    peer: SocketAddr,
+    visit: &'a mut Visit,
+    /// Whether we began the connection, for a download.
+    is_called: bool,
+}
+
+/// Serves an accepted socket, of which `received` has come already, until it closes; says why it did, or where it
+/// belongs.
 pub(crate) async fn serve(
     shard: &Rc<Shard>,
     socket: Rc<TcpStream>,
     peer: SocketAddr,
-    admission: &mut limits::Admission,
-) -> CloseReason {
+    visit: &mut Visit,
+    mut received: Vec<u8>,
+) -> Served {
     let accepted = Instant::now();
-    let (theirs, torrent) = match greet_in_time(shard, &socket).await {
+    let (theirs, torrent) = match greet_in_time(shard, &socket, &mut received).await {
         Ok(greeted) => greeted,
-        Err(reason) => return reason,
+        Err(NotGreeted::Closed(reason)) => return Served::Closed(reason),
+        Err(NotGreeted::Elsewhere(home)) => return Served::Elsewhere(Elsewhere { home, received }),
     };
-    admission.greeted();
-    shard.cells.increment(Counter::Handshakes);
     shard
         .cells
         .record(Histogram::HandshakeDuration, accepted.elapsed());
+    let caller = Caller {
+        socket,
+        peer,
+        visit,
+        is_called: false,
+    };
+    Served::Closed(converse(shard, caller, theirs, torrent).await)
+}
+
+/// Greets a peer that we called for `fetch`, and serves the connection until it closes; returns why it did.
+pub(crate) async fn call(
+    shard: &Rc<Shard>,
+    socket: Rc<TcpStream>,
+    peer: SocketAddr,
+    visit: &mut Visit,
+    fetch: &Rc<ActiveFetch>,
+    begun: Begun,
+) -> CloseReason {
+    let info_hash = fetch.torrent.info_hash();
+    let ours = shard.our_handshake(info_hash).encode();
+    if let Err(error) = sockets::send_first(&*socket, &ours) {
+        return CloseReason::of_socket(&error);
+    }
+    let mut received = Vec::new();
+    let (theirs, torrent) = match greet_in_time(shard, &socket, &mut received).await {
+        Ok(greeted) => greeted,
+        Err(NotGreeted::Closed(reason)) => return reason,
+        Err(NotGreeted::Elsewhere(_)) => return CloseReason::UnknownTorrent,
+    };
+    if theirs.info_hash != info_hash {
+        return CloseReason::UnknownTorrent;
+    }
+    drop(begun);
+    let caller = Caller {
+        socket,
+        peer,
+        visit,
+        is_called: true,
+    };
+    converse(shard, caller, theirs, torrent).await
+}
+
+/// Joins the download that a torrent is, if it is not complete.
+fn join_fetch(
+    shard: &Shard,
+    torrent: &SeededTorrent,
+    caller: &Caller<'_>,
+    theirs: &Handshake,
+) -> Result<Option<Fetching>, CloseReason> {
+    if torrent.is_complete() {
+        return Ok(None);
+    }
+    let fetch = shard.fetch(torrent.info_hash());
+    let fetch = fetch.ok_or(CloseReason::UnknownTorrent)?;
+    let (peer, peer_id) = (caller.peer, theirs.peer_id);
+    if let Some(reason) = fetch.refuses(shard, peer, peer_id, caller.is_called) {
+        return Err(reason);
+    }
+    Ok(Some(Fetching::new(fetch, caller.is_called, shard.now())))
+}
+
+/// Serves a peer whose handshake is done until the connection closes, and returns why it did.
+async fn converse(
+    shard: &Rc<Shard>,
+    caller: Caller<'_>,
+    theirs: Handshake,
+    torrent: Arc<SeededTorrent>,
+) -> CloseReason {
+    caller.visit.greeted();
+    shard.cells.increment(Counter::Handshakes);
+    let fetching = match join_fetch(shard, &torrent, &caller, &theirs) {
+        Ok(fetching) => fetching,
+        Err(reason) => return reason,
+    };
+    let (socket, peer) = (caller.socket, caller.peer);
     let identity = PeerIdentity {
         peer_id: theirs.peer_id,
         reserved: theirs.reserved,
         ip: Some(peer.ip()),
     };
     let now = shard.now();
-    let session = Session::new(shard.session_config(), torrent.view(), identity, now);
+    let mut session = Session::new(shard.session_config(), torrent.view(), identity, now);
+    session.set_fetching(fetching.is_some());
     let is_near = sockets::is_near(&*socket, peer.ip());
     let connection = Rc::new(Connection {
         peer,
@@ -293,14 +443,24 @@ pub(crate) async fn serve(
         reader: Reader::default(),
         clock: RefCell::default(),
         published: Cell::default(),
+        fetching,
     });
     let _registered = shard.register(&connection);
+    let called = caller.is_called.then_some(peer);
+    let fast = theirs.reserved.fast() && shard.session_config().fast_extension;
+    let _joined = connection
+        .fetching
+        .as_ref()
+        .map(|fetching| fetching.join(shard, &connection, fast, called));
     let read = async {
-        let reason = read_messages(shard, &connection).await;
+        let reason = match &connection.fetching {
+            Some(fetching) => receiving::read_blocks(shard, &connection, fetching).await,
+            None => read_messages(shard, &connection).await,
+        };
         connection.close(reason);
     };
     let write = async {
-        let reason = write(shard, &connection).await;
+        let reason = write(shard, &connection, caller.is_called).await;
         connection.close(reason);
     };
     tokio::join!(read, write);
@@ -313,8 +473,9 @@ pub(crate) async fn serve(
 async fn greet_in_time(
     shard: &Shard,
     socket: &Rc<TcpStream>,
-) -> Result<(Handshake, Arc<SeededTorrent>), CloseReason> {
-    let mut greeting = pin!(greet(shard, socket));
+    received: &mut Vec<u8>,
+) -> Result<Greeted, NotGreeted> {
+    let mut greeting = pin!(greet(shard, socket, received));
     match timeout(shard.config.handshake_timeout, &mut greeting).await {
         Ok(greeted) => greeted,
         Err(_elapsed) => {
@@ -322,41 +483,45 @@ async fn greet_in_time(
             // connection to go finds nothing of it in the ring.
             let _ = socket.shutdown(Shutdown::Both);
             let _ = greeting.await;
-            Err(CloseReason::HandshakeTimeout)
+            Err(CloseReason::HandshakeTimeout.into())
         }
     }
 }
 
-/// Receives the peer's handshake and finds its torrent.
+/// Receives the peer's handshake behind what of it has come, and finds its torrent.
 async fn greet(
     shard: &Shard,
     socket: &Rc<TcpStream>,
-) -> Result<(Handshake, Arc<SeededTorrent>), CloseReason> {
-    let mut buffer = Vec::with_capacity(HANDSHAKE_BYTES);
+    buffer: &mut Vec<u8>,
+) -> Result<Greeted, NotGreeted> {
+    buffer.reserve_exact(HANDSHAKE_BYTES.saturating_sub(buffer.len()));
     loop {
-        match receive(socket, &mut buffer, HANDSHAKE_BYTES).await {
-            Ok(0) => return Err(CloseReason::PeerClosed),
+        // A stream that is not BitTorrent, an encrypted one included, shows at its first wrong byte, and an
+        // unknown torrent after 48 bytes: both close at once.
+        match handshake::parse(buffer).map_err(|_| CloseReason::HandshakeInvalid)? {
+            HandshakeStage::Incomplete { .. } => {}
+            HandshakeStage::InfoHash { info_hash, .. } => match shard.find(info_hash) {
+                Some(Found::Here(_)) => {}
+                Some(Found::Elsewhere(home)) => return Err(NotGreeted::Elsewhere(home)),
+                None => return Err(CloseReason::UnknownTorrent.into()),
+            },
+            HandshakeStage::Complete(theirs) => {
+                if theirs.peer_id == shard.config.peer_id {
+                    return Err(CloseReason::SelfConnection.into());
+                }
+                return match shard.find(theirs.info_hash) {
+                    Some(Found::Here(torrent)) => Ok((theirs, torrent)),
+                    Some(Found::Elsewhere(home)) => Err(NotGreeted::Elsewhere(home)),
+                    None => Err(CloseReason::UnknownTorrent.into()),
+                };
+            }
+        }
+        match receive(socket, buffer, HANDSHAKE_BYTES).await {
+            Ok(0) => return Err(CloseReason::PeerClosed.into()),
             Ok(count) => shard
                 .cells
                 .add(Counter::ProtocolBytesReceived, count as u64),
-            Err(error) => return Err(CloseReason::of_socket(&error)),
-        }
-        // A stream that is not BitTorrent, an encrypted one included, shows at its first wrong byte, and an
-        // unknown torrent after 48 bytes: both close at once.
-        match handshake::parse(&buffer).map_err(|_| CloseReason::HandshakeInvalid)? {
-            HandshakeStage::Incomplete { .. } => {}
-            HandshakeStage::InfoHash { info_hash, .. } => {
-                shard
-                    .torrent(info_hash)
-                    .ok_or(CloseReason::UnknownTorrent)?;
-            }
-            HandshakeStage::Complete(theirs) => {
-                if theirs.peer_id == shard.config.peer_id {
-                    return Err(CloseReason::SelfConnection);
-                }
-                let torrent = shard.torrent(theirs.info_hash);
-                return Ok((theirs, torrent.ok_or(CloseReason::UnknownTorrent)?));
-            }
+            Err(error) => return Err(CloseReason::of_socket(&error).into()),
         }
     }
 }
@@ -391,6 +556,12 @@ async fn read_messages(shard: &Shard, connection: &Connection) -> CloseReason {
     }
 }
 
+/// Waits until there is something to receive.
+pub(crate) async fn wait_readable(socket: &Rc<TcpStream>) -> io::Result<()> {
+    let (ready, _socket) = ring::poll(Rc::clone(socket), libc::POLLIN).await;
+    ready.map(drop)
+}
+
 /// Waits for bytes and receives them into the free capacity of `buffer`, at most up to `length_max` in it.
 async fn receive(
     socket: &Rc<TcpStream>,
@@ -398,8 +569,7 @@ async fn receive(
     length_max: usize,
 ) -> io::Result<usize> {
     loop {
-        let (ready, _socket) = ring::poll(Rc::clone(socket), libc::POLLIN).await;
-        ready?;
+        wait_readable(socket).await?;
         match sockets::receive(&**socket, buffer, length_max) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -418,11 +588,13 @@ fn fit(buffer: &mut Vec<u8>, needed: usize) {
     }
 }
 
-/// Sends what the session has to say until the connection ends.
-async fn write(shard: &Shard, connection: &Connection) -> CloseReason {
+/// Sends what the session has to say until the connection ends. (To whom we called our handshake has been sent.)
+async fn write(shard: &Shard, connection: &Connection, is_called: bool) -> CloseReason {
     let mut outgoing = Outgoing::new();
-    let ours = shard.our_handshake(connection.torrent.info_hash());
-    outgoing.control_mut().extend_from_slice(&ours.encode());
+    if !is_called {
+        let ours = shard.our_handshake(connection.torrent.info_hash());
+        outgoing.control_mut().extend_from_slice(&ours.encode());
+    }
     let mut allowance = Allowance::new(shard, connection);
     let mut turn_bytes = 0;
     loop {

@@ -381,7 +381,9 @@ pub fn check_stamp(
     opened: &OpenFile,
 ) -> Result<(), Fault> {
     let found = match stat(opened) {
-        Ok(Some(stamp)) => stamp,
+        // Its bytes change while others come; what may be served of it says the torrent's bitfield.
+        Ok(Some(_)) if !torrent.is_complete() => return Ok(()),
+        Ok(Some((stamp, _links))) => stamp,
         Ok(None) => return Err(torrent.fault(file, FaultCause::NotRegular)),
         Err(error) => return Err(torrent.fault(file, FaultCause::of_io(&error))),
     };
@@ -415,8 +417,8 @@ async fn open_retrying(torrent: &SeededTorrent, file: FileIndex) -> io::Result<O
     }
 }
 
-/// The stamp of an open file; `None` if it is not a regular file.
-fn stat(file: &OpenFile) -> io::Result<Option<FileStamp>> {
+/// The stamp of an open file, and how many names it has; `None` if it is not a regular file.
+pub(crate) fn stat(file: &OpenFile) -> io::Result<Option<(FileStamp, u64)>> {
     // SAFETY: `stat` is plain data for which zeros are valid.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and `stat` is ours to write for the length of the call.
@@ -426,13 +428,24 @@ fn stat(file: &OpenFile) -> io::Result<Option<FileStamp>> {
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Ok(None);
     }
-    Ok(Some(FileStamp {
+    let stamp = FileStamp {
         device: stat.st_dev,
         inode: stat.st_ino,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
         ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
-    }))
+    };
+    Ok(Some((stamp, stat.st_nlink as u64)))
+}
+
+/// Cuts a file down to `length` bytes.
+pub(crate) fn truncate(file: &OpenFile, length: u64) -> io::Result<()> {
+    let length = libc::off_t::try_from(length).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the length of the call.
+    if unsafe { libc::ftruncate(file.as_raw_fd(), length) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Nanoseconds since the epoch.
@@ -443,7 +456,7 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 }
 
 /// A ring read of a file with `O_NONBLOCK` would answer `EAGAIN` for cold data instead of fetching it.
-fn clear_nonblocking(file: &OpenFile) -> io::Result<()> {
+pub(crate) fn clear_nonblocking(file: &OpenFile) -> io::Result<()> {
     // SAFETY: `F_SETFL` with plain flags on a descriptor that we own.
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } != 0 {
         return Err(io::Error::last_os_error());

@@ -15,6 +15,7 @@ mod closing;
 mod connection;
 mod constants;
 pub mod direct;
+pub mod fetch;
 mod files;
 mod in_transit;
 mod leases;

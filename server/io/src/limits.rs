@@ -31,6 +31,8 @@ pub(crate) struct SharedLimits {
     connections_per_stranger_max: usize,
     handshakes_max: usize,
     handshakes: AtomicUsize,
+    /// Connections that we began.
+    called: Arc<AtomicUsize>,
     connections: Mutex<Connections>,
     rates: RateLimits,
     global: Option<SharedLimit>,
@@ -82,6 +84,7 @@ impl SharedLimits {
             },
             handshakes_max: config.handshakes_max,
             handshakes: AtomicUsize::new(0),
+            called: Arc::default(),
             connections: Mutex::default(),
             rates: config.rates,
             global: bucket(config.rates.global),
@@ -136,6 +139,15 @@ impl SharedLimits {
             stranger,
             greeted: false,
         })
+    }
+
+    /// Takes a place for a connection that we begin, of which there are `called_max`.
+    pub(crate) fn call(&self, called_max: usize) -> Option<CallPlace> {
+        let ordering = Ordering::Relaxed;
+        let more = |called: usize| (called < called_max).then_some(called + 1);
+        self.called.fetch_update(ordering, ordering, more).ok()?;
+        let called = Arc::clone(&self.called);
+        Some(CallPlace { called })
     }
 
     /// The upload slots of `shard`, which has `interested` peers now; `None` for no limit.
@@ -204,6 +216,17 @@ impl Drop for Admission {
                 connections.by_stranger.remove(&self.stranger);
             }
         }
+    }
+}
+
+/// The place of a connection that we began, given back when it is dropped.
+pub(crate) struct CallPlace {
+    called: Arc<AtomicUsize>,
+}
+
+impl Drop for CallPlace {
+    fn drop(&mut self) {
+        self.called.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

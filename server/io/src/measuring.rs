@@ -75,16 +75,19 @@ impl Shard {
     /// Publishes what is counted by looking.
     pub(crate) fn publish_gauges(&self) {
         let connections = self.connections.borrow();
-        let (mut interested, mut queued) = (0, 0);
+        let (mut interested, mut queued, mut called) = (0, 0, 0);
         for (_, connection) in connections.iter() {
             let session = connection.session.borrow();
             interested += u64::from(session.is_interested());
             queued += u64::from(session.queued_requests());
+            let fetching = connection.fetching.as_ref();
+            called += u64::from(fetching.is_some_and(|fetching| fetching.is_called));
         }
         let connected = connections.len() as u64;
         let sockets = self.sockets.borrow().len() as u64;
         self.cells.set(Gauge::PeersConnected, connected);
         self.cells.set(Gauge::PeersInterested, interested);
+        self.cells.set(Gauge::PeersCalled, called);
         self.cells.set(Gauge::PeersUnchoked, self.unchoked.get());
         self.cells
             .set(Gauge::HandshakesPending, sockets.saturating_sub(connected));

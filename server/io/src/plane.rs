@@ -4,8 +4,14 @@
 //! waits for a peer or a disk.
 
 use crate::buffers::Registration;
+use crate::fetch::hashing::HashPool;
+use crate::fetch::memory::MemoryBudget;
+use crate::fetch::{
+    self, Fetch, FetchConfig, FetchError, FetchEvent, FetchSeat, FetchSpec, MetadataEvent,
+    MetadataFetch, MetadataSeat,
+};
 use crate::leases;
-use crate::limits::SharedLimits;
+use crate::limits::{Admission, SharedLimits};
 use crate::refusal::{self, Refusal};
 use crate::shard::{self, ShardSeat};
 use crate::sockets::{self, SocketOptions};
@@ -13,7 +19,7 @@ use crate::system;
 use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::ChokerConfig;
 use engine::session::SessionConfig;
-use proto::ids::PeerId;
+use proto::ids::{InfoHashV1, PeerId};
 use seedring_metrics::Registry;
 use std::io;
 use std::net::SocketAddr;
@@ -70,6 +76,8 @@ pub struct PlaneConfig {
     pub rates: RateLimits,
     /// How we name ourselves to peers.
     pub peer_id: PeerId,
+    /// How downloads work.
+    pub fetch: FetchConfig,
 }
 
 /// How payload gets from the disk to a socket (docs/adr/0009-send-paths.md).
@@ -144,8 +152,25 @@ pub(crate) enum Command {
     Add(Arc<SeededTorrent>, oneshot::Sender<()>),
     /// Forget this torrent; the answer says that its peers are being closed.
     Remove(Arc<SeededTorrent>, oneshot::Sender<()>),
+    /// Be the home of this download; the answer says whether it is.
+    Fetch(Box<FetchSeat>, oneshot::Sender<Result<(), FetchError>>),
+    /// This shard downloads the torrent, or none does any more: its peers are to be sent there.
+    Elsewhere(InfoHashV1, Option<usize>),
+    /// Take over a peer of a download, which another shard has accepted.
+    Adopt(Box<Adopted>),
+    /// Fetch metadata.
+    FetchMetadata(Box<MetadataSeat>),
     /// Close everything and end.
     Stop,
+}
+
+/// A connection on its way to another shard.
+pub(crate) struct Adopted {
+    pub(crate) socket: std::net::TcpStream,
+    pub(crate) peer: SocketAddr,
+    /// What was received of it.
+    pub(crate) received: Vec<u8>,
+    pub(crate) admission: Admission,
 }
 
 /// The running data plane.
@@ -201,8 +226,12 @@ impl Plane {
             shards: Vec::with_capacity(count),
             addresses,
         };
-        for index in 0..count {
-            let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let fetch_memory = MemoryBudget::new(config.fetch.buffer_bytes);
+        let hashing = Arc::new(HashPool::new(shard_count(config.fetch.hash_threads)));
+        let channels: Vec<_> = (0..count).map(|_| mpsc::channel(COMMANDS_MAX)).collect();
+        // A shard must not keep itself alive.
+        let shards: Vec<_> = channels.iter().map(|(way, _)| way.downgrade()).collect();
+        for (index, (commands, inbox)) in channels.into_iter().enumerate() {
             let seat = ShardSeat {
                 index,
                 count,
@@ -217,6 +246,9 @@ impl Plane {
                 cells: registry.shard(index),
                 listeners: groups.iter_mut().filter_map(Vec::pop).collect(),
                 commands: inbox,
+                shards: shards.clone(),
+                fetch_memory: Arc::clone(&fetch_memory),
+                hashing: Arc::clone(&hashing),
                 events: events.clone(),
             };
             let thread = shard::spawn(seat)?;
@@ -246,6 +278,60 @@ impl Plane {
         torrent.stop();
         self.tell_all(|done| Command::Remove(Arc::clone(torrent), done))
             .await;
+    }
+
+    /// Begins to download a torrent. Its events must be read as they come.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`]; nothing has been begun then.
+    pub async fn fetch(
+        &self,
+        spec: FetchSpec,
+    ) -> Result<(Fetch, mpsc::Receiver<FetchEvent>), FetchError> {
+        let (fetch, seat, events) = fetch::begin(spec)?;
+        let info_hash = fetch.torrent().info_hash();
+        let home = self.home_of(info_hash);
+        let (done, answer) = oneshot::channel();
+        let command = Command::Fetch(Box::new(seat), done);
+        self.tell(home, command).await?;
+        answer.await.map_err(|_| FetchError::Stopping)??;
+        for shard in (0..self.shards.len()).filter(|&shard| shard != home) {
+            let command = Command::Elsewhere(info_hash, Some(home));
+            self.tell(shard, command).await?;
+        }
+        Ok((fetch, events))
+    }
+
+    /// Begins to fetch a torrent's `info` dictionary from peers (BEP 9).
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Stopping`].
+    pub async fn fetch_metadata(
+        &self,
+        info_hash: InfoHashV1,
+    ) -> Result<(MetadataFetch, mpsc::Receiver<MetadataEvent>), FetchError> {
+        let (fetch, seat, events) = fetch::begin_metadata(info_hash);
+        let command = Command::FetchMetadata(Box::new(seat));
+        self.tell(self.home_of(info_hash), command).await?;
+        Ok((fetch, events))
+    }
+
+    /// The shard whose the download of this torrent is: hashes spread over shards evenly.
+    fn home_of(&self, info_hash: InfoHashV1) -> usize {
+        let bytes = info_hash.0.iter().take(8);
+        let number = bytes.fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
+        usize::try_from(number % self.shards.len().max(1) as u64).unwrap_or(0)
+    }
+
+    async fn tell(&self, shard: usize, command: Command) -> Result<(), FetchError> {
+        let shard = self.shards.get(shard);
+        let (commands, _) = shard.ok_or(FetchError::Stopping)?;
+        commands
+            .send(command)
+            .await
+            .map_err(|_| FetchError::Stopping)
     }
 
     /// Closes all connections and ends the shards, within `deadline`. False if some shard was not done

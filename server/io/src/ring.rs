@@ -8,6 +8,7 @@
 
 use crate::buffers::Buffer;
 use crate::direct::Lease;
+use crate::fetch::memory::{Sealed, Segment};
 use crate::files::OpenFile;
 use crate::outgoing::Outgoing;
 use io_uring::{cqueue, opcode, squeue, types};
@@ -16,6 +17,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio_uring::net::TcpStream;
 use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 
@@ -71,12 +73,143 @@ pub async fn open_beneath(root: Rc<OwnedFd>, path: CString) -> io::Result<OwnedF
     let how = types::OpenHow::new()
         .flags((libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) as u64)
         .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+    open_how(root, path, how).await
+}
+
+/// Opens `path` below `root` for writing, and makes it if it is not there. Neither a link in its place is followed,
+/// nor a component that leads out of `root`. Not to be cancelled, see [`open_beneath`].
+pub async fn open_for_writing(root: Rc<OwnedFd>, path: CString) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDWR
+        | libc::O_CREAT
+        | libc::O_CLOEXEC
+        | libc::O_NONBLOCK
+        | libc::O_NOCTTY
+        | libc::O_NOFOLLOW;
+    let how = types::OpenHow::new()
+        .flags(flags as u64)
+        .mode(0o666)
+        .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+    open_how(root, path, how).await
+}
+
+/// Opens the directory `path` below `root` as a place to open files beneath.
+pub async fn open_directory_beneath(root: Rc<OwnedFd>, path: CString) -> io::Result<OwnedFd> {
+    let how = types::OpenHow::new()
+        .flags((libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64)
+        .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+    open_how(root, path, how).await
+}
+
+async fn open_how(root: Rc<OwnedFd>, path: CString, how: types::OpenHow) -> io::Result<OwnedFd> {
     let data = Box::new((root, path, how));
     let (root, path) = (types::Fd(data.0.as_raw_fd()), data.1.as_ptr());
     let entry = opcode::OpenAt2::new(root, path, &raw const data.2).build();
     // SAFETY: the path's bytes and `how` live on the heap, owned by `data`, which also keeps `root` open.
     let (result, _data) = unsafe { submit(data, entry) }.await;
     descriptor(result)
+}
+
+/// Forces to the disk which names there are in `directory`.
+pub async fn sync_directory(directory: Rc<OwnedFd>) -> io::Result<()> {
+    let how = types::OpenHow::new()
+        .flags((libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64)
+        .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+    // What was opened as a place only can not be synced.
+    let opened = open_how(directory, CString::from(c"."), how).await?;
+    let entry = opcode::Fsync::new(types::Fd(opened.as_raw_fd())).build();
+    // SAFETY: the entry holds no pointer, and the operation keeps the directory open.
+    let (result, _opened) = unsafe { submit(opened, entry) }.await;
+    result.map(drop)
+}
+
+/// Makes the directory `name` in `parent`.
+pub async fn make_directory(parent: Rc<OwnedFd>, name: CString) -> io::Result<()> {
+    let data = Box::new((parent, name));
+    let parent = types::Fd(data.0.as_raw_fd());
+    let entry = opcode::MkDirAt::new(parent, data.1.as_ptr())
+        .mode(0o777)
+        .build();
+    // SAFETY: the name's bytes live on the heap, owned by `data`, which also keeps `parent` open.
+    let (result, _data) = unsafe { submit(data, entry) }.await;
+    result.map(drop)
+}
+
+/// Gives the file `from` in `directory` the name `to`, unless there is one of that name.
+pub async fn rename_in(directory: Rc<OwnedFd>, from: CString, to: CString) -> io::Result<()> {
+    let data = Box::new((directory, from, to));
+    let directory = types::Fd(data.0.as_raw_fd());
+    let entry = opcode::RenameAt::new(directory, data.1.as_ptr(), directory, data.2.as_ptr())
+        .flags(libc::RENAME_NOREPLACE)
+        .build();
+    // SAFETY: both names' bytes live on the heap, owned by `data`, which also keeps `directory` open.
+    let (result, _data) = unsafe { submit(data, entry) }.await;
+    result.map(drop)
+}
+
+/// Takes the space of the first `length` bytes of `file`.
+pub async fn allocate(file: Rc<OpenFile>, length: u64) -> io::Result<()> {
+    let entry = opcode::Fallocate::new(types::Fd(file.as_raw_fd()), length).build();
+    // SAFETY: the entry holds no pointer, and the operation keeps the file open.
+    let (result, _file) = unsafe { submit(file, entry) }.await;
+    result.map(drop)
+}
+
+/// Forces to the disk what was written to `file`, and what is needed to find it.
+pub async fn sync_data(file: Rc<OpenFile>) -> io::Result<()> {
+    let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
+        .flags(types::FsyncFlags::DATASYNC)
+        .build();
+    // SAFETY: the entry holds no pointer, and the operation keeps the file open.
+    let (result, _file) = unsafe { submit(file, entry) }.await;
+    result.map(drop)
+}
+
+/// Writes `length` bytes from `start` of `memory` to `offset` of `file`, and returns how many.
+pub(crate) async fn write_at(
+    file: Rc<OpenFile>,
+    memory: Arc<Sealed>,
+    start: usize,
+    length: usize,
+    offset: u64,
+) -> io::Result<usize> {
+    let source = memory
+        .bytes()
+        .get(start..)
+        .and_then(|rest| rest.get(..length));
+    let Some(source) = source else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    let entry = opcode::Write::new(
+        types::Fd(file.as_raw_fd()),
+        source.as_ptr(),
+        source.len() as u32,
+    )
+    .offset(offset)
+    .build();
+    // SAFETY: the bytes lie in `memory`, which nobody changes and which the operation keeps; `file` keeps the
+    // descriptor open.
+    let (result, _data) = unsafe { submit((memory, file), entry) }.await;
+    result.map(|count| count as usize)
+}
+
+/// Reads up to `length` bytes of `file` from `offset` to `start` of `segment`, and returns how many.
+pub(crate) async fn read_into_segment(
+    file: Rc<OpenFile>,
+    mut segment: Segment,
+    start: usize,
+    length: usize,
+    offset: u64,
+) -> (io::Result<usize>, Segment) {
+    let Some(target) = segment.target(start, length) else {
+        return (Err(io::Error::from_raw_os_error(libc::EINVAL)), segment);
+    };
+    let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), target, length as u32)
+        .offset(offset)
+        .build();
+    // SAFETY: `target` points to `length` bytes of the segment's memory, which the operation owns; `file` keeps the
+    // descriptor open.
+    let (result, (segment, _file)) = unsafe { submit((segment, file), entry) }.await;
+    (result.map(|count| count as usize), segment)
 }
 
 /// The descriptor that an open has made.

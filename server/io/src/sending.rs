@@ -139,10 +139,11 @@ async fn try_splice(
     left: &mut Remaining,
 ) -> Result<Option<Full>, CloseReason> {
     let path = shard.config.send_path;
-    if path == SendPath::Direct {
+    let torrent = &connection.torrent;
+    // A file that is being written to is under nobody's lease.
+    if path == SendPath::Direct || !torrent.is_complete() {
         return Ok(None);
     }
-    let torrent = &connection.torrent;
     let asked = shard.now();
     let parts = splicing::locate(shard, torrent, batch).await;
     let parts = parts.map_err(|fault| shard.report(torrent, fault))?;

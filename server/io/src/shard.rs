@@ -5,9 +5,14 @@
 
 use crate::buffers::{BUFFERS_MAX, BufferPool, Registration};
 use crate::closing::CloseReason;
-use crate::connection::{self, Connection};
+use crate::connection::{self, Connection, Served};
 use crate::constants::HeaderArena;
 use crate::direct::{self, Direct};
+use crate::fetch::hashing::HashPool;
+use crate::fetch::home::ActiveFetch;
+use crate::fetch::memory::{MemoryBudget, SegmentPool};
+use crate::fetch::metadata;
+use crate::fetch::receiving::RECEIVE_BUFFER_BYTES;
 use crate::files::FileTable;
 use crate::in_transit::Lingering;
 use crate::leases::{self, LeaseSignal};
@@ -22,6 +27,7 @@ use crate::torrent::{Fault, SeededTorrent};
 use crate::warming::Warming;
 use crate::windows::Windows;
 use engine::choker::Choker;
+use engine::random::Random;
 use engine::session::SessionConfig;
 use engine::time::Time;
 use proto::handshake::{Handshake, Reserved, ReservedBit};
@@ -66,6 +72,10 @@ pub(crate) struct ShardSeat {
     pub(crate) cells: Arc<ShardCells>,
     pub(crate) listeners: Vec<std::net::TcpListener>,
     pub(crate) commands: mpsc::Receiver<Command>,
+    /// The ways to all shards, itself among them.
+    pub(crate) shards: Vec<mpsc::WeakSender<Command>>,
+    pub(crate) fetch_memory: Arc<MemoryBudget>,
+    pub(crate) hashing: Arc<HashPool>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -96,6 +106,16 @@ pub(crate) struct Shard {
     pub(crate) unchoked: Cell<u64>,
     session_config: Arc<SessionConfig>,
     torrents: RefCell<HashMap<InfoHashV1, Arc<SeededTorrent>>>,
+    /// The downloads whose home is here, and those whose home is another shard.
+    pub(crate) fetches: RefCell<HashMap<InfoHashV1, Rc<ActiveFetch>>>,
+    pub(crate) elsewhere: RefCell<HashMap<InfoHashV1, usize>>,
+    pub(crate) shards: Vec<mpsc::WeakSender<Command>>,
+    /// Memory for pieces of downloads.
+    pub(crate) segments: SegmentPool,
+    pub(crate) hashing: Arc<HashPool>,
+    /// What connections of downloads receive into, one at a time.
+    pub(crate) receive_buffer: RefCell<Box<[u8]>>,
+    random: RefCell<Random>,
     pub(crate) connections: RefCell<Slab<Rc<Connection>>>,
     /// All accepted sockets, greeted or not, so that stopping reaches each of them.
     pub(crate) sockets: RefCell<Slab<Rc<TcpStream>>>,
@@ -229,6 +249,13 @@ impl Shard {
             index: seat.index,
             limits: Arc::clone(&seat.limits),
             torrents: RefCell::default(),
+            fetches: RefCell::default(),
+            elsewhere: RefCell::default(),
+            shards: seat.shards.clone(),
+            segments: SegmentPool::new(Arc::clone(&seat.fetch_memory)),
+            hashing: Arc::clone(&seat.hashing),
+            receive_buffer: RefCell::new(vec![0; RECEIVE_BUFFER_BYTES].into()),
+            random: RefCell::new(Random::new(seat.seed.rotate_left(32))),
             connections: RefCell::default(),
             sockets: RefCell::default(),
             events: seat.events.clone(),
@@ -259,14 +286,20 @@ impl Shard {
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Add(torrent, done) => {
-                    self.torrents
-                        .borrow_mut()
-                        .insert(torrent.info_hash(), torrent);
+                    self.serve(torrent);
                     let _ = done.send(());
                 }
                 Command::Remove(torrent, done) => {
                     self.forget(&torrent);
                     let _ = done.send(());
+                }
+                Command::Fetch(seat, done) => {
+                    let _ = done.send(self.begin_fetch(*seat));
+                }
+                Command::Elsewhere(info_hash, home) => self.set_elsewhere(info_hash, home),
+                Command::Adopt(adopted) => self.adopt(*adopted),
+                Command::FetchMetadata(seat) => {
+                    tokio_uring::spawn(metadata::run(Rc::clone(self), *seat));
                 }
                 Command::Stop => break,
             }
@@ -288,6 +321,9 @@ impl Shard {
             // Completes the accept that is in flight.
             sockets::shut_down(&**door);
         }
+        for fetch in self.fetches.borrow().values() {
+            fetch.end();
+        }
         for (_, connection) in self.connections.borrow().iter() {
             connection.close(CloseReason::Stopping);
         }
@@ -295,7 +331,7 @@ impl Shard {
             let _ = socket.shutdown(Shutdown::Both);
         }
         let all_gone = async {
-            while !self.sockets.borrow().is_empty() {
+            while !self.sockets.borrow().is_empty() || !self.fetches.borrow().is_empty() {
                 self.gone.notified().await;
             }
             self.warming.drained().await;
@@ -364,21 +400,58 @@ impl Shard {
             tracing::warn!(%error, %peer, "cannot set up a peer's socket");
             return;
         }
-        let key = self.sockets.borrow_mut().insert(Rc::clone(&socket));
-        let task = Visit {
-            shard: Rc::clone(self),
-            key,
-            admission,
-        };
+        self.receive(socket, peer, admission, Vec::new());
+    }
+
+    /// Starts the task of a connection, of which `received` has come.
+    pub(crate) fn receive(
+        self: &Rc<Self>,
+        socket: Rc<TcpStream>,
+        peer: SocketAddr,
+        admission: Admission,
+        received: Vec<u8>,
+    ) {
+        let mut visit = self.visit(&socket, admission);
         tokio_uring::spawn(async move {
-            let mut visit = task;
             let shard = Rc::clone(&visit.shard);
-            let reason = connection::serve(&shard, socket, peer, &mut visit.admission).await;
-            shard
-                .cells
-                .increment(reason.counter(visit.admission.is_greeted()));
-            tracing::debug!(%peer, ?reason, "connection closed");
+            let socket_of_task = Rc::clone(&socket);
+            let served = connection::serve(&shard, socket_of_task, peer, &mut visit, received);
+            match Box::pin(served).await {
+                Served::Closed(reason) => {
+                    shard.cells.increment(reason.counter(visit.is_greeted()));
+                    tracing::debug!(%peer, ?reason, "connection closed");
+                }
+                Served::Elsewhere(elsewhere) => {
+                    shard.hand_over(&socket, peer, &mut visit, elsewhere);
+                }
+            }
         });
+    }
+
+    /// Enters a socket into the shard's list; it leaves when the result is dropped.
+    pub(crate) fn visit(self: &Rc<Self>, socket: &Rc<TcpStream>, admission: Admission) -> Visit {
+        Visit {
+            shard: Rc::clone(self),
+            key: self.sockets.borrow_mut().insert(Rc::clone(socket)),
+            admission: Some(admission),
+        }
+    }
+
+    /// Serves a complete torrent from now on.
+    pub(crate) fn serve(&self, torrent: Arc<SeededTorrent>) {
+        let info_hash = torrent.info_hash();
+        self.elsewhere.borrow_mut().remove(&info_hash);
+        self.torrents.borrow_mut().insert(info_hash, torrent);
+    }
+
+    /// Tells those who wait for something to have gone to look again.
+    pub(crate) fn tell_gone(&self) {
+        self.gone.notify_one();
+    }
+
+    /// A random number, for whatever needs no secrecy.
+    pub(crate) fn draw(&self) -> u64 {
+        self.random.borrow_mut().next_u64()
     }
 
     /// Looks at the sessions' timeouts once a second.
@@ -404,13 +477,18 @@ impl Shard {
         Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// The torrent, if we seed it.
-    pub(crate) fn torrent(&self, info_hash: InfoHashV1) -> Option<Arc<SeededTorrent>> {
+    /// Who has the torrent, if any shard does.
+    pub(crate) fn find(&self, info_hash: InfoHashV1) -> Option<Found> {
         let torrents = self.torrents.borrow();
-        torrents
-            .get(&info_hash)
-            .filter(|torrent| !torrent.is_stopped())
-            .cloned()
+        let seeded = torrents.get(&info_hash);
+        if let Some(torrent) = seeded.filter(|torrent| !torrent.is_stopped()) {
+            return Some(Found::Here(Arc::clone(torrent)));
+        }
+        if let Some(fetch) = self.fetch(info_hash) {
+            return Some(Found::Here(Arc::clone(&fetch.torrent)));
+        }
+        let elsewhere = self.elsewhere.borrow();
+        elsewhere.get(&info_hash).copied().map(Found::Elsewhere)
     }
 
     /// Itself, for a task of its own; `None` when it is going.
@@ -456,6 +534,12 @@ impl Shard {
         if !fault.cause.condemns() {
             tracing::warn!(%fault, "cannot read for a peer");
             return CloseReason::Storage;
+        }
+        if !torrent.is_complete() {
+            if let Some(fetch) = self.fetch(torrent.info_hash()) {
+                fetch.fail(fault);
+            }
+            return CloseReason::TorrentStopped;
         }
         if torrent.stop() {
             let _ = self.events.send(Event::TorrentFault(fault));
@@ -506,11 +590,34 @@ impl Drop for Registered {
     }
 }
 
-/// An accepted connection's place in its shard; leaving gives it back, also when its task panics.
-struct Visit {
+/// A torrent that a peer asks for.
+pub(crate) enum Found {
+    /// It is served or downloaded here.
+    Here(Arc<SeededTorrent>),
+    /// This shard downloads it.
+    Elsewhere(usize),
+}
+
+/// A connection's place in its shard; leaving gives it back, also when its task panics.
+pub(crate) struct Visit {
     shard: Rc<Shard>,
     key: usize,
-    admission: Admission,
+    /// `None` when it has gone on to another shard.
+    pub(crate) admission: Option<Admission>,
+}
+
+impl Visit {
+    /// Notes that the handshake is done.
+    pub(crate) fn greeted(&mut self) {
+        if let Some(admission) = &mut self.admission {
+            admission.greeted();
+        }
+    }
+
+    /// Whether the handshake is done.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.admission.as_ref().is_some_and(Admission::is_greeted)
+    }
 }
 
 impl Drop for Visit {

@@ -5,7 +5,7 @@
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -164,6 +164,104 @@ pub fn receive(
     // SAFETY: the kernel has written `count` bytes after those that were there.
     unsafe { buffer.set_len(buffer.len() + count) };
     Ok(count)
+}
+
+/// Receives what is there: first into the `target` memory, then into `rest`. Returns how many bytes in all; 0 is the
+/// end of the stream.
+///
+/// # Errors
+///
+/// `WouldBlock` if nothing is there; what the kernel said otherwise.
+///
+/// # Safety
+///
+/// `target`, if there is one, is so many bytes of memory that nobody else has a reference to for the length of the
+/// call.
+pub unsafe fn receive_into(
+    socket: &impl AsRawFd,
+    target: Option<(*mut u8, usize)>,
+    rest: &mut [u8],
+) -> io::Result<usize> {
+    let (start, length) = target.unwrap_or((std::ptr::null_mut(), 0));
+    let mut parts = [
+        libc::iovec {
+            iov_base: start.cast(),
+            iov_len: length,
+        },
+        libc::iovec {
+            iov_base: rest.as_mut_ptr().cast(),
+            iov_len: rest.len(),
+        },
+    ];
+    // SAFETY: a `msghdr` of zeros is valid: null pointers with zero lengths.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len();
+    // SAFETY: both parts are ours to write for the length of the call, the first by the caller's promise; the socket
+    // is open.
+    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Begins a connection to `address`; [`connect_result`] says what came of it when the socket has become writable.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn begin_connect(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    if !options.congestion_control.is_empty() {
+        socket.set_tcp_congestion(options.congestion_control.as_bytes())?;
+    }
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    tune_accepted(&socket);
+    Ok(socket.into())
+}
+
+/// What came of a connection that was begun.
+///
+/// # Errors
+///
+/// Why it failed.
+pub fn connect_result(socket: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let socket = SockRef::from(&descriptor);
+    match socket.take_error()? {
+        Some(error) => Err(error),
+        None => socket.peer_addr().map(drop),
+    }
+}
+
+/// Sends a few bytes on a socket on which nothing is on its way, which therefore takes them.
+///
+/// # Errors
+///
+/// What the kernel said, and if it did not take all of them.
+pub fn send_first(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    match SockRef::from(&descriptor).send_with_flags(bytes, flags)? {
+        count if count == bytes.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Another descriptor of the same socket, for another thread.
+///
+/// # Errors
+///
+/// What the kernel said, such as that there is no descriptor left.
+pub fn duplicate(socket: &impl AsRawFd) -> io::Result<TcpStream> {
+    // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    Ok(descriptor.try_clone_to_owned()?.into())
 }
 
 /// How many bytes of what `socket` was given have not been acknowledged by the peer; none when the connection is

@@ -1,5 +1,6 @@
 //! What the tests of this crate share: a configuration, and torrents with their files.
 
+use crate::fetch::FetchConfig;
 use crate::plane::{PlaneConfig, RateLimits};
 use crate::sockets::SocketOptions;
 use crate::torrent::SeededTorrent;
@@ -11,7 +12,7 @@ use proto::metainfo::Metainfo;
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -46,6 +47,7 @@ pub(crate) fn config() -> PlaneConfig {
         upload_slots: 0,
         rates: RateLimits::default(),
         peer_id: PeerId(*b"-SR0100-testtesttest"),
+        fetch: FetchConfig::default(),
     }
 }
 
@@ -115,4 +117,72 @@ fn stamp(path: &Path) -> Option<FileStamp> {
         ctime_ns: found.ctime() * 1_000_000_000 + found.ctime_nsec(),
     };
     fs::symlink_metadata(path).ok().map(of)
+}
+
+/// Bytes that are to be downloaded, with their right hashes.
+#[derive(Clone)]
+pub(crate) struct Content {
+    pub(crate) metainfo: Arc<Metainfo>,
+    /// All of them, padding included.
+    pub(crate) bytes: Arc<[u8]>,
+    folder: Arc<TempDir>,
+}
+
+impl Content {
+    /// Files of these names and lengths in a folder `t`, of no particular bytes; those whose name starts with "pad"
+    /// are pad files.
+    pub(crate) fn new(files: &[(&'static str, usize)], piece_bytes: usize) -> Content {
+        let folder = Arc::new(TempDir::new().unwrap());
+        fs::create_dir(folder.path().join("t")).unwrap();
+        let mut bytes = Vec::new();
+        let mut state = 1_u32;
+        let mut info = b"d5:filesl".to_vec();
+        for (name, length) in files {
+            let start = bytes.len();
+            bytes.resize_with(start + length, || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if is_pad(name) { 0 } else { (state >> 24) as u8 }
+            });
+            if !is_pad(name) {
+                fs::write(folder.path().join("t").join(name), &bytes[start..]).unwrap();
+            }
+            let attributes = if is_pad(name) { "4:attr1:p" } else { "" };
+            let path = format!("4:pathl{}:{name}e", name.len());
+            info.extend(format!("d{attributes}6:lengthi{length}e{path}e").as_bytes());
+        }
+        let hashes: Vec<u8> = bytes.chunks(piece_bytes).flat_map(hash::sha1).collect();
+        let pieces = format!("6:pieces{}:", hashes.len());
+        info.extend(format!("e4:name1:t12:piece lengthi{piece_bytes}e{pieces}").as_bytes());
+        info.extend(hashes);
+        info.push(b'e');
+        let mut torrent = b"d4:info".to_vec();
+        torrent.extend(info);
+        torrent.push(b'e');
+        Content {
+            metainfo: Arc::new(Metainfo::parse(&torrent).unwrap()),
+            bytes: bytes.into(),
+            folder,
+        }
+    }
+
+    /// The torrent of these files, to seed.
+    pub(crate) fn seeded(&self) -> Arc<SeededTorrent> {
+        let folder = self.folder.path();
+        let files = self.metainfo.files.iter();
+        let stamps = files.map(|file| stamp(&folder.join(file.path.iter().collect::<PathBuf>())));
+        let metainfo = Arc::clone(&self.metainfo);
+        let torrent = SeededTorrent::new(metainfo, folder, stamps.collect(), BTreeMap::new());
+        Arc::new(torrent.unwrap())
+    }
+
+    /// Whether all files are below `folder`, byte by byte.
+    pub(crate) fn assert_is_in(&self, folder: &Path) {
+        for file in self.metainfo.files.iter().filter(|file| !file.pad) {
+            let path: PathBuf = file.path.iter().collect();
+            let found = fs::read(folder.join(&path)).unwrap();
+            let start = file.offset as usize;
+            let due = &self.bytes[start..start + file.length as usize];
+            assert!(found == due, "{}", path.display());
+        }
+    }
 }

@@ -1,14 +1,21 @@
-//! A complete, verified torrent as every shard sees it: immutable, shared by `Arc`, plus a few totals.
+//! A torrent as shards see it: shared by `Arc`, immutable but for a few totals and, while it is being downloaded,
+//! for what of it is there.
+//!
+//! A complete one is served by every shard, and its files are those that were verified, by their stamps. One that is
+//! being downloaded ([`crate::fetch`]) is its home shard's alone: its files change, so they have no stamps, and what
+//! may be served says its bitfield. It becomes a complete one in place, once.
 
+use crate::fetch::{takes_suffix, with_suffix};
 use crate::limits::SharedLimit;
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
-use engine::session::{Pieces, TorrentView};
+use engine::session::{PieceBits, Pieces, TorrentView};
 use proto::extension::{METADATA_BLOCK_BYTES, metadata_block_bytes};
 use proto::ids::InfoHashV1;
-use proto::metainfo::Metainfo;
+use proto::metainfo::{File, Metainfo};
 use seedring_metrics::Counter;
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -18,22 +25,34 @@ use std::sync::{Arc, OnceLock};
 /// Numbers torrents of one process apart, so that a torrent added again is not taken for its past self.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// A torrent whose every byte on disk has been verified.
+/// A torrent whose every byte on disk has been verified, or will have been.
 pub struct SeededTorrent {
     id: u64,
     info_hash: InfoHashV1,
     metainfo: Arc<Metainfo>,
     layout: StorageLayout,
-    view: Arc<TorrentView>,
+    /// Of a complete torrent; set together with `stamps`.
+    view: OnceLock<Arc<TorrentView>>,
     data_dir: PathBuf,
-    /// What each file was when it was verified; `None` for files without data on disk (pad files).
-    stamps: Vec<Option<FileStamp>>,
+    /// What each file was when it was verified; `None` for files without data on disk (pad files). Not set while the
+    /// torrent is being downloaded.
+    stamps: OnceLock<Vec<Option<FileStamp>>>,
+    /// What is known of a torrent that is or was being downloaded.
+    partial: Option<Partial>,
     /// Paths of files that lie elsewhere than the metainfo says, by their index.
     paths: BTreeMap<u32, PathBuf>,
     uploaded_bytes: AtomicU64,
     stopped: AtomicBool,
     /// Its own upload limit, if it has one; set when it is added.
     upload_limit: OnceLock<SharedLimit>,
+}
+
+/// A torrent that is being downloaded.
+struct Partial {
+    pieces: Arc<PieceBits>,
+    suffix: String,
+    /// Whether the file lies under its name with the suffix.
+    suffixed: Box<[AtomicBool]>,
 }
 
 /// Why a torrent can not be handed to the shards.
@@ -79,19 +98,50 @@ impl SeededTorrent {
         stamps: Vec<Option<FileStamp>>,
         paths: BTreeMap<u32, PathBuf>,
     ) -> Result<Self, AddError> {
+        if stamps.len() != metainfo.files.len() {
+            return Err(AddError::Stamps {
+                name: metainfo.name.clone(),
+                stamps: stamps.len(),
+                files: metainfo.files.len(),
+            });
+        }
+        let torrent = Self::unfilled(metainfo, data_dir, paths, None)?;
+        torrent.complete(stamps);
+        Ok(torrent)
+    }
+
+    /// A torrent that is being downloaded to `data_dir`, of which the pieces of the bitfield `verified` (empty: none)
+    /// are there. A file has `suffix` at the end of its name unless it exists under its own.
+    pub(crate) fn partial(
+        metainfo: Arc<Metainfo>,
+        data_dir: &Path,
+        verified: &[u8],
+        suffix: &str,
+    ) -> Result<Self, AddError> {
+        let suffixed = |file: &File| {
+            let own = data_dir.join(file.path.iter().collect::<PathBuf>());
+            AtomicBool::new(takes_suffix(file, &own, suffix))
+        };
+        let partial = Partial {
+            pieces: Arc::new(PieceBits::new(metainfo.piece_count, verified)),
+            suffix: suffix.to_owned(),
+            suffixed: metainfo.files.iter().map(suffixed).collect(),
+        };
+        Self::unfilled(metainfo, data_dir, BTreeMap::new(), Some(partial))
+    }
+
+    /// A torrent without stamps.
+    fn unfilled(
+        metainfo: Arc<Metainfo>,
+        data_dir: &Path,
+        paths: BTreeMap<u32, PathBuf>,
+        partial: Option<Partial>,
+    ) -> Result<Self, AddError> {
         let name = || metainfo.name.clone();
         let Some(info_hash) = metainfo.info_hash_v1 else {
             return Err(AddError::OnlyV2 { name: name() });
         };
         let files = &metainfo.files;
-        if stamps.len() != files.len() {
-            let (stamps, files) = (stamps.len(), files.len());
-            return Err(AddError::Stamps {
-                name: name(),
-                stamps,
-                files,
-            });
-        }
         let lengths: Vec<(u64, bool)> = files.iter().map(|file| (file.length, file.pad)).collect();
         let layout = StorageLayout::new(&lengths, metainfo.piece_length).map_err(|error| {
             AddError::Layout {
@@ -99,22 +149,15 @@ impl SeededTorrent {
                 error,
             }
         })?;
-        let view = TorrentView {
-            piece_count: layout.piece_count(),
-            piece_length: layout.piece_length(),
-            total_length: layout.total_length(),
-            metadata_bytes: u32::try_from(metainfo.info.len()).ok(),
-            private: metainfo.private,
-            pieces: Pieces::All,
-        };
         Ok(SeededTorrent {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             info_hash,
             layout,
-            view: Arc::new(view),
+            view: OnceLock::new(),
             metainfo,
             data_dir: data_dir.to_owned(),
-            stamps,
+            stamps: OnceLock::new(),
+            partial,
             paths,
             uploaded_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
@@ -172,9 +215,66 @@ impl SeededTorrent {
         self.upload_limit.get_or_init(limit)
     }
 
+    /// Whether all of it is there.
+    pub fn is_complete(&self) -> bool {
+        self.stamps.get().is_some()
+    }
+
+    /// Makes it a complete one, whose files have these stamps. Once.
+    pub(crate) fn complete(&self, stamps: Vec<Option<FileStamp>>) {
+        let is_new = self.stamps.set(stamps).is_ok();
+        assert!(is_new, "a torrent becomes complete once");
+    }
+
     /// What its sessions need to know of it.
     pub(crate) fn view(&self) -> Arc<TorrentView> {
-        Arc::clone(&self.view)
+        match &self.partial {
+            Some(partial) if !self.is_complete() => {
+                let pieces = Pieces::Growing(Arc::clone(&partial.pieces));
+                Arc::new(self.view_of(pieces))
+            }
+            _ => Arc::clone(
+                self.view
+                    .get_or_init(|| Arc::new(self.view_of(Pieces::All))),
+            ),
+        }
+    }
+
+    fn view_of(&self, pieces: Pieces) -> TorrentView {
+        TorrentView {
+            piece_count: self.layout.piece_count(),
+            piece_length: self.layout.piece_length(),
+            total_length: self.layout.total_length(),
+            metadata_bytes: u32::try_from(self.metainfo.info.len()).ok(),
+            private: self.metainfo.private,
+            pieces,
+        }
+    }
+
+    /// Which pieces are there, while it is being downloaded.
+    pub(crate) fn pieces(&self) -> Option<&Arc<PieceBits>> {
+        self.partial.as_ref().map(|partial| &partial.pieces)
+    }
+
+    /// Whether `file` lies under its name with the suffix; its two paths relative to the data directory, for system
+    /// calls.
+    pub(crate) fn suffixed_paths(&self, file: FileIndex) -> Option<(CString, CString)> {
+        let partial = self.partial.as_ref()?;
+        let is_suffixed = partial.suffixed.get(file.0 as usize)?;
+        if !is_suffixed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let own = self.own_path(file);
+        let suffixed = with_suffix(&own, &partial.suffix);
+        Some((c_string(&suffixed), c_string(&own)))
+    }
+
+    /// Notes that `file` has got its own name.
+    pub(crate) fn set_renamed(&self, file: FileIndex) {
+        let partial = self.partial.as_ref();
+        if let Some(suffixed) = partial.and_then(|one| one.suffixed.get(file.0 as usize)) {
+            suffixed.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Block `piece` of the `info` dictionary (BEP 9).
@@ -187,11 +287,25 @@ impl SeededTorrent {
 
     /// What `file` was when it was verified.
     pub(crate) fn stamp(&self, file: FileIndex) -> Option<FileStamp> {
-        self.stamps.get(file.0 as usize).copied().flatten()
+        self.stamps.get()?.get(file.0 as usize).copied().flatten()
     }
 
-    /// The path of `file` relative to the data directory. (Parsing has made it relative and free of NULs.)
+    /// The path of `file` relative to the data directory.
     fn path(&self, file: FileIndex) -> PathBuf {
+        let own = self.own_path(file);
+        let partial = self.partial.as_ref();
+        let suffixed = partial.and_then(|partial| {
+            let is_suffixed = partial.suffixed.get(file.0 as usize)?;
+            is_suffixed.load(Ordering::Relaxed).then_some(partial)
+        });
+        match suffixed {
+            Some(partial) => with_suffix(&own, &partial.suffix),
+            None => own,
+        }
+    }
+
+    /// The same without a suffix. (Parsing has made it relative and free of NULs.)
+    fn own_path(&self, file: FileIndex) -> PathBuf {
         if let Some(path) = self.paths.get(&file.0) {
             return path.clone();
         }
@@ -204,7 +318,6 @@ impl SeededTorrent {
 
     /// The data directory and the path of `file` below it, for system calls.
     pub(crate) fn paths_for_kernel(&self, file: FileIndex) -> (CString, CString) {
-        let c_string = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
         (c_string(&self.data_dir), c_string(&self.path(file)))
     }
 
@@ -215,6 +328,19 @@ impl SeededTorrent {
             file: self.data_dir.join(self.path(file)),
             cause,
         }
+    }
+}
+
+fn c_string(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+impl fmt::Debug for SeededTorrent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("SeededTorrent");
+        shown.field("info_hash", &self.info_hash);
+        shown.field("name", &self.metainfo.name);
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -250,6 +376,12 @@ pub enum FaultCause {
     /// Something else stands in its place.
     #[error("not a regular file")]
     NotRegular,
+    /// It has other names, under which it would be written to as well.
+    #[error("the file has other names (hard links), whose content would be overwritten too")]
+    OtherNames,
+    /// It cannot get its own name.
+    #[error("another file has taken its name")]
+    Taken,
     /// Its path leads out of the data directory.
     #[error("the path leads out of the data directory")]
     Escapes,

@@ -153,6 +153,8 @@ metrics! {
                 ClosedTorrent = "torrent_stopped",
                 ClosedStorage = "storage_error",
                 ClosedStopping = "stopping",
+                ClosedBanned = "banned",
+                ClosedDuplicate = "duplicate",
                 ClosedOther = "other",
             }
         per_shard "seedring_handshakes_total",
@@ -216,6 +218,27 @@ metrics! {
         summed "seedring_partial_sends_total",
             "Sends that the socket took only a part of, so that the rest waited."
             { PartialSends }
+        summed "seedring_wasted_bytes_total",
+            "Payload bytes received that were of no use: sent twice, never asked for, or of a piece whose hash was wrong."
+            { WastedBytes }
+        summed "seedring_downloaded_pieces_total",
+            "Pieces of downloads by what came of them: stored (verified and written) or failed (their hash was wrong).",
+            by "result" { PiecesStored = "stored", HashFailures = "failed" }
+        summed "seedring_peers_banned_total",
+            "Peers that were closed and are kept away because they sent wrong data."
+            { PeersBanned }
+        summed "seedring_connects_total",
+            "Connections that we began to peers of downloads, by what came of them.",
+            by "result" { ConnectsDone = "connected", ConnectsRefused = "refused", ConnectsTimedOut = "timeout" }
+        per_shard "seedring_disk_writes_total",
+            "Writes of downloaded data, coalesced over blocks."
+            { DiskWrites }
+        per_shard "seedring_disk_write_bytes_total",
+            "Bytes of downloaded data written."
+            { DiskWriteBytes }
+        summed "seedring_write_errors_total",
+            "Failed writes and syncs of downloads; each one pauses its torrent until the disk works again."
+            { WriteErrors }
         per_shard "seedring_disk_reads_total",
             "Reads of torrent data, from the page cache or the disk, coalesced over requests."
             { DiskReads }
@@ -262,6 +285,9 @@ metrics! {
         per_shard "seedring_peers_connected",
             "Peers whose handshake is done."
             { PeersConnected }
+        summed "seedring_peers_called",
+            "Connected peers to which the connection was begun by us."
+            { PeersCalled }
         summed "seedring_peers_interested",
             "Connected peers that are interested in our data."
             { PeersInterested }
@@ -305,6 +331,9 @@ metrics! {
         summed "seedring_disk_read_duration_seconds",
             "Time that a read of torrent data took, from submission to completion."
             { DiskReadDuration }
+        summed "seedring_disk_sync_duration_seconds",
+            "Time that forcing what was written since the last time to the disk took."
+            { DiskSyncDuration }
         summed "seedring_handshake_duration_seconds",
             "Time from accept to a completed handshake."
             { HandshakeDuration }

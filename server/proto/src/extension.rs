@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU8, NonZeroU16};
 
 use crate::bencode::{self, Dict, Document, Encoder, Value};
+use crate::ids::PieceIndex;
 use crate::limits;
 use crate::text::printable;
 
@@ -157,6 +158,11 @@ pub struct ExtensionHandshake {
     pub complete_ago_seconds: Option<u32>,
     /// `e`: the sender prefers encrypted connections.
     pub prefers_encryption: bool,
+}
+
+/// The piece that a don't-have message takes back (BEP 54); whether the torrent has it is the engine's check.
+pub fn dont_have(payload: &[u8]) -> Option<PieceIndex> {
+    Some(PieceIndex(u32::from_be_bytes(payload.try_into().ok()?)))
 }
 
 /// Why an extended message was refused.

@@ -300,6 +300,36 @@ pub fn decode<'a>(input: &'a [u8], limits: &FrameLimits) -> Result<Decoded<'a>, 
     decode_any(input, limits)
 }
 
+/// The block that the piece message at the start of `input` brings, once its header is there
+/// ([`PIECE_HEADER_BYTES`]); its bytes follow and need not be. `None` for any other message, and for a header that is
+/// not whole. This is for whoever wants to receive the bytes of a block where they belong.
+#[inline]
+pub fn piece_start(input: &[u8], limits: &FrameLimits) -> Result<Option<BlockRequest>, WireError> {
+    let Some(header) = input.first_chunk::<PIECE_HEADER_BYTES>() else {
+        return Ok(None);
+    };
+    let [l0, l1, l2, l3, id::PIECE, p0, p1, p2, p3, b0, b1, b2, b3] = *header else {
+        return Ok(None);
+    };
+    let length = u32::from_be_bytes([l0, l1, l2, l3]);
+    let (length_min, length_max) = limits.length_range(id::PIECE);
+    match length.checked_sub(length_min) {
+        Some(block_bytes) if length <= length_max => Ok(Some(BlockRequest {
+            piece: PieceIndex(u32::from_be_bytes([p0, p1, p2, p3])),
+            begin: u32::from_be_bytes([b0, b1, b2, b3]),
+            length: block_bytes,
+        })),
+        // A keep-alive, whose next message begins as a piece message does.
+        _ if length == 0 => Ok(None),
+        _ => Err(WireError::WrongLength {
+            id: id::PIECE,
+            length,
+            length_min,
+            length_max,
+        }),
+    }
+}
+
 /// The general case of [`decode`], out of line so that the fast path stays small where it is
 /// inlined.
 fn decode_any<'a>(input: &'a [u8], limits: &FrameLimits) -> Result<Decoded<'a>, WireError> {

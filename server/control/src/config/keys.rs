@@ -165,6 +165,63 @@ section! {
     }
 }
 
+choices! {
+    /// How the space of a file is taken.
+    Allocation {
+        /// As its bytes come.
+        Sparse = "sparse",
+        /// All of it at once.
+        Full = "full",
+    }
+    /// Who gets upload slots in a torrent that is still being downloaded.
+    LeechPolicy {
+        /// Those who give.
+        TitForTat = "tit-for-tat",
+        /// Everybody.
+        Datacenter = "datacenter",
+    }
+}
+
+section! {
+    /// Downloads.
+    Fetch {
+        /// Memory for pieces that are coming, being hashed and being written, over all downloads. It is
+        /// taken as needed and never exceeded: of pieces that are longer than that, parts are written
+        /// before they are whole. A quarter of it is what may be requested at a time, so at 10 Gbit/s
+        /// the default fills a round trip of 26 ms.
+        buffer_bytes: ByteSize = ByteSize::mib(128), 8_388_608..=1_099_511_627_776;
+        /// Threads that hash what comes; 0 takes one per CPU that the process may run on. They start
+        /// with the first download.
+        hash_threads: u16 = 0, 0..=1024;
+        /// Seconds after which what was written is forced to the disk and remembered. After a crash at
+        /// most so much is downloaded again; shorter costs more syncs.
+        sync_period_s: Seconds = Seconds(5), 1..=3600;
+        /// Seconds after which a full or failing disk is tried again.
+        retry_period_s: Seconds = Seconds(5), 1..=3600;
+        /// How the space of a file is taken. "sparse" lets it grow as bytes come; "full" takes all of it
+        /// before the first byte, so that a disk that is too small shows at once and files lie in one
+        /// piece.
+        allocation: Allocation = Allocation::Sparse;
+        /// Appended to the name of a file until it is whole, so that nobody takes it for complete; ""
+        /// leaves names alone. A file that exists under its own name keeps it.
+        partial_suffix: String = ".part".to_owned(), 0..=32;
+        /// Peers of one torrent while it is being downloaded, whoever began the connection.
+        peers_per_torrent_max: u32 = 200, 1..=65_536;
+        /// Connections that we begin, over all torrents, at a time.
+        outgoing_max: u32 = 1000, 0..=1_000_000;
+        /// Connections of one torrent that are being begun at a time.
+        connecting_max: u32 = 16, 1..=1000;
+        /// Seconds that a peer has to take a connection that we begin.
+        connect_timeout_s: Seconds = Seconds(10), 1..=120;
+        /// Requests that one peer is sent at most, whatever it would take: 16 KiB each.
+        requests_per_peer_max: u32 = 8192, 4..=65_536;
+        /// Who gets upload slots. "tit-for-tat" gives them to those who give most, and some by chance;
+        /// "datacenter" to everybody, and fetches whole pieces from few peers each, for hosts that all
+        /// work for one owner.
+        policy: LeechPolicy = LeechPolicy::TitForTat;
+    }
+}
+
 section! {
     /// The HTTP port for monitoring: /metrics, /healthz, /readyz.
     Api {

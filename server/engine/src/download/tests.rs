@@ -308,6 +308,43 @@ fn one_seed_gives_all() {
 }
 
 #[test]
+fn a_block_is_expected_from_whom_it_was_asked_until_somebody_brought_it() {
+    let mut world = World::new(3);
+    let [first, second] = [0, 1].map(|_| world.join(0..20, false, true));
+    world.set_choking(first, false);
+    world.settle();
+    let asked = world.peers[&first].queue[0];
+    assert!(world.download.expects(first, asked));
+    assert!(!world.download.expects(second, asked), "it was not asked");
+    assert!(!world.download.expects(PeerKey(99), asked));
+    let shorter = BlockRequest {
+        length: asked.length - 1,
+        ..asked
+    };
+    assert!(!world.download.expects(first, shorter));
+    let now = world.now;
+    assert_eq!(world.download.block(first, asked, now), Verdict::Keep);
+    assert!(!world.download.expects(first, asked), "it is here");
+}
+
+#[test]
+fn a_peer_takes_a_have_back() {
+    let mut world = World::new(3);
+    let peer = world.join(0..1, false, true);
+    assert_eq!(world.download.picker().availability(PieceIndex(0)), 1);
+    let id = Extension::DontHave.our_id().get();
+    let payload = &[0, 0, 0, 0][..];
+    let message = Message::Extended { id, payload };
+    world.download.handle_message(peer, &message, world.now);
+    assert_eq!(world.download.picker().availability(PieceIndex(0)), 0);
+    // One of a piece that there is not changes nothing.
+    let payload = &[0xff; 4][..];
+    let message = Message::Extended { id, payload };
+    world.download.handle_message(peer, &message, world.now);
+    world.download.check_invariants();
+}
+
+#[test]
 fn only_the_liar_is_banned() {
     for seed in 0..50 {
         let mut world = World::new(seed);

@@ -8,6 +8,17 @@ use super::{Event, Picker, Received};
 use crate::choker::PeerKey;
 
 impl Picker {
+    /// Whether this is a block that is missing, of a piece that is open.
+    pub fn is_missing(&self, request: BlockRequest) -> bool {
+        let Some((place, block)) = self.locate(request) else {
+            return false;
+        };
+        let blocks = self.open.get(place).blocks();
+        blocks
+            .get(block as usize)
+            .is_some_and(|block| !block.is_received())
+    }
+
     /// A block has come from a peer that was asked for it, now or at some time: one that was given back is
     /// still of use if it is missing. Whoever else is asked for it is to be cancelled. O(1).
     pub fn block_received(&mut self, key: PeerKey, request: BlockRequest) -> Received {

@@ -118,6 +118,11 @@ impl Outstanding {
         self.waiting.len
     }
 
+    /// Whether the block is in one of the lists.
+    pub fn contains(&self, block: &BlockRequest) -> bool {
+        self.index.contains_key(block)
+    }
+
     /// Their bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes

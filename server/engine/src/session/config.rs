@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use proto::handshake::Reserved;
@@ -58,12 +59,14 @@ impl Default for SessionConfig {
 }
 
 /// Which pieces of a torrent we have and would serve.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Pieces {
     /// All of them.
     All,
     /// Those whose bit is set: laid out as a bitfield message (BEP 3), `ceil(pieces / 8)` bytes, spare bits 0.
     Some(Arc<[u8]>),
+    /// Those of a torrent that is being downloaded, which change under all its sessions.
+    Growing(Arc<PieceBits>),
 }
 
 impl Pieces {
@@ -74,7 +77,88 @@ impl Pieces {
             Pieces::Some(bits) => bits
                 .get(piece.0 as usize / 8)
                 .is_some_and(|byte| byte & (0x80 >> (piece.0 % 8)) != 0),
+            Pieces::Growing(bits) => bits.has(piece),
         }
+    }
+
+    /// Whether they are all, for good.
+    pub fn is_all(&self) -> bool {
+        matches!(self, Pieces::All)
+    }
+}
+
+/// A bitfield that changes, laid out as a bitfield message (BEP 3). It is one torrent's, and its sessions share it:
+/// a copy for each would cost a bitfield for each piece and peer. Changed and read by one thread alone; the atomics
+/// only let others hold it.
+#[derive(Debug)]
+pub struct PieceBits {
+    bytes: Box<[AtomicU8]>,
+    count: u32,
+    wants_more: AtomicBool,
+}
+
+impl PieceBits {
+    /// A bitfield of `count` pieces, with those of `bits` set as far as there are such.
+    pub fn new(count: u32, bits: &[u8]) -> PieceBits {
+        let byte = |index: u32| {
+            let byte = bits.get(index as usize).copied().unwrap_or(0);
+            let bits_in_byte = count - 8 * index;
+            match bits_in_byte {
+                0..8 => byte & !(0xff_u8 >> bits_in_byte),
+                _ => byte,
+            }
+        };
+        PieceBits {
+            bytes: (0..count.div_ceil(8))
+                .map(|index| AtomicU8::new(byte(index)))
+                .collect(),
+            count,
+            wants_more: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether more pieces are wanted; else peers are told that we only upload (BEP 21).
+    pub fn wants_more(&self) -> bool {
+        self.wants_more.load(Ordering::Relaxed)
+    }
+
+    /// Says whether more pieces are wanted.
+    pub fn set_wants_more(&self, wants_more: bool) {
+        self.wants_more.store(wants_more, Ordering::Relaxed);
+    }
+
+    /// Whether `piece` is set.
+    pub fn has(&self, piece: PieceIndex) -> bool {
+        self.bytes
+            .get(piece.0 as usize / 8)
+            .is_some_and(|byte| byte.load(Ordering::Relaxed) & (0x80 >> (piece.0 % 8)) != 0)
+    }
+
+    /// Sets `piece`, or clears it. There being no such piece, nothing happens.
+    pub fn set(&self, piece: PieceIndex, is_set: bool) {
+        if piece.0 >= self.count {
+            return;
+        }
+        let Some(byte) = self.bytes.get(piece.0 as usize / 8) else {
+            return;
+        };
+        let bit = 0x80 >> (piece.0 % 8);
+        match is_set {
+            true => byte.fetch_or(bit, Ordering::Relaxed),
+            false => byte.fetch_and(!bit, Ordering::Relaxed),
+        };
+    }
+
+    /// How many pieces are set.
+    pub fn set_count(&self) -> u32 {
+        let ones = |byte: &AtomicU8| byte.load(Ordering::Relaxed).count_ones();
+        self.bytes.iter().map(ones).sum()
+    }
+
+    /// The bitfield as it is now.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let bytes = self.bytes.iter();
+        bytes.map(|byte| byte.load(Ordering::Relaxed)).collect()
     }
 }
 

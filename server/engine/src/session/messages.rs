@@ -1,7 +1,7 @@
 //! What each message of the peer does to a [`Session`].
 
-use proto::extension::metadata_blocks;
 use proto::extension::{Extension, ExtensionHandshake, HANDSHAKE_ID, MessageIds, MetadataMessage};
+use proto::extension::{dont_have, metadata_blocks};
 use proto::ids::PieceIndex;
 use proto::wire::{self, BlockRequest, Message};
 
@@ -18,19 +18,31 @@ pub(super) const METADATA_REFUSALS_MAX: u32 = 500;
 
 impl Session {
     pub(super) fn queue_opening(&mut self) {
-        let complete = self.pieces == Pieces::All;
+        let complete = self.pieces.is_all();
         match &self.pieces {
             Pieces::All if self.fast => Message::HaveAll.encode(&mut self.control),
             Pieces::All => queue_full_bitfield(self.torrent.piece_count, &mut self.control),
             Pieces::Some(bits) => Message::Bitfield(bits).encode(&mut self.control),
+            Pieces::Growing(bits) => match bits.set_count() {
+                0 if self.fast => Message::HaveNone.encode(&mut self.control),
+                // A bitfield may be left out where there is no piece (BEP 3).
+                0 => {}
+                _ => Message::Bitfield(&bits.to_bytes()).encode(&mut self.control),
+            },
         }
         if !self.peer.reserved.extension_protocol() {
             return;
         }
-        let mut messages = MessageIds::ours(&[Extension::UploadOnly]);
+        let mut taken = vec![Extension::UploadOnly];
         if self.torrent.metadata_bytes.is_some() {
-            messages = MessageIds::ours(&[Extension::UploadOnly, Extension::Metadata]);
+            taken.push(Extension::Metadata);
         }
+        let mut upload_only = complete;
+        if let Pieces::Growing(bits) = &self.pieces {
+            taken.push(Extension::DontHave);
+            upload_only = !bits.wants_more();
+        }
+        let messages = MessageIds::ours(&taken);
         let handshake = ExtensionHandshake {
             messages,
             client: Some(self.config.client_version.clone()),
@@ -38,7 +50,7 @@ impl Session {
             request_queue: Some(self.config.requests_max),
             your_ip: self.peer.ip,
             metadata_bytes: self.torrent.metadata_bytes,
-            upload_only: complete,
+            upload_only,
             ..ExtensionHandshake::default()
         };
         let mut payload = Vec::new();
@@ -245,6 +257,10 @@ impl Session {
                 let upload_only = payload.first().is_some_and(|&byte| byte != 0);
                 self.set_upload_only(upload_only, now);
             }
+            Some(Extension::DontHave) if dont_have(payload).is_some() => {
+                self.peer_pieces = self.peer_pieces.saturating_sub(1);
+                self.peer_complete = false;
+            }
             // We did not offer them; a peer that sends them all the same is ignored.
             _ => {}
         }
@@ -305,7 +321,7 @@ impl Session {
             && self.metadata_in_flight == 0;
         // Haves may be said twice, so they prove nothing while the peer still wants something.
         let done = self.peer_pieces == self.torrent.piece_count || self.peer_upload_only;
-        idle && self.pieces == Pieces::All && (self.peer_complete || (done && !self.interested))
+        idle && self.pieces.is_all() && (self.peer_complete || (done && !self.interested))
     }
 }
 

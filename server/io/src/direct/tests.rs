@@ -1,6 +1,8 @@
 //! The cache over real files, without sockets: what is read, how often, and what happens when files change.
 
 use super::*;
+use crate::fetch::hashing::HashPool;
+use crate::fetch::memory::MemoryBudget;
 use crate::files::OpenFile;
 use crate::limits::SharedLimits;
 use crate::plane::SendPath;
@@ -39,6 +41,9 @@ fn in_shard<F: Future<Output = ()>>(test: impl FnOnce(Rc<Shard>) -> F) {
         cells: Registry::new(1).shard(0),
         listeners: Vec::new(),
         config,
+        shards: Vec::new(),
+        fetch_memory: MemoryBudget::new(0),
+        hashing: Arc::new(HashPool::new(1)),
         commands,
         events,
     };

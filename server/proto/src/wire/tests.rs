@@ -18,6 +18,59 @@ const BLOCK: BlockRequest = BlockRequest {
     length: 0x4000,
 };
 
+#[test]
+fn a_block_is_known_from_its_header_on_and_only_from_a_piece_message() {
+    let whole = Message::Piece {
+        piece: BLOCK.piece,
+        begin: BLOCK.begin,
+        block: b"xyz",
+    };
+    let mut bytes = Vec::new();
+    whole.encode(&mut bytes);
+    let known = BlockRequest { length: 3, ..BLOCK };
+    for split in 0..=bytes.len() {
+        let due = (split >= PIECE_HEADER_BYTES).then_some(known);
+        assert_eq!(piece_start(&bytes[..split], &LIMITS), Ok(due), "{split}");
+    }
+    for (message, mut bytes) in catalogue() {
+        bytes.extend([0; 20]);
+        let is_piece = matches!(message, Message::Piece { .. });
+        let found = piece_start(&bytes, &LIMITS).unwrap();
+        assert_eq!(found.is_some(), is_piece, "{message:?}");
+    }
+    // A keep-alive before what begins as a piece message does.
+    let mut after_keep_alive = vec![0, 0, 0, 0, id::PIECE];
+    after_keep_alive.extend([0; 20]);
+    assert_eq!(piece_start(&after_keep_alive, &LIMITS), Ok(None));
+}
+
+#[test]
+fn a_block_of_a_wrong_length_is_refused_at_its_header() {
+    let header = |length: u32| {
+        let mut bytes = length.to_be_bytes().to_vec();
+        bytes.extend([id::PIECE, 0, 0, 0, 1, 0, 0, 0, 2]);
+        bytes
+    };
+    let length_of = |length| piece_start(&header(length), &LIMITS);
+    let block = |length| BlockRequest {
+        piece: PieceIndex(1),
+        begin: 2,
+        length,
+    };
+    assert_eq!(length_of(9), Ok(Some(block(0))));
+    assert_eq!(length_of(309), Ok(Some(block(300))));
+    for length in [1, 8, 310, u32::MAX] {
+        let error = length_of(length).unwrap_err();
+        let due = WireError::WrongLength {
+            id: id::PIECE,
+            length,
+            length_min: 9,
+            length_max: 309,
+        };
+        assert_eq!(error, due);
+    }
+}
+
 /// One message of every kind, and its bytes as BEP 3, 5, 6 and 10 give them.
 fn catalogue() -> Vec<(Message<'static>, Vec<u8>)> {
     let frame = |head: &[u8], tail: &[u8]| [head, tail].concat();
@@ -361,6 +414,35 @@ fn decode_in_chunks(stream: &[u8], chunks: &[usize]) -> Result<Vec<Vec<u8>>, Wir
 }
 
 proptest! {
+    #[test]
+    fn what_begins_as_a_block_is_one_for_both_decoders(
+        length in prop_oneof![0_u32..320, any::<u32>()],
+        id in prop_oneof![Just(id::PIECE), any::<u8>()],
+        body in vec(any::<u8>(), 0..400),
+    ) {
+        let mut input = length.to_be_bytes().to_vec();
+        input.push(id);
+        input.extend(&body);
+        let started = piece_start(&input, &LIMITS);
+        match decode(&input, &LIMITS) {
+            Ok(Decoded::Message { message: Message::Piece { piece, begin, block }, .. }) => {
+                let length = block.len() as u32;
+                prop_assert_eq!(started, Ok(Some(BlockRequest { piece, begin, length })));
+            }
+            Ok(Decoded::Message { .. }) => prop_assert_eq!(started, Ok(None)),
+            Ok(Decoded::Incomplete { needed }) => match started {
+                Ok(Some(block)) => {
+                    prop_assert_eq!(needed, block.length as usize + PIECE_HEADER_BYTES);
+                }
+                other => prop_assert_eq!(other, Ok(None)),
+            },
+            Err(_) if id == self::id::PIECE && input.len() >= PIECE_HEADER_BYTES => {
+                prop_assert!(started.is_err());
+            }
+            Err(_) => prop_assert_eq!(started, Ok(None)),
+        }
+    }
+
     #[test]
     fn decode_encode_is_identity(message in owned()) {
         let bytes = encoded(&message.message());

@@ -1,0 +1,378 @@
+//! The addresses at which peers of one torrent may be, and which of them to try next.
+//!
+//! An address waits for its turn, is being connected, is connected, or waits again: after a failure twice as long
+//! each time. Who lied is kept away. All addresses are hearsay: none is tried more often than its wait allows,
+//! however often it is named.
+//!
+//! Limits: [`PeerListConfig::addresses_max`], beyond which the one that failed most often is forgotten for a new one,
+//! if one failed; [`BANNED_MAX`] strangers that are kept away, the oldest of whom is let off. Every call is
+//! O(log n), but for a full list, which looks through the addresses that wait.
+//!
+//! Not here: how many are tried at a time, which is the caller's.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// How many strangers are kept away at a time.
+pub const BANNED_MAX: usize = 1_024;
+
+/// How a list of peers works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerListConfig {
+    /// Addresses that are known at a time.
+    pub addresses_max: usize,
+    /// How long an address waits after its first failure; twice as long after the next.
+    pub retry_min: Duration,
+    /// How long it waits at most.
+    pub retry_max: Duration,
+    /// After so many failures in a row an address is forgotten.
+    pub failures_max: u32,
+}
+
+impl Default for PeerListConfig {
+    fn default() -> PeerListConfig {
+        PeerListConfig {
+            addresses_max: 2_000,
+            retry_min: Duration::from_secs(10),
+            retry_max: Duration::from_secs(15 * 60),
+            failures_max: 10,
+        }
+    }
+}
+
+/// Where an address stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// It may be tried from this time on; the number keeps those of one time in order.
+    Waiting(Time, u64),
+    /// It is being connected, or is.
+    Taken,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    state: State,
+    /// In a row.
+    failures: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct PeerList {
+    config: PeerListConfig,
+    known: HashMap<SocketAddr, Known>,
+    waiting: BTreeSet<(Time, u64, SocketAddr)>,
+    next_number: u64,
+    banned: HashSet<Stranger>,
+    banned_in_order: VecDeque<Stranger>,
+}
+
+/// Whom a ban keeps away: a whole host, but where many share one, the address alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Stranger {
+    Host(IpAddr),
+    Address(SocketAddr),
+}
+
+impl Stranger {
+    fn of(address: SocketAddr) -> Stranger {
+        match address.ip().to_canonical() {
+            ip if ip.is_loopback() => Stranger::Address(address),
+            ip => Stranger::Host(ip),
+        }
+    }
+}
+
+impl PeerList {
+    /// A list that knows nobody.
+    pub fn new(config: PeerListConfig) -> PeerList {
+        PeerList {
+            config,
+            known: HashMap::new(),
+            waiting: BTreeSet::new(),
+            next_number: 0,
+            banned: HashSet::new(),
+            banned_in_order: VecDeque::new(),
+        }
+    }
+
+    /// Takes an address that somebody named. False if it is known, can be nobody's, is kept away, or if there is no
+    /// room.
+    pub fn add(&mut self, address: SocketAddr, now: Time) -> bool {
+        let ip = address.ip();
+        let is_possible = address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast();
+        if !is_possible || self.is_banned(address) || self.known.contains_key(&address) {
+            return false;
+        }
+        if self.known.len() >= self.config.addresses_max && !self.forget_worst() {
+            return false;
+        }
+        self.wait(address, now, 0);
+        true
+    }
+
+    /// Takes the address that has waited longest, if one may be tried now. It is given back by [`Self::failed`] or
+    /// [`Self::left`].
+    pub fn take(&mut self, now: Time) -> Option<SocketAddr> {
+        let &(time, number, address) = self.waiting.first()?;
+        if time > now {
+            return None;
+        }
+        self.waiting.remove(&(time, number, address));
+        if let Some(known) = self.known.get_mut(&address) {
+            known.state = State::Taken;
+        }
+        Some(address)
+    }
+
+    /// When there will be an address to take.
+    pub fn next_timeout(&self) -> Time {
+        self.waiting
+            .first()
+            .map_or(Time::NEVER, |&(time, _, _)| time)
+    }
+
+    /// No connection came about with an address that was taken, or it was of no use.
+    pub fn failed(&mut self, address: SocketAddr, now: Time) {
+        let Some(known) = self.known.remove(&address) else {
+            return;
+        };
+        if let State::Waiting(time, number) = known.state {
+            self.waiting.remove(&(time, number, address));
+        }
+        let failures = known.failures.saturating_add(1);
+        if failures >= self.config.failures_max {
+            return;
+        }
+        let factor = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
+        let pause = self.config.retry_min.saturating_mul(factor);
+        self.wait(address, now + pause.min(self.config.retry_max), failures);
+    }
+
+    /// A connection that was of use has ended: the address may be tried again after a while.
+    pub fn left(&mut self, address: SocketAddr, now: Time) {
+        if let Some(known) = self.known.remove(&address) {
+            if let State::Waiting(time, number) = known.state {
+                self.waiting.remove(&(time, number, address));
+            }
+            self.wait(address, now + self.config.retry_min, 0);
+        }
+    }
+
+    /// Forgets an address and never tries it again: it is our own.
+    pub fn exclude(&mut self, address: SocketAddr) {
+        self.forget(address);
+        self.keep_away(Stranger::Address(address));
+    }
+
+    /// Keeps a liar away: its host, or on a loopback address, which is everybody's here, that address alone.
+    pub fn ban(&mut self, address: SocketAddr) {
+        self.forget(address);
+        self.keep_away(Stranger::of(address));
+    }
+
+    /// Whether the address is kept away.
+    pub fn is_banned(&self, address: SocketAddr) -> bool {
+        self.banned.contains(&Stranger::Address(address))
+            || self.banned.contains(&Stranger::of(address))
+    }
+
+    /// How many addresses wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn keep_away(&mut self, stranger: Stranger) {
+        if !self.banned.insert(stranger) {
+            return;
+        }
+        self.banned_in_order.push_back(stranger);
+        if self.banned_in_order.len() > BANNED_MAX
+            && let Some(oldest) = self.banned_in_order.pop_front()
+        {
+            self.banned.remove(&oldest);
+        }
+    }
+
+    fn wait(&mut self, address: SocketAddr, until: Time, failures: u32) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let state = State::Waiting(until, number);
+        self.waiting.insert((until, number, address));
+        self.known.insert(address, Known { state, failures });
+    }
+
+    fn forget(&mut self, address: SocketAddr) {
+        if let Some(known) = self.known.remove(&address)
+            && let State::Waiting(time, number) = known.state
+        {
+            self.waiting.remove(&(time, number, address));
+        }
+    }
+
+    /// Makes room. False if no address that waits ever failed.
+    fn forget_worst(&mut self) -> bool {
+        let waiting = self.waiting.iter().map(|&(_, _, address)| address);
+        let failures = |address: &SocketAddr| self.known.get(address).map_or(0, |one| one.failures);
+        let worst = waiting.max_by_key(failures);
+        let Some(worst) = worst.filter(|worst| failures(worst) > 0) else {
+            return false;
+        };
+        self.forget(worst);
+        true
+    }
+
+    /// Panics if the list contradicts itself. For tests.
+    pub fn check_invariants(&self) {
+        assert!(self.known.len() <= self.config.addresses_max.max(1));
+        assert!(self.banned.len() <= BANNED_MAX);
+        assert_eq!(self.banned.len(), self.banned_in_order.len());
+        let mut waiting = 0;
+        for (&address, known) in &self.known {
+            assert!(known.failures < self.config.failures_max);
+            if let State::Waiting(time, number) = known.state {
+                waiting += 1;
+                assert!(self.waiting.contains(&(time, number, address)));
+            }
+        }
+        assert_eq!(waiting, self.waiting.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use proptest::prelude::*;
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, last], 6881))
+    }
+
+    fn at(seconds: u64) -> Time {
+        Time::default() + Duration::from_secs(seconds)
+    }
+
+    fn list() -> PeerList {
+        PeerList::new(PeerListConfig::default())
+    }
+
+    #[test]
+    fn addresses_are_taken_once_in_their_order() {
+        let mut list = list();
+        assert!(list.add(address(1), at(0)) && list.add(address(2), at(0)));
+        assert!(!list.add(address(1), at(0)), "it is known");
+        assert_eq!(list.take(at(0)), Some(address(1)));
+        assert!(!list.add(address(1), at(0)), "it is taken");
+        assert_eq!(list.take(at(0)), Some(address(2)));
+        assert_eq!(list.take(at(9_999)), None);
+        assert_eq!(list.next_timeout(), Time::NEVER);
+    }
+
+    #[test]
+    fn a_failure_waits_twice_as_long_as_the_one_before_and_is_given_up_in_the_end() {
+        let mut list = list();
+        list.add(address(1), at(0));
+        let mut now = at(0);
+        for failure in 1..10_u32 {
+            assert_eq!(list.take(now), Some(address(1)), "failure {failure}");
+            list.failed(address(1), now);
+            let pause = Duration::from_secs(10 << (failure - 1)).min(Duration::from_secs(900));
+            assert_eq!(list.next_timeout(), now + pause);
+            assert_eq!(list.take(now), None);
+            assert!(!list.add(address(1), now), "naming it again does not hurry");
+            now = now + pause;
+        }
+        list.take(now);
+        list.failed(address(1), now);
+        assert_eq!(list.waiting(), 0);
+        assert!(
+            list.add(address(1), now),
+            "it is forgotten, and may be named anew"
+        );
+    }
+
+    #[test]
+    fn success_forgives_failures() {
+        let mut list = list();
+        list.add(address(1), at(0));
+        list.take(at(0));
+        list.failed(address(1), at(0));
+        assert_eq!(list.take(at(10)), Some(address(1)));
+        list.left(address(1), at(100));
+        assert_eq!(list.take(at(109)), None);
+        assert_eq!(list.take(at(110)), Some(address(1)));
+        list.failed(address(1), at(110));
+        assert_eq!(list.next_timeout(), at(120));
+    }
+
+    #[test]
+    fn a_liar_is_kept_away_with_its_host_but_on_loopback() {
+        let mut list = list();
+        let other_port = SocketAddr::from(([192, 0, 2, 1], 7000));
+        list.add(address(1), at(0));
+        list.ban(address(1));
+        assert!(list.is_banned(other_port) && !list.add(other_port, at(0)));
+        assert!(!list.is_banned(address(2)));
+        assert_eq!(list.take(at(0)), None);
+        let here = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        list.ban(here(1));
+        assert!(list.is_banned(here(1)) && !list.is_banned(here(2)));
+        list.exclude(address(3));
+        assert!(list.is_banned(address(3)));
+        assert!(!list.is_banned(SocketAddr::from(([192, 0, 2, 3], 7000))));
+    }
+
+    #[test]
+    fn impossible_addresses_are_not_taken() {
+        let mut list = list();
+        for text in ["192.0.2.1:0", "0.0.0.0:80", "224.0.0.1:80", "[::]:80"] {
+            assert!(!list.add(text.parse().unwrap(), at(0)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_list_gives_up_who_failed_most() {
+        let mut list = PeerList::new(PeerListConfig {
+            addresses_max: 2,
+            ..PeerListConfig::default()
+        });
+        list.add(address(1), at(0));
+        list.add(address(2), at(0));
+        assert!(!list.add(address(3), at(0)), "nobody has failed");
+        list.take(at(0));
+        list.failed(address(1), at(0));
+        assert!(list.add(address(3), at(0)));
+        assert_eq!(list.take(at(99)), Some(address(2)));
+        assert_eq!(list.take(at(99)), Some(address(3)));
+        list.check_invariants();
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_nobody_is_tried_twice_at_a_time(seed in any::<u64>()) {
+            let mut random = Random::new(seed);
+            let mut list = PeerList::new(PeerListConfig { addresses_max: 20, ..PeerListConfig::default() });
+            let mut taken = HashSet::new();
+            let mut now = at(0);
+            for _ in 0..500 {
+                let one = address(random.below(40) as u8 + 1);
+                match random.below(6) {
+                    0 | 1 => { list.add(one, now); }
+                    2 => if let Some(next) = list.take(now) {
+                        prop_assert!(!list.is_banned(next));
+                        prop_assert!(taken.insert(next), "{} is taken twice", next);
+                    }
+                    3 => if taken.remove(&one) { list.failed(one, now) },
+                    4 => if taken.remove(&one) { list.left(one, now) },
+                    _ => if random.below(20) == 0 { taken.remove(&one); list.ban(one) },
+                }
+                now = now + Duration::from_secs(random.below(30));
+                list.check_invariants();
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Connections that we begin: to addresses that trackers, peers or the user named.
+//!
+//! Limits: [`crate::fetch::FetchConfig`] says how many of a torrent are being begun, how many it has, and how many we
+//! began over all; and what is begun counts among the connections of the server as what is accepted does. An address
+//! that fails is left alone for a while ([`engine::peer_list`]).
+
+use crate::closing::CloseReason;
+use crate::connection;
+use crate::fetch::home::ActiveFetch;
+use crate::ring;
+use crate::shard::Shard;
+use crate::sockets;
+use seedring_metrics::Counter;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use tokio::time::timeout;
+use tokio_uring::net::TcpStream;
+
+/// One connection that is being begun, until its handshake is done.
+pub(crate) struct Begun {
+    fetch: Rc<ActiveFetch>,
+    key: usize,
+}
+
+impl Begun {
+    fn new(fetch: &Rc<ActiveFetch>) -> Begun {
+        let key = fetch.connecting.borrow_mut().insert(None);
+        let fetch = Rc::clone(fetch);
+        Begun { fetch, key }
+    }
+
+    /// Has the end of the download break it off.
+    fn set_socket(&self, socket: &Rc<TcpStream>) {
+        if let Some(place) = self.fetch.connecting.borrow_mut().get_mut(self.key) {
+            *place = Some(Rc::clone(socket));
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.fetch.connecting.borrow_mut().remove(self.key);
+        self.fetch.news.notify_one();
+    }
+}
+
+impl ActiveFetch {
+    /// Begins as many connections as may be.
+    pub(crate) fn call_peers(&self, shard: &Rc<Shard>) {
+        let config = &shard.config.fetch;
+        let Some(fetch) = self.handle() else { return };
+        while self.wants_peers()
+            && self.connecting.borrow().len() < config.connecting_max
+            && self.connecting.borrow().len() + self.members.borrow().len() < config.peers_max
+        {
+            let Some(place) = shard.limits.call(config.outgoing_max) else {
+                return;
+            };
+            let address = self.list.borrow_mut().take(shard.now());
+            let Some(address) = address else { return };
+            let (shard, fetch) = (Rc::clone(shard), Rc::clone(&fetch));
+            let begun = Begun::new(&fetch);
+            self.spawn(async move {
+                let _place = place;
+                call(&shard, &fetch, address, begun).await;
+            });
+        }
+    }
+}
+
+impl ActiveFetch {
+    /// Breaks off what is being begun.
+    pub(crate) fn stop_calling(&self) {
+        for (_, socket) in self.connecting.borrow().iter() {
+            if let Some(socket) = socket {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+/// Calls a peer, and serves the connection until it ends.
+async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, begun: Begun) {
+    let Ok(admission) = shard.limits.admit(address.ip()) else {
+        return fetch.list.borrow_mut().failed(address, shard.now());
+    };
+    let socket = match sockets::begin_connect(address, &shard.config.sockets) {
+        Ok(socket) => Rc::new(TcpStream::from_std(socket)),
+        Err(error) => {
+            tracing::debug!(peer = %address, %error, "cannot connect");
+            shard.cells.increment(Counter::ConnectsRefused);
+            return fetch.list.borrow_mut().failed(address, shard.now());
+        }
+    };
+    begun.set_socket(&socket);
+    let mut visit = shard.visit(&socket, admission);
+    let connected = finish_connect(shard, &socket).await;
+    if let Err(error) = connected {
+        tracing::debug!(peer = %address, %error, "cannot connect");
+        shard.cells.increment(match error.kind() {
+            io::ErrorKind::TimedOut => Counter::ConnectsTimedOut,
+            _ => Counter::ConnectsRefused,
+        });
+        return fetch.list.borrow_mut().failed(address, shard.now());
+    }
+    shard.cells.increment(Counter::ConnectsDone);
+    let served = connection::call(shard, Rc::clone(&socket), address, &mut visit, fetch, begun);
+    let reason = Box::pin(served).await;
+    let is_greeted = visit.is_greeted();
+    shard.cells.increment(reason.counter(is_greeted));
+    tracing::debug!(peer = %address, ?reason, "connection closed");
+    let mut list = fetch.list.borrow_mut();
+    let now = shard.now();
+    match reason {
+        CloseReason::SelfConnection => list.exclude(address),
+        CloseReason::Banned => {}
+        CloseReason::Duplicate | CloseReason::Pointless | CloseReason::Full => {
+            list.failed(address, now);
+        }
+        _ if is_greeted => list.left(address, now),
+        _ => list.failed(address, now),
+    }
+}
+
+/// Waits until the connection is there, or is not to be had.
+pub(crate) async fn finish_connect(shard: &Shard, socket: &Rc<TcpStream>) -> io::Result<()> {
+    let mut ready = ring::poll(Rc::clone(socket), libc::POLLOUT);
+    if timeout(shard.config.fetch.connect_timeout, &mut ready)
+        .await
+        .is_err()
+    {
+        // Breaks it off, which ends the poll that is in flight.
+        let _ = socket.shutdown(Shutdown::Both);
+        let _ = ready.await;
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    sockets::connect_result(&**socket)
+}

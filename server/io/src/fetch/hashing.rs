@@ -1,0 +1,225 @@
+//! Threads that hash the pieces of downloads, several at a time side by side ([`hash::lanes`]).
+//!
+//! A shard hands a run of a piece's segments over with the state of its hash so far, and is told the state after it;
+//! most pieces are one run. Whoever is asked for digests of blocks, because the hash is wrong or because somebody is
+//! suspected, makes those too.
+//!
+//! Limits: a job holds the memory of its segments, so the memory budget bounds the jobs that wait. Threads start with
+//! the first job, and end when the last shard has gone.
+
+use crate::fetch::memory::Sealed;
+use engine::picker::blame::BlockDigest;
+use hash::{Sha1, Sha1Digest};
+use proto::limits::BLOCK_LENGTH;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use tokio::sync::oneshot;
+
+/// The next run of a piece.
+pub(crate) struct HashJob {
+    /// The hash of what came before.
+    pub(crate) state: Sha1,
+    /// The segments, and how many bytes of each count.
+    pub(crate) segments: Vec<(Arc<Sealed>, usize)>,
+    /// The hash that the piece should have, if this is all of it: if it has another, its blocks' digests are made.
+    pub(crate) expected: Option<Sha1Digest>,
+    /// Whether the blocks' digests are wanted whatever the hash.
+    pub(crate) wants_digests: bool,
+    /// Where to tell.
+    pub(crate) done: oneshot::Sender<Hashed>,
+}
+
+/// What a run came to.
+pub(crate) struct Hashed {
+    pub(crate) state: Sha1,
+    /// Of the blocks of this run, in order; empty if not asked for.
+    pub(crate) digests: Vec<BlockDigest>,
+}
+
+/// The threads, as shards see them.
+pub(crate) struct HashPool {
+    queue: Arc<Queue>,
+    threads: usize,
+    start: Once,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<Waiting>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<HashJob>,
+    ended: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes as many jobs as fit side by side, or a fair part of them. `None` at the end.
+    fn take(&self, threads: usize) -> Option<Vec<HashJob>> {
+        let mut waiting = self.lock();
+        loop {
+            if !waiting.jobs.is_empty() {
+                let fair = waiting.jobs.len().div_ceil(threads.max(1));
+                let count = fair.min(hash::lanes());
+                return Some(waiting.jobs.drain(..count).collect());
+            }
+            if waiting.ended {
+                return None;
+            }
+            let woken = self.more.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl HashPool {
+    /// A pool of so many threads.
+    pub(crate) fn new(threads: usize) -> HashPool {
+        HashPool {
+            queue: Arc::default(),
+            threads: threads.max(1),
+            start: Once::new(),
+        }
+    }
+
+    /// Has a run hashed.
+    pub(crate) fn submit(&self, job: HashJob) {
+        self.start.call_once(|| self.start_threads());
+        self.queue.lock().jobs.push_back(job);
+        self.queue.more.notify_one();
+    }
+
+    fn start_threads(&self) {
+        for number in 0..self.threads {
+            let queue = Arc::clone(&self.queue);
+            let threads = self.threads;
+            let name = format!("hash-{number}");
+            let work = move || {
+                while let Some(jobs) = queue.take(threads) {
+                    run(jobs);
+                }
+            };
+            if let Err(error) = std::thread::Builder::new().name(name).spawn(work) {
+                tracing::error!(%error, "cannot start a thread that hashes downloads");
+            }
+        }
+    }
+}
+
+impl Drop for HashPool {
+    fn drop(&mut self) {
+        self.queue.lock().ended = true;
+        self.queue.more.notify_all();
+    }
+}
+
+/// Hashes `jobs` side by side and tells of each.
+fn run(mut jobs: Vec<HashJob>) {
+    let mut states: Vec<Sha1> = jobs.iter().map(|job| job.state.clone()).collect();
+    let rounds = jobs.iter().map(|job| job.segments.len()).max().unwrap_or(0);
+    for round in 0..rounds {
+        let slices: Vec<&[u8]> = jobs
+            .iter()
+            .map(|job| {
+                let segment = job.segments.get(round);
+                segment.map_or(&[][..], |(sealed, length)| bytes_of(sealed, *length))
+            })
+            .collect();
+        Sha1::update_many(&mut states, &slices);
+    }
+    for (job, state) in jobs.drain(..).zip(states) {
+        let is_wrong = job
+            .expected
+            .is_some_and(|expected| state.clone().finish() != expected);
+        let digests = match is_wrong || job.wants_digests {
+            true => digests_of(&job.segments),
+            false => Vec::new(),
+        };
+        // Before it is told, so that the shard finds itself the only holder and uses the memory again.
+        drop(job.segments);
+        let _ = job.done.send(Hashed { state, digests });
+    }
+}
+
+fn bytes_of(sealed: &Sealed, length: usize) -> &[u8] {
+    let bytes = sealed.bytes();
+    &bytes[..length.min(bytes.len())]
+}
+
+/// The digest of each block: the first half of its SHA-256.
+fn digests_of(segments: &[(Arc<Sealed>, usize)]) -> Vec<BlockDigest> {
+    let blocks = segments
+        .iter()
+        .flat_map(|(sealed, length)| bytes_of(sealed, *length).chunks(BLOCK_LENGTH as usize));
+    let digest = |block: &[u8]| {
+        let mut half = [0; 16];
+        half.copy_from_slice(&hash::sha256(block)[..16]);
+        BlockDigest(half)
+    };
+    blocks.map(digest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::memory::{MemoryBudget, SegmentPool};
+
+    fn sealed(bytes: &[u8]) -> (Arc<Sealed>, usize) {
+        let pool = SegmentPool::new(MemoryBudget::new(1 << 20));
+        let mut segment = pool.try_take(bytes.len()).unwrap();
+        assert!(segment.put(0, bytes));
+        (segment.seal(), bytes.len())
+    }
+
+    fn submit(pool: &HashPool, job: impl FnOnce(oneshot::Sender<Hashed>) -> HashJob) -> Hashed {
+        let (done, told) = oneshot::channel();
+        pool.submit(job(done));
+        told.blocking_recv().unwrap()
+    }
+
+    #[test]
+    fn runs_of_a_piece_come_to_its_hash() {
+        let pool = HashPool::new(2);
+        let bytes: Vec<u8> = (0..50_000_u32).map(|at| (at % 253) as u8).collect();
+        let mut state = Sha1::new();
+        for run in [&bytes[..20_000], &bytes[20_000..]] {
+            let hashed = submit(&pool, |done| HashJob {
+                state: state.clone(),
+                segments: vec![sealed(&run[..10_000]), sealed(&run[10_000..])],
+                expected: None,
+                wants_digests: false,
+                done,
+            });
+            assert!(hashed.digests.is_empty());
+            state = hashed.state;
+        }
+        assert_eq!(state.finish(), hash::sha1(&bytes));
+    }
+
+    #[test]
+    fn a_wrong_piece_comes_with_the_digests_of_its_blocks() {
+        let pool = HashPool::new(1);
+        let block = BLOCK_LENGTH as usize;
+        let bytes = [vec![1; block], vec![2; block], vec![1; block], vec![3; 5]].concat();
+        let piece = |expected| {
+            submit(&pool, |done| HashJob {
+                state: Sha1::new(),
+                segments: vec![sealed(&bytes)],
+                expected: Some(expected),
+                wants_digests: false,
+                done,
+            })
+        };
+        assert!(piece(hash::sha1(&bytes)).digests.is_empty());
+        let digests = piece([0; 20]).digests;
+        assert_eq!(digests.len(), 4);
+        assert_eq!(digests[0], digests[2]);
+        assert!(digests[0] != digests[1] && digests[3] != digests[1]);
+    }
+}

@@ -1,0 +1,671 @@
+//! One download on its home shard: its pieces, its peers, its files, and what is to be done about them.
+//!
+//! The pure [`Download`] decides; [`ActiveFetch::drive`] does what it says. What takes time is a task of its own: each
+//! whole piece ([`crate::fetch::finishing`]), each connection that is being begun ([`crate::fetch::connecting`]), a
+//! sync ([`crate::fetch::syncing`]). The task of the download itself ([`run`]) obeys orders and ticks.
+//!
+//! Limits: peers and connections being begun by [`FetchConfig`], memory by the shard's pool.
+
+use crate::closing::CloseReason;
+use crate::connection::Connection;
+use crate::fetch::disk::{Disk, DiskError};
+use crate::fetch::finishing;
+use crate::fetch::pieces::OpenPieces;
+use crate::fetch::{Allocation, FetchConfig, FetchEvent, FetchSeat, Order, Published};
+use crate::shard::Shard;
+use crate::torrent::{Fault, SeededTorrent};
+use engine::choker::PeerKey;
+use engine::download::{Action, Download, DownloadConfig};
+use engine::layout::FileStamp;
+use engine::peer_list::{PeerList, PeerListConfig};
+use engine::picker::{PeerPieces, PickerConfig, PieceOrder, Priority, Sharing, piece_priorities};
+use engine::pipeline::PipelineConfig;
+use engine::session::PieceBits;
+use engine::time::Time;
+use proto::ids::{PeerId, PieceIndex};
+use proto::wire::Message;
+use seedring_metrics::Counter;
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_uring::net::TcpStream;
+
+/// How often timeouts are looked at and progress is published.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Hosts that work for one owner share a piece between so many.
+const DATACENTER_PEERS_PER_PIECE: u32 = 2;
+
+/// A peer of a download.
+pub(crate) struct Member {
+    pub(crate) connection: Rc<Connection>,
+    /// Where it listens, if we called it.
+    pub(crate) called: Option<SocketAddr>,
+}
+
+/// See the module.
+pub(crate) struct ActiveFetch {
+    pub(crate) torrent: Arc<SeededTorrent>,
+    pub(crate) pieces: Arc<PieceBits>,
+    pub(crate) download: RefCell<Download>,
+    pub(crate) open: RefCell<OpenPieces>,
+    pub(crate) disk: Disk,
+    pub(crate) published: Arc<Published>,
+    pub(crate) events: mpsc::Sender<FetchEvent>,
+    pub(crate) members: RefCell<HashMap<PeerKey, Member>>,
+    next_key: Cell<u64>,
+    pub(crate) list: RefCell<PeerList>,
+    /// Connections that are being begun.
+    pub(crate) connecting: RefCell<Slab<Option<Rc<TcpStream>>>>,
+    /// Pieces that are written and not synced.
+    pub(crate) unsynced: RefCell<Vec<PieceIndex>>,
+    /// One sync at a time.
+    pub(crate) syncing: tokio::sync::Mutex<()>,
+    /// Pieces that are being written to, and by how many.
+    pub(crate) writing: RefCell<HashMap<PieceIndex, usize>>,
+    /// Told when one of them has been.
+    pub(crate) written: Notify,
+    pub(crate) stored: Cell<u32>,
+    paused_by_user: Cell<bool>,
+    /// Why the disk is to blame that nothing is requested.
+    disk_reason: RefCell<Option<String>>,
+    /// Tasks of this download that have not ended.
+    tasks: Cell<usize>,
+    quiet: Notify,
+    /// No more is to be begun.
+    ending: Cell<bool>,
+    /// It no longer is: what peers still send is of no use.
+    is_over: Cell<bool>,
+    fault: RefCell<Option<Fault>>,
+    /// Told when something of that has changed, or when all that is wanted may be there.
+    pub(crate) news: Notify,
+    /// Whether the selection has been told to be there.
+    selection_told: Cell<bool>,
+    shard: Weak<Shard>,
+    this: Weak<ActiveFetch>,
+}
+
+impl ActiveFetch {
+    /// The download of `seat` on `shard`.
+    fn new(shard: &Rc<Shard>, seat: &FetchSeat) -> Rc<ActiveFetch> {
+        let config = &shard.config.fetch;
+        let (spec, torrent) = (&seat.spec, &seat.torrent);
+        let verified = match spec.verified.is_empty() {
+            true => PeerPieces::None,
+            false => PeerPieces::Bitfield(&spec.verified),
+        };
+        let download_config = download_config(config, spec.sequential);
+        let layout = torrent.layout();
+        let mut download = Download::new(download_config, layout, verified, shard.draw());
+        let files = file_priorities(torrent, &spec.priorities);
+        download.set_priorities(&piece_priorities(layout, &files));
+        let pieces = torrent.pieces().map(Arc::clone).unwrap_or_else(|| {
+            let none = PieceBits::new(layout.piece_count(), &[]);
+            Arc::new(none)
+        });
+        Rc::new_cyclic(|this| ActiveFetch {
+            stored: Cell::new(pieces.set_count()),
+            pieces,
+            download: RefCell::new(download),
+            open: RefCell::new(OpenPieces::new(layout.piece_length())),
+            disk: disk(torrent, spec.allocation, spec.stamps.clone()),
+            torrent: Arc::clone(torrent),
+            published: Arc::clone(&seat.published),
+            events: seat.events.clone(),
+            members: RefCell::default(),
+            next_key: Cell::new(1),
+            list: RefCell::new(PeerList::new(PeerListConfig::default())),
+            connecting: RefCell::default(),
+            unsynced: RefCell::default(),
+            syncing: tokio::sync::Mutex::new(()),
+            writing: RefCell::default(),
+            written: Notify::new(),
+            paused_by_user: Cell::new(false),
+            disk_reason: RefCell::default(),
+            tasks: Cell::new(0),
+            quiet: Notify::new(),
+            ending: Cell::new(false),
+            is_over: Cell::new(false),
+            fault: RefCell::default(),
+            news: Notify::new(),
+            selection_told: Cell::new(false),
+            shard: Rc::downgrade(shard),
+            this: Weak::clone(this),
+        })
+    }
+
+    /// Whether it begins nothing more.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
+    /// Ends it as soon as its task hears of it.
+    pub(crate) fn end(&self) {
+        self.ending.set(true);
+        self.news.notify_one();
+        self.written.notify_waiters();
+    }
+
+    /// Ends it because of a file that is not what it was.
+    pub(crate) fn fail(&self, fault: Fault) {
+        self.fault.borrow_mut().get_or_insert(fault);
+        self.end();
+    }
+
+    /// Whether another peer may join, who calls itself `peer_id`, and why not. One whom we know already is refused,
+    /// or the connection to it that is there is closed, so that of two that both sides began the same one stays.
+    pub(crate) fn refuses(
+        &self,
+        shard: &Shard,
+        address: SocketAddr,
+        peer_id: PeerId,
+        is_called: bool,
+    ) -> Option<CloseReason> {
+        if self.is_ending() {
+            return Some(CloseReason::TorrentStopped);
+        }
+        if self.list.borrow().is_banned(address) {
+            return Some(CloseReason::Banned);
+        }
+        let members = self.members.borrow();
+        if members.len() >= shard.config.fetch.peers_max {
+            return Some(CloseReason::Full);
+        }
+        let known = members.values().find(|member| {
+            let session = member.connection.session.borrow();
+            session.peer().peer_id == peer_id
+        })?;
+        // The one that the greater id began stays.
+        let ours_is_greater = shard.config.peer_id > peer_id;
+        if known.called.is_some() == is_called || ours_is_greater != is_called {
+            return Some(CloseReason::Duplicate);
+        }
+        known.connection.close(CloseReason::Duplicate);
+        None
+    }
+
+    /// Takes a peer whose handshake is done.
+    pub(crate) fn join(
+        &self,
+        connection: &Rc<Connection>,
+        key: PeerKey,
+        fast: bool,
+        called: Option<SocketAddr>,
+    ) {
+        let connection = Rc::clone(connection);
+        let member = Member { connection, called };
+        self.members.borrow_mut().insert(key, member);
+        let peers = u32::try_from(self.members.borrow().len()).unwrap_or(u32::MAX);
+        self.published.peers.store(peers, Ordering::Relaxed);
+        let mut download = self.download.borrow_mut();
+        download.peer_joined(key, fast, PeerPieces::None);
+    }
+
+    /// A key for a peer that comes; never given twice.
+    pub(crate) fn new_key(&self) -> PeerKey {
+        let key = self.next_key.get();
+        self.next_key.set(key + 1);
+        PeerKey(key)
+    }
+
+    /// A peer has gone.
+    pub(crate) fn leave(&self, shard: &Shard, key: PeerKey) {
+        self.members.borrow_mut().remove(&key);
+        let peers = u32::try_from(self.members.borrow().len()).unwrap_or(u32::MAX);
+        self.published.peers.store(peers, Ordering::Relaxed);
+        self.download.borrow_mut().peer_left(key);
+        self.drive(shard, shard.now());
+    }
+
+    /// Does what the download wants done, and asks peers for more.
+    pub(crate) fn drive(&self, shard: &Shard, now: Time) {
+        self.do_actions(shard);
+        if !self.is_ending() {
+            self.download.borrow_mut().refill(now);
+            self.do_actions(shard);
+        }
+        if self.download.borrow().is_done() && !self.selection_told.get() {
+            self.news.notify_one();
+        }
+    }
+
+    fn do_actions(&self, shard: &Shard) {
+        loop {
+            let action = self.download.borrow_mut().take_action();
+            let Some(action) = action else { return };
+            match action {
+                Action::SetInterested { peer, interested } => self.tell(
+                    peer,
+                    &match interested {
+                        true => Message::Interested,
+                        false => Message::NotInterested,
+                    },
+                ),
+                Action::Request { peer, block } => self.tell(peer, &Message::Request(block)),
+                Action::Cancel { peer, block } => self.tell(peer, &Message::Cancel(block)),
+                Action::Forget(piece) => {
+                    self.open.borrow_mut().forget(piece, &shard.segments);
+                }
+                Action::Check(piece) => self.check(piece),
+                Action::Announce(piece) => self.announce(shard, piece),
+                Action::Ban(peer) => self.ban(shard, peer),
+            }
+        }
+    }
+
+    fn tell(&self, peer: PeerKey, message: &Message<'_>) {
+        if let Some(member) = self.members.borrow().get(&peer) {
+            member.connection.session.borrow_mut().tell(message);
+            member.connection.wake_writer();
+        }
+    }
+
+    /// Has a whole piece hashed and written.
+    fn check(&self, piece: PieceIndex) {
+        let taken = self.open.borrow_mut().take(piece);
+        let (Some(open), Some(this)) = (taken, self.this.upgrade()) else {
+            return;
+        };
+        self.spawn(async move { finishing::finish(&this, piece, open).await });
+    }
+
+    /// A piece is verified and written: it can be served.
+    fn announce(&self, shard: &Shard, piece: PieceIndex) {
+        self.pieces.set(piece, true);
+        self.stored.set(self.stored.get() + 1);
+        self.unsynced.borrow_mut().push(piece);
+        shard.cells.increment(Counter::PiecesStored);
+        for member in self.members.borrow().values() {
+            member.connection.session.borrow_mut().announce(piece);
+            member.connection.wake_writer();
+        }
+    }
+
+    /// What was written of these pieces is not to be believed.
+    pub(crate) fn lose(&self, shard: &Shard, pieces: &[PieceIndex]) {
+        for &piece in pieces {
+            self.pieces.set(piece, false);
+            self.stored.set(self.stored.get().saturating_sub(1));
+            self.download.borrow_mut().piece_lost(piece);
+            for member in self.members.borrow().values() {
+                member.connection.session.borrow_mut().take_back(piece);
+                member.connection.wake_writer();
+            }
+        }
+        self.drive(shard, shard.now());
+    }
+
+    /// Closes a liar and keeps it away.
+    fn ban(&self, shard: &Shard, peer: PeerKey) {
+        let members = self.members.borrow();
+        let Some(member) = members.get(&peer) else {
+            return;
+        };
+        if member.connection.closing() == Some(CloseReason::Banned) {
+            return;
+        }
+        let address = member.called.unwrap_or(member.connection.peer);
+        shard.cells.increment(Counter::PeersBanned);
+        tracing::warn!(peer = %address, torrent = %self.torrent.info_hash(), "the peer sent wrong data and is banned");
+        self.list.borrow_mut().ban(address);
+        member.connection.close(CloseReason::Banned);
+        let _ = self.events.try_send(FetchEvent::Banned { peer: address });
+    }
+
+    /// Notes that the disk does not take what is written. Nothing more is requested until it does.
+    pub(crate) fn disk_failed(&self, shard: &Shard, error: DiskError) {
+        shard.cells.increment(Counter::WriteErrors);
+        match error {
+            DiskError::Lasting(fault) => self.fail(fault),
+            DiskError::Passing(reason) => {
+                let mut told = self.disk_reason.borrow_mut();
+                let is_new = told.as_ref() != Some(&reason);
+                *told = Some(reason.clone());
+                drop(told);
+                self.follow_pauses();
+                if is_new {
+                    let info_hash = self.torrent.info_hash();
+                    tracing::warn!(torrent = %info_hash, %reason, "the download is paused; it goes on by itself");
+                    let _ = self.events.try_send(FetchEvent::Paused { reason });
+                }
+            }
+        }
+    }
+
+    /// Notes that the disk takes what is written.
+    pub(crate) fn disk_works(&self, shard: &Shard) {
+        if self.disk_reason.borrow_mut().take().is_some() {
+            self.follow_pauses();
+            tracing::info!(torrent = %self.torrent.info_hash(), "the download goes on");
+            let _ = self.events.try_send(FetchEvent::Resumed);
+            self.drive(shard, shard.now());
+        }
+    }
+
+    fn follow_pauses(&self) {
+        let is_paused = self.is_paused();
+        self.download.borrow_mut().set_paused(is_paused);
+        self.publish();
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused_by_user.get() || self.disk_reason.borrow().is_some()
+    }
+
+    /// Counts payload that was of no use.
+    pub(crate) fn waste(&self, shard: &Shard, bytes: u64) {
+        shard.cells.add(Counter::WastedBytes, bytes);
+        self.published.wasted.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether connections are worth beginning.
+    pub(crate) fn wants_peers(&self) -> bool {
+        !self.is_ending() && !self.is_paused() && self.download.borrow().picker().wanted() > 0
+    }
+
+    /// Runs a task of this download, which its end waits for.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + 'static) {
+        let Some(this) = self.this.upgrade() else {
+            return;
+        };
+        this.tasks.set(this.tasks.get() + 1);
+        let guard = TaskGuard { fetch: this };
+        tokio_uring::spawn(async move {
+            let _guard = guard;
+            work.await;
+        });
+    }
+
+    /// Waits until no task of it is left.
+    async fn quiet(&self) {
+        while self.tasks.get() > 0 {
+            self.quiet.notified().await;
+        }
+    }
+
+    /// Itself, for a task.
+    pub(crate) fn handle(&self) -> Option<Rc<ActiveFetch>> {
+        self.this.upgrade()
+    }
+
+    /// Its shard; `None` when that is going.
+    pub(crate) fn shard(&self) -> Option<Rc<Shard>> {
+        self.shard.upgrade()
+    }
+
+    /// Once a second.
+    fn tick(&self, shard: &Rc<Shard>) {
+        let now = shard.now();
+        self.download.borrow_mut().tick(now);
+        self.drive(shard, now);
+        if shard.segments.is_wanted() {
+            // By another shard perhaps, which can write only what is its own.
+            self.make_room(shard);
+        }
+        self.publish();
+    }
+
+    /// Tells the rest of the server where it is.
+    pub(crate) fn publish(&self) {
+        let download = self.download.borrow();
+        let picker = download.picker();
+        let layout = self.torrent.layout();
+        let length = u64::from(layout.piece_length());
+        let bytes_of = |pieces: u32| (u64::from(pieces) * length).min(layout.total_length());
+        let seeds = self
+            .members
+            .borrow()
+            .values()
+            .filter(|member| member.connection.session.borrow().is_peer_complete())
+            .count();
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        self.published.change(|progress| {
+            progress.pieces = layout.piece_count();
+            progress.pieces_stored = self.stored.get();
+            progress.pieces_wanted = picker.wanted();
+            progress.bytes = layout.total_length();
+            progress.bytes_stored = bytes_of(self.stored.get());
+            progress.bytes_wanted = bytes_of(picker.wanted());
+            progress.seeds = count(seeds);
+            progress.connecting = count(self.connecting.borrow().len());
+            progress.candidates = count(self.list.borrow().waiting());
+            progress.paused = self.disk_reason.borrow().clone();
+            progress.paused_by_user = self.paused_by_user.get();
+        });
+    }
+
+    /// Takes addresses to try.
+    fn add_peers(&self, shard: &Shard, peers: &[SocketAddr]) {
+        let now = shard.now();
+        let mut list = self.list.borrow_mut();
+        for &peer in peers {
+            list.add(peer, now);
+        }
+    }
+
+    fn obey(&self, shard: &Rc<Shard>, order: Order, stops: &mut Vec<oneshot::Sender<()>>) {
+        match order {
+            Order::Peers(peers) => self.add_peers(shard, &peers),
+            Order::Pause(paused) => {
+                self.paused_by_user.set(paused);
+                self.follow_pauses();
+            }
+            Order::Priorities(priorities) => self.set_priorities(&priorities),
+            Order::Sequential(sequential) => {
+                let order = order_of(sequential);
+                self.download.borrow_mut().set_order(order);
+            }
+            Order::Stop(done) => {
+                stops.push(done);
+                self.end();
+            }
+        }
+        self.drive(shard, shard.now());
+    }
+
+    fn set_priorities(&self, priorities: &[Priority]) {
+        let files = file_priorities(&self.torrent, priorities);
+        let priorities = piece_priorities(self.torrent.layout(), &files);
+        let mut download = self.download.borrow_mut();
+        download.set_priorities(&priorities);
+        if download.picker().wanted() > 0 {
+            self.selection_told.set(false);
+            self.pieces.set_wants_more(true);
+        }
+    }
+
+    /// All that is wanted is there: syncs it and gives files their names. True if that was all of the torrent.
+    async fn conclude(&self, shard: &Rc<Shard>) -> bool {
+        if !self.sync(shard).await || !self.name_files(shard).await {
+            return false;
+        }
+        if self.stored.get() == self.torrent.layout().piece_count() {
+            return true;
+        }
+        // More may have been wanted meanwhile.
+        if self.download.borrow().is_done() {
+            self.selection_told.set(true);
+            self.pieces.set_wants_more(false);
+            for member in self.members.borrow().values() {
+                member
+                    .connection
+                    .session
+                    .borrow_mut()
+                    .tell_upload_only(true);
+                member.connection.wake_writer();
+            }
+            self.publish();
+            let _ = self.events.send(FetchEvent::SelectionDone).await;
+        }
+        false
+    }
+
+    /// The torrent is complete: it is every shard's now, and the peers' sessions go on as a seed's.
+    async fn complete(&self, shard: &Rc<Shard>) {
+        self.is_over.set(true);
+        self.disk.close();
+        for member in self.members.borrow().values() {
+            member.connection.session.borrow_mut().complete();
+            member.connection.wake_writer();
+        }
+        shard.serve_completed(&self.torrent).await;
+        self.publish();
+        let torrent = Arc::clone(&self.torrent);
+        let _ = self.events.send(FetchEvent::Complete(torrent)).await;
+    }
+
+    /// Ends without being complete: closes peers, waits for what is being written, syncs.
+    async fn wind_up(&self, shard: &Rc<Shard>) {
+        self.ending.set(true);
+        self.written.notify_waiters();
+        self.torrent.stop();
+        self.stop_calling();
+        for member in self.members.borrow().values() {
+            member.connection.close(CloseReason::TorrentStopped);
+        }
+        self.quiet().await;
+        self.open.borrow_mut().forget_all(&shard.segments);
+        let fault = self.fault.borrow_mut().take();
+        match fault {
+            // What was written to is not what we believed it to be, so nothing more is claimed.
+            Some(fault) => {
+                let _ = self.events.send(FetchEvent::Failed(fault)).await;
+            }
+            None => {
+                let _synced = self.sync(shard).await;
+            }
+        }
+        self.is_over.set(true);
+        self.disk.close();
+        shard.files.forget(&self.torrent);
+        self.publish();
+    }
+}
+
+struct TaskGuard {
+    fetch: Rc<ActiveFetch>,
+}
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.fetch.tasks.set(self.fetch.tasks.get() - 1);
+        self.fetch.quiet.notify_one();
+    }
+}
+
+fn disk(
+    torrent: &Arc<SeededTorrent>,
+    allocation: Allocation,
+    stamps: Vec<Option<FileStamp>>,
+) -> Disk {
+    Disk::new(Arc::clone(torrent), allocation, stamps)
+}
+
+fn order_of(sequential: bool) -> PieceOrder {
+    match sequential {
+        true => PieceOrder::Sequential,
+        false => PieceOrder::RarestFirst,
+    }
+}
+
+fn download_config(config: &FetchConfig, sequential: bool) -> DownloadConfig {
+    let sharing = match config.datacenter {
+        true => Sharing::WholePieces {
+            peers_per_piece: DATACENTER_PEERS_PER_PIECE,
+        },
+        false => Sharing::default(),
+    };
+    let random_first_pieces = match sequential {
+        true => 0,
+        false => PickerConfig::default().random_first_pieces,
+    };
+    // Half of the memory may wait for hashes and the disk; a quarter may be on its way.
+    let memory = config.buffer_bytes as u64;
+    DownloadConfig {
+        picker: PickerConfig {
+            order: order_of(sequential),
+            sharing,
+            random_first_pieces,
+            ..PickerConfig::default()
+        },
+        pipeline: PipelineConfig {
+            requests_max: config.requests_per_peer_max,
+            ..PipelineConfig::default()
+        },
+        request_bytes_max: memory / 4,
+        unstored_bytes_max: memory / 2,
+    }
+}
+
+/// How much each file is wanted, padding not at all.
+fn file_priorities(torrent: &SeededTorrent, given: &[Priority]) -> Vec<Priority> {
+    let files = torrent.metainfo().files.iter().enumerate();
+    let priority = |(index, file): (usize, &proto::metainfo::File)| match file.pad {
+        true => Priority::SKIP,
+        false => given.get(index).copied().unwrap_or_default(),
+    };
+    files.map(priority).collect()
+}
+
+/// Runs a download until it is complete or stopped.
+pub(crate) async fn run(
+    shard: Rc<Shard>,
+    fetch: Rc<ActiveFetch>,
+    mut orders: mpsc::Receiver<Order>,
+) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut syncs = interval(shard.config.fetch.sync_period);
+    syncs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stops = Vec::new();
+    let mut is_complete = false;
+    let mut is_steered = true;
+    while !fetch.is_ending() && !is_complete {
+        tokio::select! {
+            order = orders.recv(), if is_steered => match order {
+                Some(order) => fetch.obey(&shard, order, &mut stops),
+                // Nobody steers it any more; it goes on.
+                None => is_steered = false,
+            },
+            _ = ticks.tick() => fetch.tick(&shard),
+            _ = syncs.tick() => fetch.sync_aside(&shard),
+            () = fetch.news.notified() => {}
+        }
+        fetch.call_peers(&shard);
+        let is_done = fetch.download.borrow().is_done() && !fetch.selection_told.get();
+        if is_done && !fetch.is_ending() && fetch.disk_reason.borrow().is_none() {
+            is_complete = fetch.conclude(&shard).await;
+        }
+    }
+    match is_complete {
+        true => fetch.complete(&shard).await,
+        false => fetch.wind_up(&shard).await,
+    }
+    fetch.published.ended.store(true, Ordering::Relaxed);
+    shard.fetch_ended(&fetch).await;
+    for done in stops {
+        let _ = done.send(());
+    }
+}
+
+/// Begins the download of `seat`.
+pub(crate) fn start(shard: &Rc<Shard>, seat: FetchSeat) -> Rc<ActiveFetch> {
+    let fetch = ActiveFetch::new(shard, &seat);
+    fetch.publish();
+    let orders = seat.orders;
+    tokio_uring::spawn(run(Rc::clone(shard), Rc::clone(&fetch), orders));
+    fetch
+}

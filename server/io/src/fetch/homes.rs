@@ -1,0 +1,139 @@
+//! Which shard is the home of a download, as the shards know it of each other.
+//!
+//! A download begins and ends at its home; the others only know where that is, so that they can send peers there. A
+//! torrent that has become complete is every shard's.
+//!
+//! Limits: the commands that may wait for a shard. A peer that would be one more is closed: it comes again.
+
+use crate::connection::Elsewhere;
+use crate::fetch::home::{self, ActiveFetch};
+use crate::fetch::{FetchError, FetchSeat};
+use crate::plane::{Adopted, Command};
+use crate::shard::{Shard, Visit};
+use crate::sockets;
+use crate::torrent::SeededTorrent;
+use proto::ids::InfoHashV1;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio_uring::net::TcpStream;
+
+impl Shard {
+    /// Gives a socket to the shard that downloads its torrent; closes it where that is not possible.
+    pub(crate) fn hand_over(
+        &self,
+        socket: &Rc<TcpStream>,
+        peer: SocketAddr,
+        visit: &mut Visit,
+        elsewhere: Elsewhere,
+    ) {
+        let home = self.shards.get(elsewhere.home);
+        let (Some(home), Some(admission)) = (
+            home.and_then(mpsc::WeakSender::upgrade),
+            visit.admission.take(),
+        ) else {
+            return;
+        };
+        match sockets::duplicate(&**socket) {
+            Ok(socket) => {
+                let adopted = Adopted {
+                    socket,
+                    peer,
+                    received: elsewhere.received,
+                    admission,
+                };
+                // A shard with so many commands waiting has no time for peers: this one comes again.
+                let _ = home.try_send(Command::Adopt(Box::new(adopted)));
+            }
+            Err(error) => tracing::warn!(%error, %peer, "cannot hand a peer over"),
+        }
+    }
+
+    /// Takes over a socket from another shard.
+    pub(crate) fn adopt(self: &Rc<Self>, adopted: Adopted) {
+        let Adopted {
+            socket,
+            peer,
+            received,
+            admission,
+        } = adopted;
+        let socket = Rc::new(TcpStream::from_std(socket));
+        self.receive(socket, peer, admission, received);
+    }
+
+    /// Notes which other shard downloads a torrent, or that none does any more.
+    pub(crate) fn set_elsewhere(&self, info_hash: InfoHashV1, home: Option<usize>) {
+        let mut elsewhere = self.elsewhere.borrow_mut();
+        match home.filter(|&home| home != self.index) {
+            Some(home) => elsewhere.insert(info_hash, home),
+            None => elsewhere.remove(&info_hash),
+        };
+    }
+
+    /// Begins a download.
+    pub(crate) fn begin_fetch(self: &Rc<Self>, seat: FetchSeat) -> Result<(), FetchError> {
+        let info_hash = seat.torrent.info_hash();
+        if self.is_stopping() {
+            return Err(FetchError::Stopping);
+        }
+        if self.find(info_hash).is_some() || self.fetches.borrow().contains_key(&info_hash) {
+            return Err(FetchError::Present(info_hash));
+        }
+        let fetch = home::start(self, seat);
+        self.fetches.borrow_mut().insert(info_hash, fetch);
+        Ok(())
+    }
+
+    /// The download of this torrent, if this is its home.
+    pub(crate) fn fetch(&self, info_hash: InfoHashV1) -> Option<Rc<ActiveFetch>> {
+        let fetches = self.fetches.borrow();
+        let fetch = fetches.get(&info_hash)?;
+        (!fetch.is_ending()).then(|| Rc::clone(fetch))
+    }
+
+    /// Makes room in memory for `fetch`: of its own segments if it has any, else of another download's.
+    pub(crate) fn make_room(self: &Rc<Self>, fetch: &ActiveFetch) {
+        if !fetch.make_room(self) {
+            let others: Vec<_> = self.fetches.borrow().values().cloned().collect();
+            let _ = others.iter().any(|other| other.make_room(self));
+        }
+    }
+
+    /// A download has become complete: every shard serves the torrent.
+    pub(crate) async fn serve_completed(&self, torrent: &Arc<SeededTorrent>) {
+        self.serve(Arc::clone(torrent));
+        self.tell_others(|| {
+            let (done, _nobody_waits) = oneshot::channel();
+            Command::Add(Arc::clone(torrent), done)
+        })
+        .await;
+    }
+
+    /// A download has ended.
+    pub(crate) async fn fetch_ended(&self, fetch: &ActiveFetch) {
+        let info_hash = fetch.torrent.info_hash();
+        self.fetches.borrow_mut().remove(&info_hash);
+        if self.fetches.borrow().is_empty() {
+            self.segments.shrink();
+        }
+        self.tell_gone();
+        if !fetch.torrent.is_complete() {
+            self.tell_others(|| Command::Elsewhere(info_hash, None))
+                .await;
+        }
+    }
+
+    /// Tells all other shards, unless this one is being stopped with them.
+    async fn tell_others(&self, command: impl Fn() -> Command) {
+        let others = self.shards.iter().enumerate();
+        for (_, shard) in others.filter(|(index, _)| *index != self.index) {
+            if self.is_stopping() {
+                return;
+            }
+            if let Some(shard) = shard.upgrade() {
+                let _ = shard.send(command()).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! The reader of a connection from which blocks are fetched.
+//!
+//! One call receives what the socket has: first the rest of the block that is coming, straight into its place in its
+//! piece, then whatever follows into a buffer that the shard has for all its connections. From there messages are
+//! decoded, whole blocks are copied to their places, and of the last one, which is seldom whole, what is there. So a
+//! byte of payload is copied once at most after the kernel has handed it over, out of a cache that is still warm.
+//!
+//! Limits: a connection keeps of its own only the message that is not whole, and what it could not take for want of
+//! memory or room to answer: at most [`RECEIVE_BYTES`]. While it keeps some, nothing more is received.
+
+use crate::closing::CloseReason;
+use crate::connection::{Connection, wait_readable};
+use crate::fetch::home::ActiveFetch;
+use crate::shard::Shard;
+use crate::sockets;
+use engine::choker::PeerKey;
+use engine::download::Verdict;
+use engine::meter::RateMeter;
+use engine::time::Time;
+use proto::limits;
+use proto::wire::{self, BlockRequest, Decoded, Message, PIECE_HEADER_BYTES};
+use seedring_metrics::Counter;
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+/// What a shard receives into, in bytes: what one call brings at most beside the rest of a block.
+pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
+
+/// The room of that: a message that is not whole comes before it, of which a bitfield is the longest.
+pub(crate) const RECEIVE_BUFFER_BYTES: usize =
+    2 * RECEIVE_BYTES + (limits::PIECES_MAX as usize).div_ceil(8);
+
+/// Payload that a peer may send without having been asked, in bytes, before it is closed. Some is honest: what was
+/// asked twice, or so long ago that it is forgotten.
+const UNASKED_BYTES_MAX: u64 = 64 << 20;
+
+/// What a connection is to the download that it serves.
+pub(crate) struct Fetching {
+    pub(crate) fetch: Rc<ActiveFetch>,
+    pub(crate) key: PeerKey,
+    /// Whether we began the connection.
+    pub(crate) is_called: bool,
+    /// How fast it gives.
+    pub(crate) meter: RefCell<RateMeter>,
+}
+
+impl Fetching {
+    /// A new peer of `fetch`.
+    pub(crate) fn new(fetch: Rc<ActiveFetch>, is_called: bool, now: Time) -> Fetching {
+        Fetching {
+            is_called,
+            key: fetch.new_key(),
+            fetch,
+            meter: RefCell::new(RateMeter::new(now)),
+        }
+    }
+
+    /// Enters the connection into its download; it leaves when the result is dropped.
+    pub(crate) fn join(
+        &self,
+        shard: &Rc<Shard>,
+        connection: &Rc<Connection>,
+        fast: bool,
+        called: Option<SocketAddr>,
+    ) -> Joined {
+        self.fetch.join(connection, self.key, fast, called);
+        Joined {
+            shard: Rc::clone(shard),
+            fetch: Rc::clone(&self.fetch),
+            key: self.key,
+        }
+    }
+}
+
+/// A peer's place in its download.
+pub(crate) struct Joined {
+    shard: Rc<Shard>,
+    fetch: Rc<ActiveFetch>,
+    key: PeerKey,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        // While a panic unwinds, something of it may be borrowed.
+        if !std::thread::panicking() {
+            self.fetch.leave(&self.shard, self.key);
+        }
+    }
+}
+
+/// A block of which more is to come.
+struct Coming {
+    block: BlockRequest,
+    done: u32,
+    /// Whether it has or had a place; else its bytes are dropped.
+    is_wanted: bool,
+}
+
+/// Why a reader stops for a while.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// All is decoded: more is to be received.
+    Empty,
+    /// The session takes no input.
+    Unwanted,
+    /// There is no memory for a block.
+    NoMemory,
+}
+
+/// What is known of a connection's input.
+struct Reader<'a> {
+    shard: &'a Rc<Shard>,
+    connection: &'a Connection,
+    fetching: &'a Fetching,
+    /// Received and not decoded.
+    kept: Vec<u8>,
+    coming: Option<Coming>,
+    unasked_bytes: u64,
+    /// The peer's `reqq` as the download knows it.
+    peer_queue: Option<u32>,
+}
+
+/// Receives and decodes until the connection ends.
+pub(crate) async fn read_blocks(
+    shard: &Rc<Shard>,
+    connection: &Connection,
+    fetching: &Fetching,
+) -> CloseReason {
+    let mut reader = Reader {
+        shard,
+        connection,
+        fetching,
+        kept: Vec::new(),
+        coming: None,
+        unasked_bytes: 0,
+        peer_queue: None,
+    };
+    let reason = loop {
+        if let Err(error) = wait_readable(&connection.socket).await {
+            break CloseReason::of_socket(&error);
+        }
+        let mut stop = match reader.receive() {
+            Ok(stop) => stop,
+            Err(reason) => break reason,
+        };
+        let outcome = loop {
+            match stop {
+                Stop::Empty => break Ok(()),
+                Stop::Unwanted => connection.input().await,
+                Stop::NoMemory => {
+                    shard.make_room(&fetching.fetch);
+                    shard.segments.changed().await;
+                }
+            }
+            if connection.closing().is_some() {
+                break Err(CloseReason::PeerClosed);
+            }
+            stop = match reader.decode_kept() {
+                Ok(stop) => stop,
+                Err(reason) => break Err(reason),
+            };
+        };
+        if let Err(reason) = outcome {
+            break reason;
+        }
+    };
+    reader.give_up_coming();
+    reason
+}
+
+impl Reader<'_> {
+    fn fetch(&self) -> &ActiveFetch {
+        &self.fetching.fetch
+    }
+
+    /// Receives once and decodes what has come.
+    fn receive(&mut self) -> Result<Stop, CloseReason> {
+        let shard = Rc::clone(self.shard);
+        let mut scratch = shard.receive_buffer.borrow_mut();
+        let kept = self.kept.len();
+        scratch
+            .get_mut(..kept)
+            .unwrap_or_default()
+            .copy_from_slice(&self.kept);
+        self.kept = Vec::new();
+        let received = {
+            let mut open = self.fetch().open.borrow_mut();
+            let target = self.coming.as_ref().and_then(|coming| {
+                let target = open.target(coming.block, coming.done, self.fetching.key);
+                target.filter(|_| coming.is_wanted)
+            });
+            let direct = target.map_or(0, |(_, length)| length);
+            let rest = scratch
+                .get_mut(kept..kept + RECEIVE_BYTES)
+                .unwrap_or_default();
+            // SAFETY: the place of the block is valid until the pieces are next changed, for which they would have
+            // to be borrowed again, and nobody else writes to it: it is this peer's.
+            let received = unsafe { sockets::receive_into(&*self.connection.socket, target, rest) };
+            received.map(|count| (count.min(direct), count.saturating_sub(direct)))
+        };
+        let (direct, buffered) = match received {
+            Ok((0, 0)) => return Err(CloseReason::PeerClosed),
+            Ok(counts) => counts,
+            Err(error) if is_passing(&error) => {
+                self.kept = scratch.get(..kept).unwrap_or_default().to_vec();
+                return Ok(Stop::Empty);
+            }
+            Err(error) => return Err(CloseReason::of_socket(&error)),
+        };
+        self.came(direct);
+        let input = scratch.get(..kept + buffered).unwrap_or_default();
+        self.decode(input)
+    }
+
+    /// Decodes what was kept.
+    fn decode_kept(&mut self) -> Result<Stop, CloseReason> {
+        let kept = std::mem::take(&mut self.kept);
+        self.decode(&kept)
+    }
+
+    /// Decodes `input`, keeps what is left of it, and has the download go on.
+    fn decode(&mut self, input: &[u8]) -> Result<Stop, CloseReason> {
+        let now = self.shard.now();
+        let (consumed, stop) = self.digest(input, now)?;
+        self.kept = input.get(consumed..).unwrap_or_default().to_vec();
+        self.connection.after_input(self.shard, now);
+        if !self.fetch().is_over() {
+            self.fetch().drive(self.shard, now);
+        }
+        Ok(stop)
+    }
+
+    /// Takes messages off the front of `input`; returns how many bytes they were, and why that was all.
+    fn digest(&mut self, input: &[u8], now: Time) -> Result<(usize, Stop), CloseReason> {
+        let limits = self.connection.session.borrow().frame_limits();
+        let mut at = 0;
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            if self.coming.is_some() {
+                // Its bytes come first.
+                at += self.take_coming(rest, now);
+                if self.coming.is_some() {
+                    return Ok((at, Stop::Empty));
+                }
+                continue;
+            }
+            if !self.connection.session.borrow().wants_input() {
+                return Ok((at, Stop::Unwanted));
+            }
+            let wrong = |error: wire::WireError| {
+                tracing::debug!(peer = %self.connection.peer, %error, "closing");
+                CloseReason::Misbehaved
+            };
+            if let Some(block) = wire::piece_start(rest, &limits).map_err(wrong)? {
+                if !self.begin_block(block) {
+                    return Ok((at, Stop::NoMemory));
+                }
+                at += PIECE_HEADER_BYTES;
+                continue;
+            }
+            match wire::decode(rest, &limits).map_err(wrong)? {
+                Decoded::Message { message, consumed } => {
+                    self.take_message(&message, now)?;
+                    at += consumed;
+                }
+                Decoded::Incomplete { .. } => return Ok((at, Stop::Empty)),
+            }
+        }
+    }
+
+    fn take_message(&mut self, message: &Message<'_>, now: Time) -> Result<(), CloseReason> {
+        self.shard.count_message(message);
+        let mut session = self.connection.session.borrow_mut();
+        session.handle_message(message, now).map_err(|disconnect| {
+            tracing::debug!(peer = %self.connection.peer, %disconnect, "closing");
+            CloseReason::of_session(&disconnect)
+        })?;
+        let peer_queue = session.peer_request_queue();
+        drop(session);
+        if self.fetch().is_over() {
+            return Ok(());
+        }
+        let key = self.fetching.key;
+        let mut download = self.fetch().download.borrow_mut();
+        download.handle_message(key, message, now);
+        if let Some(requests) = peer_queue.filter(|_| peer_queue != self.peer_queue) {
+            download.set_peer_queue(key, requests);
+        }
+        drop(download);
+        self.peer_queue = peer_queue;
+        Ok(())
+    }
+
+    /// A block begins to come. False if there is no memory for it.
+    fn begin_block(&mut self, block: BlockRequest) -> bool {
+        let key = self.fetching.key;
+        let fetch = self.fetch();
+        let is_wanted = !fetch.is_over() && fetch.download.borrow().expects(key, block);
+        if is_wanted {
+            let piece_bytes = fetch.torrent.layout().piece_length_of(block.piece);
+            let mut open = fetch.open.borrow_mut();
+            if open
+                .make_place(block, piece_bytes, &self.shard.segments)
+                .is_err()
+            {
+                return false;
+            }
+        }
+        self.coming = Some(Coming {
+            block,
+            done: 0,
+            is_wanted,
+        });
+        true
+    }
+
+    /// Takes bytes of the block that is coming off the front of `rest`; returns how many.
+    fn take_coming(&mut self, rest: &[u8], now: Time) -> usize {
+        let Some(coming) = &mut self.coming else {
+            return 0;
+        };
+        let missing = (coming.block.length - coming.done) as usize;
+        let bytes = rest.get(..missing.min(rest.len())).unwrap_or_default();
+        let is_whole = coming.done == 0 && bytes.len() == missing;
+        let (block, done, is_wanted) = (coming.block, coming.done, coming.is_wanted);
+        if is_wanted && !is_whole {
+            let mut open = self.fetching.fetch.open.borrow_mut();
+            if done == 0 {
+                open.claim(block, self.fetching.key);
+            }
+            // A claim that was lost has no place any more.
+            if open.target(block, done, self.fetching.key).is_some() {
+                open.put(block, done, bytes);
+            }
+        }
+        if is_whole {
+            self.coming = None;
+            let bytes = is_wanted.then_some(bytes);
+            self.block_came(block, bytes, is_wanted, now);
+        } else {
+            self.came(bytes.len());
+        }
+        bytes.len()
+    }
+
+    /// Notes that `count` bytes more of the block that is coming are in their place, or dropped.
+    fn came(&mut self, count: usize) {
+        let Some(coming) = &mut self.coming else {
+            return;
+        };
+        coming.done += u32::try_from(count).unwrap_or(u32::MAX);
+        if coming.done < coming.block.length {
+            return;
+        }
+        let (block, is_wanted) = (coming.block, coming.is_wanted);
+        self.coming = None;
+        let now = self.shard.now();
+        let mut open = self.fetch().open.borrow_mut();
+        let has_place = is_wanted && open.end_claim(block, self.fetching.key);
+        drop(open);
+        self.block_came(block, None, has_place, now);
+    }
+
+    /// A block has come: its `bytes`, or if they `has_place` already none.
+    fn block_came(
+        &mut self,
+        block: BlockRequest,
+        bytes: Option<&[u8]>,
+        has_place: bool,
+        now: Time,
+    ) {
+        let length = u64::from(block.length);
+        let key = self.fetching.key;
+        let fetch = Rc::clone(&self.fetching.fetch);
+        self.shard.cells.add(Counter::DownloadedBytes, length);
+        self.shard.cells.increment(Counter::MessagesPiece);
+        fetch
+            .published
+            .downloaded
+            .fetch_add(length, Ordering::Relaxed);
+        self.fetching.meter.borrow_mut().add(length, now);
+        self.tell_session(block, now);
+        if fetch.is_over() {
+            return fetch.waste(self.shard, length);
+        }
+        if !has_place && fetch.download.borrow().expects(key, block) {
+            // It lost its place to somebody who did not bring it either.
+            fetch.waste(self.shard, length);
+            return fetch.download.borrow_mut().rejected(key, block, now);
+        }
+        let verdict = fetch.download.borrow_mut().block(key, block, now);
+        if verdict == Verdict::Keep {
+            let mut open = fetch.open.borrow_mut();
+            if let Some(bytes) = bytes {
+                open.put(block, 0, bytes);
+            }
+            open.set_here(block);
+            return;
+        }
+        fetch.waste(self.shard, length);
+        if verdict == Verdict::Unasked {
+            self.unasked_bytes += length;
+            if self.unasked_bytes > UNASKED_BYTES_MAX {
+                self.connection.close(CloseReason::Flood);
+            }
+        }
+    }
+
+    /// The session hears of each message; that we fetch from the peer it knows.
+    fn tell_session(&self, block: BlockRequest, now: Time) {
+        let message = Message::Piece {
+            piece: block.piece,
+            begin: block.begin,
+            block: &[],
+        };
+        let mut session = self.connection.session.borrow_mut();
+        let _ = session.handle_message(&message, now);
+    }
+
+    /// Gives up the place of a block of which no more will come.
+    fn give_up_coming(&mut self) {
+        if let Some(coming) = self.coming.take() {
+            let mut open = self.fetch().open.borrow_mut();
+            open.end_claim(coming.block, self.fetching.key);
+        }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
