@@ -83,6 +83,14 @@ pub fn seconds_ns(text: &str) -> Result<u64, String> {
     Ok((seconds * 1e9) as u64)
 }
 
+/// Parses the length of a measurement: seconds, as above, from a tenth.
+pub fn window_ns(text: &str) -> Result<u64, String> {
+    match seconds_ns(text)? {
+        ns @ 100_000_000.. => Ok(ns),
+        _ => Err("must be at least 0.1 seconds".to_owned()),
+    }
+}
+
 /// Parses addresses and ranges of them, separated by commas: `127.0.0.2-127.0.0.201,::1`.
 pub fn local_addresses(text: &str) -> Result<Box<[IpAddr]>, String> {
     let mut found = Vec::new();
@@ -145,6 +153,8 @@ mod tests {
     #[test]
     fn seconds() {
         assert_eq!(seconds_ns("0.25"), Ok(250_000_000));
+        assert_eq!(window_ns("0.1"), Ok(100_000_000));
+        assert!(window_ns("0.09").is_err() && window_ns("0").is_err());
         for wrong in ["", "-1", "NaN", "inf", "1e9", "4s"] {
             assert!(seconds_ns(wrong).is_err(), "{wrong}");
         }

@@ -306,7 +306,7 @@ fn settings(arguments: &RivalsArguments) -> Settings {
     Settings {
         peers,
         rounds: arguments.rounds.count,
-        window_ns: load.duration.max(1),
+        window_ns: load.duration,
         warmup_ns: load.warmup,
         depth: load.depth,
         mode: load.mode,

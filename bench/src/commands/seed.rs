@@ -165,7 +165,7 @@ fn plan(arguments: &SeedArguments, torrent: &Torrent) -> Plan {
         rate_bytes: arguments.rate,
         ready_ns_max: arguments.ready_timeout,
         warmup_ns: load.warmup,
-        window_ns: load.duration.max(1),
+        window_ns: load.duration,
         server_pid: arguments.pid,
         random_seed: arguments.random_seed,
     }

@@ -14,7 +14,7 @@ use crate::harness::folder::Folder;
 use crate::harness::rounds::Contender;
 use crate::harness::{page_cache, undo};
 use crate::load::Mode;
-use crate::units::{depth, piece_bytes, seconds_ns, size_bytes};
+use crate::units::{depth, piece_bytes, seconds_ns, size_bytes, window_ns};
 
 /// Something with a name that `--only` may choose.
 pub trait Named {
@@ -78,7 +78,7 @@ pub struct Load {
     pub depth: usize,
 
     /// The measured window, in seconds.
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_ns)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = window_ns)]
     pub duration: u64,
 
     /// Load before the window, in seconds.

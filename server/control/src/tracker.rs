@@ -114,7 +114,7 @@ impl Default for TrackerConfig {
 pub enum TrackerError {
     /// An address cannot be listened on.
     #[error(
-        "the tracker cannot listen on {address}: {cause}; choose another port or stop who holds it"
+        "the tracker cannot listen on {address}: {cause}; choose another with --tracker-port or tracker.listen, or stop who holds it"
     )]
     Listen {
         /// The address.
