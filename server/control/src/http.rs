@@ -37,7 +37,9 @@ pub use readiness::{Readiness, Status};
 
 /// Why the port could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("api.listen: cannot listen on {address}: {cause}; is another program using that port? Choose another with --api or api.listen")]
+#[error(
+    "api.listen: cannot listen on {address}: {cause}; is another program using that port? Choose another with --api or api.listen"
+)]
 pub struct ListenError {
     /// The address asked for.
     pub address: SocketAddr,
