@@ -15,3 +15,4 @@ pub mod resume;
 pub mod state;
 pub mod tracker;
 pub mod verify;
+pub mod web;

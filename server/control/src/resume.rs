@@ -10,7 +10,7 @@
 
 use crate::hashing::{Disk, Links, Progress, Root, stamp_of};
 use crate::state::{State, StateError};
-use crate::verify::{self, PieceSet, Selection, VerifyError};
+use crate::verify::{self, Names, PieceSet, Selection, VerifyError};
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::metainfo::{File, Metainfo};
@@ -135,6 +135,10 @@ impl Resume<'_> {
         })
     }
 
+    fn names(&self) -> Names<'_> {
+        Names::Partial(self.partial_suffix)
+    }
+
     /// What an earlier run said of this torrent in this place; without one, that all may be there.
     fn claim(
         &self,
@@ -169,7 +173,7 @@ impl Resume<'_> {
             return vec![None; metainfo.files.len()];
         };
         let stamp = |file: &File| {
-            let mut paths = verify::paths(metainfo, file, self.partial_suffix).into_iter();
+            let mut paths = verify::paths(metainfo, file, self.names()).into_iter();
             paths.find_map(|path| {
                 let path = Path::new(std::ffi::OsStr::from_bytes(&path));
                 Some(stamp_of(&root.open_file(path).ok()?.1))
@@ -197,7 +201,7 @@ impl Resume<'_> {
         let verified = verify::verify_subset(
             metainfo,
             data_dir,
-            self.partial_suffix,
+            self.names(),
             Selection::Pieces(doubtful),
             None,
             self.disk,

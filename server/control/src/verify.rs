@@ -2,8 +2,8 @@
 //!
 //! Files are looked for beneath the data directory and nowhere else: no symbolic link inside it is
 //! followed, only regular files are opened, and no open blocks. A file is looked for under its safe
-//! path first, then under the name that the torrent spells; one of a torrent that is being fetched first of all under
-//! the name that it has until it is complete. Every file gets a stamp from before its
+//! path first, then under the name that the torrent spells; one of a torrent that is being fetched under
+//! its safe path, then under the name that it has until it is complete. Every file gets a stamp from before its
 //! bytes were read, and pieces of a file that changed meanwhile are not good.
 //!
 //! Memory: a few hundred bytes for each file, a bit for each piece; see [`crate::hashing`] for the
@@ -143,7 +143,7 @@ pub fn verify(
     verify_subset(
         metainfo,
         directory,
-        "",
+        Names::Whole,
         Selection::All,
         threads,
         disk,
@@ -151,11 +151,20 @@ pub fn verify(
     )
 }
 
-/// [`verify`] for a part of the torrent. While a file is not complete, its name may end in `partial_suffix`.
+/// How the names of files on disk follow from the torrent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Names<'a> {
+    /// They are safe, or as the torrent spells them: the files may be from elsewhere.
+    Whole,
+    /// They are safe; this may be at their end while the torrent is being fetched.
+    Partial(&'a str),
+}
+
+/// [`verify`] for a part of the torrent.
 pub fn verify_subset(
     metainfo: &Metainfo,
     directory: &Path,
-    partial_suffix: &str,
+    names: Names<'_>,
     selection: Selection<'_>,
     threads: Option<NonZeroUsize>,
     disk: &dyn Disk,
@@ -176,10 +185,7 @@ pub fn verify_subset(
         error,
     })?;
     let selected = select(&layout, selection);
-    let place = Place {
-        root: &root,
-        partial_suffix,
-    };
+    let place = Place { root: &root, names };
     let (files, faults) = look(metainfo, place, &layout, selection, &selected);
 
     let outcome = Mutex::new((PieceSet::new(layout.piece_count()), Faults::new()));
@@ -241,7 +247,7 @@ fn select(layout: &StorageLayout, selection: Selection<'_>) -> PieceSet {
 #[derive(Clone, Copy)]
 struct Place<'a> {
     root: &'a Root,
-    partial_suffix: &'a str,
+    names: Names<'a>,
 }
 
 /// Looks for every file that selected pieces need, and stamps it.
@@ -254,7 +260,7 @@ fn look(
 ) -> (Vec<DataFile>, Faults) {
     let mut faults = Faults::new();
     let mut look_at = |(index, file): (u32, &File)| {
-        let mut paths = paths(metainfo, file, place.partial_suffix);
+        let mut paths = paths(metainfo, file, place.names);
         let wanted = match selection {
             Selection::All => true,
             Selection::Files(files) if files.contains(&FileIndex(index)) => true,
@@ -308,20 +314,18 @@ fn has_selected(layout: &StorageLayout, selected: &PieceSet, file: FileIndex) ->
         .any(|piece| selected.contains(PieceIndex(piece)))
 }
 
-/// Where a file may lie, below the data directory, the likeliest first: under its safe path, or as the torrent
-/// spells it; before both, if there is a suffix, under the name that it has until it is complete.
-pub(crate) fn paths(metainfo: &Metainfo, file: &File, partial_suffix: &str) -> Vec<Box<[u8]>> {
+/// Where a file may lie, below the data directory, the likeliest first.
+pub(crate) fn paths(metainfo: &Metainfo, file: &File, names: Names<'_>) -> Vec<Box<[u8]>> {
     let safe = file.path.join("/");
-    let mut paths = Vec::new();
-    if !partial_suffix.is_empty() {
-        let partial = format!("{safe}{partial_suffix}");
-        paths.push(partial.into_bytes().into_boxed_slice());
-    }
-    paths.push(safe.into_bytes().into_boxed_slice());
-    if let Some(literal) = metainfo.literal_path(file) {
-        paths.push(literal.join(&b'/').into_boxed_slice());
-    }
-    paths
+    let other = match names {
+        Names::Whole => metainfo
+            .literal_path(file)
+            .map(|literal| literal.join(&b'/')),
+        Names::Partial("") => None,
+        Names::Partial(suffix) => Some(format!("{safe}{suffix}").into_bytes()),
+    };
+    let paths = std::iter::once(safe.into_bytes()).chain(other);
+    paths.map(Vec::into_boxed_slice).collect()
 }
 
 /// Puts together what was found before hashing and by hashing.
