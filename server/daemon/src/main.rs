@@ -10,6 +10,7 @@ mod loading;
 mod progress;
 mod server;
 mod settings;
+mod signals;
 mod telling;
 mod torrents;
 
