@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod disk;
 mod failure;
+mod getting;
 mod loading;
 mod progress;
 mod server;
