@@ -338,7 +338,8 @@ pub fn event(process: &Process, name: &str) -> Option<Value> {
     events(process, name).into_iter().next()
 }
 
-fn events(process: &Process, name: &str) -> Vec<Value> {
+/// All JSON events of that name on standard output.
+pub fn events(process: &Process, name: &str) -> Vec<Value> {
     let stdout = process.stdout();
     // The last line may be half written.
     let complete = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
