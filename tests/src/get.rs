@@ -1,13 +1,13 @@
 //! `seedring get` in a child process, and what it says of its download.
 
 use crate::process::Process;
-use crate::server::{event, events, seedring};
+use crate::server::{binary, clean_environment, event, events};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -65,12 +65,19 @@ impl Get {
 
     /// Starts it.
     pub fn start(self) -> Getting {
+        self.start_on(&|program| Command::new(program))
+    }
+
+    /// Starts it on another host, for which `host` makes commands.
+    pub fn start_on(self, host: &dyn Fn(&OsStr) -> Command) -> Getting {
         let own = self.state.is_none().then(|| TempDir::new().unwrap());
         let state = self
             .state
             .unwrap_or_else(|| own.as_ref().unwrap().path().to_owned());
-        let mut command = seedring(self.arguments);
+        let mut command = host(binary().as_os_str());
+        command.args(self.arguments);
         command.arg("--json").arg("--state-dir").arg(state);
+        clean_environment(&mut command);
         command.envs(self.settings);
         Getting {
             process: Process::spawn("seedring get", &command),

@@ -2,14 +2,17 @@
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use seedring_tests::clients::Client;
 use seedring_tests::content::{KIB, MIB, assert_same_tree, write_file};
 use seedring_tests::get::Get;
+use seedring_tests::lan::{self, Lan};
 use seedring_tests::need;
 use seedring_tests::process::run_ok;
 use seedring_tests::seeds::RealSeed;
 use seedring_tests::server::{SHORT, Seed, seedring};
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -153,7 +156,9 @@ fn a_magnet_link_and_a_peer_are_enough() {
 #[test]
 fn a_tracker_says_where_the_seed_is() {
     let content = Content::single_file();
-    let server = Seed::path(&content.data_dir().join(content.name)).start();
+    let server = Seed::path(&content.data_dir().join(content.name))
+        .options(["--announce-host", "127.0.0.1"])
+        .start();
     let seeded = &server.ready.torrents[0];
     for source in [seeded.torrent.as_os_str(), seeded.magnet.as_ref()] {
         let folder = TempDir::new().unwrap();
@@ -253,6 +258,45 @@ fn what_is_complete_is_complete_at_once() {
     let server = server.options(["--no-tracker"]).start();
     let hashed = server.metrics()["seedring_verified_bytes_total"];
     assert_eq!(hashed, 0.0, "what was downloaded is known to be right");
+}
+
+/// Three clients of three kinds fetch from one slow seed and from each other.
+#[test]
+fn a_swarm_shares_what_a_slow_seed_gives() {
+    let test = "a_swarm_shares_what_a_slow_seed_gives";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::single_file();
+    let bytes = Torrent::read(&content.torrent).length();
+    // A quarter of a second for each mebibyte: slow beside what the three do among themselves.
+    let seed = Seed::path(&content.data_dir().join(content.name))
+        .setting("limits", "upload_rate", "4194304")
+        .start();
+    let torrent = seed.ready.torrents[0].torrent.clone();
+    let host = |program: &OsStr| lan.client_command(program);
+    let folders = [(); 3].map(|()| TempDir::new().unwrap());
+    let ours = Get::new(&torrent, folders[0].path()).options(["--seed"]);
+    let mut ours = ours.start_on(&host);
+    ours.event("started", LIMIT);
+    let clients = [Client::Libtorrent, Client::Transmission];
+    let mut downloads = Vec::new();
+    for (client, folder) in clients.into_iter().zip(&folders[1..]) {
+        let download = client.download(torrent.as_os_str(), folder.path(), &host);
+        downloads.push(need!(test, download));
+    }
+    ours.event("complete", LIMIT);
+    for download in &mut downloads {
+        download.wait(LIMIT);
+    }
+    for folder in &folders {
+        assert_same_tree(&content.data_dir().join("one.bin"), &folder.path().join("one.bin"));
+    }
+    let uploaded = seed.metrics();
+    let uploaded = uploaded.iter().filter(|(series, _)| series.starts_with("seedring_uploaded_bytes_total"));
+    let uploaded: f64 = uploaded.map(|(_, value)| value).sum();
+    assert!(uploaded < 2.0 * bytes as f64, "the seed sent {uploaded} bytes of {bytes}");
 }
 
 /// Whoever goes on as a seed serves others.

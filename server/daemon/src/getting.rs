@@ -327,7 +327,7 @@ impl Getter {
         let fetch = Arc::new(fetch);
         let trackers = self.plan.tiers(&metainfo.trackers);
         self.finder.follow(&fetch);
-        let others = !peers.is_empty() || resumed.pieces.is_full();
+        let others = !peers.is_empty() || fetch.progress().pieces_wanted == 0;
         self.announce(described.info_hash, &trackers, metainfo.private, others)?;
         fetch.add_peers(peers);
         let port = self.plane.addresses().first().map_or(0, SocketAddr::port);
