@@ -79,7 +79,7 @@ fn serve(
     ours.extend_from_slice(format!("-HS0001-{:012}", std::process::id()).as_bytes());
     let mut bits = vec![0xff; pieces.div_ceil(8)];
     if let Some(last) = bits.last_mut()
-        && pieces % 8 != 0
+        && !pieces.is_multiple_of(8)
     {
         *last = 0xff << (8 - pieces % 8);
     }

@@ -102,6 +102,9 @@ impl RealSeed {
             }
             serves.then_some(())
         });
+        // Transmission takes one connection of an address, and notices in its next pulse that ours has gone. Whoever
+        // comes too early is refused, and comes again.
+        std::thread::sleep(Duration::from_secs(1));
         Ok(Seeding {
             address,
             _process: Running::Process(process),
@@ -235,8 +238,15 @@ fn aria2(place: &Place<'_>) -> Result<Command, Skip> {
     Ok(command)
 }
 
+/// With a tracker that nobody has: rTorrent loads no torrent without one.
 fn rtorrent(place: &Place<'_>) -> Result<Command, Skip> {
     let program = program("rtorrent", "rtorrent")?;
+    let bytes = std::fs::read(place.torrent).unwrap();
+    let torrent = place.home.join("with-tracker.torrent");
+    let url = "http://127.0.0.1:9/announce";
+    let mut with = format!("d8:announce{}:{url}", url.len()).into_bytes();
+    with.extend_from_slice(&bytes[1..]);
+    std::fs::write(&torrent, with).unwrap();
     let session = place.home.join("session");
     std::fs::create_dir(&session).unwrap();
     let settings = format!(
@@ -252,7 +262,7 @@ fn rtorrent(place: &Place<'_>) -> Result<Command, Skip> {
         session = session.display(),
         directory = place.data_dir.display(),
         port = place.port,
-        torrent = place.torrent.display(),
+        torrent = torrent.display(),
     );
     let file = place.home.join("rtorrent.rc");
     std::fs::write(&file, settings).unwrap();

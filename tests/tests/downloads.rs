@@ -291,12 +291,20 @@ fn a_swarm_shares_what_a_slow_seed_gives() {
         download.wait(LIMIT);
     }
     for folder in &folders {
-        assert_same_tree(&content.data_dir().join("one.bin"), &folder.path().join("one.bin"));
+        assert_same_tree(
+            &content.data_dir().join("one.bin"),
+            &folder.path().join("one.bin"),
+        );
     }
     let uploaded = seed.metrics();
-    let uploaded = uploaded.iter().filter(|(series, _)| series.starts_with("seedring_uploaded_bytes_total"));
+    let uploaded = uploaded
+        .iter()
+        .filter(|(series, _)| series.starts_with("seedring_uploaded_bytes_total"));
     let uploaded: f64 = uploaded.map(|(_, value)| value).sum();
-    assert!(uploaded < 2.0 * bytes as f64, "the seed sent {uploaded} bytes of {bytes}");
+    assert!(
+        uploaded < 2.0 * bytes as f64,
+        "the seed sent {uploaded} bytes of {bytes}"
+    );
 }
 
 /// Whoever goes on as a seed serves others.
