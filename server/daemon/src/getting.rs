@@ -21,7 +21,7 @@ use crate::settings;
 use crate::signals::Signals;
 use anyhow::{Context, anyhow};
 use control::announce::{AnnounceHandle, Announcer, Identity};
-use control::config::{Config, Environment};
+use control::config::{self, Config, Environment};
 use control::library::read_torrent;
 use control::resume::{Resume, Resumed};
 use control::state::{FetchRecord, Record, StateError};
@@ -34,7 +34,7 @@ use peers::Finder;
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::magnet::{Magnet, PeerAddress};
 use proto::metainfo::{Metainfo, with_trackers};
-use seedring_io::fetch::{Fetch, FetchEvent, FetchSpec, MetadataEvent};
+use seedring_io::fetch::{Allocation, Fetch, FetchEvent, FetchSpec, MetadataEvent};
 use seedring_io::plane::{self, Event, Plane, StartError};
 use seedring_io::torrent::SeededTorrent;
 use seedring_io::{refusal, system};
@@ -306,6 +306,12 @@ impl Getter {
         let mut spec = FetchSpec::new(Arc::clone(&metainfo), &data_dir);
         spec.priorities.clone_from(&priorities);
         spec.sequential = self.plan.sequential;
+        let settings = &self.plan.config.fetch;
+        spec.suffix.clone_from(&settings.partial_suffix);
+        spec.allocation = match settings.allocation {
+            config::Allocation::Sparse => Allocation::Sparse,
+            config::Allocation::Full => Allocation::Full,
+        };
         let (store, resumed) = self.look_at_disk(&spec, store).await?;
         let Some(resumed) = resumed else {
             self.display.stopped(None);
