@@ -76,7 +76,9 @@ fn serve(
     // Plain BEP 3, so that it must answer nothing else.
     let mut ours = b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0".to_vec();
     ours.extend_from_slice(&info_hash);
-    ours.extend_from_slice(format!("-HS0001-{:012}", std::process::id()).as_bytes());
+    // One id for each seed: two connections to one peer would be one too many.
+    let port = stream.local_addr()?.port();
+    ours.extend_from_slice(format!("-HS0001-{port:012}").as_bytes());
     let mut bits = vec![0xff; pieces.div_ceil(8)];
     if let Some(last) = bits.last_mut()
         && !pieces.is_multiple_of(8)

@@ -8,7 +8,7 @@ use seedring_tests::get::Get;
 use seedring_tests::lan::{self, Lan};
 use seedring_tests::need;
 use seedring_tests::process::run_ok;
-use seedring_tests::seeds::RealSeed;
+use seedring_tests::seeds::{RealSeed, Seeding};
 use seedring_tests::server::{SHORT, Seed, seedring};
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
@@ -67,6 +67,12 @@ impl Content {
             name,
             torrent,
         }
+    }
+
+    /// A seed of ours.
+    fn seeded(&self) -> Seeding {
+        let seed = RealSeed::Seedring.start(&self.torrent, &self.data_dir());
+        seed.expect("ours is always there")
     }
 
     fn data_dir(&self) -> PathBuf {
@@ -172,9 +178,9 @@ fn a_tracker_says_where_the_seed_is() {
 fn trackers_are_told_how_it_goes() {
     let content = Content::single_file();
     let tracker = RecordingTracker::start(Behaviour::Answers);
-    let seed = RealSeed::Seedring.start(&content.torrent, &content.data_dir());
+    let seed = content.seeded();
     let folder = TempDir::new().unwrap();
-    let get = Get::new(&content.torrent, folder.path()).peer(seed.unwrap().address);
+    let get = Get::new(&content.torrent, folder.path()).peer(seed.address);
     let get = get.options(["--tracker", &tracker.url()]);
     get.start().complete(LIMIT);
     let announces = tracker.announces();
@@ -199,15 +205,15 @@ fn trackers_are_told_how_it_goes() {
 #[test]
 fn chosen_files_come_alone_and_the_rest_later() {
     let content = Content::many_files();
-    let seed = RealSeed::Seedring.start(&content.torrent, &content.data_dir());
-    let peer = seed.as_ref().unwrap().address;
+    let seed = content.seeded();
+    let peer = seed.address;
     let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let get = || {
         Get::new(&content.torrent, folder.path())
             .peer(peer)
             .state_dir(state.path())
     };
-    let some = get().options(["--select", "many/3", "--select", "3"]);
+    let some = get().options(["--select", "3/*", "--select", "3"]);
     let complete = some.start().complete(LIMIT);
     assert_eq!(complete["whole"], false);
     assert_same_tree(
@@ -230,13 +236,13 @@ fn chosen_files_come_alone_and_the_rest_later() {
 #[test]
 fn data_that_exist_are_used_and_mended() {
     let content = Content::single_file();
-    let seed = RealSeed::Seedring.start(&content.torrent, &content.data_dir());
+    let seed = content.seeded();
     let folder = TempDir::new().unwrap();
     let copy = folder.path().join("one.bin");
     let mut bytes = std::fs::read(content.data_dir().join("one.bin")).unwrap();
     bytes[1_000_000] ^= 1;
     std::fs::write(&copy, &bytes).unwrap();
-    let get = Get::new(&content.torrent, folder.path()).peer(seed.unwrap().address);
+    let get = Get::new(&content.torrent, folder.path()).peer(seed.address);
     let complete = get.start().complete(LIMIT);
     assert_eq!(complete["downloaded"], 64 * KIB, "one piece: {complete}");
     content.assert_copied(folder.path());
@@ -246,10 +252,10 @@ fn data_that_exist_are_used_and_mended() {
 #[test]
 fn what_is_complete_is_complete_at_once() {
     let content = Content::single_file();
-    let seed = RealSeed::Seedring.start(&content.torrent, &content.data_dir());
+    let seed = content.seeded();
     let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let get = || Get::new(&content.torrent, folder.path()).state_dir(state.path());
-    get().peer(seed.unwrap().address).start().complete(LIMIT);
+    get().peer(seed.address).start().complete(LIMIT);
     let again = get().start().complete(LIMIT);
     assert_eq!(again["downloaded"], 0);
     content.assert_copied(folder.path());
@@ -282,8 +288,10 @@ fn a_swarm_shares_what_a_slow_seed_gives() {
     ours.event("started", LIMIT);
     let clients = [Client::Libtorrent, Client::Transmission];
     let mut downloads = Vec::new();
-    for (client, folder) in clients.into_iter().zip(&folders[1..]) {
-        let download = client.download(torrent.as_os_str(), folder.path(), &host);
+    for ((client, folder), address) in clients.into_iter().zip(&folders[1..]).zip(lan::CLIENT_MORE)
+    {
+        let torrent = torrent.as_os_str();
+        let download = client.download_as(torrent, folder.path(), Some(address), &host);
         downloads.push(need!(test, download));
     }
     ours.event("complete", LIMIT);
@@ -311,9 +319,9 @@ fn a_swarm_shares_what_a_slow_seed_gives() {
 #[test]
 fn a_download_goes_on_as_a_seed() {
     let content = Content::single_file();
-    let seed = RealSeed::Seedring.start(&content.torrent, &content.data_dir());
+    let seed = content.seeded();
     let (first, second) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let get = Get::new(&content.torrent, first.path()).peer(seed.as_ref().unwrap().address);
+    let get = Get::new(&content.torrent, first.path()).peer(seed.address);
     let mut get = get.options(["--seed"]).start();
     let port = get.event("started", LIMIT)["peer_port"].as_u64().unwrap();
     get.event("complete", LIMIT);

@@ -55,6 +55,9 @@ const CONTROL_THREADS: usize = 2;
 /// How long the shards may take to close their connections when stopping.
 const PLANE_STOP: Duration = Duration::from_secs(4);
 
+/// Peers that are kept from the time before the download began.
+const KNOWN_MAX: usize = 1_000;
+
 /// What to download, and how.
 pub struct Plan {
     pub config: Config,
@@ -135,6 +138,8 @@ struct Getter {
     announcer: Option<AnnounceHandle>,
     finder: Arc<Finder>,
     found: mpsc::Receiver<Vec<SocketAddr>>,
+    /// Peers that were found before the download began.
+    known: Vec<SocketAddr>,
     signals: Signals,
     display: Display,
     started: Instant,
@@ -186,6 +191,7 @@ impl Getter {
             announcer,
             finder: Arc::new(finder),
             found,
+            known: Vec::new(),
             signals,
             started: Instant::now(),
         })
@@ -277,7 +283,11 @@ impl Getter {
             tokio::select! {
                 () = self.signals.wait() => return Ok(None),
                 event = self.events.recv() => lost(event)?,
-                Some(found) = self.found.recv() => fetch.add_peers(&found),
+                Some(found) = self.found.recv() => {
+                    fetch.add_peers(&found);
+                    self.known.extend(found);
+                    self.known.truncate(KNOWN_MAX);
+                }
                 event = told.recv() => match event {
                     Some(MetadataEvent::Complete(info)) => {
                         let torrent = [b"d4:info", info.as_slice(), b"e"].concat();
@@ -336,6 +346,8 @@ impl Getter {
         let others = !peers.is_empty() || fetch.progress().pieces_wanted == 0;
         self.announce(described.info_hash, &trackers, metainfo.private, others)?;
         fetch.add_peers(peers);
+        // The tracker that named them for the metadata is not asked again before its time.
+        fetch.add_peers(&std::mem::take(&mut self.known));
         let port = self.plane.addresses().first().map_or(0, SocketAddr::port);
         let share = Share::of(&fetch.progress());
         self.display.started(&metainfo, share, &data_dir, port);
@@ -427,7 +439,7 @@ impl Getter {
                 }
                 _ = ticks.tick() => {
                     let progress = download.fetch.progress();
-                    self.display.progress(&progress);
+                    self.display.progress(&progress, download.bytes_synced());
                     self.look_for_peers(download.described.info_hash, progress.peers);
                 }
             }
@@ -585,6 +597,13 @@ impl Download {
             // The download goes on: what is not remembered is hashed again after a crash.
             Err(error) => tracing::warn!(%error, "cannot remember what is there"),
         }
+    }
+
+    /// Bytes of the pieces that no crash takes away any more.
+    fn bytes_synced(&self) -> u64 {
+        let metainfo = &self.described.metainfo;
+        let bytes = u64::from(self.pieces.len()) * u64::from(metainfo.piece_length);
+        bytes.min(metainfo.total_length)
     }
 
     /// All is there.

@@ -25,7 +25,7 @@ Exit code 0: all that is wanted is there and has the torrent's hashes; 1: it fai
 arguments; 3: io_uring is refused; 130: stopped before it was complete.
 
 --json prints lines {\"event\":…}: started (name, info_hash_v1, data_dir, peer_port, bytes_done, \
-bytes_total), progress (bytes_done, bytes_total, bytes_per_s, eta_s, up_bytes_per_s, downloaded, \
+bytes_total), progress (bytes_done, bytes_total, bytes_synced, bytes_per_s, eta_s, up_bytes_per_s, downloaded, \
 uploaded, wasted, hash_failures, peers, seeds, connecting, candidates, paused), paused (reason), \
 resumed, banned (peer), complete (name, info_hash_v1, path, bytes, whole, downloaded, wasted, \
 uploaded, seconds), stopped (bytes_done, bytes_total).";

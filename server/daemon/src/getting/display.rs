@@ -129,8 +129,8 @@ impl Display {
         }
     }
 
-    /// Where the download is; to be called every [`BAR_PERIOD`].
-    pub fn progress(&mut self, progress: &FetchProgress) {
+    /// Where the download is, and how much of it is on stable storage; to be called every [`BAR_PERIOD`].
+    pub fn progress(&mut self, progress: &FetchProgress, bytes_synced: u64) {
         let now = Instant::now();
         let down = self.down.sample(now, progress.downloaded);
         let up = self.up.sample(now, progress.uploaded);
@@ -148,7 +148,9 @@ impl Display {
                 eprintln!("{} % of {total}, {message}", share.percent());
             }
             Form::Json if self.is_due(JSON_PERIOD) => {
-                print_json(&progress_line(progress, down, up, left));
+                let mut line = progress_line(progress, down, up, left);
+                line["bytes_synced"] = bytes_synced.into();
+                print_json(&line);
             }
             Form::Lines | Form::Json => {}
         }
