@@ -268,3 +268,60 @@ fn the_same_torrent_twice_is_refused() {
     assert!(said.contains("another `seedring get`"), "{said}");
     assert!(first.process.is_alive());
 }
+
+/// A link, a FIFO or a folder in a file's place is neither followed nor opened nor replaced; the message names it.
+#[test]
+fn what_stands_in_a_file_s_place_is_left_alone() {
+    let content = Content::new(4 * MIB);
+    let seed = content.seed(0);
+    let kinds: [(&str, &[&str]); 3] =
+        [("ln", &["-s", "/nowhere"]), ("mkfifo", &[]), ("mkdir", &[])];
+    for (program, arguments) in kinds {
+        for name in ["set/a.bin", "set/a.bin.part"] {
+            let folder = TempDir::new().unwrap();
+            let place = folder.path().join(name);
+            std::fs::create_dir(folder.path().join("set")).unwrap();
+            let mut command = Command::new(program);
+            command.args(arguments).arg(&place);
+            run_ok(program, &command, SHORT);
+            let before = std::fs::symlink_metadata(&place).unwrap();
+            let get = Get::new(&content.torrent, folder.path()).peer(seed.address());
+            let mut getting = get.start();
+            let status = getting.process.wait_exit(LIMIT);
+            assert_eq!(status.code(), Some(1), "{program} {name}");
+            let said = getting.process.stderr();
+            assert!(said.contains(name), "{program} {name}: {said}");
+            let after = std::fs::symlink_metadata(&place).unwrap();
+            assert_eq!(before.file_type(), after.file_type(), "{program} {name}");
+        }
+    }
+}
+
+/// A file that is replaced while it is being written ends the download; the next run finds out what is there.
+#[test]
+fn a_replaced_file_ends_the_download_and_the_next_mends_it() {
+    let content = Content::new(16 * MIB);
+    let seed = content.seed(4 * MIB);
+    let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let get = || {
+        Get::new(&content.torrent, folder.path())
+            .peer(seed.address())
+            .state_dir(state.path())
+            .setting("fetch", "sync_period_s", "1")
+            .start()
+    };
+    let mut first = get();
+    first.bytes_done(4 * MIB, LIMIT);
+    let names = ["set/a.bin", "set/b/c.bin", "set/d.bin"];
+    for name in names {
+        let partial = folder.path().join(format!("{name}.part"));
+        if partial.exists() {
+            std::fs::remove_file(&partial).unwrap();
+            write_file(&partial, 5 * MIB, 77);
+        }
+    }
+    let status = first.process.wait_exit(LIMIT);
+    assert_eq!(status.code(), Some(1), "{}", first.process.transcript());
+    get().complete(LIMIT);
+    content.assert_copied(folder.path());
+}
