@@ -397,15 +397,19 @@ impl Getter {
                 cells: &cells,
                 disk: FOREGROUND,
             };
-            let mut reporter = Reporter::new("hashing", json);
+            // Most runs have nothing to hash, and nothing to tell of it.
+            let mut reporter = None;
             let resumed = resume.look(&metainfo, &data_dir, &mut |progress| {
+                let reporter = reporter.get_or_insert_with(|| Reporter::new("hashing", json));
                 reporter.hashing(progress);
                 match told.load(Ordering::Relaxed) {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
                 }
             });
-            reporter.finish();
+            if let Some(reporter) = reporter {
+                reporter.finish();
+            }
             (store, resumed)
         });
         let (store, resumed) = tokio::select! {

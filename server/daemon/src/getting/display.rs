@@ -30,6 +30,12 @@ const RATE_WINDOW: Duration = Duration::from_secs(5);
 /// The longest name that is shown, in characters.
 const NAME_CHARS_MAX: usize = 200;
 
+/// What the terminal shows before it is known how much there is to come.
+const MESSAGE: &str = "{wide_msg}";
+
+/// What it shows then.
+const BAR: &str = "{percent:>3} % [{bar:30}] {binary_bytes}/{binary_total_bytes} {wide_msg}";
+
 /// Tells how a download goes.
 pub struct Display {
     form: Form,
@@ -61,7 +67,8 @@ impl Share {
     pub fn of(progress: &FetchProgress) -> Share {
         Share {
             bytes_done: progress.bytes_stored,
-            bytes_total: progress.bytes_stored + progress.bytes_wanted,
+            // Either counts the last piece, which may be shorter, as a whole one while it is not among its pieces.
+            bytes_total: (progress.bytes_stored + progress.bytes_wanted).min(progress.bytes),
         }
     }
 
@@ -120,6 +127,12 @@ impl Display {
                 "bytes_total": bytes_total,
             })),
             Form::Bar(_) | Form::Lines => {
+                if let Form::Bar(bar) = &self.form {
+                    bar.set_length(bytes_total);
+                    bar.set_position(bytes_done);
+                    bar.set_style(style(BAR));
+                    bar.set_message("");
+                }
                 let mut line = format!("{} into {}", heading(metainfo), shown(data_dir));
                 if bytes_done > 0 {
                     line.push_str(&format!(", {} are there", BinaryBytes(bytes_done)));
@@ -373,12 +386,15 @@ fn progress_line(
 }
 
 fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    let template = "{percent:>3} % [{bar:30}] {binary_bytes}/{binary_total_bytes} {wide_msg}";
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(style(MESSAGE));
+    bar
+}
+
+fn style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template);
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.progress_chars("=> "));
-    bar
+    style.progress_chars("=> ")
 }
 
 #[cfg(test)]
