@@ -7,6 +7,7 @@ use crate::content::{assert_same_tree, assert_same_tree_but_empty_files};
 use crate::process::Process;
 use crate::skip::{Skip, program};
 use std::ffi::OsStr;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -59,13 +60,25 @@ impl Client {
         folder: &Path,
         host: &dyn Fn(&OsStr) -> Command,
     ) -> Result<Download, Skip> {
+        self.download_as(source, folder, None, host)
+    }
+
+    /// The same with an address of its own, if it is one of those that can be told: several clients on one host are
+    /// otherwise one to those which take one connection of an address.
+    pub fn download_as(
+        self,
+        source: &OsStr,
+        folder: &Path,
+        address: Option<Ipv4Addr>,
+        host: &dyn Fn(&OsStr) -> Command,
+    ) -> Result<Download, Skip> {
         let config = TempDir::new().unwrap();
         let home = config.path();
         let (name, mut command, end) = match self {
-            Client::Transmission => transmission_cli(source, folder, home, host)?,
+            Client::Transmission => transmission_cli(source, folder, home, address, host)?,
             Client::TransmissionDaemon => transmission_daemon(source, folder, home, host)?,
             Client::Aria2 => aria2(source, folder, host)?,
-            Client::Libtorrent => libtorrent(source, folder, host)?,
+            Client::Libtorrent => libtorrent(source, folder, address, host)?,
             Client::Rtorrent => rtorrent(source, folder, home, host)?,
         };
         command
@@ -133,10 +146,17 @@ pub fn script(name: &str) -> PathBuf {
 type Started = Result<(&'static str, Command, End), Skip>;
 type Host<'a> = &'a dyn Fn(&OsStr) -> Command;
 
-fn transmission_cli(source: &OsStr, folder: &Path, home: &Path, host: Host<'_>) -> Started {
+fn transmission_cli(
+    source: &OsStr,
+    folder: &Path,
+    home: &Path,
+    address: Option<Ipv4Addr>,
+    host: Host<'_>,
+) -> Started {
     let program = program("transmission-cli", "transmission-cli")?;
     let (script, marker) = marker_script(home);
-    write_transmission_settings(home, &[]);
+    let bind = address.map(|address| ("bind-address-ipv4", format!("{:?}", address.to_string())));
+    write_transmission_settings(home, bind.as_slice());
     let mut command = host(program.as_os_str());
     command
         .arg("--config-dir")
@@ -197,13 +217,16 @@ fn aria2(source: &OsStr, folder: &Path, host: Host<'_>) -> Started {
     Ok(("aria2c", command, End::Exit))
 }
 
-fn libtorrent(source: &OsStr, folder: &Path, host: Host<'_>) -> Started {
+fn libtorrent(source: &OsStr, folder: &Path, address: Option<Ipv4Addr>, host: Host<'_>) -> Started {
     let python = libtorrent_python()?;
     let mut command = host(python.as_os_str());
     command
         .arg(script("libtorrent_download.py"))
         .arg(source)
         .arg(folder);
+    if let Some(address) = address {
+        command.args(["--bind", &address.to_string()]);
+    }
     Ok(("libtorrent", command, End::Exit))
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The address of the client's host.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// Further addresses of the client's host, for clients that are told which to use.
+pub const CLIENT_MORE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 3), Ipv4Addr::new(10, 77, 0, 4)];
 /// The IPv6 address of the server's host.
 pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 /// The IPv6 address of the client's host.
@@ -100,6 +102,10 @@ impl Lan {
             SERVER,
             SERVER_V6,
         );
+        for address in CLIENT_MORE {
+            let command = lan.client_command("ip");
+            ip(command, &format!("addr add {address}/24 dev lan0"));
+        }
         lan
     }
 

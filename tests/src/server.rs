@@ -45,7 +45,7 @@ pub fn seedring<I: IntoIterator<Item = S>, S: Into<OsString>>(arguments: I) -> C
 }
 
 /// The server takes settings from `SEEDRING_…` variables: those of the tests are no business of its.
-fn clean_environment(command: &mut Command) {
+pub fn clean_environment(command: &mut Command) {
     command.env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SEEDRING_") {
@@ -338,7 +338,8 @@ pub fn event(process: &Process, name: &str) -> Option<Value> {
     events(process, name).into_iter().next()
 }
 
-fn events(process: &Process, name: &str) -> Vec<Value> {
+/// All JSON events of that name on standard output.
+pub fn events(process: &Process, name: &str) -> Vec<Value> {
     let stdout = process.stdout();
     // The last line may be half written.
     let complete = stdout.rfind('\n').map_or("", |end| &stdout[..end]);

@@ -7,7 +7,10 @@ use seedring_tests::clients::{Client, libtorrent_python, script};
 use seedring_tests::content::{MIB, main_job_folder};
 use seedring_tests::lan::{self, Lan};
 use seedring_tests::need;
+use seedring_tests::peer::{Answer, Peer};
 use seedring_tests::process::{Process, run_ok};
+use seedring_tests::seeds::RealSeed;
+use seedring_tests::server::seedring;
 use seedring_tests::skip::Skip;
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::OpenTracker;
@@ -95,6 +98,30 @@ fn check(test: &str, client: Client) {
             &reference.root.path().join("content"),
             &folder.path().join("content"),
         );
+    }
+}
+
+/// Every real seed that `downloads` uses serves a raw peer the right bytes.
+#[test]
+#[ignore = "diagnoses the set-up of a seed; run it when downloads fails"]
+fn real_seeds_serve_a_raw_peer() {
+    let root = TempDir::new().unwrap();
+    let data = root.path().join("data");
+    main_job_folder(&data.join("content"), MIB);
+    let torrent = root.path().join("it.torrent");
+    let mut create = seedring(["create"]);
+    create.arg(data.join("content")).arg("-o").arg(&torrent);
+    run_ok("seedring create", &create, Duration::from_secs(60));
+    let known = Torrent::read(&torrent);
+    for kind in RealSeed::ALL {
+        let seed = need!("real_seeds_serve_a_raw_peer", kind.start(&torrent, &data));
+        let mut peer = Peer::connect(seed.address, &known.info_hash)
+            .unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+        peer.unchoked().unwrap();
+        let Answer::Block(block) = peer.block(0, 0, 16_384).unwrap() else {
+            panic!("{kind:?} serves nothing");
+        };
+        assert_eq!(block.len(), 16_384, "{kind:?}");
     }
 }
 

@@ -32,8 +32,10 @@
 //! - *Bounds*: a reply of 1 MiB after decompression, 30 s for everything, redirects included.
 //! - *Secrets*: a tracker URL is never logged or shown but as scheme, host and `/…`; a tracker's
 //!   text is cut, escaped, and rid of anything that may be the passkey.
+//! - *Peers*: those of a reply go to [`Totals::found`]. A tracker that was reached at a global address names peers
+//!   at global addresses only: it must not make us connect to what is inside our network.
 //!
-//! Does not: use the peers of a reply (they are counted only); announce to UDP trackers; scrape.
+//! Does not: connect to peers; announce to UDP trackers; scrape.
 
 mod client;
 mod driver;
@@ -44,6 +46,7 @@ mod tests;
 mod tiers;
 mod url;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -131,10 +134,15 @@ pub struct TotalsNow {
     pub left: u64,
 }
 
-/// Where a torrent's totals are read when it is announced.
+/// Where a torrent's totals are read when it is announced, and where the peers of the answer go.
 pub trait Totals: Send + Sync {
     /// The totals now. Called on the control runtime; must not block.
     fn now(&self) -> TotalsNow;
+
+    /// Takes the peers that a tracker has named: at most `limits::TRACKER_REPLY_PEERS_MAX`, and of them only such
+    /// as that tracker may name. Called on the control runtime; must not block. A torrent that is complete waits to be
+    /// found and has no use for them.
+    fn found(&self, _peers: &[SocketAddr]) {}
 }
 
 /// Totals as three atomics, for callers that keep no better ones.
@@ -379,7 +387,7 @@ struct TrackerReply {
     interval_min: Option<Duration>,
     seeders: Option<u32>,
     leechers: Option<u32>,
-    peers: usize,
+    peers: Vec<SocketAddr>,
     tracker_id: Option<Vec<u8>>,
     warning: Option<String>,
 }

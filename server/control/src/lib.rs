@@ -11,6 +11,8 @@ pub mod hashing;
 pub mod http;
 pub mod library;
 pub mod logging;
+pub mod resume;
 pub mod state;
 pub mod tracker;
 pub mod verify;
+pub mod web;

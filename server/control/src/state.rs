@@ -1,13 +1,19 @@
-//! What survives a restart: torrents, and which files on disk were verified as theirs. One redb file.
+//! What survives a restart: torrents, and which files on disk were verified as theirs; of those that are being
+//! fetched, which pieces (`fetches`). One redb file.
 //!
 //! A record that [`State::remember`] has returned from survives `kill -9` and power loss. Only one process
 //! may have a state directory open.
 //!
-//! Limits: one record per torrent; a record is as large as its metainfo plus 41 bytes per file.
+//! Limits: one record per torrent; a record is as large as its metainfo plus 41 bytes per file, and a bit for each
+//! piece of one that is being fetched.
+
+mod fetches;
+
+pub use fetches::FetchRecord;
 
 use engine::layout::FileStamp;
 use proto::ids::InfoHashV1;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -199,6 +205,7 @@ impl State {
             transaction.open_table(STAMPS)?;
             transaction.open_table(PATHS)?;
             transaction.open_table(SOURCES)?;
+            fetches::make_tables(&transaction)?;
             found.unwrap_or(SCHEMA)
         };
         if found <= SCHEMA {
@@ -213,21 +220,10 @@ impl State {
         record: &Record,
         source: Option<&[u8]>,
     ) -> Result<(), redb::Error> {
-        let key = info_hash.0.as_slice();
         let transaction = self.database.begin_write()?;
-        transaction
-            .open_table(METAINFO)?
-            .insert(key, record.metainfo.as_slice())?;
-        transaction
-            .open_table(DATA_DIR)?
-            .insert(key, record.data_dir.as_os_str().as_bytes())?;
-        transaction
-            .open_table(STAMPS)?
-            .insert(key, encode_stamps(&record.stamps).as_slice())?;
-        transaction
-            .open_table(PATHS)?
-            .insert(key, encode_paths(&record.paths).as_slice())?;
+        write_record(&transaction, info_hash, record)?;
         if let Some(source) = source {
+            let key = info_hash.0.as_slice();
             transaction.open_table(SOURCES)?.insert(source, key)?;
         }
         transaction.commit()?;
@@ -264,6 +260,28 @@ impl State {
     }
 }
 
+/// Writes all of a record but what it was made from.
+fn write_record(
+    transaction: &WriteTransaction,
+    info_hash: InfoHashV1,
+    record: &Record,
+) -> Result<(), redb::Error> {
+    let key = info_hash.0.as_slice();
+    transaction
+        .open_table(METAINFO)?
+        .insert(key, record.metainfo.as_slice())?;
+    transaction
+        .open_table(DATA_DIR)?
+        .insert(key, record.data_dir.as_os_str().as_bytes())?;
+    transaction
+        .open_table(STAMPS)?
+        .insert(key, encode_stamps(&record.stamps).as_slice())?;
+    transaction
+        .open_table(PATHS)?
+        .insert(key, encode_paths(&record.paths).as_slice())?;
+    Ok(())
+}
+
 /// Opens the store, or makes it: readable by us only, because torrents hold passkeys.
 fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
     let mut options = std::fs::OpenOptions::new();
@@ -294,40 +312,47 @@ fn is_damage(error: &redb::DatabaseError) -> bool {
 }
 
 fn encode_stamps(stamps: &[Option<FileStamp>]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(stamps.len() * STAMP_BYTES);
-    for stamp in stamps {
-        let Some(stamp) = stamp else {
-            bytes.extend_from_slice(&[0; STAMP_BYTES]);
-            continue;
-        };
-        bytes.push(1);
-        bytes.extend_from_slice(&stamp.device.to_le_bytes());
-        bytes.extend_from_slice(&stamp.inode.to_le_bytes());
-        bytes.extend_from_slice(&stamp.size.to_le_bytes());
-        bytes.extend_from_slice(&stamp.mtime_ns.to_le_bytes());
-        bytes.extend_from_slice(&stamp.ctime_ns.to_le_bytes());
-    }
+    stamps.iter().flat_map(encode_stamp).collect()
+}
+
+fn encode_stamp(stamp: &Option<FileStamp>) -> [u8; STAMP_BYTES] {
+    let mut bytes = [0; STAMP_BYTES];
+    let Some(stamp) = stamp else {
+        return bytes;
+    };
+    bytes[0] = 1;
+    let words = [
+        stamp.device.to_le_bytes(),
+        stamp.inode.to_le_bytes(),
+        stamp.size.to_le_bytes(),
+        stamp.mtime_ns.to_le_bytes(),
+        stamp.ctime_ns.to_le_bytes(),
+    ];
+    bytes[1..].copy_from_slice(words.as_flattened());
     bytes
 }
 
 fn decode_stamps(bytes: &[u8]) -> Vec<Option<FileStamp>> {
-    let decode = |stamp: &[u8]| {
-        let mut words = stamp[1..].chunks_exact(8).map(|word| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(word);
-            bytes
-        });
-        let mut next = || words.next().unwrap_or_default();
-        let decoded = FileStamp {
-            device: u64::from_le_bytes(next()),
-            inode: u64::from_le_bytes(next()),
-            size: u64::from_le_bytes(next()),
-            mtime_ns: i64::from_le_bytes(next()),
-            ctime_ns: i64::from_le_bytes(next()),
-        };
-        (stamp[0] == 1).then_some(decoded)
+    bytes.chunks_exact(STAMP_BYTES).map(decode_stamp).collect()
+}
+
+/// Of what is no stamp, none.
+fn decode_stamp(bytes: &[u8]) -> Option<FileStamp> {
+    let bytes: &[u8; STAMP_BYTES] = bytes.try_into().ok()?;
+    let mut words = bytes[1..].chunks_exact(8).map(|word| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(word);
+        bytes
+    });
+    let mut next = || words.next().unwrap_or_default();
+    let decoded = FileStamp {
+        device: u64::from_le_bytes(next()),
+        inode: u64::from_le_bytes(next()),
+        size: u64::from_le_bytes(next()),
+        mtime_ns: i64::from_le_bytes(next()),
+        ctime_ns: i64::from_le_bytes(next()),
     };
-    bytes.chunks_exact(STAMP_BYTES).map(decode).collect()
+    (bytes[0] == 1).then_some(decoded)
 }
 
 /// Each path as its file's index, its length, its bytes.

@@ -2,7 +2,8 @@
 //!
 //! Files are looked for beneath the data directory and nowhere else: no symbolic link inside it is
 //! followed, only regular files are opened, and no open blocks. A file is looked for under its safe
-//! path first, then under the name that the torrent spells. Every file gets a stamp from before its
+//! path first, then under the name that the torrent spells; one of a torrent that is being fetched under
+//! its safe path, then under the name that it has until it is complete. Every file gets a stamp from before its
 //! bytes were read, and pieces of a file that changed meanwhile are not good.
 //!
 //! Memory: a few hundred bytes for each file, a bit for each piece; see [`crate::hashing`] for the
@@ -139,13 +140,31 @@ pub fn verify(
     disk: &dyn Disk,
     progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Verified, VerifyError> {
-    verify_subset(metainfo, directory, Selection::All, threads, disk, progress)
+    verify_subset(
+        metainfo,
+        directory,
+        Names::Whole,
+        Selection::All,
+        threads,
+        disk,
+        progress,
+    )
+}
+
+/// How the names of files on disk follow from the torrent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Names<'a> {
+    /// They are safe, or as the torrent spells them: the files may be from elsewhere.
+    Whole,
+    /// They are safe; this may be at their end while the torrent is being fetched.
+    Partial(&'a str),
 }
 
 /// [`verify`] for a part of the torrent.
 pub fn verify_subset(
     metainfo: &Metainfo,
     directory: &Path,
+    names: Names<'_>,
     selection: Selection<'_>,
     threads: Option<NonZeroUsize>,
     disk: &dyn Disk,
@@ -166,7 +185,8 @@ pub fn verify_subset(
         error,
     })?;
     let selected = select(&layout, selection);
-    let (files, faults) = look(metainfo, &root, &layout, selection, &selected);
+    let place = Place { root: &root, names };
+    let (files, faults) = look(metainfo, place, &layout, selection, &selected);
 
     let outcome = Mutex::new((PieceSet::new(layout.piece_count()), Faults::new()));
     let on_piece = |piece: PieceIndex, result: PieceResult| {
@@ -223,17 +243,24 @@ fn select(layout: &StorageLayout, selection: Selection<'_>) -> PieceSet {
     selected
 }
 
+/// Where files are looked for.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    root: &'a Root,
+    names: Names<'a>,
+}
+
 /// Looks for every file that selected pieces need, and stamps it.
 fn look(
     metainfo: &Metainfo,
-    root: &Root,
+    place: Place<'_>,
     layout: &StorageLayout,
     selection: Selection<'_>,
     selected: &PieceSet,
 ) -> (Vec<DataFile>, Faults) {
     let mut faults = Faults::new();
     let mut look_at = |(index, file): (u32, &File)| {
-        let mut paths = paths(metainfo, file);
+        let mut paths = paths(metainfo, file, place.names);
         let wanted = match selection {
             Selection::All => true,
             Selection::Files(files) if files.contains(&FileIndex(index)) => true,
@@ -252,7 +279,7 @@ fn look(
         let mut fault = FileFault::Missing;
         for path in paths {
             let candidate = DataFile { path, stamp: None };
-            match settled(|| Ok(root.open_file(candidate.path())?.1)) {
+            match settled(|| Ok(place.root.open_file(candidate.path())?.1)) {
                 Ok(metadata) => {
                     let stamp = stamp_of(&metadata);
                     if stamp.size != file.length {
@@ -276,7 +303,7 @@ fn look(
 }
 
 /// Whether the file has, or should have, a place on disk.
-fn is_on_disk(file: &File) -> bool {
+pub(crate) fn is_on_disk(file: &File) -> bool {
     !file.pad && file.symlink_target.is_none()
 }
 
@@ -287,14 +314,18 @@ fn has_selected(layout: &StorageLayout, selected: &PieceSet, file: FileIndex) ->
         .any(|piece| selected.contains(PieceIndex(piece)))
 }
 
-/// Where a file may lie, below the data directory: under its safe path, or as the torrent spells
-/// it.
-fn paths(metainfo: &Metainfo, file: &File) -> Vec<Box<[u8]>> {
-    let mut paths = vec![file.path.join("/").into_bytes().into_boxed_slice()];
-    if let Some(literal) = metainfo.literal_path(file) {
-        paths.push(literal.join(&b'/').into_boxed_slice());
-    }
-    paths
+/// Where a file may lie, below the data directory, the likeliest first.
+pub(crate) fn paths(metainfo: &Metainfo, file: &File, names: Names<'_>) -> Vec<Box<[u8]>> {
+    let safe = file.path.join("/");
+    let other = match names {
+        Names::Whole => metainfo
+            .literal_path(file)
+            .map(|literal| literal.join(&b'/')),
+        Names::Partial("") => None,
+        Names::Partial(suffix) => Some(format!("{safe}{suffix}").into_bytes()),
+    };
+    let paths = std::iter::once(safe.into_bytes()).chain(other);
+    paths.map(Vec::into_boxed_slice).collect()
 }
 
 /// Puts together what was found before hashing and by hashing.

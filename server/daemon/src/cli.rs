@@ -34,6 +34,8 @@ pub struct Global {
 pub enum Command {
     /// Seed files or folders now
     Seed(SeedArgs),
+    /// Download one torrent
+    Get(crate::commands::get::GetArgs),
     /// Run the server from a configuration
     #[command(after_help = SERVE_EXAMPLES)]
     Serve,

@@ -11,15 +11,18 @@ pub enum Failure {
     Usage(anyhow::Error),
     /// The kernel or the container refuses io_uring. Exit code 3.
     RingRefused(anyhow::Error),
+    /// The user has stopped it before its end, and has been told so. Exit code 130, as shells have it.
+    Interrupted,
 }
 
 impl Failure {
-    /// Prints one line on stderr and returns the exit code.
+    /// Prints one line on stderr, if there is something to say, and returns the exit code.
     pub fn report(&self) -> ExitCode {
         let (error, code) = match self {
             Failure::Failed(error) => (error, 1),
             Failure::Usage(error) => (error, 2),
             Failure::RingRefused(error) => (error, 3),
+            Failure::Interrupted => return ExitCode::from(130),
         };
         eprintln!("seedring: {error:#}");
         ExitCode::from(code)

@@ -6,10 +6,12 @@ mod cli;
 mod commands;
 mod disk;
 mod failure;
+mod getting;
 mod loading;
 mod progress;
 mod server;
 mod settings;
+mod signals;
 mod telling;
 mod torrents;
 

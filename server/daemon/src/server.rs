@@ -8,6 +8,7 @@ use crate::budget::Budget;
 use crate::failure::Failure;
 use crate::loading::{Loaded, Loader, Loading, Source};
 use crate::settings;
+use crate::signals::Signals;
 use crate::telling::{Announcement, Teller};
 use crate::torrents::{Look, Services, Torrents};
 use anyhow::{Context, anyhow};
@@ -24,7 +25,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 /// Threads of the control plane.
@@ -358,40 +358,5 @@ impl Running {
             tracing::warn!("a shard did not end in time; an operation on a disk may hang");
         }
         let _ = self.stop.send(true);
-    }
-}
-
-/// The signals that end the server. A second one ends the process at once.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Signals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn first(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    async fn wait(&mut self) {
-        self.first().await;
-        tokio::spawn(async {
-            let Ok(mut again) = Signals::new() else {
-                return;
-            };
-            again.first().await;
-            eprintln!("seedring: stopped at once");
-            std::process::exit(1);
-        });
     }
 }

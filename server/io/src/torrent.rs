@@ -185,6 +185,12 @@ impl SeededTorrent {
         &self.layout
     }
 
+    /// What each file was when it was verified; `None` for files without data on disk (pad files), nothing while it is
+    /// being downloaded.
+    pub fn stamps(&self) -> &[Option<FileStamp>] {
+        self.stamps.get().map_or(&[], Vec::as_slice)
+    }
+
     /// The directory that its paths are relative to.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir

@@ -65,6 +65,14 @@ impl fmt::Display for PeerAddress {
     }
 }
 
+impl FromStr for PeerAddress {
+    type Err = MagnetReason;
+
+    fn from_str(text: &str) -> Result<Self, MagnetReason> {
+        peer(text).ok_or(MagnetReason::NotPeer)
+    }
+}
+
 /// Why a magnet link was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("magnet link, parameter {parameter} at byte {offset}: {reason}")]

@@ -102,7 +102,25 @@ impl Client {
             || addresses
                 .iter()
                 .any(|address| (self.names.is_global)(*address));
-        let families = self.families(&job.target.host, &addresses, global_only);
+        let mut outcome = self.over_families(&job, url, &addresses, global_only).await;
+        if let Outcome::Reply(reply) = &mut outcome
+            && global_only
+        {
+            let is_global = self.names.is_global;
+            reply.peers.retain(|peer| is_global(peer.ip()));
+        }
+        outcome
+    }
+
+    /// Announces over the families that the tracker has.
+    async fn over_families(
+        &self,
+        job: &Job,
+        url: Url,
+        addresses: &[IpAddr],
+        global_only: bool,
+    ) -> Outcome {
+        let families = self.families(&job.target.host, addresses, global_only);
         match families[..] {
             [] => failed("its addresses are not global, and other ones are not allowed".to_owned()),
             [only] => self.over(only, url, global_only).await,
@@ -358,7 +376,7 @@ fn meaning(status: StatusCode, retry: Option<RetryIn>, body: &[u8], url: &Url) -
                     .map(|i| Duration::from_secs(i.seconds.into())),
                 seeders: reply.complete,
                 leechers: reply.incomplete,
-                peers: reply.peers.len(),
+                peers: reply.peers.iter().map(|peer| peer.address).collect(),
                 tracker_id: reply.tracker_id,
                 warning: reply.warning.map(|warning| scrubbed(&warning, url)),
             });
@@ -423,7 +441,7 @@ fn merged(one: Outcome, other: Outcome) -> Outcome {
             interval_min: one.interval_min.max(other.interval_min),
             seeders: one.seeders.max(other.seeders),
             leechers: one.leechers.max(other.leechers),
-            peers: one.peers + other.peers,
+            peers: [one.peers, other.peers].concat(),
             tracker_id: one.tracker_id.or(other.tracker_id),
             warning: one.warning.or(other.warning),
         }),
@@ -479,7 +497,7 @@ mod tests {
             panic!("a good reply is refused");
         };
         assert_eq!(
-            (reply.seeders, reply.leechers, reply.peers),
+            (reply.seeders, reply.leechers, reply.peers.len()),
             (Some(3), Some(4), 1)
         );
         assert_eq!(reply.interval, Duration::from_secs(900));
@@ -520,7 +538,7 @@ mod tests {
         let good = |seeders| {
             let reply = TrackerReply {
                 seeders: Some(seeders),
-                peers: 2,
+                peers: vec![([192, 0, 2, 1], seeders as u16).into(); 2],
                 ..Default::default()
             };
             Outcome::Reply(reply)
@@ -531,7 +549,7 @@ mod tests {
         };
         let bad = || failed("unreachable".to_owned());
         let both = merged(good(3), good(5));
-        assert!(matches!(both, Outcome::Reply(r) if r.seeders == Some(5) && r.peers == 4));
+        assert!(matches!(both, Outcome::Reply(r) if r.seeders == Some(5) && r.peers.len() == 4));
         for (one, other) in [(good(3), bad()), (bad(), good(3)), (refused(), good(3))] {
             assert!(matches!(merged(one, other), Outcome::Reply(_)));
         }

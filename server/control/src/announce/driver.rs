@@ -93,14 +93,17 @@ fn finish(shared: &Shared, job: &Job, outcome: Outcome) {
         Outcome::Reply(reply) => {
             shared
                 .cells
-                .add(ControlCounter::AnnouncePeers, reply.peers as u64);
+                .add(ControlCounter::AnnouncePeers, reply.peers.len() as u64);
             tracing::debug!(
                 torrent = %job.info_hash,
                 tracker = %job.target.host,
                 event = ?job.event,
-                peers = reply.peers,
+                peers = reply.peers.len(),
                 "announced"
             );
+            if !reply.peers.is_empty() {
+                job.totals.found(&reply.peers);
+            }
             (ControlCounter::AnnouncesOk, None)
         }
         Outcome::Refused { reason, .. } => (ControlCounter::AnnouncesRefused, Some(reason)),

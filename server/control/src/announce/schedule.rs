@@ -527,13 +527,19 @@ impl Scheduler {
         let tracker = torrent.tiers.get_mut(index)?;
         let target = tracker.target.clone()?;
         let event = match () {
+            // Whoever leaves as soon as all is there has not said so yet: then both are said, in their order.
+            () if torrent.leaving && torrent.completed && tracker.started => {
+                AnnounceEvent::Completed
+            }
             () if torrent.leaving => AnnounceEvent::Stopped,
             () if !tracker.started => AnnounceEvent::Started,
             () if torrent.completed => AnnounceEvent::Completed,
             () => AnnounceEvent::None,
         };
         if torrent.leaving {
-            tracker.started = false; // said once, whatever becomes of it
+            // Each is said once, whatever becomes of it.
+            torrent.completed = false;
+            tracker.started = event == AnnounceEvent::Completed;
         }
         torrent.place = Place::InFlight(index);
         Some(Job {

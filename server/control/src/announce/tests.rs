@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Client;
 use super::schedule::Job;
+use super::url::is_global;
 use super::*;
 use crate::tracker::{Tracker, TrackerConfig};
 
@@ -372,6 +373,66 @@ async fn a_global_tracker_cannot_send_us_inside() {
             Outcome::Reply(_)
         ));
     }
+}
+
+/// 8.8.8.8:80, 127.0.0.1:81 and 10.0.0.1:82 as a tracker names them.
+const PEERS: &[u8] =
+    b"d8:intervali1800e5:peers18:\x08\x08\x08\x08\0\x50\x7f\0\0\x01\0\x51\x0a\0\0\x01\0\x52e";
+
+#[tokio::test]
+async fn a_global_tracker_names_no_peers_inside() {
+    let inside = Server::start("127.0.0.1", |_| ok(PEERS)).await;
+    let global = Server::start("127.0.0.2", |_| ok(PEERS)).await;
+    for (server, due) in [(&inside, 3), (&global, 1)] {
+        let client = Client::with_scope(&config(), IDENTITY, |ip| {
+            is_global(ip) || pretend_127_0_0_2_is_global(ip)
+        });
+        let outcome = announce_with(client.unwrap(), &server.url()).await;
+        let Outcome::Reply(reply) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(reply.peers.len(), due, "{:?}", reply.peers);
+        assert_eq!(reply.peers[0], "8.8.8.8:80".parse().unwrap());
+    }
+}
+
+/// Totals of a torrent that wants peers, and those that were found.
+#[derive(Default)]
+struct Wanting(Mutex<Vec<SocketAddr>>);
+
+impl Totals for Wanting {
+    fn now(&self) -> TotalsNow {
+        TotalsNow {
+            left: 5,
+            ..TotalsNow::default()
+        }
+    }
+
+    fn found(&self, peers: &[SocketAddr]) {
+        self.0.lock().unwrap().extend_from_slice(peers);
+    }
+}
+
+#[tokio::test]
+async fn the_peers_of_an_answer_reach_the_torrent_that_asked() {
+    let server = Server::start("127.0.0.1", |_| ok(PEERS)).await;
+    let cells = Registry::new(0).control();
+    let handle = Announcer::start(&config(), IDENTITY, cells).unwrap();
+    let wanting = Arc::new(Wanting::default());
+    let totals: Arc<dyn Totals> = Arc::clone(&wanting) as _;
+    handle.add(HASH, &[vec![server.url()]], false, totals);
+    settled(&handle, TrackerState::Working).await;
+    assert_eq!(wanting.0.lock().unwrap().len(), 3);
+    assert!(
+        server.heads()[0].contains("&left=5&"),
+        "{:?}",
+        server.heads()
+    );
+    assert!(
+        server.heads()[0].contains("&numwant=50"),
+        "{:?}",
+        server.heads()
+    );
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ impl Tracker {
         self.last_announce = Some(now);
         self.seeders = reply.seeders;
         self.leechers = reply.leechers;
-        self.peers = reply.peers;
+        self.peers = reply.peers.len();
         self.message = reply.warning;
         if let Some(tracker_id) = reply.tracker_id {
             self.tracker_id = Some(tracker_id.into());

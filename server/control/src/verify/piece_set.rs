@@ -19,6 +19,20 @@ impl PieceSet {
         }
     }
 
+    /// The set of a bitfield message's bytes; `None` if it is not one of a torrent of so many pieces.
+    pub fn from_bitfield(bits: &[u8], piece_count: u32) -> Option<PieceSet> {
+        let set = PieceSet {
+            bits: bits.to_vec(),
+            piece_count,
+        };
+        let fits = bits.len() == piece_count.div_ceil(8) as usize;
+        let beyond = (piece_count..(bits.len() as u32).saturating_mul(8)).map(PieceIndex);
+        let none_beyond = beyond
+            .into_iter()
+            .all(|piece| bits[byte_of(piece)] & bit_of(piece) == 0);
+        (fits && none_beyond).then_some(set)
+    }
+
     /// How many pieces the torrent has.
     pub fn piece_count(&self) -> u32 {
         self.piece_count
@@ -102,6 +116,17 @@ mod tests {
             (4, false, false)
         );
         assert!(set.contains(PieceIndex(9)) && !set.contains(PieceIndex(10)));
+        assert_eq!(
+            PieceSet::from_bitfield(set.as_bitfield(), 10).as_ref(),
+            Some(&set)
+        );
+        assert_eq!(
+            PieceSet::from_bitfield(&[0, 0b0010_0000], 10),
+            None,
+            "beyond the last"
+        );
+        assert_eq!(PieceSet::from_bitfield(&[0], 10), None);
+        assert_eq!(PieceSet::from_bitfield(&[0; 3], 10), None);
         set.remove(PieceIndex(0));
         set.remove(PieceIndex(10));
         assert_eq!(set.as_bitfield(), [0b0000_0001, 0b1100_0000]);

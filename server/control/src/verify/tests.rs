@@ -31,6 +31,7 @@ fn verify_in(dir: &tempfile::TempDir, metainfo: &Metainfo, selection: Selection<
     verify_subset(
         metainfo,
         dir.path(),
+        Names::Whole,
         selection,
         threads,
         &PageCache,

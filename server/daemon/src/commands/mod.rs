@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod config;
 pub mod create;
+pub mod get;
 pub mod seed;
 pub mod serve;
 pub mod show;
@@ -16,6 +17,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let global = cli.global;
     match cli.command {
         Command::Seed(args) => seed::run(&global, &args),
+        Command::Get(args) => get::run(&global, &args),
         Command::Serve => serve::run(&global),
         Command::Create(args) => create::run(&global, &args),
         Command::Show(args) => show::run(&global, &args),

@@ -274,7 +274,9 @@ impl Disk {
         }
         if let Some(Some(before)) = self.stamps.get(index.0 as usize) {
             let is_it = (before.device, before.inode) == (stamp.device, stamp.inode);
-            if !is_it || stamp.size < before.size {
+            // One that was longer than it should be may have been cut since.
+            let due = self.torrent.layout().file_length(index);
+            if !is_it || stamp.size < before.size.min(due) {
                 return Err(self.lasting(index, FaultCause::Changed));
             }
         }

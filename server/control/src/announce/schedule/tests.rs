@@ -245,6 +245,24 @@ fn intervals_are_clamped_and_jitter_only_adds() {
 }
 
 #[test]
+fn whoever_completes_and_leaves_at_once_says_both_in_their_order() {
+    use AnnounceEvent::{Completed, Started, Stopped};
+    for completed_reaches_it in [true, false] {
+        let mut world = World::new();
+        let torrent = world.add(1, &[&[A]]);
+        world.run(seconds(10), |_| (Duration::ZERO, reply(1800)));
+        world.scheduler.completed(world.now, torrent);
+        world.scheduler.remove(world.now, torrent);
+        world.run(seconds(100), |job| match job.event {
+            Completed if !completed_reaches_it => (Duration::ZERO, failed()),
+            _ => (Duration::ZERO, reply(1800)),
+        });
+        assert_eq!(world.events(), [Started, Completed, Stopped]);
+        assert!(world.scheduler.is_empty());
+    }
+}
+
+#[test]
 fn a_min_interval_above_the_interval_wins() {
     let mut world = World::new();
     world.add(1, &[&[A]]);

@@ -1,0 +1,159 @@
+//! `seedring get`: downloads one torrent.
+
+use crate::cli::Global;
+use crate::failure::Failure;
+use crate::getting::{self, Choice, Plan, Source};
+use anyhow::anyhow;
+use clap::Args;
+use control::config::{Config, Environment};
+use control::web;
+use proto::magnet::{Magnet, PeerAddress};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  seedring get debian.torrent -d ~/downloads
+  seedring get 'magnet:?xt=urn:btih:…' -d . --peer 192.0.2.7:6890
+  seedring get https://example.com/set.torrent -d /data --select '*.iso' --seed
+  seedring get set.torrent -d /data --json | jq -r 'select(.event == \"progress\") | .bytes_per_s'
+
+What is there already is used, whoever put it there: files that exist are hashed unless an earlier run \
+knows them. Ctrl-C stops; the same command goes on. Until all that is wanted is there, the names of \
+files end in `.part`.
+
+Exit code 0: all that is wanted is there and has the torrent's hashes; 1: it failed; 2: wrong \
+arguments; 3: io_uring is refused; 130: stopped before it was complete.
+
+--json prints lines {\"event\":…}: started (name, info_hash_v1, data_dir, peer_port, bytes_done, \
+bytes_total), progress (bytes_done, bytes_total, bytes_synced, bytes_per_s, eta_s, up_bytes_per_s, downloaded, \
+uploaded, wasted, hash_failures, peers, seeds, connecting, candidates, paused), paused (reason), \
+resumed, banned (peer), complete (name, info_hash_v1, path, bytes, whole, downloaded, wasted, \
+uploaded, seconds), stopped (bytes_done, bytes_total).";
+
+/// Arguments of `seedring get`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct GetArgs {
+    /// A .torrent file, its URL, or a magnet link in quotes
+    #[arg(value_name = "TORRENT|MAGNET|URL")]
+    torrent: String,
+    /// The folder that gets the torrent's file or folder; made if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    directory: PathBuf,
+    /// Ask this peer, too (repeatable)
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_peer)]
+    peer: Vec<PeerAddress>,
+    /// Ask this tracker first; several of one tier with commas between (repeatable: each is a tier)
+    #[arg(long, value_name = "URL[,URL…]", value_parser = super::create::parse_tier)]
+    tracker: Vec<super::create::Tier>,
+    /// Only these files: numbers from 0 such as 0,2-4, or a pattern such as '*.iso' or 'folder/*' (repeatable)
+    #[arg(long, value_name = "FILES")]
+    select: Vec<Choice>,
+    /// From the beginning to the end, in place of the rarest pieces first
+    #[arg(long)]
+    sequential: bool,
+    /// Go on as a seed when all is there, until Ctrl-C
+    #[arg(long)]
+    seed: bool,
+    /// Port for peers [default: any]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    port: u16,
+    /// Shards: threads that serve peers [default: one per core]
+    #[arg(long, value_name = "N")]
+    shards: Option<u16>,
+}
+
+/// Runs the command.
+pub fn run(global: &Global, args: &GetArgs) -> Result<(), Failure> {
+    let environment = Environment::of_process();
+    let mut config = Config::load(global.config.as_deref(), &environment)
+        .map_err(|error| Failure::Usage(error.into()))?;
+    config.peers.port = args.port;
+    config.tracker.enabled = false;
+    // Whoever names a torrent by hand has chosen its trackers, those in his own network included.
+    config.announce.allow_private_trackers = true;
+    if let Some(shards) = args.shards {
+        config.shards.count = shards;
+    }
+    let source = source(&args.torrent)?;
+    let mut peers = args.peer.clone();
+    if let Source::Magnet(magnet) = &source {
+        peers.extend(magnet.peers.iter().cloned());
+    }
+    let state_dir = global.state_dir.clone();
+    getting::run(Plan {
+        state_dir: state_dir.unwrap_or_else(|| config.state_dir(&environment)),
+        config,
+        source,
+        data_dir: args.directory.clone(),
+        peers,
+        trackers: args.tracker.iter().map(|tier| tier.0.clone()).collect(),
+        choices: args.select.clone(),
+        sequential: args.sequential,
+        seed: args.seed,
+        json: global.json,
+    })
+}
+
+/// Tells links, URLs and files apart.
+fn source(torrent: &str) -> Result<Source, Failure> {
+    let is_magnet = torrent
+        .split_at_checked("magnet:".len())
+        .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("magnet:"));
+    if is_magnet {
+        let magnet = Magnet::parse(torrent).map_err(|error| Failure::Usage(error.into()))?;
+        return Ok(Source::Magnet(Box::new(magnet)));
+    }
+    if web::is_url(torrent) {
+        return Ok(Source::Url(torrent.to_owned()));
+    }
+    let path = PathBuf::from(torrent);
+    match std::fs::metadata(&path) {
+        Ok(_) => Ok(Source::File(path)),
+        Err(error) => Err(Failure::Usage(anyhow!("cannot find {path:?}: {error}"))),
+    }
+}
+
+/// Reads a peer as a magnet link has it (BEP 9).
+fn parse_peer(text: &str) -> Result<PeerAddress, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is no HOST:PORT, IPV4:PORT or [IPV6]:PORT with a port from 1 to 65535")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_urls_and_files_are_told_apart() {
+        let hash = "0123456789abcdef0123456789abcdef01234567";
+        let magnet = source(&format!("Magnet:?xt=urn:btih:{hash}&x.pe=192.0.2.1:5"));
+        assert!(matches!(magnet, Ok(Source::Magnet(_))));
+        assert!(matches!(
+            source("https://a.example/x.torrent"),
+            Ok(Source::Url(_))
+        ));
+        assert!(matches!(source("magnet:?xt=x"), Err(Failure::Usage(_))));
+        assert!(matches!(source("/no/such/file"), Err(Failure::Usage(_))));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        assert!(matches!(source(path), Ok(Source::File(_))));
+    }
+
+    #[test]
+    fn peers_are_addresses_or_names_with_a_port() {
+        for good in ["192.0.2.1:6890", "[2001:db8::1]:6890", "seed.example:1"] {
+            assert_eq!(parse_peer(good).unwrap().to_string(), good);
+        }
+        for bad in [
+            "192.0.2.1",
+            "192.0.2.1:0",
+            "seed.example:70000",
+            ":1",
+            "a b:1",
+        ] {
+            assert!(parse_peer(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,699 @@
+//! One download from beginning to end: what there is of it, from whom the rest comes, what is kept of it.
+//!
+//! Order: configuration → io_uring tried → the `.torrent` file, from disk, the web, or peers → what is on disk is
+//! looked at → the rest is fetched → what was synced is remembered, each time it is told → done, or seeding.
+//!
+//! Whenever it ends, by a signal or a crash, the same command goes on from what was synced last.
+//! Does not: choose peers or pieces; that is the data plane's work.
+
+mod display;
+mod peers;
+mod selection;
+mod store;
+
+pub use selection::Choice;
+
+use crate::budget::Budget;
+use crate::disk::FOREGROUND;
+use crate::failure::Failure;
+use crate::progress::Reporter;
+use crate::settings;
+use crate::signals::Signals;
+use anyhow::{Context, anyhow};
+use control::announce::{AnnounceHandle, Announcer, Identity};
+use control::config::{self, Config, Environment};
+use control::library::read_torrent;
+use control::resume::{Resume, Resumed};
+use control::state::{FetchRecord, Record, StateError};
+use control::verify::PieceSet;
+use control::web;
+use display::{BAR_PERIOD, Display, Share};
+use engine::layout::{FileIndex, FileStamp};
+use engine::picker::Priority;
+use peers::Finder;
+use proto::ids::{InfoHashV1, PieceIndex};
+use proto::magnet::{Magnet, PeerAddress};
+use proto::metainfo::{Metainfo, with_trackers};
+use seedring_io::fetch::{Allocation, Fetch, FetchEvent, FetchSpec, MetadataEvent};
+use seedring_io::plane::{self, Event, Plane, StartError};
+use seedring_io::torrent::SeededTorrent;
+use seedring_io::{refusal, system};
+use seedring_metrics::{ControlCells, Gauge, Registry};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use store::Store;
+use tokio::sync::mpsc;
+
+/// Threads of the control plane: one waits for the disk or the network while the other goes on.
+const CONTROL_THREADS: usize = 2;
+
+/// How long the shards may take to close their connections when stopping.
+const PLANE_STOP: Duration = Duration::from_secs(4);
+
+/// Peers that are kept from the time before the download began.
+const KNOWN_MAX: usize = 1_000;
+
+/// What to download, and how.
+pub struct Plan {
+    pub config: Config,
+    pub state_dir: PathBuf,
+    pub source: Source,
+    pub data_dir: PathBuf,
+    /// Peers to ask beside those that trackers name.
+    pub peers: Vec<PeerAddress>,
+    /// Trackers to ask before the torrent's own, by tier.
+    pub trackers: Vec<Vec<String>>,
+    /// The files that are wanted; all if there are no choices.
+    pub choices: Vec<Choice>,
+    pub sequential: bool,
+    /// Whether to go on as a seed.
+    pub seed: bool,
+    pub json: bool,
+}
+
+/// Where the torrent is described.
+pub enum Source {
+    File(PathBuf),
+    Url(String),
+    Magnet(Box<Magnet>),
+}
+
+/// How it ended, if nothing failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// All that is wanted is there.
+    Complete,
+    /// The user has stopped it before.
+    Interrupted,
+}
+
+/// Downloads until all is there, or until it is told to stop.
+///
+/// # Errors
+///
+/// What kept it from that; [`Failure::Interrupted`] if the user did.
+pub fn run(plan: Plan) -> Result<(), Failure> {
+    let registry = Arc::new(Registry::new(plane::shard_count(usize::from(
+        plan.config.shards.count,
+    ))));
+    let environment = Environment::of_process();
+    let _log = control::logging::init(&plan.config.log, &environment, &registry.control())
+        .map_err(|error| Failure::Usage(error.into()))?;
+    refusal::check().map_err(|error| Failure::RingRefused(error.into()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the threads of the control plane")?;
+    let result = runtime.block_on(Getter::run(plan, registry));
+    // A hashing thread may still be at work; it has been told to stop, and nothing waits for it.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    match result? {
+        End::Complete => Ok(()),
+        End::Interrupted => Err(Failure::Interrupted),
+    }
+}
+
+/// A torrent that is described.
+struct Described {
+    info_hash: InfoHashV1,
+    /// The bytes of its `.torrent` file.
+    torrent: Vec<u8>,
+    metainfo: Arc<Metainfo>,
+}
+
+/// What runs beside a download.
+struct Getter {
+    plan: Plan,
+    registry: Arc<Registry>,
+    cells: Arc<ControlCells>,
+    plane: Plane,
+    events: mpsc::UnboundedReceiver<Event>,
+    announcer: Option<AnnounceHandle>,
+    finder: Arc<Finder>,
+    found: mpsc::Receiver<Vec<SocketAddr>>,
+    /// Peers that were found before the download began.
+    known: Vec<SocketAddr>,
+    signals: Signals,
+    display: Display,
+    started: Instant,
+}
+
+impl Getter {
+    async fn run(plan: Plan, registry: Arc<Registry>) -> Result<End, Failure> {
+        let signals = Signals::new()?;
+        // What the torrent says may be wrong; that is to be known before any port is opened.
+        let described = plan.described().await?;
+        let mut getter = Getter::start(plan, registry, signals)?;
+        let end = getter.get(described).await;
+        getter.display.clear();
+        getter.stop().await;
+        end
+    }
+
+    fn start(plan: Plan, registry: Arc<Registry>, signals: Signals) -> Result<Getter, Failure> {
+        let config = &plan.config;
+        let limit = system::raise_descriptor_limit().context("cannot read the descriptor limit")?;
+        let budget = Budget::plan(config, registry.shards() as u64, limit);
+        let peer_id = settings::peer_id().context("no random bytes")?;
+        let (plane, events) = Plane::start(settings::plane(config, &budget, peer_id), &registry)
+            .map_err(|error| match error {
+                StartError::Refused(refusal) => Failure::RingRefused(refusal.into()),
+                other => Failure::Failed(other.into()),
+            })?;
+        let cells = registry.control();
+        let announcer = if config.announce.enabled {
+            let identity = Identity {
+                peer_id,
+                key: settings::announce_key().context("no random bytes")?,
+                port: plane.addresses().first().map_or(0, SocketAddr::port),
+            };
+            let announcer =
+                Announcer::start(&settings::announce(config), identity, Arc::clone(&cells));
+            Some(announcer.context("cannot start the announces")?)
+        } else {
+            None
+        };
+        let (finder, found) = Finder::new();
+        Ok(Getter {
+            display: Display::new(plan.json),
+            plan,
+            registry,
+            cells,
+            plane,
+            events,
+            announcer,
+            finder: Arc::new(finder),
+            found,
+            known: Vec::new(),
+            signals,
+            started: Instant::now(),
+        })
+    }
+
+    /// Tells the trackers and closes the connections, side by side.
+    async fn stop(self) {
+        let announces = async {
+            if let Some(announcer) = &self.announcer {
+                let timeout = self.plan.config.announce.stop_timeout_s.duration();
+                announcer.shutdown(timeout).await;
+            }
+        };
+        let ((), closed) = tokio::join!(announces, self.plane.stop(PLANE_STOP));
+        if !closed {
+            tracing::warn!("a shard did not end in time; an operation on a disk may hang");
+        }
+    }
+
+    async fn get(&mut self, described: Option<Described>) -> Result<End, Failure> {
+        let info_hash = match (&described, &self.plan.source) {
+            (Some(described), _) => described.info_hash,
+            (None, Source::Magnet(magnet)) => magnet.info_hash_v1.ok_or_else(only_v2)?,
+            (None, _) => return Err(anyhow!("the torrent is not described, which is a bug").into()),
+        };
+        let store = Store::open(&self.plan.state_dir, info_hash).map_err(|error| match error {
+            StateError::InUse { .. } => anyhow!(
+                "this torrent is being downloaded by another `seedring get` with the same state folder"
+            ),
+            other => other.into(),
+        })?;
+        let peers = peers::resolve(&self.plan.peers).await?;
+        let described = match described {
+            Some(described) => described,
+            None => match self.remembered(&store)? {
+                Some(described) => described,
+                None => match self.ask_peers(info_hash, &peers).await? {
+                    Some(described) => described,
+                    None => {
+                        store.forget();
+                        self.display.stopped(None);
+                        return Ok(End::Interrupted);
+                    }
+                },
+            },
+        };
+        self.fetch(described, store, &peers).await
+    }
+
+    /// The torrent that an earlier run with the same link got from peers.
+    fn remembered(&self, store: &Store) -> Result<Option<Described>, Failure> {
+        let record = store.record().map_err(anyhow::Error::from)?;
+        let torrent = match record {
+            Some(record) => Some(record.metainfo),
+            None => {
+                let complete = self.complete_record(store)?;
+                complete.map(|record| record.metainfo)
+            }
+        };
+        torrent
+            .map(|torrent| describe(torrent, &self.plan.magnet_trackers()))
+            .transpose()
+    }
+
+    fn complete_record(&self, store: &Store) -> Result<Option<Record>, Failure> {
+        let Source::Magnet(magnet) = &self.plan.source else {
+            return Ok(None);
+        };
+        let info_hash = magnet.info_hash_v1.ok_or_else(only_v2)?;
+        Ok(store
+            .state()
+            .record(info_hash)
+            .map_err(anyhow::Error::from)?)
+    }
+
+    /// Gets the `info` dictionary from peers (BEP 9); `None` if the user stops it.
+    async fn ask_peers(
+        &mut self,
+        info_hash: InfoHashV1,
+        peers: &[SocketAddr],
+    ) -> Result<Option<Described>, Failure> {
+        let trackers = self.plan.tiers(&self.plan.magnet_trackers());
+        self.announce(info_hash, &trackers, false, !peers.is_empty())?;
+        let fetching = self.plane.fetch_metadata(info_hash).await;
+        let (fetch, mut told) = fetching.map_err(anyhow::Error::from)?;
+        fetch.add_peers(peers);
+        let mut ticks = tokio::time::interval(BAR_PERIOD);
+        loop {
+            tokio::select! {
+                () = self.signals.wait() => return Ok(None),
+                event = self.events.recv() => lost(event)?,
+                Some(found) = self.found.recv() => {
+                    fetch.add_peers(&found);
+                    self.known.extend(found);
+                    self.known.truncate(KNOWN_MAX);
+                }
+                event = told.recv() => match event {
+                    Some(MetadataEvent::Complete(info)) => {
+                        let torrent = [b"d4:info", info.as_slice(), b"e"].concat();
+                        return describe(torrent, &self.plan.magnet_trackers()).map(Some);
+                    }
+                    None => return Err(anyhow!("the shard has ended, which is a bug").into()),
+                },
+                _ = ticks.tick() => {
+                    self.display.metadata(fetch.peers());
+                    self.look_for_peers(info_hash, fetch.peers());
+                }
+            }
+        }
+    }
+
+    /// Fetches what is not there, remembers what is, and seeds if that is wanted.
+    async fn fetch(
+        &mut self,
+        described: Described,
+        store: Store,
+        peers: &[SocketAddr],
+    ) -> Result<End, Failure> {
+        let metainfo = Arc::clone(&described.metainfo);
+        let priorities = self.priorities(&metainfo)?;
+        let data_dir = make_folder(&self.plan.data_dir)?;
+        let mut spec = FetchSpec::new(Arc::clone(&metainfo), &data_dir);
+        spec.priorities.clone_from(&priorities);
+        spec.sequential = self.plan.sequential;
+        let settings = &self.plan.config.fetch;
+        spec.suffix.clone_from(&settings.partial_suffix);
+        spec.allocation = match settings.allocation {
+            config::Allocation::Sparse => Allocation::Sparse,
+            config::Allocation::Full => Allocation::Full,
+        };
+        let (store, resumed) = self.look_at_disk(&spec, store).await?;
+        let Some(resumed) = resumed else {
+            self.display.stopped(None);
+            return Ok(End::Interrupted);
+        };
+        let record = FetchRecord {
+            metainfo: described.torrent.clone(),
+            data_dir: data_dir.clone(),
+            priorities,
+            sequential: self.plan.sequential,
+            pieces: resumed.pieces.as_bitfield().to_vec(),
+            stamps: resumed.stamps.clone(),
+        };
+        store.begin(&record).map_err(anyhow::Error::from)?;
+        spec.verified = record.pieces;
+        spec.stamps = resumed.stamps;
+        let beginning = self.plane.fetch(spec).await;
+        let (fetch, events) = beginning.map_err(anyhow::Error::from)?;
+        let fetch = Arc::new(fetch);
+        let trackers = self.plan.tiers(&metainfo.trackers);
+        self.finder.follow(&fetch);
+        let others = !peers.is_empty() || fetch.progress().pieces_wanted == 0;
+        self.announce(described.info_hash, &trackers, metainfo.private, others)?;
+        fetch.add_peers(peers);
+        // The tracker that named them for the metadata is not asked again before its time.
+        fetch.add_peers(&std::mem::take(&mut self.known));
+        let port = self.plane.addresses().first().map_or(0, SocketAddr::port);
+        let share = Share::of(&fetch.progress());
+        self.display.started(&metainfo, share, &data_dir, port);
+        let mut download = Download {
+            described,
+            store: Some(store),
+            data_dir,
+            fetch: Arc::clone(&fetch),
+            events,
+            pieces: resumed.pieces,
+            unstored: Vec::new(),
+        };
+        let end = self.watch(&mut download).await?;
+        self.conclude(download, end).await
+    }
+
+    /// The priorities of the files: what the user chose, else what the link did.
+    fn priorities(&self, metainfo: &Metainfo) -> Result<Vec<Priority>, Failure> {
+        let mut choices = self.plan.choices.clone();
+        if let Source::Magnet(magnet) = &self.plan.source
+            && let Some(ranges) = &magnet.selection
+            && choices.is_empty()
+        {
+            choices.push(Choice::Numbers(ranges.clone()));
+        }
+        selection::priorities(metainfo, &choices)
+            .map_err(|error| Failure::Usage(anyhow!("--select: {error}")))
+    }
+
+    /// Finds out what is there, on a thread for blocking work; nothing if the user stops it.
+    async fn look_at_disk(
+        &mut self,
+        spec: &FetchSpec,
+        store: Store,
+    ) -> Result<(Store, Option<Resumed>), Failure> {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stopped);
+        let (metainfo, data_dir) = (Arc::clone(&spec.metainfo), spec.data_dir.clone());
+        let (suffix, cells) = (spec.suffix.clone(), Arc::clone(&self.cells));
+        let always_hash = settings::always_hash(&self.plan.config);
+        let json = self.plan.json;
+        let mut task = tokio::task::spawn_blocking(move || {
+            let resume = Resume {
+                state: store.state(),
+                always_hash,
+                partial_suffix: &suffix,
+                cells: &cells,
+                disk: FOREGROUND,
+            };
+            // Most runs have nothing to hash, and nothing to tell of it.
+            let mut reporter = None;
+            let resumed = resume.look(&metainfo, &data_dir, &mut |progress| {
+                let reporter = reporter.get_or_insert_with(|| Reporter::new("hashing", json));
+                reporter.hashing(progress);
+                match told.load(Ordering::Relaxed) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+            if let Some(reporter) = reporter {
+                reporter.finish();
+            }
+            (store, resumed)
+        });
+        let (store, resumed) = tokio::select! {
+            done = &mut task => done,
+            () = self.signals.wait() => {
+                stopped.store(true, Ordering::Relaxed);
+                task.await
+            }
+        }
+        .context("hashing ended early")?;
+        match resumed {
+            Ok(resumed) => Ok((store, Some(resumed))),
+            Err(_) if stopped.load(Ordering::Relaxed) => Ok((store, None)),
+            Err(error) => Err(anyhow::Error::from(error).into()),
+        }
+    }
+
+    /// Follows a download until all that is wanted is there, or the user stops it.
+    async fn watch(&mut self, download: &mut Download) -> Result<End, Failure> {
+        let mut ticks = tokio::time::interval(BAR_PERIOD);
+        loop {
+            tokio::select! {
+                () = self.signals.wait() => return self.interrupt(download).await,
+                event = self.events.recv() => lost(event)?,
+                Some(found) = self.found.recv() => download.fetch.add_peers(&found),
+                event = download.events.recv() => {
+                    let event = event.ok_or_else(|| anyhow!("the shard has ended, which is a bug"))?;
+                    if let ControlFlow::Break(end) = self.take(download, event).await? {
+                        return Ok(end);
+                    }
+                }
+                _ = ticks.tick() => {
+                    let progress = download.fetch.progress();
+                    self.display.progress(&progress, download.bytes_synced());
+                    self.look_for_peers(download.described.info_hash, progress.peers);
+                }
+            }
+        }
+    }
+
+    /// Takes what the data plane tells of a download.
+    async fn take(
+        &mut self,
+        download: &mut Download,
+        event: FetchEvent,
+    ) -> Result<ControlFlow<End>, Failure> {
+        match event {
+            FetchEvent::Synced { pieces, stamps } => download.synced(&pieces, &stamps),
+            FetchEvent::Paused { reason } => self.display.paused(&reason),
+            FetchEvent::Resumed => self.display.resumed(),
+            FetchEvent::Banned { peer } => self.display.banned(peer),
+            FetchEvent::SelectionDone => return Ok(ControlFlow::Break(End::Complete)),
+            FetchEvent::Complete(torrent) => {
+                download.complete(&torrent);
+                if let Some(announcer) = &self.announcer {
+                    announcer.completed(download.described.info_hash);
+                }
+                return Ok(ControlFlow::Break(End::Complete));
+            }
+            FetchEvent::Failed(fault) => return Err(anyhow!("{fault}").into()),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Ends a download before it is complete; what is synced last is kept.
+    async fn interrupt(&mut self, download: &mut Download) -> Result<End, Failure> {
+        let mut end = End::Interrupted;
+        let fetch = Arc::clone(&download.fetch);
+        let mut stopping = Box::pin(async move { fetch.stop().await });
+        let mut stopped = false;
+        loop {
+            tokio::select! {
+                () = &mut stopping, if !stopped => stopped = true,
+                event = download.events.recv() => match event {
+                    Some(event) => {
+                        if let ControlFlow::Break(other) = self.take(download, event).await? {
+                            end = other;
+                        }
+                    }
+                    None => return Ok(end),
+                },
+                else => return Ok(end),
+            }
+            if stopped && download.events.is_empty() {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Says how it ended, and seeds if that is wanted.
+    async fn conclude(&mut self, download: Download, end: End) -> Result<End, Failure> {
+        let Download {
+            described,
+            data_dir,
+            fetch,
+            ..
+        } = download;
+        let progress = fetch.progress();
+        if end == End::Interrupted {
+            self.display.stopped(Some(Share::of(&progress)));
+            return Ok(end);
+        }
+        let path = data_dir.join(&described.metainfo.name);
+        let after = self.started.elapsed();
+        self.display
+            .complete(&described.metainfo, &path, &progress, after);
+        if self.plan.seed {
+            self.seed(&fetch).await?;
+        }
+        Ok(End::Complete)
+    }
+
+    /// Serves what is there until the user stops it.
+    async fn seed(&mut self, fetch: &Fetch) -> Result<(), Failure> {
+        let mut ticks = tokio::time::interval(BAR_PERIOD);
+        loop {
+            tokio::select! {
+                () = self.signals.wait() => return Ok(()),
+                event = self.events.recv() => lost(event)?,
+                // Whoever seeds waits to be found.
+                Some(_) = self.found.recv() => {}
+                _ = ticks.tick() => {
+                    let peers = self.registry.snapshot().gauge(Gauge::PeersConnected);
+                    self.display.seeding(fetch.torrent().uploaded_bytes(), Some(peers));
+                }
+            }
+        }
+    }
+
+    /// Announces the torrent from now on, or anew with what is known of it now.
+    fn announce(
+        &self,
+        info_hash: InfoHashV1,
+        trackers: &[Vec<String>],
+        private: bool,
+        others: bool,
+    ) -> Result<(), Failure> {
+        let usable = |url: &String| web::is_url(url);
+        let some = trackers.iter().flatten().any(usable) && self.announcer.is_some();
+        if !some && !others {
+            return Err(Failure::Usage(anyhow!(
+                "there is nobody to ask: the torrent names no tracker that can be used (http or https); \
+                 give one by --tracker, or a peer by --peer"
+            )));
+        }
+        if let Some(announcer) = &self.announcer
+            && some
+        {
+            // It is there already if peers were asked for the torrent, by the same trackers.
+            announcer.add(info_hash, trackers, private, Arc::clone(&self.finder) as _);
+        }
+        Ok(())
+    }
+
+    /// Asks the trackers again as soon as they allow it while there is nobody to fetch from.
+    fn look_for_peers(&self, info_hash: InfoHashV1, peers: u32) {
+        if peers == 0
+            && let Some(announcer) = &self.announcer
+        {
+            announcer.reannounce(info_hash);
+        }
+    }
+}
+
+/// A download that is under way, and what is kept of it.
+struct Download {
+    described: Described,
+    /// Where it is kept; gone when all is there.
+    store: Option<Store>,
+    data_dir: PathBuf,
+    fetch: Arc<Fetch>,
+    events: mpsc::Receiver<FetchEvent>,
+    /// Those that are on stable storage.
+    pieces: PieceSet,
+    /// Stamps that could not be stored with the last pieces.
+    unstored: Vec<(FileIndex, FileStamp)>,
+}
+
+impl Download {
+    fn synced(&mut self, pieces: &[PieceIndex], stamps: &[(FileIndex, FileStamp)]) {
+        pieces.iter().for_each(|&piece| self.pieces.insert(piece));
+        self.unstored.extend_from_slice(stamps);
+        let Some(store) = &self.store else {
+            return;
+        };
+        let (bits, stamps) = (self.pieces.as_bitfield(), &self.unstored);
+        match tokio::task::block_in_place(|| store.synced(bits, stamps)) {
+            Ok(()) => self.unstored.clear(),
+            // The download goes on: what is not remembered is hashed again after a crash.
+            Err(error) => tracing::warn!(%error, "cannot remember what is there"),
+        }
+    }
+
+    /// Bytes of the pieces that no crash takes away any more.
+    fn bytes_synced(&self) -> u64 {
+        let metainfo = &self.described.metainfo;
+        let bytes = u64::from(self.pieces.len()) * u64::from(metainfo.piece_length);
+        bytes.min(metainfo.total_length)
+    }
+
+    /// All is there.
+    fn complete(&mut self, torrent: &SeededTorrent) {
+        let record = Record {
+            metainfo: self.described.torrent.clone(),
+            data_dir: self.data_dir.clone(),
+            stamps: torrent.stamps().to_vec(),
+            // What is downloaded lies where the torrent says.
+            paths: BTreeMap::new(),
+        };
+        if let Some(store) = self.store.take()
+            && let Err(error) = tokio::task::block_in_place(|| store.completed(&record))
+        {
+            tracing::warn!(%error, "cannot remember that all is there");
+        }
+    }
+}
+
+impl Plan {
+    /// The torrent, unless only peers can say what it is.
+    async fn described(&self) -> Result<Option<Described>, Failure> {
+        let torrent = match &self.source {
+            Source::Magnet(_) => return Ok(None),
+            Source::File(path) => read_torrent(path).map_err(anyhow::Error::from)?,
+            Source::Url(url) => {
+                let user_agent = settings::announce(&self.config).user_agent;
+                let fetched = web::fetch_torrent(url, &user_agent).await;
+                fetched.map_err(anyhow::Error::from)?
+            }
+        };
+        describe(torrent, &[]).map(Some)
+    }
+
+    /// The trackers of the magnet link: each its own tier, as links know no tiers.
+    fn magnet_trackers(&self) -> Vec<Vec<String>> {
+        match &self.source {
+            Source::Magnet(magnet) => magnet
+                .trackers
+                .iter()
+                .map(|url| vec![url.clone()])
+                .collect(),
+            Source::File(_) | Source::Url(_) => Vec::new(),
+        }
+    }
+
+    /// The user's trackers, then the torrent's.
+    fn tiers(&self, of_torrent: &[Vec<String>]) -> Vec<Vec<String>> {
+        self.trackers.iter().chain(of_torrent).cloned().collect()
+    }
+}
+
+/// Reads a torrent; `trackers` are added if it names none.
+fn describe(torrent: Vec<u8>, trackers: &[Vec<String>]) -> Result<Described, Failure> {
+    let parse = |torrent: &[u8]| Metainfo::parse(torrent).context("the torrent is not one");
+    let (mut torrent, mut metainfo) = (torrent, None);
+    let bare = parse(&torrent)?;
+    if bare.trackers.is_empty() && !trackers.is_empty() {
+        torrent = with_trackers(&torrent, trackers).context("the torrent is not one")?;
+        metainfo = Some(parse(&torrent)?);
+    }
+    let metainfo = metainfo.unwrap_or(bare);
+    Ok(Described {
+        info_hash: metainfo.info_hash_v1.ok_or_else(only_v2)?,
+        torrent,
+        metainfo: Arc::new(metainfo),
+    })
+}
+
+fn only_v2() -> Failure {
+    anyhow!("the torrent has version 2 hashes only (BEP 52); fetching those comes later").into()
+}
+
+/// The folder, made if it is not there, without `..` and links on the way.
+fn make_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let made = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
+    Ok(made.with_context(|| format!("cannot make the folder {folder:?}"))?)
+}
+
+/// What the data plane tells of its own accord is bad news.
+fn lost(event: Option<Event>) -> Result<(), Failure> {
+    match event {
+        Some(Event::TorrentFault(fault)) => Err(anyhow!("{fault}").into()),
+        Some(Event::ShardLost(shard)) => {
+            Err(anyhow!("shard {shard} has ended, which is a bug; see the log").into())
+        }
+        None => Err(anyhow!("all shards have ended, which is a bug").into()),
+    }
+}

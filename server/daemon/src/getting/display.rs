@@ -1,0 +1,437 @@
+//! What the user of `seedring get` sees: a bar on a terminal, a line now and then elsewhere, JSON for programs.
+
+use crate::progress::{counted, print, print_json, shown};
+use indicatif::{
+    BinaryBytes, DecimalBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
+};
+use proto::metainfo::Metainfo;
+use proto::text::printable;
+use seedring_io::fetch::FetchProgress;
+use serde_json::json;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How often the bar moves.
+pub const BAR_PERIOD: Duration = Duration::from_millis(250);
+
+/// How often a line is printed where there is no terminal.
+const LINE_PERIOD: Duration = Duration::from_secs(5);
+
+/// How often a JSON line is printed.
+const JSON_PERIOD: Duration = Duration::from_secs(1);
+
+/// The time over which rates are taken.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// The longest name that is shown, in characters.
+const NAME_CHARS_MAX: usize = 200;
+
+/// What the terminal shows before it is known how much there is to come.
+const MESSAGE: &str = "{wide_msg}";
+
+/// What it shows then.
+const BAR: &str = "{percent:>3} % [{bar:30}] {binary_bytes}/{binary_total_bytes} {wide_msg}";
+
+/// Tells how a download goes.
+pub struct Display {
+    form: Form,
+    printed: Cell<Instant>,
+    down: Rate,
+    up: Rate,
+}
+
+enum Form {
+    Bar(ProgressBar),
+    Lines,
+    Json,
+}
+
+/// A rate over the last few seconds.
+struct Rate {
+    samples: VecDeque<(Instant, u64)>,
+}
+
+/// What is there of what is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+}
+
+impl Share {
+    /// Of a download: with files left out, what is wanted is the whole.
+    pub fn of(progress: &FetchProgress) -> Share {
+        Share {
+            bytes_done: progress.bytes_stored,
+            // Either counts the last piece, which may be shorter, as a whole one while it is not among its pieces.
+            bytes_total: (progress.bytes_stored + progress.bytes_wanted).min(progress.bytes),
+        }
+    }
+
+    /// In percent, 100 only when all is there.
+    pub fn percent(self) -> u64 {
+        let percent = u128::from(self.bytes_done) * 100 / u128::from(self.bytes_total.max(1));
+        u64::try_from(percent).unwrap_or(100)
+    }
+}
+
+impl Display {
+    /// JSON on stdout if `json`; else people read stderr.
+    pub fn new(json: bool) -> Display {
+        let form = if json {
+            Form::Json
+        } else if std::io::stderr().is_terminal() {
+            Form::Bar(bar())
+        } else {
+            Form::Lines
+        };
+        Display {
+            form,
+            printed: Cell::new(Instant::now()),
+            down: Rate::new(),
+            up: Rate::new(),
+        }
+    }
+
+    /// Only the hash is known, and so many peers are being asked.
+    pub fn metadata(&mut self, peers: u32) {
+        let text = || format!("asking {} for the torrent", counted(peers.into(), "peer"));
+        match &self.form {
+            Form::Bar(bar) => bar.set_message(text()),
+            Form::Lines if self.is_due(LINE_PERIOD) => eprintln!("{}", text()),
+            Form::Json if self.is_due(JSON_PERIOD) => {
+                print_json(&json!({"event": "progress", "action": "metadata", "peers": peers}));
+            }
+            Form::Lines | Form::Json => {}
+        }
+    }
+
+    /// The download begins.
+    pub fn started(&mut self, metainfo: &Metainfo, share: Share, data_dir: &Path, port: u16) {
+        let Share {
+            bytes_done,
+            bytes_total,
+        } = share;
+        match &self.form {
+            Form::Json => print_json(&json!({
+                "event": "started",
+                "name": metainfo.name,
+                "info_hash_v1": metainfo.info_hash_v1.map(|hash| hash.to_string()),
+                "data_dir": data_dir.to_string_lossy(),
+                "peer_port": port,
+                "bytes_done": bytes_done,
+                "bytes_total": bytes_total,
+            })),
+            Form::Bar(_) | Form::Lines => {
+                if let Form::Bar(bar) = &self.form {
+                    bar.set_length(bytes_total);
+                    bar.set_position(bytes_done);
+                    bar.set_style(style(BAR));
+                    bar.set_message("");
+                }
+                let mut line = format!("{} into {}", heading(metainfo), shown(data_dir));
+                if bytes_done > 0 {
+                    line.push_str(&format!(", {} are there", BinaryBytes(bytes_done)));
+                }
+                self.line(&line);
+            }
+        }
+    }
+
+    /// Where the download is, and how much of it is on stable storage; to be called every [`BAR_PERIOD`].
+    pub fn progress(&mut self, progress: &FetchProgress, bytes_synced: u64) {
+        let now = Instant::now();
+        let down = self.down.sample(now, progress.downloaded);
+        let up = self.up.sample(now, progress.uploaded);
+        let share = Share::of(progress);
+        let left = (down > 0).then(|| progress.bytes_wanted.div_ceil(down));
+        match &self.form {
+            Form::Bar(bar) => {
+                bar.set_length(share.bytes_total);
+                bar.set_position(share.bytes_done);
+                bar.set_message(message(progress, down, up, left));
+            }
+            Form::Lines if self.is_due(LINE_PERIOD) => {
+                let total = BinaryBytes(share.bytes_total);
+                let message = message(progress, down, up, left);
+                eprintln!("{} % of {total}, {message}", share.percent());
+            }
+            Form::Json if self.is_due(JSON_PERIOD) => {
+                let mut line = progress_line(progress, down, up, left);
+                line["bytes_synced"] = bytes_synced.into();
+                print_json(&line);
+            }
+            Form::Lines | Form::Json => {}
+        }
+    }
+
+    /// The disk takes nothing; it is tried again.
+    pub fn paused(&mut self, reason: &str) {
+        match self.form {
+            Form::Json => print_json(&json!({"event": "paused", "reason": reason})),
+            _ => self.line(&format!("paused: {reason}; it goes on by itself")),
+        }
+    }
+
+    /// It goes on after that.
+    pub fn resumed(&mut self) {
+        match self.form {
+            Form::Json => print_json(&json!({"event": "resumed"})),
+            _ => self.line("it goes on"),
+        }
+    }
+
+    /// A peer sent what is not the torrent's.
+    pub fn banned(&mut self, peer: SocketAddr) {
+        match self.form {
+            Form::Json => print_json(&json!({"event": "banned", "peer": peer.to_string()})),
+            _ => self.line(&format!("{peer} sent wrong bytes and is kept away")),
+        }
+    }
+
+    /// All that is wanted is there.
+    pub fn complete(
+        &mut self,
+        metainfo: &Metainfo,
+        path: &Path,
+        progress: &FetchProgress,
+        after: Duration,
+    ) {
+        let share = Share::of(progress);
+        if let Form::Json = self.form {
+            print_json(&json!({
+                "event": "complete",
+                "name": metainfo.name,
+                "info_hash_v1": metainfo.info_hash_v1.map(|hash| hash.to_string()),
+                "path": path.to_string_lossy(),
+                "bytes": share.bytes_done,
+                "whole": progress.bytes_stored == progress.bytes,
+                "downloaded": progress.downloaded,
+                "wasted": progress.wasted,
+                "uploaded": progress.uploaded,
+                "seconds": after.as_secs_f64(),
+            }));
+            return;
+        }
+        self.clear();
+        let mut line = format!("complete: {}", shown(path));
+        if progress.downloaded > 0 {
+            let rate = progress.downloaded as f64 / after.as_secs_f64().max(0.001);
+            line.push_str(&format!(
+                ", {} in {:.1} s, {}/s",
+                BinaryBytes(progress.downloaded),
+                after.as_secs_f64(),
+                DecimalBytes(rate as u64)
+            ));
+        }
+        if progress.wasted > 0 {
+            line.push_str(&format!(", {} wasted", BinaryBytes(progress.wasted)));
+        }
+        print(&(line + "\n"));
+    }
+
+    /// The user has stopped it before it was complete.
+    pub fn stopped(&mut self, share: Option<Share>) {
+        if let Form::Json = self.form {
+            print_json(&json!({
+                "event": "stopped",
+                "bytes_done": share.map(|share| share.bytes_done),
+                "bytes_total": share.map(|share| share.bytes_total),
+            }));
+            return;
+        }
+        self.clear();
+        match share {
+            Some(share) => eprintln!(
+                "stopped at {} %: {} of {} are safe; the same command goes on from there",
+                share.percent(),
+                BinaryBytes(share.bytes_done),
+                BinaryBytes(share.bytes_total)
+            ),
+            None => eprintln!("stopped before anything was there"),
+        }
+    }
+
+    /// All is there and is being seeded.
+    pub fn seeding(&mut self, uploaded: u64, peers: Option<u64>) {
+        let up = self.up.sample(Instant::now(), uploaded);
+        match &self.form {
+            Form::Bar(bar) => {
+                let peers = peers.map_or_else(String::new, |peers| counted(peers, "peer"));
+                let (rate, all) = (DecimalBytes(up), BinaryBytes(uploaded));
+                bar.set_message(format!(
+                    "seeding, {rate}/s up, {all} in all, {peers}; Ctrl-C stops"
+                ));
+            }
+            Form::Json if self.is_due(JSON_PERIOD) => print_json(&json!({
+                "event": "progress", "action": "seeding",
+                "up_bytes_per_s": up, "uploaded": uploaded, "peers": peers,
+            })),
+            Form::Lines | Form::Json => {}
+        }
+    }
+
+    /// Takes the bar away, if there is one.
+    pub fn clear(&self) {
+        if let Form::Bar(bar) = &self.form {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Prints a line for people, above the bar if there is one.
+    fn line(&self, text: &str) {
+        match &self.form {
+            Form::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
+            Form::Lines | Form::Json => eprintln!("{text}"),
+        }
+    }
+
+    /// Whether the last line is long enough ago; then this is the moment of the next one.
+    fn is_due(&self, period: Duration) -> bool {
+        let due = self.printed.get().elapsed() >= period;
+        if due {
+            self.printed.set(Instant::now());
+        }
+        due
+    }
+}
+
+impl Rate {
+    fn new() -> Rate {
+        Rate {
+            samples: VecDeque::new(),
+        }
+    }
+
+    /// Takes how much there is in all, and says how much comes in a second.
+    fn sample(&mut self, now: Instant, total: u64) -> u64 {
+        while self.samples.len() > 1
+            && self
+                .samples
+                .front()
+                .is_some_and(|&(at, _)| now.duration_since(at) > RATE_WINDOW)
+        {
+            self.samples.pop_front();
+        }
+        let first = self.samples.front().copied();
+        self.samples.push_back((now, total));
+        let Some((at, before)) = first else {
+            return 0;
+        };
+        let seconds = now.duration_since(at).as_secs_f64();
+        (total.saturating_sub(before) as f64 / seconds.max(0.001)) as u64
+    }
+}
+
+/// The torrent in a few words.
+fn heading(metainfo: &Metainfo) -> String {
+    format!(
+        "{}, {} in {}",
+        printable(metainfo.name.as_bytes(), NAME_CHARS_MAX),
+        BinaryBytes(metainfo.content_length()),
+        counted(metainfo.files.len() as u64, "file")
+    )
+}
+
+fn message(progress: &FetchProgress, down: u64, up: u64, left: Option<u64>) -> String {
+    if let Some(reason) = &progress.paused {
+        return format!("paused: {reason}");
+    }
+    let mut text = format!("{}/s", DecimalBytes(down));
+    if let Some(left) = left {
+        text.push_str(&format!(
+            ", {} left",
+            HumanDuration(Duration::from_secs(left))
+        ));
+    }
+    text.push_str(&format!(", {}", counted(progress.peers.into(), "peer")));
+    if progress.seeds > 0 {
+        text.push_str(&format!(", {}", counted(progress.seeds.into(), "seed")));
+    }
+    if up > 0 {
+        text.push_str(&format!(", {}/s up", DecimalBytes(up)));
+    }
+    text
+}
+
+fn progress_line(
+    progress: &FetchProgress,
+    down: u64,
+    up: u64,
+    left: Option<u64>,
+) -> serde_json::Value {
+    let share = Share::of(progress);
+    json!({
+        "event": "progress",
+        "action": "fetching",
+        "bytes_done": share.bytes_done,
+        "bytes_total": share.bytes_total,
+        "bytes_per_s": down,
+        "eta_s": left,
+        "up_bytes_per_s": up,
+        "downloaded": progress.downloaded,
+        "uploaded": progress.uploaded,
+        "wasted": progress.wasted,
+        "hash_failures": progress.hash_failures,
+        "peers": progress.peers,
+        "seeds": progress.seeds,
+        "connecting": progress.connecting,
+        "candidates": progress.candidates,
+        "paused": progress.paused,
+    })
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(style(MESSAGE));
+    bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut rate = Rate::new();
+        assert_eq!(
+            rate.sample(at(0), 1000),
+            0,
+            "what was there before counts for nothing"
+        );
+        assert_eq!(rate.sample(at(1), 1100), 100);
+        assert_eq!(rate.sample(at(2), 1300), 150);
+        for second in 3..20 {
+            rate.sample(at(second), 1300);
+        }
+        assert_eq!(rate.sample(at(20), 1300), 0);
+        assert!(rate.samples.len() < 10);
+    }
+
+    #[test]
+    fn a_hundred_percent_is_all() {
+        let percent = |bytes_done, bytes_total| {
+            Share {
+                bytes_done,
+                bytes_total,
+            }
+            .percent()
+        };
+        assert_eq!(percent(999, 1000), 99);
+        assert_eq!(percent(1000, 1000), 100);
+        assert_eq!(percent(0, 0), 0);
+        assert_eq!(percent(u64::MAX - 1, u64::MAX), 99);
+    }
+}

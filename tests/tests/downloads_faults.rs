@@ -1,0 +1,327 @@
+//! `seedring get` when things go wrong: killed, lied to, out of space.
+// Helpers outside #[test] functions: a panic there fails the test with its reason.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use seedring_tests::content::{KIB, MIB, assert_same_tree, write_file};
+use seedring_tests::get::{Get, last};
+use seedring_tests::liar::HandSeed;
+use seedring_tests::need;
+use seedring_tests::process::run_ok;
+use seedring_tests::server::{SHORT, Seed, Server, seedring};
+use seedring_tests::skip::{Skip, is_root};
+use seedring_tests::torrent::Torrent;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Longest wait for one download.
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// The pieces of the content, in bytes.
+const PIECE: u64 = 64 * KIB;
+
+/// Three files, their torrent, and a server that seeds it.
+struct Content {
+    root: TempDir,
+    torrent: PathBuf,
+    bytes: u64,
+}
+
+impl Content {
+    fn new(bytes: u64) -> Self {
+        let root = TempDir::new().unwrap();
+        let data = root.path().join("data/set");
+        write_file(&data.join("a.bin"), bytes / 2 - 100, 1);
+        write_file(&data.join("b/c.bin"), bytes / 4, 2);
+        write_file(&data.join("d.bin"), bytes / 4 + 100, 3);
+        let torrent = root.path().join("it.torrent");
+        let mut create = seedring(["create"]);
+        create.arg(&data).arg("-o").arg(&torrent);
+        create.args(["--piece-size", "64K"]);
+        run_ok("seedring create", &create, SHORT);
+        let bytes = Torrent::read(&torrent).length();
+        Self {
+            root,
+            torrent,
+            bytes,
+        }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    /// A server that seeds it, at most so many bytes a second; 0 for as fast as it can.
+    fn seed(&self, bytes_per_s: u64) -> Server {
+        let seed = Seed::torrent(&self.torrent, &self.data_dir()).options(["--no-tracker"]);
+        let rate = bytes_per_s.to_string();
+        seed.setting("limits", "upload_rate", &rate)
+            .setting("limits", "local_upload_rate", &rate)
+            .start()
+    }
+
+    fn assert_copied(&self, folder: &Path) {
+        assert_same_tree(&self.data_dir(), folder);
+    }
+
+    /// The bytes of a block, from the files.
+    fn reader(&self) -> impl Fn(u32, u32, u32) -> Vec<u8> + Send + Sync + 'static {
+        let torrent = Torrent::read(&self.torrent);
+        let mut all = Vec::new();
+        for file in &torrent.files {
+            let path = self.data_dir().join("set").join(&file.path);
+            all.extend(std::fs::read(path).unwrap());
+        }
+        move |piece, begin, length| {
+            let start = piece as usize * PIECE as usize + begin as usize;
+            all[start..start + length as usize].to_vec()
+        }
+    }
+}
+
+/// Ctrl-C keeps what is there and says so by its exit code; the same command goes on.
+#[test]
+fn ctrl_c_keeps_what_is_there() {
+    let content = Content::new(16 * MIB);
+    let seed = content.seed(4 * MIB);
+    let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let get = || {
+        Get::new(&content.torrent, folder.path())
+            .peer(seed.address())
+            .state_dir(state.path())
+            .start()
+    };
+    let mut first = get();
+    first.bytes_done(4 * MIB, LIMIT);
+    let status = first.interrupt(SHORT);
+    assert_eq!(status.code(), Some(130), "{}", first.process.transcript());
+    let stopped = last(&first.process, "stopped").unwrap();
+    let kept = stopped["bytes_done"].as_u64().unwrap();
+    assert!(kept >= 4 * MIB, "{stopped}");
+    assert!(
+        kept < content.bytes,
+        "it was to be stopped before its end: {stopped}"
+    );
+    let rest = get().complete(LIMIT);
+    let downloaded = rest["downloaded"].as_u64().unwrap();
+    assert_eq!(downloaded, content.bytes - kept, "nothing twice: {rest}");
+    content.assert_copied(folder.path());
+}
+
+/// Killed again and again at moments that nobody chose: what was synced is never fetched again, what is there at the
+/// end is right, and nobody has to lend a hand.
+#[test]
+fn a_killed_download_goes_on_from_what_it_synced() {
+    // Slow enough for all the kills to come before its end.
+    let content = Content::new(3 * MIB * kills() as u64);
+    let seed = content.seed(3 * MIB);
+    let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let get = || {
+        Get::new(&content.torrent, folder.path())
+            .peer(seed.address())
+            .state_dir(state.path())
+            .setting("fetch", "sync_period_s", "1")
+            .start()
+    };
+    let mut random = u64::from(std::process::id()) | 1;
+    let mut synced = 0;
+    for round in 0..kills() {
+        let mut killed = get();
+        let started = killed.event("started", LIMIT);
+        let done = started["bytes_done"].as_u64().unwrap();
+        assert!(done >= synced, "round {round}: {done} are left of {synced}");
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        // Killing while it works is the point: the time is the fault that is drawn, not what is waited for.
+        std::thread::sleep(Duration::from_millis(random % 2_500));
+        if !killed.process.is_alive() {
+            break;
+        }
+        killed.kill(SHORT);
+        let told = last(&killed.process, "progress");
+        let told = told.and_then(|progress| progress["bytes_synced"].as_u64());
+        synced = told.unwrap_or(done).max(done);
+    }
+    get().complete(LIMIT);
+    content.assert_copied(folder.path());
+}
+
+/// How often it is killed.
+fn kills() -> usize {
+    if std::env::var_os("SEEDRING_TESTS_FULL").is_some() {
+        100
+    } else {
+        10
+    }
+}
+
+/// One of five seeds sends wrong bytes: it is banned, nobody else is, and all arrives.
+#[test]
+fn only_the_liar_is_banned() {
+    let content = Content::new(8 * MIB);
+    let torrent = Torrent::read(&content.torrent);
+    let start = |ip: u8, wrong: bool| {
+        let read = content.reader();
+        let blocks = move |piece, begin, length| {
+            // Slow enough for all to have their part.
+            std::thread::sleep(Duration::from_millis(2));
+            let mut bytes: Vec<u8> = read(piece, begin, length);
+            if wrong {
+                bytes[7] ^= 0x20;
+            }
+            bytes
+        };
+        let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, ip));
+        HandSeed::start(ip, torrent.info_hash, torrent.pieces.len(), blocks)
+    };
+    let seeds = [11, 12, 13, 14, 15].map(|ip| start(ip, ip == 12));
+    let folder = TempDir::new().unwrap();
+    let mut get = Get::new(&content.torrent, folder.path());
+    for seed in &seeds {
+        get = get.peer(seed.address);
+    }
+    let mut getting = get.start();
+    let banned = getting.event("banned", LIMIT);
+    assert_eq!(banned["peer"], seeds[1].address.to_string());
+    let status = getting.process.wait_exit(LIMIT);
+    assert!(status.success(), "{}", getting.process.transcript());
+    let bans = seedring_tests::server::events(&getting.process, "banned");
+    assert_eq!(bans.len(), 1, "{bans:?}");
+    content.assert_copied(folder.path());
+    assert_eq!(seeds[1].connections(), 1, "it does not come back");
+}
+
+/// A small file system of its own, unmounted when the test is over.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn new(bytes: u64) -> Result<Self, Skip> {
+        if !is_root() {
+            return Err(Skip::machine("mounting a small file system needs root"));
+        }
+        let folder = TempDir::new().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]);
+        let mounted = mount.arg(folder.path()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Ok(Self(folder)),
+            Ok(output) => {
+                let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                Err(Skip::machine(format!(
+                    "no file system can be mounted: {why}"
+                )))
+            }
+            Err(error) => Err(Skip::machine(format!("mount: {error}"))),
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// A full disk pauses the download, which says why and goes on by itself when there is space.
+#[test]
+fn a_full_disk_pauses_and_space_resumes() {
+    let test = "a_full_disk_pauses_and_space_resumes";
+    let disk = need!(test, SmallDisk::new(16 * MIB));
+    let content = Content::new(12 * MIB);
+    let seed = content.seed(0);
+    let ballast = disk.0.path().join("ballast");
+    write_file(&ballast, 10 * MIB, 9);
+    let folder = disk.0.path().join("out");
+    let get = Get::new(&content.torrent, &folder).peer(seed.address());
+    let mut getting = get.start();
+    let paused = getting.event("paused", LIMIT);
+    let reason = paused["reason"].as_str().unwrap();
+    assert!(reason.contains("No space left"), "{reason}");
+    assert!(getting.process.is_alive());
+    std::fs::remove_file(ballast).unwrap();
+    getting.event("resumed", LIMIT);
+    getting.complete(LIMIT);
+    content.assert_copied(&folder);
+}
+
+/// Two processes never write to the same files: the second one says why it does not.
+#[test]
+fn the_same_torrent_twice_is_refused() {
+    let content = Content::new(8 * MIB);
+    let seed = content.seed(MIB);
+    let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let get = || {
+        Get::new(&content.torrent, folder.path())
+            .peer(seed.address())
+            .state_dir(state.path())
+            .start()
+    };
+    let mut first = get();
+    first.event("started", LIMIT);
+    let mut second = get();
+    let status = second.process.wait_exit(SHORT);
+    assert_eq!(status.code(), Some(1));
+    let said = second.process.stderr();
+    assert!(said.contains("another `seedring get`"), "{said}");
+    assert!(first.process.is_alive());
+}
+
+/// A link, a FIFO or a folder in a file's place is neither followed nor opened nor replaced; the message names it.
+#[test]
+fn what_stands_in_a_file_s_place_is_left_alone() {
+    let content = Content::new(4 * MIB);
+    let seed = content.seed(0);
+    let kinds: [(&str, &[&str]); 3] =
+        [("ln", &["-s", "/nowhere"]), ("mkfifo", &[]), ("mkdir", &[])];
+    for (program, arguments) in kinds {
+        for name in ["set/a.bin", "set/a.bin.part"] {
+            let folder = TempDir::new().unwrap();
+            let place = folder.path().join(name);
+            std::fs::create_dir(folder.path().join("set")).unwrap();
+            let mut command = Command::new(program);
+            command.args(arguments).arg(&place);
+            run_ok(program, &command, SHORT);
+            let before = std::fs::symlink_metadata(&place).unwrap();
+            let get = Get::new(&content.torrent, folder.path()).peer(seed.address());
+            let mut getting = get.start();
+            let status = getting.process.wait_exit(LIMIT);
+            assert_eq!(status.code(), Some(1), "{program} {name}");
+            let said = getting.process.stderr();
+            assert!(said.contains(name), "{program} {name}: {said}");
+            let after = std::fs::symlink_metadata(&place).unwrap();
+            assert_eq!(before.file_type(), after.file_type(), "{program} {name}");
+        }
+    }
+}
+
+/// A file that is replaced while it is being written ends the download; the next run finds out what is there.
+#[test]
+fn a_replaced_file_ends_the_download_and_the_next_mends_it() {
+    let content = Content::new(16 * MIB);
+    let seed = content.seed(4 * MIB);
+    let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let get = || {
+        Get::new(&content.torrent, folder.path())
+            .peer(seed.address())
+            .state_dir(state.path())
+            .setting("fetch", "sync_period_s", "1")
+            .start()
+    };
+    let mut first = get();
+    first.bytes_done(4 * MIB, LIMIT);
+    let names = ["set/a.bin", "set/b/c.bin", "set/d.bin"];
+    for name in names {
+        let partial = folder.path().join(format!("{name}.part"));
+        if partial.exists() {
+            std::fs::remove_file(&partial).unwrap();
+            write_file(&partial, 5 * MIB, 77);
+        }
+    }
+    let status = first.process.wait_exit(LIMIT);
+    assert_eq!(status.code(), Some(1), "{}", first.process.transcript());
+    get().complete(LIMIT);
+    content.assert_copied(folder.path());
+}
