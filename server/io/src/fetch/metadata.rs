@@ -5,7 +5,7 @@
 //! the hash. What peers say besides, such as which pieces they have, is read and ignored.
 //!
 //! Limits: those of downloads for connections ([`crate::fetch::FetchConfig`]); [`RECEIVE_BYTES`] and the longest
-//! message for what of a connection's input is not decoded.
+//! message for what of a connection's input is not decoded; [`PATIENCE`] for a peer that is of no use.
 
 use crate::connection::wait_readable;
 use crate::fetch::connecting::finish_connect;
@@ -40,6 +40,10 @@ use super::Published;
 /// How often time-outs are looked at.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How long a peer may be of no use before its place goes to another, or to another try: some accept a connection,
+/// greet, and never say more.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// What is received at a time, in bytes.
 const RECEIVE_BYTES: usize = 20 << 10;
 
@@ -65,6 +69,8 @@ struct Peer {
     address: SocketAddr,
     /// Under which id it takes messages of metadata, once it has said so.
     id: Cell<Option<NonZeroU8>>,
+    /// When it was of use last: it came, offered metadata, or sent some of them.
+    useful_at: Cell<Time>,
 }
 
 impl Peer {
@@ -212,6 +218,7 @@ impl Exchange {
             socket,
             address,
             id: Cell::new(None),
+            useful_at: Cell::new(shard.now()),
         });
         let key = PeerKey(self.next_key.get());
         self.next_key.set(key.0 + 1);
@@ -303,7 +310,16 @@ impl Exchange {
             let room = needed.max(RECEIVE_BYTES);
             buffer.reserve(room.saturating_sub(buffer.len()));
             self.news.notify_one();
-            if receive(&peer.socket, &mut buffer).await.is_none() {
+            let patience = PATIENCE.saturating_sub(shard.now().since(peer.useful_at.get()));
+            let mut receiving = Box::pin(receive(&peer.socket, &mut buffer));
+            let Ok(received) = timeout(patience, &mut receiving).await else {
+                tracing::debug!(peer = %peer.address, "no metadata from it; closing");
+                // Ends the receive that is in flight, which is waited for.
+                peer.close();
+                let _ = receiving.await;
+                return;
+            };
+            if received.is_none() {
                 return;
             }
         }
@@ -318,9 +334,13 @@ impl Exchange {
         if id == HANDSHAKE_ID {
             let theirs = ExtensionHandshake::parse(payload).ok()?;
             let id = theirs.messages.get(Extension::Metadata);
+            let offers_now = peer.id.get().is_none();
             peer.id.set(id.or(peer.id.get()));
             if let (Some(bytes), Some(_)) = (theirs.metadata_bytes, peer.id.get()) {
                 exchange.peer_joined(key, bytes);
+                if offers_now {
+                    peer.useful_at.set(now);
+                }
             }
             return Some(());
         }
@@ -329,6 +349,9 @@ impl Exchange {
             if let MetadataMessage::Request { piece } = message {
                 // We have none of it either.
                 peer.tell_metadata(&MetadataMessage::Reject { piece });
+            }
+            if matches!(message, MetadataMessage::Data { .. }) {
+                peer.useful_at.set(now);
             }
             exchange.handle_message(key, &message, now);
         }
