@@ -148,9 +148,13 @@ impl OpenPieces {
         Some((memory.target(at + done as usize, length)?, length))
     }
 
-    /// Notes that `peer` is bringing a block, for which there is a place. Whoever was before has lost it.
+    /// Notes that `peer` is bringing a block, for which there is a place. Whoever was before has lost it. Of a block
+    /// that is here nobody brings anything: what comes of it is dropped.
     pub(crate) fn claim(&mut self, block: BlockRequest, peer: PeerKey) {
-        if let Some((part, _, bit)) = self.locate(block) {
+        if let Some((part, _, bit)) = self.locate(block)
+            && part.here & bit == 0
+            && part.memory.is_some()
+        {
             part.claimed |= bit;
             self.claims.insert(block, peer);
         }
@@ -306,6 +310,22 @@ mod tests {
                 .iter()
                 .all(|&byte| byte == 2)
         );
+    }
+
+    #[test]
+    fn what_is_here_or_has_no_memory_is_claimed_by_nobody() {
+        let (mut open, pool) = (OpenPieces::new(PIECE), pool(1));
+        let late = PeerKey(1);
+        open.make_place(block(0, 1), PIECE, &pool).unwrap();
+        assert!(open.put(block(0, 1), 0, &[2; BLOCK]));
+        open.set_here(block(0, 1));
+        open.claim(block(0, 1), late);
+        assert!(open.target(block(0, 1), 0, late).is_none());
+        assert!(!open.end_claim(block(0, 1), late));
+        // Its memory goes, and with it what is not here.
+        assert!(matches!(open.take_spill(&pool), Some(Some(_))));
+        open.claim(block(0, 2), late);
+        assert!(!open.end_claim(block(0, 2), late));
     }
 
     #[test]

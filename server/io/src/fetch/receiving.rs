@@ -97,6 +97,8 @@ struct Coming {
     done: u32,
     /// Whether it has or had a place; else its bytes are dropped.
     is_wanted: bool,
+    /// Whether its place was claimed, which is done once: a claim that was lost is not had again.
+    is_claimed: bool,
 }
 
 /// Why a reader stops for a while.
@@ -313,6 +315,7 @@ impl Reader<'_> {
             block,
             done: 0,
             is_wanted,
+            is_claimed: false,
         });
         true
     }
@@ -326,10 +329,12 @@ impl Reader<'_> {
         let bytes = rest.get(..missing.min(rest.len())).unwrap_or_default();
         let is_whole = coming.done == 0 && bytes.len() == missing;
         let (block, done, is_wanted) = (coming.block, coming.done, coming.is_wanted);
+        let was_claimed = coming.is_claimed;
         if is_wanted && !is_whole {
             let mut open = self.fetching.fetch.open.borrow_mut();
-            if done == 0 {
+            if !was_claimed {
                 open.claim(block, self.fetching.key);
+                coming.is_claimed = true;
             }
             // A claim that was lost has no place any more.
             if open.target(block, done, self.fetching.key).is_some() {
@@ -338,8 +343,8 @@ impl Reader<'_> {
         }
         if is_whole {
             self.coming = None;
-            let bytes = is_wanted.then_some(bytes);
-            self.block_came(block, bytes, is_wanted, now);
+            let has_place = is_wanted && (!was_claimed || self.end_claim(block));
+            self.block_came(block, has_place.then_some(bytes), has_place, now);
         } else {
             self.came(bytes.len());
         }
@@ -358,10 +363,14 @@ impl Reader<'_> {
         let (block, is_wanted) = (coming.block, coming.is_wanted);
         self.coming = None;
         let now = self.shard.now();
-        let mut open = self.fetch().open.borrow_mut();
-        let has_place = is_wanted && open.end_claim(block, self.fetching.key);
-        drop(open);
+        let has_place = is_wanted && self.end_claim(block);
         self.block_came(block, None, has_place, now);
+    }
+
+    /// Ends the claim to a block; false if it was lost.
+    fn end_claim(&self, block: BlockRequest) -> bool {
+        let mut open = self.fetch().open.borrow_mut();
+        open.end_claim(block, self.fetching.key)
     }
 
     /// A block has come: its `bytes`, or if they `has_place` already none.
@@ -423,8 +432,7 @@ impl Reader<'_> {
     /// Gives up the place of a block of which no more will come.
     fn give_up_coming(&mut self) {
         if let Some(coming) = self.coming.take() {
-            let mut open = self.fetch().open.borrow_mut();
-            open.end_claim(coming.block, self.fetching.key);
+            self.end_claim(coming.block);
         }
     }
 }
