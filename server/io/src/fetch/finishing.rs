@@ -155,7 +155,13 @@ async fn finish_in_turns(
         } = std::mem::take(open.parts.get_mut(index)?);
         let mut memory = match memory {
             Some(memory) => memory,
-            None => fetch.take_segment(shard, open.segment_bytes).await,
+            None => match shard.segments.try_take(open.segment_bytes) {
+                Some(memory) => memory,
+                None => {
+                    put_away(fetch, shard, piece, &mut open).await?;
+                    fetch.take_segment(shard, open.segment_bytes).await?
+                }
+            },
         };
         for (start, bytes) in runs(written & !here, length) {
             let at = u32::try_from(begin + start).ok()?;
@@ -190,6 +196,36 @@ async fn finish_in_turns(
         }
     }
     Some((state.finish(), digests))
+}
+
+/// Writes what of the piece is in memory and gives the memory back: who waits for memory holds none, or those who
+/// finish pieces would wait for each other. `None` if the download ends before it is done.
+async fn put_away(
+    fetch: &Rc<ActiveFetch>,
+    shard: &Rc<Shard>,
+    piece: PieceIndex,
+    open: &mut OpenPiece,
+) -> Option<()> {
+    for index in 0..open.parts.len() {
+        let (begin, length) = open.extent(index);
+        let part = open.parts.get_mut(index)?;
+        let Some(memory) = part.memory.take() else {
+            continue;
+        };
+        let blocks = std::mem::take(&mut part.here);
+        part.written |= blocks;
+        let segment = Segment {
+            begin,
+            length,
+            blocks,
+            memory: memory.seal(),
+        };
+        let one = std::slice::from_ref(&segment);
+        let is_written = write_all(fetch, shard, piece, one).await;
+        shard.segments.give_back_sealed(segment.memory);
+        is_written.then_some(())?;
+    }
+    Some(())
 }
 
 /// Has segments hashed. `is_whole`: they are all of their piece. `None` if the hash threads are gone.
@@ -269,11 +305,14 @@ async fn write_once(
 }
 
 impl ActiveFetch {
-    /// A segment, for which room is made if need be.
-    async fn take_segment(&self, shard: &Rc<Shard>, bytes: usize) -> memory::Segment {
+    /// A segment, for which room is made if need be. `None` if the download ends before there is one.
+    async fn take_segment(&self, shard: &Rc<Shard>, bytes: usize) -> Option<memory::Segment> {
         loop {
             if let Some(segment) = shard.segments.try_take(bytes) {
-                return segment;
+                return Some(segment);
+            }
+            if self.is_ending() {
+                return None;
             }
             shard.make_room(self);
             shard.segments.changed().await;

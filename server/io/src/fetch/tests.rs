@@ -308,6 +308,24 @@ fn long_pieces_cost_no_more_memory_than_there_is() {
 }
 
 #[test]
+fn a_piece_longer_than_memory_comes_whole() {
+    let content = Content::new(&[("a", 14 << 20)], 7 << 20);
+    let mut config = config(1);
+    config.fetch.buffer_bytes = 4 << 20;
+    let server = server(config);
+    let folder = TempDir::new().unwrap();
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    let peers: Vec<_> = (0..2)
+        .map(|id| scripted(&content, Script::all(&content, id)))
+        .collect();
+    fetch.add_peers(&peers);
+    server.wait(&mut events, is_complete);
+    content.assert_is_in(folder.path());
+    assert_eq!(fetch.progress().hash_failures, 0);
+    server.stop();
+}
+
+#[test]
 fn a_liar_is_banned_and_nobody_else() {
     let content = Content::new(&[("a", 60 * PIECE)], PIECE);
     let server = server(config(1));
