@@ -317,7 +317,7 @@ impl Getter {
         spec.priorities.clone_from(&priorities);
         spec.sequential = self.plan.sequential;
         let settings = &self.plan.config.fetch;
-        spec.suffix.clone_from(&settings.partial_suffix);
+        spec.set_suffix(&settings.partial_suffix);
         spec.allocation = match settings.allocation {
             config::Allocation::Sparse => Allocation::Sparse,
             config::Allocation::Full => Allocation::Full,

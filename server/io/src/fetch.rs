@@ -29,6 +29,7 @@ use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::limits::PATH_COMPONENT_BYTES_MAX;
 use proto::metainfo::{File, Metainfo};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -131,6 +132,23 @@ impl FetchSpec {
             suffix: ".part".to_owned(),
             allocation: Allocation::Sparse,
         }
+    }
+
+    /// Gives files `suffix` until they are whole, or none if with it one of them would lie where another file or a
+    /// folder of the torrent does, on a file system that knows no case too: two files must never share one on disk.
+    pub fn set_suffix(&mut self, suffix: &str) {
+        let lower = |path: &[String]| path.join("/").to_lowercase();
+        let files = || self.metainfo.files.iter().filter(|file| !file.pad);
+        let taken: HashSet<String> = files()
+            .flat_map(|file| (1..=file.path.len()).filter_map(|depth| file.path.get(..depth)))
+            .map(lower)
+            .collect();
+        let suffix_lower = suffix.to_lowercase();
+        let collides = files().any(|file| taken.contains(&(lower(&file.path) + &suffix_lower)));
+        self.suffix = match collides {
+            true => String::new(),
+            false => suffix.to_owned(),
+        };
     }
 }
 

@@ -308,6 +308,20 @@ fn long_pieces_cost_no_more_memory_than_there_is() {
 }
 
 #[test]
+fn no_suffix_makes_one_file_of_two() {
+    let suffix = |names: &[&'static str]| {
+        let files: Vec<_> = names.iter().map(|&name| (name, 5)).collect();
+        let content = Content::new(&files, PIECE);
+        let mut spec = FetchSpec::new(content.metainfo.clone(), ".".as_ref());
+        spec.set_suffix(".part");
+        spec.suffix
+    };
+    assert_eq!(suffix(&["x", "y.part", "x.part2"]), ".part");
+    assert_eq!(suffix(&["x", "x.part"]), "");
+    assert_eq!(suffix(&["X", "y", "x.PART"]), "");
+}
+
+#[test]
 fn a_piece_longer_than_memory_comes_whole() {
     let content = Content::new(&[("a", 14 << 20)], 7 << 20);
     let mut config = config(1);
