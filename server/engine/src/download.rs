@@ -115,6 +115,8 @@ struct Source {
     chokes: bool,
     allowed_fast: Vec<PieceIndex>,
     suggested: VecDeque<PieceIndex>,
+    /// Whether it said that it has all pieces, and has lost none since.
+    has_all: bool,
 }
 
 /// The download of one torrent: see the module.
@@ -216,6 +218,7 @@ impl Download {
                 chokes: true,
                 allowed_fast: Vec::new(),
                 suggested: VecDeque::new(),
+                has_all: matches!(pieces, PeerPieces::All),
             },
         );
         self.show_interest(peer);
@@ -292,9 +295,15 @@ impl Download {
     /// The peer says what it has, after it joined, and perhaps again: aria2 sends a bitfield in place of many haves.
     /// While blocks are under way from it, what it had before stays.
     pub fn set_pieces(&mut self, peer: PeerKey, pieces: PeerPieces<'_>) {
-        let Some(source) = self.peers.get(&peer) else {
+        let Some(source) = self.peers.get_mut(&peer) else {
             return;
         };
+        // Five bytes that cost a look at each piece: once.
+        let has_all = matches!(pieces, PeerPieces::All);
+        if has_all && source.has_all {
+            return;
+        }
+        source.has_all = has_all || (source.has_all && source.pipeline.outstanding() > 0);
         if source.pipeline.outstanding() == 0 {
             self.picker.peer_left(peer);
             self.picker.peer_joined(peer, pieces);
@@ -326,6 +335,9 @@ impl Download {
 
     /// The peer has lost a piece (BEP 54).
     pub fn peer_lost(&mut self, peer: PeerKey, piece: PieceIndex) {
+        if let Some(source) = self.peers.get_mut(&peer) {
+            source.has_all = false;
+        }
         self.picker.peer_lost(peer, piece);
     }
 

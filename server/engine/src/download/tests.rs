@@ -345,6 +345,24 @@ fn a_peer_takes_a_have_back() {
 }
 
 #[test]
+fn who_has_all_and_lost_a_piece_may_say_again_that_it_has_all() {
+    let mut world = World::new(5);
+    let key = world.join(0..20, false, true);
+    world.set_choking(key, false);
+    let lost = PieceIndex(3);
+    for _ in 0..2 {
+        world.download.peer_lost(key, lost);
+        assert_eq!(world.download.picker().availability(lost), 0);
+        for _ in 0..2 {
+            world
+                .download
+                .handle_message(key, &Message::HaveAll, world.now);
+            assert_eq!(world.download.picker().availability(lost), 1);
+        }
+    }
+}
+
+#[test]
 fn only_the_liar_is_banned() {
     for seed in 0..50 {
         let mut world = World::new(seed);
