@@ -107,6 +107,7 @@ fn downloads_from(test: &str, kind: RealSeed) {
         content.assert_copied(folder.path());
         let bytes = Torrent::read(&content.torrent).length();
         assert_eq!(complete["bytes"], bytes, "{complete}");
+        assert_eq!(complete["wasted"], 0, "{complete}");
     }
 }
 

@@ -14,6 +14,7 @@ mod store;
 pub use selection::Choice;
 
 use crate::budget::Budget;
+use crate::control_plane::{self, PLANE_STOP};
 use crate::disk::FOREGROUND;
 use crate::failure::Failure;
 use crate::progress::Reporter;
@@ -21,7 +22,7 @@ use crate::settings;
 use crate::signals::Signals;
 use anyhow::{Context, anyhow};
 use control::announce::{AnnounceHandle, Announcer, Identity};
-use control::config::{self, Config, Environment};
+use control::config::{self, Config};
 use control::library::read_torrent;
 use control::resume::{Resume, Resumed};
 use control::state::{FetchRecord, Record, StateError};
@@ -35,9 +36,9 @@ use proto::ids::{InfoHashV1, PieceIndex};
 use proto::magnet::{Magnet, PeerAddress};
 use proto::metainfo::{Metainfo, with_trackers};
 use seedring_io::fetch::{Allocation, Fetch, FetchEvent, FetchSpec, MetadataEvent};
-use seedring_io::plane::{self, Event, Plane, StartError};
+use seedring_io::plane::{Event, Plane, StartError};
+use seedring_io::system;
 use seedring_io::torrent::SeededTorrent;
-use seedring_io::{refusal, system};
 use seedring_metrics::{ControlCells, Gauge, Registry};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,15 +46,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use store::Store;
 use tokio::sync::mpsc;
-
-/// Threads of the control plane: one waits for the disk or the network while the other goes on.
-const CONTROL_THREADS: usize = 2;
-
-/// How long the shards may take to close their connections when stopping.
-const PLANE_STOP: Duration = Duration::from_secs(4);
 
 /// Peers that are kept from the time before the download began.
 const KNOWN_MAX: usize = 1_000;
@@ -98,23 +93,9 @@ enum End {
 ///
 /// What kept it from that; [`Failure::Interrupted`] if the user did.
 pub fn run(plan: Plan) -> Result<(), Failure> {
-    let registry = Arc::new(Registry::new(plane::shard_count(usize::from(
-        plan.config.shards.count,
-    ))));
-    let environment = Environment::of_process();
-    let _log = control::logging::init(&plan.config.log, &environment, &registry.control())
-        .map_err(|error| Failure::Usage(error.into()))?;
-    refusal::check().map_err(|error| Failure::RingRefused(error.into()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(CONTROL_THREADS)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("cannot start the threads of the control plane")?;
-    let result = runtime.block_on(Getter::run(plan, registry));
-    // A hashing thread may still be at work; it has been told to stop, and nothing waits for it.
-    runtime.shutdown_timeout(Duration::from_millis(200));
-    match result? {
+    let config = plan.config.clone();
+    let end = control_plane::run(&config, |registry| Getter::run(plan, registry))?;
+    match end {
         End::Complete => Ok(()),
         End::Interrupted => Err(Failure::Interrupted),
     }

@@ -4,6 +4,7 @@
 mod budget;
 mod cli;
 mod commands;
+mod control_plane;
 mod disk;
 mod failure;
 mod getting;

@@ -5,6 +5,7 @@
 //! from then on the server serves what is ready and minds faults and signals while it hashes the rest.
 
 use crate::budget::Budget;
+use crate::control_plane::{self, PLANE_STOP};
 use crate::failure::Failure;
 use crate::loading::{Loaded, Loader, Loading, Source};
 use crate::settings;
@@ -13,25 +14,19 @@ use crate::telling::{Announcement, Teller};
 use crate::torrents::{Look, Services, Torrents};
 use anyhow::{Context, anyhow};
 use control::announce::{AnnounceHandle, Announcer, Identity};
-use control::config::{Config, Environment};
+use control::config::Config;
 use control::exporter::{BuildInfo, Exporter};
 use control::http::{self, Readiness};
 use control::state::State;
 use control::tracker::{Tracker, TrackerHandle};
-use seedring_io::plane::{self, Event, Plane, StartError};
-use seedring_io::{refusal, system};
+use seedring_io::plane::{Event, Plane, StartError};
+use seedring_io::system;
 use seedring_metrics::{ControlCells, ControlGauge, Registry};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-
-/// Threads of the control plane.
-const CONTROL_THREADS: usize = 2;
-
-/// How long the shards may take to close their connections when stopping.
-const PLANE_STOP: Duration = Duration::from_secs(4);
 
 /// How often the live line and the gauges are renewed.
 const LINE_PERIOD: Duration = Duration::from_secs(1);
@@ -57,23 +52,8 @@ pub struct Plan {
 ///
 /// What kept it from starting; after that it ends well or by [`Event::ShardLost`].
 pub fn run(plan: Plan) -> Result<(), Failure> {
-    let registry = Arc::new(Registry::new(plane::shard_count(usize::from(
-        plan.config.shards.count,
-    ))));
-    let environment = Environment::of_process();
-    let _log = control::logging::init(&plan.config.log, &environment, &registry.control())
-        .map_err(|error| Failure::Usage(error.into()))?;
-    refusal::check().map_err(|error| Failure::RingRefused(error.into()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(CONTROL_THREADS)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("cannot start the threads of the control plane")?;
-    let result = runtime.block_on(serve(plan, registry));
-    // A hashing thread may still be at work; it has been told to stop, and nothing waits for it.
-    runtime.shutdown_timeout(Duration::from_millis(200));
-    result
+    let config = plan.config.clone();
+    control_plane::run(&config, |registry| serve(plan, registry))
 }
 
 /// The parts of a running server, and how each is told to stop.

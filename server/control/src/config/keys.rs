@@ -203,7 +203,8 @@ section! {
         /// piece.
         allocation: Allocation = Allocation::Sparse;
         /// Appended to the name of a file until it is whole, so that nobody takes it for complete; ""
-        /// leaves names alone. A file that exists under its own name keeps it.
+        /// leaves names alone. A file that exists under its own name keeps it, and so do all files of a
+        /// torrent in which a name with this would be another's.
         partial_suffix: String = ".part".to_owned(), 0..=32;
         /// Peers of one torrent while it is being downloaded, whoever began the connection.
         peers_per_torrent_max: u32 = 200, 1..=65_536;
