@@ -30,6 +30,11 @@ pub struct PeerListConfig {
     pub retry_max: Duration,
     /// After so many failures in a row an address is forgotten.
     pub failures_max: u32,
+    /// While so few addresses are known none is forgotten, and none waits longer than [`Self::retry_few`]: there is
+    /// nobody else to ask, and the one that was busy, or started after us, may be the only seed.
+    pub few: usize,
+    /// How long an address waits at most while few are known.
+    pub retry_few: Duration,
 }
 
 impl Default for PeerListConfig {
@@ -39,6 +44,8 @@ impl Default for PeerListConfig {
             retry_min: Duration::from_secs(10),
             retry_max: Duration::from_secs(15 * 60),
             failures_max: 10,
+            few: 16,
+            retry_few: Duration::from_secs(20),
         }
     }
 }
@@ -143,13 +150,18 @@ impl PeerList {
         if let State::Waiting(time, number) = known.state {
             self.waiting.remove(&(time, number, address));
         }
-        let failures = known.failures.saturating_add(1);
-        if failures >= self.config.failures_max {
-            return;
-        }
+        let are_few = self.known.len() < self.config.few;
+        let (failures, retry_max) = match known.failures.saturating_add(1) {
+            failures if are_few => (
+                failures.min(self.config.failures_max - 1),
+                self.config.retry_few,
+            ),
+            failures if failures >= self.config.failures_max => return,
+            failures => (failures, self.config.retry_max),
+        };
         let factor = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
         let pause = self.config.retry_min.saturating_mul(factor);
-        self.wait(address, now + pause.min(self.config.retry_max), failures);
+        self.wait(address, now + pause.min(retry_max), failures);
     }
 
     /// A connection that was of use has ended: the address may be tried again after a while.
@@ -276,6 +288,9 @@ mod tests {
     fn a_failure_waits_twice_as_long_as_the_one_before_and_is_given_up_in_the_end() {
         let mut list = list();
         list.add(address(1), at(0));
+        for other in 2..=20 {
+            list.add(address(other), at(100_000));
+        }
         let mut now = at(0);
         for failure in 1..10_u32 {
             assert_eq!(list.take(now), Some(address(1)), "failure {failure}");
@@ -288,11 +303,25 @@ mod tests {
         }
         list.take(now);
         list.failed(address(1), now);
-        assert_eq!(list.waiting(), 0);
+        assert_eq!(list.waiting(), 19);
         assert!(
             list.add(address(1), now),
             "it is forgotten, and may be named anew"
         );
+    }
+
+    #[test]
+    fn the_only_address_is_tried_for_ever_at_short_intervals() {
+        let mut list = list();
+        list.add(address(1), at(0));
+        let mut now = at(0);
+        for failure in 1..100_u32 {
+            assert_eq!(list.take(now), Some(address(1)), "failure {failure}");
+            list.failed(address(1), now);
+            now = now + Duration::from_secs(if failure == 1 { 10 } else { 20 });
+            assert_eq!(list.next_timeout(), now);
+            list.check_invariants();
+        }
     }
 
     #[test]
