@@ -103,6 +103,7 @@ fn fetch(config: &Config) -> FetchConfig {
         outgoing_max: settings.outgoing_max as usize,
         requests_per_peer_max: settings.requests_per_peer_max,
         datacenter: settings.policy == LeechPolicy::Datacenter,
+        ..FetchConfig::default()
     }
 }
 

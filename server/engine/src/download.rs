@@ -189,6 +189,13 @@ impl Download {
         source.is_some_and(|source| source.pipeline.is_snubbed())
     }
 
+    /// Whether a peer has something that we want.
+    pub fn is_interested(&self, peer: PeerKey) -> bool {
+        self.peers
+            .get(&peer)
+            .is_some_and(|source| source.interested)
+    }
+
     /// How many pieces are whole and not on disk.
     pub fn unstored_pieces(&self) -> usize {
         self.unstored.len()

@@ -1,23 +1,27 @@
 //! The addresses at which peers of one torrent may be, and which of them to try next.
 //!
 //! An address waits for its turn, is being connected, is connected, or waits again: after a failure twice as long
-//! each time. Who lied is kept away. All addresses are hearsay: none is tried more often than its wait allows,
+//! each time, and after what was no fault of its own for a moment. Who lied is kept away, with its host, or with the
+//! IPv6 network that one customer gets. All addresses are hearsay: none is tried more often than its wait allows,
 //! however often it is named.
 //!
 //! Limits: [`PeerListConfig::addresses_max`], beyond which the one that failed most often is forgotten for a new one,
 //! if one failed; [`BANNED_MAX`] strangers that are kept away, the oldest of whom is let off. Every call is
-//! O(log n), but for a full list, which looks through the addresses that wait.
+//! O(log n), but for a full list, which looks through the addresses that wait, and a ban, which looks through all.
 //!
 //! Not here: how many are tried at a time, which is the caller's.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::time::Time;
 
 /// How many strangers are kept away at a time.
 pub const BANNED_MAX: usize = 1_024;
+
+/// How long an address waits that could not be tried for want of room on our side.
+const POSTPONE: Duration = Duration::from_secs(1);
 
 /// How a list of peers works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,9 +81,10 @@ pub struct PeerList {
     banned_in_order: VecDeque<Stranger>,
 }
 
-/// Whom a ban keeps away: a whole host, but where many share one, the address alone.
+/// Whom a ban keeps away: a whole host or v6 /64, but where many share one, the address alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Stranger {
+    /// Of an IPv6 host the first 64 bits: whoever has one such address has 2^64.
     Host(IpAddr),
     Address(SocketAddr),
 }
@@ -88,6 +93,10 @@ impl Stranger {
     fn of(address: SocketAddr) -> Stranger {
         match address.ip().to_canonical() {
             ip if ip.is_loopback() => Stranger::Address(address),
+            IpAddr::V6(ip) => {
+                let network = ip.to_bits() & !u128::from(u64::MAX);
+                Stranger::Host(IpAddr::V6(Ipv6Addr::from_bits(network)))
+            }
             ip => Stranger::Host(ip),
         }
     }
@@ -174,6 +183,16 @@ impl PeerList {
         }
     }
 
+    /// An address that was taken could not be tried, or not be kept, because we had no room: it is none the worse.
+    pub fn postponed(&mut self, address: SocketAddr, now: Time) {
+        if let Some(known) = self.known.remove(&address) {
+            if let State::Waiting(time, number) = known.state {
+                self.waiting.remove(&(time, number, address));
+            }
+            self.wait(address, now + POSTPONE, known.failures);
+        }
+    }
+
     /// Forgets an address and never tries it again: it is our own.
     pub fn exclude(&mut self, address: SocketAddr) {
         self.forget(address);
@@ -182,8 +201,13 @@ impl PeerList {
 
     /// Keeps a liar away: its host, or on a loopback address, which is everybody's here, that address alone.
     pub fn ban(&mut self, address: SocketAddr) {
-        self.forget(address);
         self.keep_away(Stranger::of(address));
+        let known: Vec<SocketAddr> = self.known.keys().copied().collect();
+        for other in known {
+            if self.is_banned(other) {
+                self.forget(other);
+            }
+        }
     }
 
     /// Whether the address is kept away.
@@ -356,6 +380,46 @@ mod tests {
     }
 
     #[test]
+    fn a_liar_has_no_other_address_in_its_network() {
+        let v6 = |text: &str| SocketAddr::from((text.parse::<Ipv6Addr>().unwrap(), 6881));
+        let mut list = list();
+        let other = v6("2001:db8:1:2:ffff:1:2:3");
+        assert!(list.add(other, at(0)) && list.add(v6("2001:db8:1:3::1"), at(0)));
+        list.ban(v6("2001:db8:1:2::1"));
+        assert!(list.is_banned(other) && !list.add(other, at(0)));
+        assert_eq!(
+            list.take(at(0)),
+            Some(v6("2001:db8:1:3::1")),
+            "what was known of the network is forgotten, and nothing else"
+        );
+        assert_eq!(list.take(at(0)), None);
+        // An IPv4 address in IPv6 clothes is that host alone.
+        list.ban(v6("::ffff:192.0.2.1"));
+        assert!(list.is_banned(address(1)) && !list.is_banned(address(2)));
+        let here = |port| SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        list.ban(here(1));
+        assert!(list.is_banned(here(1)) && !list.is_banned(here(2)));
+        list.check_invariants();
+    }
+
+    #[test]
+    fn what_we_had_no_room_for_has_not_failed() {
+        let mut list = list();
+        list.add(address(1), at(0));
+        list.take(at(0));
+        list.failed(address(1), at(0));
+        for second in 10..40 {
+            assert_eq!(list.take(at(second)), Some(address(1)));
+            list.postponed(address(1), at(second));
+            assert_eq!(list.take(at(second)), None, "not at once");
+        }
+        assert_eq!(list.take(at(40)), Some(address(1)));
+        list.failed(address(1), at(40));
+        assert_eq!(list.next_timeout(), at(60), "its one failure still counts");
+        list.check_invariants();
+    }
+
+    #[test]
     fn impossible_addresses_are_not_taken() {
         let mut list = list();
         for text in ["192.0.2.1:0", "0.0.0.0:80", "224.0.0.1:80", "[::]:80"] {
@@ -389,7 +453,7 @@ mod tests {
             let mut now = at(0);
             for _ in 0..500 {
                 let one = address(random.below(40) as u8 + 1);
-                match random.below(6) {
+                match random.below(7) {
                     0 | 1 => { list.add(one, now); }
                     2 => if let Some(next) = list.take(now) {
                         prop_assert!(!list.is_banned(next));
@@ -397,6 +461,7 @@ mod tests {
                     }
                     3 => if taken.remove(&one) { list.failed(one, now) },
                     4 => if taken.remove(&one) { list.left(one, now) },
+                    5 => if taken.remove(&one) { list.postponed(one, now) },
                     _ => if random.below(20) == 0 { taken.remove(&one); list.ban(one) },
                 }
                 now = now + Duration::from_secs(random.below(30));

@@ -17,6 +17,7 @@ mod finishing;
 pub(crate) mod hashing;
 pub(crate) mod home;
 mod homes;
+mod members;
 pub(crate) mod memory;
 pub(crate) mod metadata;
 mod pieces;
@@ -59,12 +60,14 @@ pub struct FetchConfig {
     pub connect_timeout: Duration,
     /// Connections of one torrent that are being begun.
     pub connecting_max: usize,
-    /// Connections of one torrent, whoever began them.
+    /// Connections of one torrent, whoever began them. A quarter is kept for those that we begin.
     pub peers_max: usize,
     /// Connections that we began, over all torrents.
     pub outgoing_max: usize,
     /// How many requests one peer gets at most.
     pub requests_per_peer_max: u32,
+    /// How long a peer may be of no use before its place goes to another, when all places are taken.
+    pub patience: Duration,
     /// Whole pieces first, for hosts that work for one owner (the choker has the other half of this).
     pub datacenter: bool,
 }
@@ -81,6 +84,7 @@ impl Default for FetchConfig {
             peers_max: 200,
             outgoing_max: 1_000,
             requests_per_peer_max: 8_192,
+            patience: Duration::from_secs(30),
             datacenter: false,
         }
     }

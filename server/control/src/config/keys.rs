@@ -206,7 +206,8 @@ section! {
         /// leaves names alone. A file that exists under its own name keeps it, and so do all files of a
         /// torrent in which a name with this would be another's.
         partial_suffix: String = ".part".to_owned(), 0..=32;
-        /// Peers of one torrent while it is being downloaded, whoever began the connection.
+        /// Peers of one torrent while it is being downloaded, whoever began the connection. A quarter is kept
+        /// for connections that we begin; who is of no use gives way to others.
         peers_per_torrent_max: u32 = 200, 1..=65_536;
         /// Connections that we begin, over all torrents, at a time.
         outgoing_max: u32 = 1000, 0..=1_000_000;

@@ -50,10 +50,9 @@ impl ActiveFetch {
     pub(crate) fn call_peers(&self, shard: &Rc<Shard>) {
         let config = &shard.config.fetch;
         let Some(fetch) = self.handle() else { return };
-        while self.wants_peers()
-            && self.connecting.borrow().len() < config.connecting_max
-            && self.connecting.borrow().len() + self.members.borrow().len() < config.peers_max
-        {
+        // Nobody gives way before there is somebody to take its place.
+        let connecting_max = config.connecting_max.min(self.places_to_call(shard));
+        while self.wants_peers() && self.connecting.borrow().len() < connecting_max {
             let Some(place) = shard.limits.call(config.outgoing_max) else {
                 return;
             };
@@ -83,7 +82,8 @@ impl ActiveFetch {
 /// Calls a peer, and serves the connection until it ends.
 async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, begun: Begun) {
     let Ok(admission) = shard.limits.admit(address.ip()) else {
-        return fetch.list.borrow_mut().failed(address, shard.now());
+        // It is we who have no room.
+        return fetch.list.borrow_mut().postponed(address, shard.now());
     };
     let socket = match sockets::begin_connect(address, &shard.config.sockets) {
         Ok(socket) => Rc::new(TcpStream::from_std(socket)),
@@ -115,9 +115,9 @@ async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, b
     match reason {
         CloseReason::SelfConnection => list.exclude(address),
         CloseReason::Banned => {}
-        CloseReason::Duplicate | CloseReason::Pointless | CloseReason::Full => {
-            list.failed(address, now);
-        }
+        // It is we who had no place, or gave it to another.
+        CloseReason::Full => list.postponed(address, now),
+        CloseReason::Duplicate | CloseReason::Pointless => list.failed(address, now),
         _ if is_greeted => list.left(address, now),
         _ => list.failed(address, now),
     }

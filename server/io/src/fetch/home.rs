@@ -7,9 +7,9 @@
 //! Limits: peers and connections being begun by [`FetchConfig`], memory by the shard's pool.
 
 use crate::closing::CloseReason;
-use crate::connection::Connection;
 use crate::fetch::disk::{Disk, DiskError};
 use crate::fetch::finishing;
+use crate::fetch::members::{Departed, Member};
 use crate::fetch::pieces::OpenPieces;
 use crate::fetch::{Allocation, FetchConfig, FetchEvent, FetchSeat, Order, Published};
 use crate::shard::Shard;
@@ -22,7 +22,7 @@ use engine::picker::{PeerPieces, PickerConfig, PieceOrder, Priority, Sharing, pi
 use engine::pipeline::PipelineConfig;
 use engine::session::PieceBits;
 use engine::time::Time;
-use proto::ids::{PeerId, PieceIndex};
+use proto::ids::PieceIndex;
 use proto::wire::Message;
 use seedring_metrics::Counter;
 use slab::Slab;
@@ -44,13 +44,6 @@ const TICK: Duration = Duration::from_secs(1);
 /// Hosts that work for one owner share a piece between so many.
 const DATACENTER_PEERS_PER_PIECE: u32 = 2;
 
-/// A peer of a download.
-pub(crate) struct Member {
-    pub(crate) connection: Rc<Connection>,
-    /// Where it listens, if we called it.
-    pub(crate) called: Option<SocketAddr>,
-}
-
 /// See the module.
 pub(crate) struct ActiveFetch {
     pub(crate) torrent: Arc<SeededTorrent>,
@@ -61,6 +54,7 @@ pub(crate) struct ActiveFetch {
     pub(crate) published: Arc<Published>,
     pub(crate) events: mpsc::Sender<FetchEvent>,
     pub(crate) members: RefCell<HashMap<PeerKey, Member>>,
+    pub(crate) departed: RefCell<Departed>,
     next_key: Cell<u64>,
     pub(crate) list: RefCell<PeerList>,
     /// Connections that are being begun.
@@ -121,6 +115,7 @@ impl ActiveFetch {
             published: Arc::clone(&seat.published),
             events: seat.events.clone(),
             members: RefCell::default(),
+            departed: RefCell::default(),
             next_key: Cell::new(1),
             list: RefCell::new(PeerList::new(PeerListConfig::default())),
             connecting: RefCell::default(),
@@ -165,69 +160,11 @@ impl ActiveFetch {
         self.end();
     }
 
-    /// Whether another peer may join, who calls itself `peer_id`, and why not. One whom we know already is refused,
-    /// or the connection to it that is there is closed, so that of two that both sides began the same one stays.
-    pub(crate) fn refuses(
-        &self,
-        shard: &Shard,
-        address: SocketAddr,
-        peer_id: PeerId,
-        is_called: bool,
-    ) -> Option<CloseReason> {
-        if self.is_ending() {
-            return Some(CloseReason::TorrentStopped);
-        }
-        if self.list.borrow().is_banned(address) {
-            return Some(CloseReason::Banned);
-        }
-        let members = self.members.borrow();
-        if members.len() >= shard.config.fetch.peers_max {
-            return Some(CloseReason::Full);
-        }
-        let known = members.values().find(|member| {
-            let session = member.connection.session.borrow();
-            session.peer().peer_id == peer_id
-        })?;
-        // The one that the greater id began stays.
-        let ours_is_greater = shard.config.peer_id > peer_id;
-        if known.called.is_some() == is_called || ours_is_greater != is_called {
-            return Some(CloseReason::Duplicate);
-        }
-        known.connection.close(CloseReason::Duplicate);
-        None
-    }
-
-    /// Takes a peer whose handshake is done.
-    pub(crate) fn join(
-        &self,
-        connection: &Rc<Connection>,
-        key: PeerKey,
-        fast: bool,
-        called: Option<SocketAddr>,
-    ) {
-        let connection = Rc::clone(connection);
-        let member = Member { connection, called };
-        self.members.borrow_mut().insert(key, member);
-        let peers = u32::try_from(self.members.borrow().len()).unwrap_or(u32::MAX);
-        self.published.peers.store(peers, Ordering::Relaxed);
-        let mut download = self.download.borrow_mut();
-        download.peer_joined(key, fast, PeerPieces::None);
-    }
-
     /// A key for a peer that comes; never given twice.
     pub(crate) fn new_key(&self) -> PeerKey {
         let key = self.next_key.get();
         self.next_key.set(key + 1);
         PeerKey(key)
-    }
-
-    /// A peer has gone.
-    pub(crate) fn leave(&self, shard: &Shard, key: PeerKey) {
-        self.members.borrow_mut().remove(&key);
-        let peers = u32::try_from(self.members.borrow().len()).unwrap_or(u32::MAX);
-        self.published.peers.store(peers, Ordering::Relaxed);
-        self.download.borrow_mut().peer_left(key);
-        self.drive(shard, shard.now());
     }
 
     /// Does what the download wants done, and asks peers for more.
@@ -306,23 +243,6 @@ impl ActiveFetch {
             }
         }
         self.drive(shard, shard.now());
-    }
-
-    /// Closes a liar and keeps it away.
-    fn ban(&self, shard: &Shard, peer: PeerKey) {
-        let members = self.members.borrow();
-        let Some(member) = members.get(&peer) else {
-            return;
-        };
-        if member.connection.closing() == Some(CloseReason::Banned) {
-            return;
-        }
-        let address = member.called.unwrap_or(member.connection.peer);
-        shard.cells.increment(Counter::PeersBanned);
-        tracing::warn!(peer = %address, torrent = %self.torrent.info_hash(), "the peer sent wrong data and is banned");
-        self.list.borrow_mut().ban(address);
-        member.connection.close(CloseReason::Banned);
-        let _ = self.events.try_send(FetchEvent::Banned { peer: address });
     }
 
     /// Notes that the disk does not take what is written. Nothing more is requested until it does.
@@ -410,6 +330,7 @@ impl ActiveFetch {
     fn tick(&self, shard: &Rc<Shard>) {
         let now = shard.now();
         self.download.borrow_mut().tick(now);
+        self.look_at_members(now);
         self.drive(shard, now);
         if shard.segments.is_wanted() {
             // By another shard perhaps, which can write only what is its own.

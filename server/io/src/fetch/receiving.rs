@@ -20,7 +20,7 @@ use engine::time::Time;
 use proto::limits;
 use proto::wire::{self, BlockRequest, Decoded, Message, PIECE_HEADER_BYTES};
 use seedring_metrics::Counter;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -33,9 +33,9 @@ pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
 pub(crate) const RECEIVE_BUFFER_BYTES: usize =
     2 * RECEIVE_BYTES + (limits::PIECES_MAX as usize).div_ceil(8);
 
-/// Payload that a peer may send without having been asked, in bytes, before it is closed. Some is honest: what was
-/// asked twice, or so long ago that it is forgotten.
-const UNASKED_BYTES_MAX: u64 = 64 << 20;
+/// Payload that a peer may send without having been asked, in bytes, before it is closed, beside a sixteenth of what
+/// was asked. Some is honest: what was asked so long ago that it is forgotten, or was on its way at the end.
+pub(crate) const UNASKED_BYTES_MAX: u64 = 16 << 20;
 
 /// What a connection is to the download that it serves.
 pub(crate) struct Fetching {
@@ -45,6 +45,8 @@ pub(crate) struct Fetching {
     pub(crate) is_called: bool,
     /// How fast it gives.
     pub(crate) meter: RefCell<RateMeter>,
+    /// Payload of it that was kept.
+    pub(crate) given_bytes: Cell<u64>,
 }
 
 impl Fetching {
@@ -55,6 +57,7 @@ impl Fetching {
             key: fetch.new_key(),
             fetch,
             meter: RefCell::new(RateMeter::new(now)),
+            given_bytes: Cell::new(0),
         }
     }
 
@@ -66,7 +69,8 @@ impl Fetching {
         fast: bool,
         called: Option<SocketAddr>,
     ) -> Joined {
-        self.fetch.join(connection, self.key, fast, called);
+        let now = shard.now();
+        self.fetch.join(connection, self.key, fast, called, now);
         Joined {
             shard: Rc::clone(shard),
             fetch: Rc::clone(&self.fetch),
@@ -393,7 +397,8 @@ impl Reader<'_> {
         self.fetching.meter.borrow_mut().add(length, now);
         self.tell_session(block, now);
         if fetch.is_over() {
-            return fetch.waste(self.shard, length);
+            fetch.waste(self.shard, length);
+            return self.unasked(length);
         }
         if !has_place && fetch.download.borrow().expects(key, block) {
             // It lost its place to somebody who did not bring it either.
@@ -407,14 +412,22 @@ impl Reader<'_> {
                 open.put(block, 0, bytes);
             }
             open.set_here(block);
+            let given = &self.fetching.given_bytes;
+            given.set(given.get() + length);
             return;
         }
         fetch.waste(self.shard, length);
         if verdict == Verdict::Unasked {
-            self.unasked_bytes += length;
-            if self.unasked_bytes > UNASKED_BYTES_MAX {
-                self.connection.close(CloseReason::Flood);
-            }
+            self.unasked(length);
+        }
+    }
+
+    /// Counts what nobody asked for, of which there is an end.
+    fn unasked(&mut self, bytes: u64) {
+        self.unasked_bytes += bytes;
+        let asked = self.fetching.given_bytes.get();
+        if self.unasked_bytes > UNASKED_BYTES_MAX + asked / 16 {
+            self.connection.close(CloseReason::Flood);
         }
     }
 

@@ -16,6 +16,8 @@ use std::thread;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+mod peers;
+
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 

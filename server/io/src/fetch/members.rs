@@ -1,0 +1,275 @@
+//! Who is a peer of a download: who may join, who gives way when all places are taken, who is kept away.
+//!
+//! What a peer says of itself decides nothing against others: a peer id is anybody's to copy, so two connections with
+//! one id are one peer only where they come from one host, and the one that was there first stays. (Where both sides
+//! called each other at the same moment, the one that the greater id began, so that both keep the same.)
+//!
+//! Limits: [`FetchConfig::peers_max`](crate::fetch::FetchConfig), of which peers that came by themselves get three
+//! quarters at most, so that whoever fills our places cannot keep us from a seed; when all are taken, who was of no
+//! use for [`FetchConfig::patience`](crate::fetch::FetchConfig) gives way. [`DEPARTED_MAX`] peers are remembered after
+//! they have gone, because what they sent may turn out wrong later.
+
+use crate::closing::CloseReason;
+use crate::connection::Connection;
+use crate::fetch::FetchEvent;
+use crate::fetch::home::ActiveFetch;
+use crate::shard::Shard;
+use engine::choker::PeerKey;
+use engine::picker::PeerPieces;
+use engine::time::Time;
+use proto::ids::PeerId;
+use seedring_metrics::Counter;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Peers that sent blocks and have gone, of whom the address is remembered; the first to go is forgotten first.
+const DEPARTED_MAX: usize = 1_024;
+
+/// For so long two connections to one peer count as begun at the same moment.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+
+/// A peer that wants something, or has something, may exchange nothing for so many times the patience.
+const IDLE_FACTOR: u32 = 10;
+
+/// A peer of a download.
+pub(crate) struct Member {
+    pub(crate) connection: Rc<Connection>,
+    /// Where it listens, if we called it.
+    pub(crate) called: Option<SocketAddr>,
+    joined_at: Time,
+    /// Payload that it gave and was given, as of the last look.
+    exchanged_bytes: Cell<u64>,
+    exchanged_at: Cell<Time>,
+    /// When it last exchanged something, or one of us wanted something of the other.
+    wanted_at: Cell<Time>,
+}
+
+impl Member {
+    /// By which it is kept away.
+    fn address(&self) -> SocketAddr {
+        self.called.unwrap_or(self.connection.peer)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.connection.closing().is_some()
+    }
+
+    /// Since when it is of no use, as far as `patience` does not cover that.
+    fn useless_since(&self, now: Time, patience: Duration) -> Option<Time> {
+        let unwanted = now.since(self.wanted_at.get()) >= patience;
+        let idle = now.since(self.exchanged_at.get()) >= patience * IDLE_FACTOR;
+        (unwanted || idle).then_some(self.exchanged_at.get())
+    }
+}
+
+/// Peers that have gone.
+#[derive(Default)]
+pub(crate) struct Departed(VecDeque<(PeerKey, SocketAddr)>);
+
+impl Departed {
+    fn remember(&mut self, peer: PeerKey, address: SocketAddr) {
+        if self.0.len() >= DEPARTED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((peer, address));
+    }
+
+    fn address_of(&self, peer: PeerKey) -> Option<SocketAddr> {
+        let found = self.0.iter().find(|(key, _)| *key == peer);
+        found.map(|(_, address)| *address)
+    }
+}
+
+/// How many of `peers_max` may have come by themselves.
+fn accepted_max(peers_max: usize) -> usize {
+    peers_max - (peers_max / 4).max(1).min(peers_max.saturating_sub(1))
+}
+
+impl ActiveFetch {
+    /// Whether another peer may not join, who calls itself `peer_id`, and why not. Who gives way to it is closed.
+    pub(crate) fn refuses(
+        &self,
+        shard: &Shard,
+        address: SocketAddr,
+        peer_id: PeerId,
+        is_called: bool,
+    ) -> Option<CloseReason> {
+        if self.is_ending() {
+            return Some(CloseReason::TorrentStopped);
+        }
+        if self.list.borrow().is_banned(address) {
+            return Some(CloseReason::Banned);
+        }
+        let now = shard.now();
+        let members = self.members.borrow();
+        let known = members.values().find(|member| {
+            let session = member.connection.session.borrow();
+            let is_one_host = same_host(member.connection.peer, address);
+            is_one_host && session.peer().peer_id == peer_id && !member.is_closing()
+        });
+        if let Some(known) = known {
+            let is_settled = now.since(known.joined_at) >= SETTLED_AFTER;
+            let is_again = known.called.is_some() == is_called;
+            // The one that the greater id began stays.
+            let ours_is_greater = shard.config.peer_id > peer_id;
+            if is_settled || is_again || ours_is_greater != is_called {
+                return Some(CloseReason::Duplicate);
+            }
+            known.connection.close(CloseReason::Duplicate);
+            return None;
+        }
+        drop(members);
+        let has_place = self.finds_place(shard, is_called);
+        (!has_place).then_some(CloseReason::Full)
+    }
+
+    /// Whether there is a place for one more peer, if need be that of another who is of no use.
+    fn finds_place(&self, shard: &Shard, is_called: bool) -> bool {
+        let config = &shard.config.fetch;
+        let members = self.members.borrow();
+        let staying = || members.values().filter(|member| !member.is_closing());
+        let accepted = staying().filter(|member| member.called.is_none()).count();
+        let is_full = staying().count() >= config.peers_max;
+        let have_theirs = !is_called && accepted >= accepted_max(config.peers_max);
+        if !is_full && !have_theirs {
+            return true;
+        }
+        let now = shard.now();
+        let useless = staying()
+            .filter(|member| !have_theirs || member.called.is_none())
+            .filter_map(|member| Some((member.useless_since(now, config.patience)?, member)))
+            .min_by_key(|(since, _)| *since);
+        let Some((_, useless)) = useless else {
+            return false;
+        };
+        useless.connection.close(CloseReason::Full);
+        true
+    }
+
+    /// How many peers that we call would find a place.
+    pub(crate) fn places_to_call(&self, shard: &Shard) -> usize {
+        let config = &shard.config.fetch;
+        let now = shard.now();
+        let members = self.members.borrow();
+        let is_of_use = |member: &&Member| {
+            !member.is_closing() && member.useless_since(now, config.patience).is_none()
+        };
+        let of_use = members.values().filter(is_of_use).count();
+        config.peers_max.saturating_sub(of_use)
+    }
+
+    /// Notes who is of use. Once a second.
+    pub(crate) fn look_at_members(&self, now: Time) {
+        let download = self.download.borrow();
+        for (&key, member) in self.members.borrow().iter() {
+            let session = member.connection.session.borrow();
+            let fetching = member.connection.fetching.as_ref();
+            let given = fetching.map_or(0, |fetching| fetching.given_bytes.get());
+            let exchanged = given + session.counters().uploaded_bytes;
+            let has_exchanged = member.exchanged_bytes.replace(exchanged) != exchanged;
+            if has_exchanged {
+                member.exchanged_at.set(now);
+            }
+            if has_exchanged || session.is_interested() || download.is_interested(key) {
+                member.wanted_at.set(now);
+            }
+        }
+    }
+
+    /// Takes a peer whose handshake is done.
+    pub(crate) fn join(
+        &self,
+        connection: &Rc<Connection>,
+        key: PeerKey,
+        fast: bool,
+        called: Option<SocketAddr>,
+        now: Time,
+    ) {
+        let member = Member {
+            connection: Rc::clone(connection),
+            called,
+            joined_at: now,
+            exchanged_bytes: Cell::new(0),
+            exchanged_at: Cell::new(now),
+            wanted_at: Cell::new(now),
+        };
+        self.members.borrow_mut().insert(key, member);
+        self.count_members();
+        let mut download = self.download.borrow_mut();
+        download.peer_joined(key, fast, PeerPieces::None);
+    }
+
+    /// A peer has gone.
+    pub(crate) fn leave(&self, shard: &Shard, key: PeerKey) {
+        let member = self.members.borrow_mut().remove(&key);
+        if let Some(member) = member {
+            let fetching = member.connection.fetching.as_ref();
+            if fetching.is_some_and(|fetching| fetching.given_bytes.get() > 0) {
+                let mut departed = self.departed.borrow_mut();
+                departed.remember(key, member.address());
+            }
+        }
+        self.count_members();
+        self.download.borrow_mut().peer_left(key);
+        self.drive(shard, shard.now());
+    }
+
+    fn count_members(&self) {
+        let peers = u32::try_from(self.members.borrow().len()).unwrap_or(u32::MAX);
+        self.published.peers.store(peers, Ordering::Relaxed);
+    }
+
+    /// Keeps a liar away, and closes it and whoever else is kept away by that.
+    pub(crate) fn ban(&self, shard: &Shard, peer: PeerKey) {
+        let members = self.members.borrow();
+        let address = match members.get(&peer) {
+            Some(member) => Some(member.address()),
+            None => self.departed.borrow().address_of(peer),
+        };
+        let mut list = self.list.borrow_mut();
+        let Some(address) = address.filter(|&address| !list.is_banned(address)) else {
+            return;
+        };
+        shard.cells.increment(Counter::PeersBanned);
+        tracing::warn!(peer = %address, torrent = %self.torrent.info_hash(), "the peer sent wrong data and is banned");
+        list.ban(address);
+        for member in members.values() {
+            if list.is_banned(member.address()) {
+                member.connection.close(CloseReason::Banned);
+            }
+        }
+        let _ = self.events.try_send(FetchEvent::Banned { peer: address });
+    }
+}
+
+fn same_host(one: SocketAddr, other: SocketAddr) -> bool {
+    one.ip().to_canonical() == other.ip().to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_the_places_is_kept_for_those_that_we_call() {
+        let accepted = [1, 2, 3, 4, 8, 200].map(accepted_max);
+        assert_eq!(accepted, [1, 1, 2, 3, 6, 150]);
+        assert_eq!(accepted_max(0), 0);
+    }
+
+    #[test]
+    fn of_those_who_have_gone_the_latest_are_remembered() {
+        let mut departed = Departed::default();
+        let address = |number: usize| SocketAddr::from(([127, 0, 0, 1], number as u16));
+        for number in 0..=DEPARTED_MAX {
+            departed.remember(PeerKey(number as u64), address(number));
+        }
+        assert_eq!(departed.0.len(), DEPARTED_MAX);
+        assert_eq!(departed.address_of(PeerKey(0)), None);
+        assert_eq!(departed.address_of(PeerKey(1)), Some(address(1)));
+    }
+}

@@ -1,0 +1,286 @@
+//! Peers that lie and leave, take each other's names, fill our places, send what nobody asked for.
+
+use super::*;
+use crate::fetch::receiving::UNASKED_BYTES_MAX;
+
+const BLOCK: usize = 16 << 10;
+
+/// A peer by hand: its handshake and that it has all are sent, the server's handshake is read.
+fn introduce(stream: TcpStream, content: &Content, id: [u8; 20]) -> TcpStream {
+    let mut stream = begin(stream, content, id);
+    let mut opening = Vec::new();
+    Message::HaveAll.encode(&mut opening);
+    Message::Unchoke.encode(&mut opening);
+    stream.write_all(&opening).unwrap();
+    stream
+}
+
+/// The handshakes alone.
+fn begin(mut stream: TcpStream, content: &Content, id: [u8; 20]) -> TcpStream {
+    greet(&mut stream, content, id);
+    stream.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
+    stream
+}
+
+/// Our handshake alone.
+fn greet(stream: &mut TcpStream, content: &Content, id: [u8; 20]) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let handshake = Handshake {
+        reserved: Reserved::NONE.with(ReservedBit::FAST),
+        info_hash: content.metainfo.info_hash_v1.unwrap(),
+        peer_id: PeerId(id),
+    };
+    stream.write_all(&handshake.encode()).unwrap();
+}
+
+/// The next request.
+fn next_request(stream: &mut TcpStream) -> Option<BlockRequest> {
+    loop {
+        let body = read_message(stream)?;
+        if body.first() == Some(&wire::id::REQUEST) {
+            let number = |at: usize| u32::from_be_bytes(body[at..at + 4].try_into().unwrap());
+            return Some(BlockRequest {
+                piece: PieceIndex(number(1)),
+                begin: number(5),
+                length: number(9),
+            });
+        }
+    }
+}
+
+fn block_message(content: &Content, block: BlockRequest, flip: u8) -> Vec<u8> {
+    let start = block.piece.0 as usize * content.metainfo.piece_length as usize;
+    let start = start + block.begin as usize;
+    let mut bytes = content.bytes[start..start + block.length as usize].to_vec();
+    bytes[0] ^= flip;
+    let mut message = Vec::new();
+    Message::Piece {
+        piece: block.piece,
+        begin: block.begin,
+        block: &bytes,
+    }
+    .encode(&mut message);
+    message
+}
+
+/// Waits until the other side has closed.
+fn wait_closed(stream: &mut TcpStream) {
+    while read_message(stream).is_some() {}
+}
+
+#[test]
+fn a_liar_that_has_left_before_its_piece_was_hashed_is_banned() {
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let server = server(config(1));
+    let folder = TempDir::new().unwrap();
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let liar = listener.local_addr().unwrap();
+    fetch.add_peers(&[liar]);
+    let stream = listener.accept().unwrap().0;
+    let mut stream = introduce(stream, &content, [b'L'; 20]);
+    let block = next_request(&mut stream).unwrap();
+    stream
+        .write_all(&block_message(&content, block, 1))
+        .unwrap();
+    server.until(&fetch, |progress| progress.downloaded == BLOCK as u64);
+    drop(stream);
+    server.until(&fetch, |progress| progress.peers == 0);
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 0))]);
+    let is_ban = |event: &FetchEvent| match event {
+        FetchEvent::Banned { peer } => {
+            assert_eq!(*peer, liar);
+            true
+        }
+        _ => false,
+    };
+    server.wait(&mut events, is_ban);
+    let is_end = |event: &FetchEvent| {
+        assert!(!matches!(event, FetchEvent::Banned { .. }), "{event:?}");
+        is_complete(event)
+    };
+    server.wait(&mut events, is_end);
+    content.assert_is_in(folder.path());
+    server.stop();
+}
+
+/// The address of a seed by hand, on a host of its own.
+fn listen(host: u8) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, host], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Answers all requests until the connection ends.
+fn give(mut stream: TcpStream, content: &Content) {
+    while let Some(block) = next_request(&mut stream) {
+        if stream.write_all(&block_message(content, block, 0)).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_stranger_with_a_seed_s_name_does_not_drive_it_out() {
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let server = server(config(1));
+    // Of two connections that both sides began, the one that the greater id began would stay.
+    for name in [[b'A'; 20], [b'z'; 20]] {
+        let folder = TempDir::new().unwrap();
+        let spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+        let (fetch, mut events) = server.fetch(spec);
+        let (listener, seed) = listen(7);
+        fetch.add_peers(&[seed]);
+        let stream = introduce(listener.accept().unwrap().0, &content, name);
+        // It takes no other connection.
+        drop(listener);
+        server.until(&fetch, |progress| progress.peers == 1);
+        let stranger = TcpStream::connect(server.address()).unwrap();
+        let stranger = begin(stranger, &content, name);
+        server.until(&fetch, |progress| progress.peers == 2);
+        thread::spawn({
+            let content = content.clone();
+            move || give(stream, &content)
+        });
+        server.wait(&mut events, is_complete);
+        content.assert_is_in(folder.path());
+        drop(stranger);
+        let torrent = fetch.torrent();
+        server.runtime.block_on(server.plane.remove(torrent));
+    }
+    server.stop();
+}
+
+#[test]
+fn who_fills_our_places_does_not_keep_us_from_a_seed() {
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let mut config = config(1);
+    config.fetch.peers_max = 4;
+    config.fetch.patience = PATIENCE * 10;
+    let server = server(config);
+    let folder = TempDir::new().unwrap();
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    let idle = |id| {
+        let stream = TcpStream::connect(server.address()).unwrap();
+        begin(stream, &content, [id; 20])
+    };
+    let kept = [b'0', b'1', b'2'].map(idle);
+    server.until(&fetch, |progress| progress.peers == 3);
+    let mut one_more = TcpStream::connect(server.address()).unwrap();
+    greet(&mut one_more, &content, [b'3'; 20]);
+    wait_closed(&mut one_more);
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 0))]);
+    server.wait(&mut events, is_complete);
+    content.assert_is_in(folder.path());
+    drop(kept);
+    server.stop();
+}
+
+#[test]
+fn who_is_of_no_use_gives_way() {
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let mut config = config(1);
+    config.fetch.peers_max = 2;
+    config.fetch.patience = Duration::ZERO;
+    let server = server(config);
+    let folder = TempDir::new().unwrap();
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    let connect = || TcpStream::connect(server.address()).unwrap();
+    let mut idle = begin(connect(), &content, [b'0'; 20]);
+    server.until(&fetch, |progress| progress.peers == 1);
+    // It comes by itself, for which there is one place.
+    let seed = introduce(connect(), &content, [b'1'; 20]);
+    wait_closed(&mut idle);
+    thread::spawn({
+        let content = content.clone();
+        move || give(seed, &content)
+    });
+    server.wait(&mut events, is_complete);
+    content.assert_is_in(folder.path());
+    server.stop();
+}
+
+/// Sends a block again and again until the other side has closed; returns how many bytes of payload went out.
+fn flood(stream: &mut TcpStream, content: &Content) -> u64 {
+    let block = BlockRequest {
+        piece: PieceIndex(0),
+        begin: 0,
+        length: BLOCK as u32,
+    };
+    let message = block_message(content, block, 0);
+    let mut reader = stream.try_clone().unwrap();
+    let drain = thread::spawn(move || wait_closed(&mut reader));
+    let mut sent = 0;
+    // Without an end it would fill any socket's buffers.
+    while sent < 8 * UNASKED_BYTES_MAX && stream.write_all(&message).is_ok() {
+        sent += BLOCK as u64;
+    }
+    drain.join().unwrap();
+    sent
+}
+
+#[test]
+fn who_sends_what_nobody_asked_for_is_closed_in_the_end() {
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let server = server(config(1));
+    let folder = TempDir::new().unwrap();
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    // Of what it says to have it may be asked; of this one nothing.
+    let stream = TcpStream::connect(server.address()).unwrap();
+    let mut stream = begin(stream, &content, [b'0'; 20]);
+    assert!(flood(&mut stream, &content) < 8 * UNASKED_BYTES_MAX);
+    let wasted = fetch.progress().wasted;
+    assert!(wasted > UNASKED_BYTES_MAX, "{wasted}");
+    // And one that goes on when all is there.
+    let (listener, seed) = listen(7);
+    fetch.add_peers(&[seed]);
+    let mut stream = introduce(listener.accept().unwrap().0, &content, [b'1'; 20]);
+    let giver = thread::spawn({
+        let stream = stream.try_clone().unwrap();
+        let content = content.clone();
+        let requests = content.bytes.len() / BLOCK;
+        move || {
+            let mut stream = stream;
+            for _ in 0..requests {
+                let block = next_request(&mut stream).unwrap();
+                let message = block_message(&content, block, 0);
+                stream.write_all(&message).unwrap();
+            }
+        }
+    });
+    server.wait(&mut events, is_complete);
+    giver.join().unwrap();
+    assert!(flood(&mut stream, &content) < 8 * UNASKED_BYTES_MAX);
+    let after = fetch.progress().wasted;
+    assert!(after > wasted + UNASKED_BYTES_MAX, "{wasted}, {after}");
+    server.stop();
+}
+
+#[test]
+fn who_stops_in_the_middle_of_a_block_holds_nothing_up_and_spoils_nothing() {
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let server = server(config(1));
+    let folder = TempDir::new().unwrap();
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    let (listener, slow) = listen(7);
+    fetch.add_peers(&[slow]);
+    let mut stream = introduce(listener.accept().unwrap().0, &content, [b'0'; 20]);
+    // Its last bytes are wrong, and come when another has brought the block.
+    let block = next_request(&mut stream).unwrap();
+    let mut message = block_message(&content, block, 0);
+    let (begun, rest) = message.split_at_mut(BLOCK / 2);
+    rest[0] ^= 1;
+    stream.write_all(begun).unwrap();
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 1))]);
+    let all_here = |progress: &FetchProgress| progress.pieces_stored == 8;
+    server.until(&fetch, all_here);
+    let _ = stream.write_all(rest);
+    let is_end = |event: &FetchEvent| {
+        assert!(!matches!(event, FetchEvent::Banned { .. }), "{event:?}");
+        is_complete(event)
+    };
+    server.wait(&mut events, is_end);
+    content.assert_is_in(folder.path());
+    assert_eq!(fetch.progress().hash_failures, 0);
+    server.stop();
+}
