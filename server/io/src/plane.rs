@@ -152,7 +152,7 @@ pub(crate) enum Command {
     Add(Arc<SeededTorrent>, oneshot::Sender<()>),
     /// Forget this torrent; the answer says that its peers are being closed.
     Remove(Arc<SeededTorrent>, oneshot::Sender<()>),
-    /// Be the home of this download; the answer says whether it is.
+    /// Be the home of this download, and tell the other shards; the answer says whether it is.
     Fetch(Box<FetchSeat>, oneshot::Sender<Result<(), FetchError>>),
     /// This shard downloads the torrent, or none does any more: its peers are to be sent there.
     Elsewhere(InfoHashV1, Option<usize>),
@@ -296,10 +296,6 @@ impl Plane {
         let command = Command::Fetch(Box::new(seat), done);
         self.tell(home, command).await?;
         answer.await.map_err(|_| FetchError::Stopping)??;
-        for shard in (0..self.shards.len()).filter(|&shard| shard != home) {
-            let command = Command::Elsewhere(info_hash, Some(home));
-            self.tell(shard, command).await?;
-        }
         Ok((fetch, events))
     }
 

@@ -294,7 +294,7 @@ impl Shard {
                     let _ = done.send(());
                 }
                 Command::Fetch(seat, done) => {
-                    let _ = done.send(self.begin_fetch(*seat));
+                    self.begin_fetch(*seat, done);
                 }
                 Command::Elsewhere(info_hash, home) => self.set_elsewhere(info_hash, home),
                 Command::Adopt(adopted) => self.adopt(*adopted),

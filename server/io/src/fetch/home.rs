@@ -11,7 +11,7 @@ use crate::fetch::disk::{Disk, DiskError};
 use crate::fetch::finishing;
 use crate::fetch::members::{Departed, Member};
 use crate::fetch::pieces::OpenPieces;
-use crate::fetch::{Allocation, FetchConfig, FetchEvent, FetchSeat, Order, Published};
+use crate::fetch::{Allocation, FetchConfig, FetchError, FetchEvent, FetchSeat, Order, Published};
 use crate::shard::Shard;
 use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::PeerKey;
@@ -582,11 +582,19 @@ pub(crate) async fn run(
     }
 }
 
-/// Begins the download of `seat`.
-pub(crate) fn start(shard: &Rc<Shard>, seat: FetchSeat) -> Rc<ActiveFetch> {
-    let fetch = ActiveFetch::new(shard, &seat);
-    fetch.publish();
-    let orders = seat.orders;
-    tokio_uring::spawn(run(Rc::clone(shard), Rc::clone(&fetch), orders));
-    fetch
+/// Begins the download of `seat`; `done` is told when all shards know of it.
+pub(crate) fn start(
+    shard: &Rc<Shard>,
+    seat: FetchSeat,
+    done: oneshot::Sender<Result<(), FetchError>>,
+) -> Rc<ActiveFetch> {
+    let active = ActiveFetch::new(shard, &seat);
+    active.publish();
+    let (shard, fetch, orders) = (Rc::clone(shard), Rc::clone(&active), seat.orders);
+    tokio_uring::spawn(async move {
+        shard.tell_home(fetch.torrent.info_hash()).await;
+        let _ = done.send(Ok(()));
+        run(shard, fetch, orders).await;
+    });
+    active
 }

@@ -71,18 +71,36 @@ impl Shard {
         };
     }
 
-    /// Begins a download.
-    pub(crate) fn begin_fetch(self: &Rc<Self>, seat: FetchSeat) -> Result<(), FetchError> {
+    /// Begins a download; the answer comes when all shards know where it is.
+    pub(crate) fn begin_fetch(
+        self: &Rc<Self>,
+        seat: FetchSeat,
+        done: oneshot::Sender<Result<(), FetchError>>,
+    ) {
         let info_hash = seat.torrent.info_hash();
-        if self.is_stopping() {
-            return Err(FetchError::Stopping);
+        let refused = if self.is_stopping() {
+            Some(FetchError::Stopping)
+        } else if self.find(info_hash).is_some() || self.fetches.borrow().contains_key(&info_hash) {
+            Some(FetchError::Present(info_hash))
+        } else {
+            None
+        };
+        match refused {
+            Some(error) => {
+                let _ = done.send(Err(error));
+            }
+            None => {
+                let fetch = home::start(self, seat, done);
+                self.fetches.borrow_mut().insert(info_hash, fetch);
+            }
         }
-        if self.find(info_hash).is_some() || self.fetches.borrow().contains_key(&info_hash) {
-            return Err(FetchError::Present(info_hash));
-        }
-        let fetch = home::start(self, seat);
-        self.fetches.borrow_mut().insert(info_hash, fetch);
-        Ok(())
+    }
+
+    /// Tells all other shards that this one is the home of a download. By the task that tells them of its end, too, so
+    /// that they hear of it in that order.
+    pub(crate) async fn tell_home(&self, info_hash: InfoHashV1) {
+        self.tell_others(|| Command::Elsewhere(info_hash, Some(self.index)))
+            .await;
     }
 
     /// The download of this torrent, if this is its home.
