@@ -9,8 +9,10 @@
 //!    is something to trade soon; with [`PieceOrder::Sequential`] it is the lowest. A piece that the peer
 //!    suggests (BEP 6) is taken before others of its priority;
 //! 4. for a fast peer, an open piece that others are working on;
-//! 5. end-game: when nothing is free that anybody present has, blocks that are requested from others already,
-//!    from [`PickerConfig::endgame_requesters`] peers at most. When one comes, the others are cancelled.
+//! 5. end-game: when all that is missing is requested, blocks that are requested from others already, from
+//!    [`PickerConfig::endgame_requesters`] peers at most. When one comes, the others are cancelled. While there are
+//!    missing pieces that nobody present has there is none: who hangs then is found out by its timeouts
+//!    ([`crate::pipeline`]).
 //!
 //! Speed classes ([`Sharing`]): a fast peer begins pieces of its own, in which slow peers get no blocks, so
 //! that a slow one never holds up what a fast one has almost done; slow peers share pieces among themselves.

@@ -55,17 +55,11 @@ impl Picker {
         }
     }
 
-    /// Whether nothing is free that anybody present has, while something is still missing.
+    /// Whether everything that is missing has been asked for. That what the peers have has been asked for is not
+    /// enough: where a slow seed gives out pieces that all neighbours then have in no time, it is so from the
+    /// first piece on, and each of its blocks would be fetched twice.
     pub fn in_endgame(&self) -> bool {
-        let order = self.pieces.order();
-        let seeds = self.peers.seeds();
-        let none_new = order.len() == 0 || (seeds == 0 && order.len() == order.len_unseen());
-        none_new
-            && self.open.len() > 0
-            && !self.open.unfinished().iter().any(|&place| {
-                let piece = self.open.get(place).piece;
-                seeds > 0 || self.pieces.availability(piece) > 0
-            })
+        self.pieces.order().len() == 0 && self.open.len() > 0 && self.open.unfinished().is_empty()
     }
 
     /// An open piece with a free block for this peer; a new one is begun if there is none.

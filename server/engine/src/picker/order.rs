@@ -107,11 +107,6 @@ impl Order {
             .unwrap_or(Priority::SKIP)
     }
 
-    /// How many pieces no peer has but those that have all.
-    pub fn len_unseen(&self) -> u32 {
-        self.levels.iter().map(|level| level.bucket_len(0)).sum()
-    }
-
     /// Adds a piece that is not in it.
     pub fn insert(&mut self, piece: PieceIndex, priority: Priority, availability: u16) -> Slot {
         let level = &mut self.levels[priority.index()];

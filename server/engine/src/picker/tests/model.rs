@@ -331,10 +331,9 @@ impl Model {
     }
 
     fn in_endgame(&self) -> bool {
-        let ordered = (0..self.pieces()).filter(|&piece| self.is_ordered(piece));
-        let open = self.open.iter().filter(|(_, open)| open.free() > 0);
-        let mut free = ordered.chain(open.map(|(piece, _)| *piece));
-        !self.open.is_empty() && !free.any(|piece| self.availability(piece) > 0)
+        let unbegun = (0..self.pieces()).any(|piece| self.is_ordered(piece));
+        let free = self.open.values().any(|open| open.free() > 0);
+        !self.open.is_empty() && !unbegun && !free
     }
 
     /// The blocks that this peer may be asked for although others are, with how many are.
