@@ -18,7 +18,7 @@
 //! Not here: bytes, files, hashes, messages. A peer's key is used once: a peer that comes again has another, or it
 //! would be blamed for what the one before it sent.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use proto::extension::{Extension, dont_have};
 use proto::ids::PieceIndex;
@@ -125,7 +125,8 @@ pub struct Download {
     picker: Picker,
     blame: Blame,
     budget: RequestBudget,
-    peers: HashMap<PeerKey, Source>,
+    /// In an order, so that what a tick does to all of them is not left to chance.
+    peers: BTreeMap<PeerKey, Source>,
     /// Peers that may be asked for more: their window has room, or there is more to ask for.
     ready: BTreeSet<PeerKey>,
     /// Peers whose window has room and for whom there was nothing.
@@ -154,7 +155,7 @@ impl Download {
             picker: Picker::new(config.picker, layout, verified, seed),
             blame: Blame::new(),
             budget: RequestBudget::new(config.request_bytes_max),
-            peers: HashMap::new(),
+            peers: BTreeMap::new(),
             ready: BTreeSet::new(),
             hungry: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -336,7 +337,10 @@ impl Download {
     pub fn have(&mut self, peer: PeerKey, piece: PieceIndex) {
         if self.picker.have(peer, piece) {
             self.show_interest(peer);
-            self.wake(peer);
+            // Another piece makes no room in a full window.
+            if self.hungry.remove(&peer) {
+                self.ready.insert(peer);
+            }
         }
     }
 

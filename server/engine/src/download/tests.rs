@@ -509,3 +509,27 @@ fn step(world: &mut World) {
         _ => {}
     }
 }
+
+#[test]
+fn a_tick_does_to_all_peers_in_the_same_order_every_time() {
+    // Thirty seeds that are asked and keep silent until all requests are given back.
+    let actions = || {
+        let mut download = World::new(1).download;
+        let now = Time::default() + Duration::from_secs(1);
+        for key in (0..30).map(PeerKey) {
+            download.peer_joined(key, true, PeerPieces::All);
+            download.unchoked(key, now);
+        }
+        download.refill(now);
+        while download.take_action().is_some() {}
+        download.tick(now + Duration::from_secs(61));
+        let mut actions = Vec::new();
+        while let Some(action) = download.take_action() {
+            actions.push(action);
+        }
+        actions
+    };
+    let first = actions();
+    assert!(first.len() > 60, "{}", first.len());
+    assert_eq!(actions(), first);
+}
