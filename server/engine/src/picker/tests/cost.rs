@@ -170,6 +170,57 @@ fn a_peer_without_the_rarest_pieces_is_served_within_a_bound() {
     assert!(word_starts < 10, "{word_starts}");
 }
 
+/// What haves, blocks, verified pieces, departures and choices cost in a torrent of so many pieces that so many
+/// peers fetch with us.
+fn work_in(pieces: u32, peers: u64) -> [Work; 5] {
+    let mut picker = picker(pieces, 2);
+    join_seed(&mut picker, 0);
+    for key in 1..=peers {
+        picker.peer_joined(PeerKey(key), PeerPieces::None);
+    }
+    let haves = work_of(&mut picker, |picker| {
+        for number in 0..1_000_u32 {
+            let key = 1 + u64::from(number) % peers;
+            assert!(picker.have(PeerKey(key), PieceIndex(number * (pieces / 1_000))));
+        }
+    });
+    // From a seed, so that only the size of the swarm could matter.
+    let mut requests = Vec::new();
+    let choices = work_of(&mut picker, |picker| {
+        let wish = Wish {
+            count: 100,
+            ..Wish::default()
+        };
+        picker.pick(PeerKey(0), wish, &mut requests);
+    });
+    let blocks = work_of(&mut picker, |picker| {
+        for &request in &requests {
+            if picker.block_received(PeerKey(0), request) == Received::PieceComplete {
+                picker.piece_verified(request.piece);
+            }
+        }
+    });
+    let given_back = work_of(&mut picker, |picker| {
+        let wish = Wish {
+            count: 2,
+            ..Wish::default()
+        };
+        let mut requests = Vec::new();
+        picker.pick(PeerKey(0), wish, &mut requests);
+        assert!(picker.request_failed(PeerKey(0), requests[0]));
+    });
+    let seed_gone = work_of(&mut picker, |picker| picker.peer_left(PeerKey(0)));
+    [haves, choices, blocks, given_back, seed_gone]
+}
+
+#[test]
+fn no_update_costs_more_in_the_largest_torrent_and_swarm() {
+    let small = work_in(1 << 11, 10);
+    assert_eq!(small[0], moves(1_000));
+    assert_eq!(small[1].moves, 50);
+    assert_eq!(work_in(1 << 21, 1_000), small);
+}
+
 #[test]
 fn a_search_in_vain_is_not_repeated() {
     let mut picker = picker(MANY, 2);
