@@ -20,8 +20,8 @@ pub enum LeechPolicy {
     },
     /// Everybody who is interested, as hosts that work for one owner need no incentive. Above the limit those
     /// from whom we download fastest, but nobody is left out for what it gives: hosts are so paired with each
-    /// other, and none has many takers and few givers. In the simulated data center the last host is done a
-    /// quarter earlier than if slots were kept by whoever had them first.
+    /// other, and none has many takers and few givers. A limit makes the last host of a simulated data center a
+    /// third later (`docs/adr/0013-swarm-figures.md`), so it is for whoever cannot serve all.
     Datacenter {
         /// How many peers get a slot; 0 counts as 1.
         slots_max: u32,
