@@ -422,6 +422,20 @@ impl Download {
             && self.picker.is_missing(block)
     }
 
+    /// The blocks to keep that come next from the peer, if it answers in the order of the requests. `coming` is left
+    /// out, and so is all behind one that somebody else has brought: the peer may leave that out.
+    pub fn upcoming(
+        &self,
+        peer: PeerKey,
+        coming: Option<BlockRequest>,
+    ) -> impl Iterator<Item = BlockRequest> {
+        let source = self.peers.get(&peer);
+        let waiting = source.into_iter().flat_map(|one| one.pipeline.waiting());
+        waiting
+            .filter(move |&block| Some(block) != coming)
+            .take_while(|&block| self.picker.is_missing(block))
+    }
+
     /// A block has come from the peer. Only of one to keep are the bytes needed; it counts as here then.
     pub fn block(&mut self, peer: PeerKey, block: BlockRequest, now: Time) -> Verdict {
         let Some(source) = self.peers.get_mut(&peer) else {

@@ -272,6 +272,11 @@ impl Pipeline {
         self.outstanding.contains(block)
     }
 
+    /// The blocks that are waited for, in the order in which they were requested.
+    pub fn waiting(&self) -> impl Iterator<Item = BlockRequest> {
+        self.outstanding.waiting().map(|sent| sent.block)
+    }
+
     /// Takes a block that came. Its length is part of what it is: another length is another block.
     pub fn received(
         &mut self,

@@ -14,6 +14,7 @@
 pub(crate) mod connecting;
 mod disk;
 mod finishing;
+mod foreseen;
 pub(crate) mod hashing;
 pub(crate) mod home;
 mod homes;

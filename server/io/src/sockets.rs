@@ -166,38 +166,44 @@ pub fn receive(
     Ok(count)
 }
 
-/// Receives what is there: first into the `target` memory, then into `rest`. Returns how many bytes in all; 0 is the
-/// end of the stream.
+/// Most `targets` of [`receive_into`].
+pub const RECEIVE_TARGETS_MAX: usize = 33;
+
+/// Receives what is there: first into the `targets`, one after another, then into `rest`. Returns how many bytes in
+/// all; 0 is the end of the stream.
 ///
 /// # Errors
 ///
 /// `WouldBlock` if nothing is there; what the kernel said otherwise.
 ///
+/// # Panics
+///
+/// If there are more than [`RECEIVE_TARGETS_MAX`] targets.
+///
 /// # Safety
 ///
-/// `target`, if there is one, is so many bytes of memory that nobody else has a reference to for the length of the
-/// call.
+/// Each target is so many bytes of memory that nobody else has a reference to for the length of the call.
 pub unsafe fn receive_into(
     socket: &impl AsRawFd,
-    target: Option<(*mut u8, usize)>,
+    targets: &[(*mut u8, usize)],
     rest: &mut [u8],
 ) -> io::Result<usize> {
-    let (start, length) = target.unwrap_or((std::ptr::null_mut(), 0));
-    let mut parts = [
-        libc::iovec {
-            iov_base: start.cast(),
-            iov_len: length,
-        },
-        libc::iovec {
-            iov_base: rest.as_mut_ptr().cast(),
-            iov_len: rest.len(),
-        },
-    ];
+    assert!(targets.len() <= RECEIVE_TARGETS_MAX);
+    let part = |start: *mut u8, length| libc::iovec {
+        iov_base: start.cast(),
+        iov_len: length,
+    };
+    let mut parts = [part(std::ptr::null_mut(), 0); RECEIVE_TARGETS_MAX + 1];
+    for (part, &(start, length)) in parts.iter_mut().zip(targets) {
+        part.iov_base = start.cast();
+        part.iov_len = length;
+    }
+    parts[targets.len()] = part(rest.as_mut_ptr(), rest.len());
     // SAFETY: a `msghdr` of zeros is valid: null pointers with zero lengths.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
-    message.msg_iovlen = parts.len();
-    // SAFETY: both parts are ours to write for the length of the call, the first by the caller's promise; the socket
+    message.msg_iovlen = targets.len() + 1;
+    // SAFETY: all parts are ours to write for the length of the call, the targets by the caller's promise; the socket
     // is open.
     let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())

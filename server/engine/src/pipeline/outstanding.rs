@@ -166,6 +166,13 @@ impl Outstanding {
         self.oldest(&self.waiting)
     }
 
+    /// The requests that are waited for, the oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = &Sent> {
+        let slot = |place: u32| (place != NONE).then(|| self.slot(place));
+        let first = slot(self.waiting.head);
+        std::iter::successors(first, move |one| slot(one.next)).map(|one| &one.sent)
+    }
+
     /// The youngest request that is waited for.
     pub fn last(&self) -> Option<&Sent> {
         let tail = self.waiting.tail;

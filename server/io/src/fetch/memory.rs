@@ -124,6 +124,17 @@ impl Segment {
         true
     }
 
+    /// `length` bytes from `start`; those that were never filled are of no meaning.
+    pub(crate) fn get(&self, start: usize, length: usize) -> Option<&[u8]> {
+        let end = start.checked_add(length)?;
+        if end > self.memory.layout.size() {
+            return None;
+        }
+        // SAFETY: inside the allocation, checked above; it began as zeros, and while `self` is borrowed nobody has a
+        // place in it to write to.
+        Some(unsafe { std::slice::from_raw_parts(self.memory.start.add(start).as_ptr(), length) })
+    }
+
     /// Ends the filling.
     pub(crate) fn seal(self) -> Arc<Sealed> {
         Arc::new(Sealed {
@@ -177,6 +188,20 @@ impl SegmentPool {
         // What is kept for other sizes is nobody's need.
         free.clear();
         Memory::new(bytes, &self.budget).map(|memory| Segment { memory })
+    }
+
+    /// The same, but only out of plenty: for what may turn out not to be needed.
+    pub(crate) fn try_take_spare(&self, bytes: usize) -> Option<Segment> {
+        let bytes = bytes.next_multiple_of(ALIGNMENT);
+        if self.is_wanted() {
+            return None;
+        }
+        if let Some(memory) = self.free.borrow_mut().get_mut(&bytes).and_then(Vec::pop) {
+            return Some(Segment { memory });
+        }
+        let is_plenty = self.budget.taken.load(Ordering::Relaxed) <= self.budget.bytes_max / 2;
+        let memory = is_plenty.then(|| Memory::new(bytes, &self.budget));
+        memory.flatten().map(|memory| Segment { memory })
     }
 
     /// Waits until memory may have been given back.

@@ -90,6 +90,16 @@ impl OpenPieces {
         piece_bytes: u32,
         pool: &SegmentPool,
     ) -> Result<(), NoMemory> {
+        let take = |bytes| pool.try_take(bytes);
+        self.make_place_with(block, piece_bytes, take)
+    }
+
+    fn make_place_with(
+        &mut self,
+        block: BlockRequest,
+        piece_bytes: u32,
+        take: impl FnOnce(usize) -> Option<Segment>,
+    ) -> Result<(), NoMemory> {
         let segment_bytes = self.segment_bytes;
         let piece_bytes = piece_bytes as usize;
         let piece = self.pieces.entry(block.piece).or_insert_with(|| OpenPiece {
@@ -105,9 +115,37 @@ impl OpenPieces {
         };
         part.used = self.uses;
         if part.memory.is_none() {
-            part.memory = Some(pool.try_take(segment_bytes).ok_or(NoMemory)?);
+            part.memory = Some(take(segment_bytes).ok_or(NoMemory)?);
         }
         Ok(())
+    }
+
+    /// A block's place, if nobody is bringing it and there is memory in plenty: for bytes that may turn out to be
+    /// others, in which case the place is as good as empty. Valid until these pieces are next changed, but for
+    /// further places.
+    pub(crate) fn spare_place(
+        &mut self,
+        block: BlockRequest,
+        piece_bytes: u32,
+        pool: &SegmentPool,
+    ) -> Option<*mut u8> {
+        let take = |bytes| pool.try_take_spare(bytes);
+        self.make_place_with(block, piece_bytes, take).ok()?;
+        let (part, at, bit) = self.locate(block)?;
+        if (part.here | part.claimed) & bit != 0 {
+            return None;
+        }
+        part.memory.as_mut()?.target(at, block.length as usize)
+    }
+
+    /// The first `length` bytes of a block's place, whatever they are.
+    pub(crate) fn bytes_at(&self, block: BlockRequest, length: usize) -> Option<&[u8]> {
+        let begin = block.begin as usize;
+        let piece = self.pieces.get(&block.piece)?;
+        let part = piece.parts.get(begin / self.segment_bytes)?;
+        part.memory
+            .as_ref()?
+            .get(begin % self.segment_bytes, length)
     }
 
     /// The part that a block lies in, where in it, and its bit there.

@@ -1,18 +1,21 @@
 //! The reader of a connection from which blocks are fetched.
 //!
 //! One call receives what the socket has: first the rest of the block that is coming, straight into its place in its
-//! piece, then whatever follows into a buffer that the shard has for all its connections. From there messages are
-//! decoded, whole blocks are copied to their places, and of the last one, which is seldom whole, what is there. So a
-//! byte of payload is copied once at most after the kernel has handed it over, out of a cache that is still warm.
+//! piece, then the blocks that are foreseen ([`Foreseen`]) into theirs, then whatever follows into a buffer that the
+//! shard has for all its connections. From there messages are decoded, whole blocks are copied to their places, and of
+//! the last one, which is seldom whole, what is there. So of a peer that answers in order hardly a byte is copied after
+//! the kernel has handed it over; of others each is once, out of a cache that is still warm.
 //!
 //! Limits: a connection keeps of its own only the message that is not whole, and what it could not take for want of
 //! memory or room to answer: at most [`RECEIVE_BYTES`]. While it keeps some, nothing more is received.
 
 use crate::closing::CloseReason;
 use crate::connection::{Connection, wait_readable};
+use crate::fetch::foreseen::{Foreseen, Foresight};
 use crate::fetch::home::ActiveFetch;
+use crate::fetch::pieces::OpenPieces;
 use crate::shard::Shard;
-use crate::sockets;
+use crate::sockets::{self, RECEIVE_TARGETS_MAX};
 use engine::choker::PeerKey;
 use engine::download::Verdict;
 use engine::meter::RateMeter;
@@ -124,6 +127,7 @@ struct Reader<'a> {
     /// Received and not decoded.
     kept: Vec<u8>,
     coming: Option<Coming>,
+    foresight: Foresight,
     unasked_bytes: u64,
     /// The peer's `reqq` as the download knows it.
     peer_queue: Option<u32>,
@@ -141,6 +145,7 @@ pub(crate) async fn read_blocks(
         fetching,
         kept: Vec::new(),
         coming: None,
+        foresight: Foresight::default(),
         unasked_bytes: 0,
         peer_queue: None,
     };
@@ -192,23 +197,38 @@ impl Reader<'_> {
             .unwrap_or_default()
             .copy_from_slice(&self.kept);
         self.kept = Vec::new();
+        let mut foreseen = Foreseen::default();
         let received = {
-            let mut open = self.fetch().open.borrow_mut();
+            let fetch = Rc::clone(&self.fetching.fetch);
+            let mut open = fetch.open.borrow_mut();
             let target = self.coming.as_ref().and_then(|coming| {
                 let target = open.target(coming.block, coming.done, self.fetching.key);
                 target.filter(|_| coming.is_wanted)
             });
-            let direct = target.map_or(0, |(_, length)| length);
+            // Behind what was kept, or what is to be dropped, it is not known where a block begins.
+            let is_at_block = kept == 0 && self.coming.is_some() == target.is_some();
+            if is_at_block && !fetch.is_over() && self.foresight.is_worth_it() {
+                self.foresee(&mut open, &mut foreseen);
+            }
+            let mut targets: Vec<(*mut u8, usize)> = Vec::with_capacity(RECEIVE_TARGETS_MAX);
+            targets.extend(target);
+            targets.extend(foreseen.targets());
             let rest = scratch
                 .get_mut(kept..kept + RECEIVE_BYTES)
                 .unwrap_or_default();
-            // SAFETY: the place of the block is valid until the pieces are next changed, for which they would have
-            // to be borrowed again, and nobody else writes to it: it is this peer's.
-            let received = unsafe { sockets::receive_into(&*self.connection.socket, target, rest) };
-            received.map(|count| (count.min(direct), count.saturating_sub(direct)))
+            // SAFETY: the places of the blocks are valid until the pieces are next changed, for which they would have
+            // to be borrowed again, and nobody else writes to them: the first is this peer's, the others nobody's.
+            let received =
+                unsafe { sockets::receive_into(&*self.connection.socket, &targets, rest) };
+            let direct = target.map_or(0, |(_, length)| length);
+            received.map(|count| {
+                let after = count.saturating_sub(direct);
+                let into_foreseen = after.min(foreseen.bytes());
+                (count.min(direct), into_foreseen, after - into_foreseen)
+            })
         };
-        let (direct, buffered) = match received {
-            Ok((0, 0)) => return Err(CloseReason::PeerClosed),
+        let (direct, into_foreseen, buffered) = match received {
+            Ok((0, 0, 0)) => return Err(CloseReason::PeerClosed),
             Ok(counts) => counts,
             Err(error) if is_passing(&error) => {
                 self.kept = scratch.get(..kept).unwrap_or_default().to_vec();
@@ -217,8 +237,65 @@ impl Reader<'_> {
             Err(error) => return Err(CloseReason::of_socket(&error)),
         };
         self.came(direct);
+        let as_foreseen = self.take_foreseen(&foreseen, into_foreseen);
         let input = scratch.get(..kept + buffered).unwrap_or_default();
-        self.decode(input)
+        if as_foreseen == into_foreseen {
+            return self.decode(input);
+        }
+        let mut others = {
+            let open = self.fetch().open.borrow();
+            foreseen.gather(&open, as_foreseen, into_foreseen)
+        };
+        others.extend_from_slice(input);
+        self.decode(&others)
+    }
+
+    /// Finds the places of what comes next, if the peer answers in order.
+    fn foresee(&self, open: &mut OpenPieces, foreseen: &mut Foreseen) {
+        let fetch = self.fetch();
+        let coming = self.coming.as_ref().map(|coming| coming.block);
+        let download = fetch.download.borrow();
+        for block in download.upcoming(self.fetching.key, coming) {
+            let piece_bytes = fetch.torrent.layout().piece_length_of(block.piece);
+            let place = open.spare_place(block, piece_bytes, &self.shard.segments);
+            if !place.is_some_and(|place| foreseen.add(block, place)) {
+                return;
+            }
+        }
+    }
+
+    /// Takes the blocks that came as they were foreseen, out of `bytes` that came where they were. Returns how many
+    /// bytes those are: what is behind them is something else, or not enough to tell.
+    fn take_foreseen(&mut self, foreseen: &Foreseen, bytes: usize) -> usize {
+        let mut taken = 0;
+        for (block, header) in foreseen.blocks() {
+            let left = bytes - taken;
+            if left < PIECE_HEADER_BYTES {
+                return taken;
+            }
+            if *header != wire::piece_header(block.piece, block.begin, block.length) {
+                self.foresight.was_wrong();
+                return taken;
+            }
+            let now = self.shard.now();
+            let here = (left - PIECE_HEADER_BYTES).min(block.length as usize);
+            taken += PIECE_HEADER_BYTES + here;
+            if here == block.length as usize {
+                self.block_came(block, None, true, now);
+                continue;
+            }
+            let mut open = self.fetching.fetch.open.borrow_mut();
+            open.claim(block, self.fetching.key);
+            self.coming = Some(Coming {
+                block,
+                done: u32::try_from(here).unwrap_or(u32::MAX),
+                is_wanted: true,
+                is_claimed: true,
+            });
+            return taken;
+        }
+        self.foresight.was_right();
+        taken
     }
 
     /// Decodes what was kept.

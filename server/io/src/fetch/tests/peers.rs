@@ -1,7 +1,9 @@
-//! Peers that lie and leave, take each other's names, fill our places, send what nobody asked for.
+//! Peers that lie and leave, take each other's names, fill our places, send what nobody asked for, and answer in
+//! whatever order they like.
 
 use super::*;
 use crate::fetch::receiving::UNASKED_BYTES_MAX;
+use engine::random::Random;
 
 const BLOCK: usize = 16 << 10;
 
@@ -283,4 +285,74 @@ fn who_stops_in_the_middle_of_a_block_holds_nothing_up_and_spoils_nothing() {
     content.assert_is_in(folder.path());
     assert_eq!(fetch.progress().hash_failures, 0);
     server.stop();
+}
+
+/// Gathers what is asked for and answers a lot at a time: sometimes in order, sometimes not, sometimes with other
+/// messages between; in pieces of any length.
+fn answer_anyhow(stream: TcpStream, content: &Content, mut random: Random) {
+    let mut writer = stream.try_clone().unwrap();
+    let (asked, questions) = std::sync::mpsc::channel();
+    let mut reader = stream;
+    thread::spawn(move || {
+        while let Some(block) = next_request(&mut reader) {
+            let _ = asked.send(block);
+        }
+    });
+    while let Ok(first) = questions.recv() {
+        // As many as were asked meanwhile, so that some lie behind each other.
+        thread::sleep(Duration::from_millis(2));
+        let mut blocks: Vec<BlockRequest> =
+            std::iter::once(first).chain(questions.try_iter()).collect();
+        let mood = random.below(4);
+        let mut answer = Vec::new();
+        while !blocks.is_empty() {
+            let next = match mood {
+                0 => random.below(blocks.len() as u64) as usize,
+                _ => 0,
+            };
+            answer.extend(block_message(content, blocks.remove(next), 0));
+            if mood == 1 && random.below(5) == 0 {
+                Message::KeepAlive.encode(&mut answer);
+                Message::Have(PieceIndex(0)).encode(&mut answer);
+            }
+        }
+        let mut rest = &answer[..];
+        while !rest.is_empty() {
+            let length = 1 + random.below(3 * BLOCK as u64 + 50) as usize;
+            let (now, later) = rest.split_at(length.min(rest.len()));
+            if writer.write_all(now).is_err() {
+                return;
+            }
+            rest = later;
+        }
+    }
+}
+
+#[test]
+fn blocks_come_right_in_whatever_order_and_among_whatever_messages() {
+    let content = Content::new(&[("a", 300 * PIECE + 12_345)], PIECE);
+    for round in 0..4 {
+        let server = server(config(1));
+        let folder = TempDir::new().unwrap();
+        let (fetch, mut events) =
+            server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+        let peers: Vec<SocketAddr> = (0..2)
+            .map(|number| {
+                let (listener, address) = listen(10 + number);
+                let content = content.clone();
+                let random = Random::new(10 * round + u64::from(number));
+                thread::spawn(move || {
+                    let stream = listener.accept().unwrap().0;
+                    let stream = introduce(stream, &content, [b'0' + number; 20]);
+                    answer_anyhow(stream, &content, random);
+                });
+                address
+            })
+            .collect();
+        fetch.add_peers(&peers);
+        server.wait(&mut events, is_complete);
+        content.assert_is_in(folder.path());
+        assert_eq!(fetch.progress().hash_failures, 0);
+        server.stop();
+    }
 }
