@@ -144,10 +144,13 @@ impl Content {
                 if is_pad(name) { 0 } else { (state >> 24) as u8 }
             });
             if !is_pad(name) {
-                fs::write(folder.path().join("t").join(name), &bytes[start..]).unwrap();
+                let path = folder.path().join("t").join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, &bytes[start..]).unwrap();
             }
             let attributes = if is_pad(name) { "4:attr1:p" } else { "" };
-            let path = format!("4:pathl{}:{name}e", name.len());
+            let parts = name.split('/').map(|part| format!("{}:{part}", part.len()));
+            let path = format!("4:pathl{}e", parts.collect::<String>());
             info.extend(format!("d{attributes}6:lengthi{length}e{path}e").as_bytes());
         }
         let hashes: Vec<u8> = bytes.chunks(piece_bytes).flat_map(hash::sha1).collect();

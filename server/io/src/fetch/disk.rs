@@ -50,6 +50,8 @@ pub(crate) struct Disk {
     open: RefCell<LruCache<FileIndex, Rc<OpenFile>>>,
     /// Files that were written to since they were last synced.
     dirty: RefCell<BTreeSet<FileIndex>>,
+    /// Files of which only what shares a piece with others is fetched.
+    unwanted: RefCell<BTreeSet<FileIndex>>,
 }
 
 impl Disk {
@@ -65,7 +67,18 @@ impl Disk {
             stamps,
             open: RefCell::new(LruCache::new(FILES_OPEN_MAX)),
             dirty: RefCell::default(),
+            unwanted: RefCell::default(),
         }
+    }
+
+    /// Says which files are not wanted: they take no space but for what of them shares a piece with others.
+    pub(crate) fn set_unwanted(&self, unwanted: BTreeSet<FileIndex>) {
+        *self.unwanted.borrow_mut() = unwanted;
+    }
+
+    /// Whether a file is wanted.
+    pub(crate) fn is_wanted(&self, index: FileIndex) -> bool {
+        !self.unwanted.borrow().contains(&index)
     }
 
     /// Writes `length` bytes from `start` of `memory` to the files that they belong to, which is at `begin` of `piece`.
@@ -296,7 +309,7 @@ impl Disk {
         if size > due {
             files::truncate(&file, due).map_err(error)?;
         }
-        if self.allocation == Allocation::Sparse || size >= due {
+        if self.allocation == Allocation::Sparse || !self.is_wanted(index) || size >= due {
             return Ok(file);
         }
         let file = Rc::new(file);
@@ -355,20 +368,23 @@ async fn open_retrying(root: &Rc<OwnedFd>, path: &CString) -> io::Result<OwnedFd
 }
 
 /// The directory that `path` is in, below `root`; made with those above it if it is not there and `make` says so.
+/// Each is opened from `root`, as the file will be: a link to elsewhere below `root` leads out of the folder that it
+/// is in, and is none the worse for that.
 async fn parent_of(root: &Rc<OwnedFd>, path: &CString, make: bool) -> io::Result<Rc<OwnedFd>> {
-    let components: Vec<&[u8]> = path.as_bytes().split(|&byte| byte == b'/').collect();
-    let directories = &components[..components.len().saturating_sub(1)];
     let mut parent = Rc::clone(root);
-    for name in directories {
-        let name = CString::new(*name)?;
-        let opened = ring::open_directory_beneath(Rc::clone(&parent), name.clone()).await;
+    let path = path.as_bytes();
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    for (end, _) in slashes {
+        let directory = CString::new(path.get(..end).unwrap_or_default())?;
+        let opened = ring::open_directory_beneath(Rc::clone(root), directory.clone()).await;
         let opened = match opened {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) && make => {
-                match ring::make_directory(Rc::clone(&parent), name.clone()).await {
+                let name = last_component(&directory);
+                match ring::make_directory(Rc::clone(&parent), name).await {
                     Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
                     other => other?,
                 }
-                ring::open_directory_beneath(Rc::clone(&parent), name).await?
+                ring::open_directory_beneath(Rc::clone(root), directory).await?
             }
             other => other?,
         };

@@ -11,12 +11,12 @@ use crate::fetch::disk::{Disk, DiskError};
 use crate::fetch::finishing;
 use crate::fetch::members::{Departed, Member};
 use crate::fetch::pieces::OpenPieces;
-use crate::fetch::{Allocation, FetchConfig, FetchError, FetchEvent, FetchSeat, Order, Published};
+use crate::fetch::{FetchConfig, FetchError, FetchEvent, FetchSeat, Order, Published};
 use crate::shard::Shard;
 use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::PeerKey;
 use engine::download::{Action, Download, DownloadConfig};
-use engine::layout::FileStamp;
+use engine::layout::FileIndex;
 use engine::peer_list::{PeerList, PeerListConfig};
 use engine::picker::{PeerPieces, PickerConfig, PieceOrder, Priority, Sharing, piece_priorities};
 use engine::pipeline::PipelineConfig;
@@ -27,7 +27,7 @@ use proto::wire::Message;
 use seedring_metrics::Counter;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -105,12 +105,14 @@ impl ActiveFetch {
             let none = PieceBits::new(layout.piece_count(), &[]);
             Arc::new(none)
         });
+        let disk = Disk::new(Arc::clone(torrent), spec.allocation, spec.stamps.clone());
+        disk.set_unwanted(unwanted(&files));
         Rc::new_cyclic(|this| ActiveFetch {
             stored: Cell::new(pieces.set_count()),
             pieces,
             download: RefCell::new(download),
             open: RefCell::new(OpenPieces::new(layout.piece_length())),
-            disk: disk(torrent, spec.allocation, spec.stamps.clone()),
+            disk,
             torrent: Arc::clone(torrent),
             published: Arc::clone(&seat.published),
             events: seat.events.clone(),
@@ -399,6 +401,7 @@ impl ActiveFetch {
 
     fn set_priorities(&self, priorities: &[Priority]) {
         let files = file_priorities(&self.torrent, priorities);
+        self.disk.set_unwanted(unwanted(&files));
         let priorities = piece_priorities(self.torrent.layout(), &files);
         let mut download = self.download.borrow_mut();
         download.set_priorities(&priorities);
@@ -487,12 +490,11 @@ impl Drop for TaskGuard {
     }
 }
 
-fn disk(
-    torrent: &Arc<SeededTorrent>,
-    allocation: Allocation,
-    stamps: Vec<Option<FileStamp>>,
-) -> Disk {
-    Disk::new(Arc::clone(torrent), allocation, stamps)
+/// The files that are not wanted.
+fn unwanted(priorities: &[Priority]) -> BTreeSet<FileIndex> {
+    let files = (0..).map(FileIndex).zip(priorities);
+    let skipped = files.filter(|(_, priority)| **priority == Priority::SKIP);
+    skipped.map(|(index, _)| index).collect()
 }
 
 fn order_of(sequential: bool) -> PieceOrder {

@@ -99,9 +99,10 @@ impl ActiveFetch {
         }
     }
 
-    /// The files of which all pieces are there; empty ones are among them.
+    /// The files of which all pieces are there; empty ones are among them if they are wanted, or all others are there.
     fn whole_files(&self) -> BTreeSet<FileIndex> {
         let layout = self.torrent.layout();
+        let is_complete = self.stored.get() == layout.piece_count();
         let files = self.torrent.metainfo().files.iter();
         (0..)
             .map(FileIndex)
@@ -109,7 +110,8 @@ impl ActiveFetch {
             .filter(|(index, file)| {
                 let mut pieces = layout.pieces_of_file(*index).map(PieceIndex);
                 let is_on_disk = !file.pad && file.symlink_target.is_none();
-                is_on_disk && pieces.all(|piece| self.pieces.has(piece))
+                let is_due = file.length > 0 || is_complete || self.disk.is_wanted(*index);
+                is_on_disk && is_due && pieces.all(|piece| self.pieces.has(piece))
             })
             .map(|(index, _)| index)
             .collect()

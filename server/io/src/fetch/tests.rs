@@ -518,6 +518,52 @@ fn files_that_are_not_wanted_are_left_out_until_they_are() {
 }
 
 #[test]
+fn what_is_left_out_takes_no_space_beside_the_pieces_that_it_shares() {
+    let files = [("a", 4 * PIECE + 9), ("b", 2 * PIECE - 9), ("empty", 0)];
+    let content = Content::new(&files, PIECE);
+    let (seed, server) = (seed(&content, 0), server(config(1)));
+    let folder = TempDir::new().unwrap();
+    let mut spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+    spec.priorities = vec![Priority::SKIP, Priority::NORMAL, Priority::SKIP];
+    spec.allocation = Allocation::Full;
+    let (fetch, mut events) = server.fetch(spec);
+    fetch.add_peers(&[seed.address()]);
+    let is_done = |event: &FetchEvent| matches!(event, FetchEvent::SelectionDone);
+    assert_eq!(server.wait(&mut events, is_done).len(), 2);
+    let path = |name: &str| folder.path().join("t").join(name);
+    assert!(path("b").exists() && !path("empty").exists());
+    let shared = fs::metadata(path("a.part")).unwrap();
+    assert!(
+        std::os::unix::fs::MetadataExt::blocks(&shared) * 512 < PIECE as u64,
+        "nine bytes of it are needed: {shared:?}"
+    );
+    let all = vec![Priority::NORMAL; 3];
+    server.runtime.block_on(fetch.set_priorities(all));
+    server.wait(&mut events, is_complete);
+    content.assert_is_in(folder.path());
+    seed.stop();
+    server.stop();
+}
+
+#[test]
+fn a_folder_that_is_a_link_within_the_data_folder_is_written_to() {
+    let content = Content::new(&[("sub/a", 2 * PIECE)], PIECE);
+    let (seed, server) = (seed(&content, 0), server(config(1)));
+    let folder = TempDir::new().unwrap();
+    fs::create_dir_all(folder.path().join("real/t/sub")).unwrap();
+    fs::create_dir(folder.path().join("t")).unwrap();
+    // From below the torrent's folder to beside it.
+    std::os::unix::fs::symlink("../real/t/sub", folder.path().join("t/sub")).unwrap();
+    let spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+    let (fetch, mut events) = server.fetch(spec);
+    fetch.add_peers(&[seed.address()]);
+    server.wait(&mut events, is_complete);
+    content.assert_is_in(&folder.path().join("real"));
+    seed.stop();
+    server.stop();
+}
+
+#[test]
 fn who_fetches_passes_on_what_it_has() {
     let content = Content::new(&[("a", 8 * PIECE)], PIECE);
     let [first, second] = [1, 2].map(|id| server(config(id)));

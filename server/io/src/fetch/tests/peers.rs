@@ -88,7 +88,13 @@ fn a_liar_that_has_left_before_its_piece_was_hashed_is_banned() {
     server.until(&fetch, |progress| progress.downloaded == BLOCK as u64);
     drop(stream);
     server.until(&fetch, |progress| progress.peers == 0);
-    fetch.add_peers(&[scripted(&content, Script::all(&content, 0))]);
+    // All but one of those of which the liar sent nothing.
+    let missing = (block.piece.0 + 1) % 8;
+    let most = Script {
+        has: (0..8).map(|piece| piece != missing).collect(),
+        ..Script::all(&content, 0)
+    };
+    fetch.add_peers(&[scripted(&content, most)]);
     let is_ban = |event: &FetchEvent| match event {
         FetchEvent::Banned { peer } => {
             assert_eq!(*peer, liar);
@@ -97,12 +103,17 @@ fn a_liar_that_has_left_before_its_piece_was_hashed_is_banned() {
         _ => false,
     };
     server.wait(&mut events, is_ban);
+    // Addresses are tried in the order in which they are named, so that it would be called before the last one.
+    fetch.add_peers(&[liar]);
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 1))]);
     let is_end = |event: &FetchEvent| {
         assert!(!matches!(event, FetchEvent::Banned { .. }), "{event:?}");
         is_complete(event)
     };
     server.wait(&mut events, is_end);
     content.assert_is_in(folder.path());
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "it is called again");
     server.stop();
 }
 
