@@ -191,7 +191,6 @@ fn only_the_liar_is_banned() {
     let bans = seedring_tests::server::events(&getting.process, "banned");
     assert_eq!(bans.len(), 1, "{bans:?}");
     content.assert_copied(folder.path());
-    assert_eq!(seeds[1].connections(), 1, "it does not come back");
 }
 
 /// A small file system of its own, unmounted when the test is over.
@@ -245,6 +244,42 @@ fn a_full_disk_pauses_and_space_resumes() {
     getting.event("resumed", LIMIT);
     getting.complete(LIMIT);
     content.assert_copied(&folder);
+}
+
+/// What the user is told to be safe is what the next run finds: not what could not be remembered.
+#[test]
+fn what_is_said_to_be_safe_is_there_for_the_next_run() {
+    let test = "what_is_said_to_be_safe_is_there_for_the_next_run";
+    let state = need!(test, SmallDisk::new(3 * MIB));
+    let content = Content::new(16 * MIB);
+    let seed = content.seed(4 * MIB);
+    let folder = TempDir::new().unwrap();
+    let get = || {
+        Get::new(&content.torrent, folder.path())
+            .peer(seed.address())
+            .state_dir(state.0.path())
+            .setting("fetch", "sync_period_s", "1")
+            .start()
+    };
+    let mut first = get();
+    first.bytes_done(MIB, LIMIT);
+    let ballast = state.0.path().join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    // Until the disk of the state is full.
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    let limit = content.bytes / 2;
+    first.bytes_done(limit, LIMIT);
+    let status = first.interrupt(SHORT);
+    assert_eq!(status.code(), Some(130), "{}", first.process.transcript());
+    let said = first.process.stderr();
+    assert!(said.contains("cannot remember"), "{said}");
+    let safe = last(&first.process, "stopped").unwrap();
+    std::fs::remove_file(&ballast).unwrap();
+    let mut second = get();
+    let started = second.event("started", LIMIT);
+    assert_eq!(started["bytes_done"], safe["bytes_done"], "{safe}");
+    second.complete(LIMIT);
+    content.assert_copied(folder.path());
 }
 
 /// Two processes never write to the same files: the second one says why it does not.

@@ -61,7 +61,7 @@ pub use tiers::{
     BACKOFF_MAX, BACKOFF_MIN, INTERVAL_MAX, INTERVAL_MIN, REFUSED_BACKOFF_MIN,
     TRACKERS_PER_TORRENT_MAX,
 };
-pub use url::{TrackerUrlError, redacted};
+pub use url::{TrackerUrlError, is_global, redacted};
 
 use schedule::{Limits, Scheduler};
 

@@ -36,6 +36,8 @@ pub struct Resume<'a> {
     pub state: &'a State,
     /// Whether to hash what has not changed, too.
     pub always_hash: bool,
+    /// Whether to believe nothing of earlier runs: what is there is hashed, and what is gone is not missed.
+    pub anew: bool,
     /// What the names of files end in while they are not complete; empty if in nothing.
     pub partial_suffix: &'a str,
     /// Where hashing is counted.
@@ -148,6 +150,14 @@ impl Resume<'_> {
     ) -> Result<Claim, StateError> {
         let mut all = PieceSet::new(layout.piece_count());
         (0..layout.piece_count()).for_each(|piece| all.insert(PieceIndex(piece)));
+        let guess = |pieces| Claim {
+            pieces,
+            known: false,
+            stamps: Vec::new(),
+        };
+        if self.anew {
+            return Ok(guess(all));
+        }
         if let Some(record) = self.state.fetch_record(info_hash)?
             && record.data_dir == data_dir
             && let Some(pieces) = PieceSet::from_bitfield(&record.pieces, layout.piece_count())
@@ -159,17 +169,20 @@ impl Resume<'_> {
             });
         }
         let record = self.state.record(info_hash)?;
-        let record = record.filter(|record| record.data_dir == data_dir);
-        Ok(Claim {
-            pieces: all,
-            known: record.is_some(),
-            stamps: record.map_or_else(Vec::new, |record| record.stamps),
+        Ok(match record.filter(|record| record.data_dir == data_dir) {
+            Some(record) => Claim {
+                pieces: all,
+                known: true,
+                stamps: record.stamps,
+            },
+            None => guess(all),
         })
     }
 
     /// The stamps of the files that are there.
     fn stamps_now(&self, metainfo: &Metainfo, data_dir: &Path) -> Vec<Option<FileStamp>> {
-        let Ok(root) = Root::open(data_dir, Links::Refused) else {
+        // The data plane follows links to what lies beneath the folder, too.
+        let Ok(root) = Root::open(data_dir, Links::Beneath) else {
             return vec![None; metainfo.files.len()];
         };
         let stamp = |file: &File| {

@@ -2,13 +2,23 @@
 //!
 //! Limits: `limits::METAINFO_BYTES_MAX` after decompression, one minute for everything, as many redirects as trackers
 //! have, never from `https` to `http`. No proxy is taken from the environment.
-//! Does not: judge where a URL leads: the user has chosen it; judge what has come.
+//!
+//! The URL itself is the user's own word and may lead anywhere. What a server at a global address answers is a
+//! stranger's: it is followed to global addresses only, each checked as it is connected to, so that nobody makes us
+//! ask for something inside our network.
+//!
+//! Does not: judge what has come. A URL is never shown beyond its host: it may hold a password.
 
-use crate::announce::REDIRECTS_MAX;
+use crate::announce::{REDIRECTS_MAX, is_global};
 use proto::limits::METAINFO_BYTES_MAX;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
-use reqwest::{StatusCode, Url};
+use reqwest::{Client, StatusCode, Url};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// The time for everything.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -19,11 +29,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Why nothing came.
 #[derive(Debug, thiserror::Error)]
 pub enum WebError {
-    /// It is no URL that we can follow.
-    #[error("{url:?} is no http or https URL")]
+    /// It is no URL that we can follow. It is not shown: nobody knows where in it a password is.
+    #[error("the torrent's URL is no http or https URL ({reason}); give it as https://HOST/PATH")]
     Url {
-        /// What was given.
-        url: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The transfer failed. Its own words, without the URL, which may hold a secret.
     #[error("cannot fetch the torrent from {host}: {error}")]
@@ -66,33 +76,36 @@ pub fn is_url(text: &str) -> bool {
 ///
 /// [`WebError`], which names the host and nothing else of the URL.
 pub async fn fetch_torrent(url: &str, user_agent: &str) -> Result<Vec<u8>, WebError> {
-    let parsed = Url::parse(url).ok().filter(|_| is_url(url));
-    let parsed = parsed.ok_or_else(|| WebError::Url {
-        url: url.to_owned(),
-    })?;
+    fetch_within(url, user_agent, is_global).await
+}
+
+/// The same with another notion of what is global, for tests.
+async fn fetch_within(
+    url: &str,
+    user_agent: &str,
+    is_global: fn(IpAddr) -> bool,
+) -> Result<Vec<u8>, WebError> {
+    let wrong = |reason: String| WebError::Url { reason };
+    let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+    if !is_url(url) {
+        return Err(wrong("another scheme".to_owned()));
+    }
     let host = parsed.host_str().unwrap_or_default().to_owned();
-    let failed = |error: reqwest::Error| WebError::Transfer {
+    let failed = |error: String| WebError::Transfer {
         host: host.clone(),
-        error: causes(&error.without_url()),
+        error,
     };
-    let client = reqwest::Client::builder()
-        .user_agent(user_agent)
-        .timeout(TIMEOUT)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .no_proxy()
-        .redirect(Policy::custom(|attempt| {
-            let was_secure = |url: &Url| url.scheme() == "https";
-            let downgrade = attempt.previous().iter().any(was_secure) && !was_secure(attempt.url());
-            if downgrade {
-                attempt.error("it leads from https to http")
-            } else if attempt.previous().len() > REDIRECTS_MAX {
-                attempt.error("too many redirects")
-            } else {
-                attempt.follow()
-            }
-        }))
-        .build()
-        .map_err(failed)?;
+    let late = |_| failed("it did not answer in time".to_owned());
+    let addresses = timeout(CONNECT_TIMEOUT, addresses_of(&host))
+        .await
+        .map_err(late)?
+        .map_err(|error| failed(format!("cannot resolve the name: {error}")))?;
+    let scope = Scope {
+        global_only: addresses.into_iter().any(is_global),
+        is_global,
+    };
+    let failed = |error: reqwest::Error| failed(causes(&error.without_url()));
+    let client = client(user_agent, scope).map_err(failed)?;
     let mut response = client.get(parsed).send().await.map_err(failed)?;
     let status = response.status();
     if !status.is_success() {
@@ -106,6 +119,77 @@ pub async fn fetch_torrent(url: &str, user_agent: &str) -> Result<Vec<u8>, WebEr
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// To which addresses a fetch may lead.
+#[derive(Clone, Copy)]
+struct Scope {
+    global_only: bool,
+    is_global: fn(IpAddr) -> bool,
+}
+
+impl Scope {
+    fn allows(self, address: IpAddr) -> bool {
+        !self.global_only || (self.is_global)(address)
+    }
+
+    /// Whether a URL may be followed as far as it shows; of a name the resolver says it.
+    fn allows_url(self, url: &Url) -> bool {
+        let literal = literal(url.host_str().unwrap_or_default());
+        literal.is_none_or(|address| self.allows(address))
+    }
+}
+
+/// The resolver of a client: what it checks is what is connected to.
+impl Resolve for Scope {
+    fn resolve(&self, name: Name) -> Resolving {
+        let scope = *self;
+        Box::pin(async move {
+            let mut addresses = addresses_of(name.as_str()).await?;
+            addresses.retain(|&address| scope.allows(address));
+            if addresses.is_empty() {
+                return Err("it leads from a global address to one that is not".into());
+            }
+            let addresses = addresses.into_iter();
+            Ok(Box::new(addresses.map(|address| SocketAddr::new(address, 0))) as Addrs)
+        })
+    }
+}
+
+/// The address, if the host of a URL is one and no name.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_matches(['[', ']']).parse().ok()
+}
+
+async fn addresses_of(host: &str) -> io::Result<Vec<IpAddr>> {
+    if let Some(address) = literal(host) {
+        return Ok(vec![address]);
+    }
+    let found = tokio::net::lookup_host((host, 0)).await?;
+    Ok(found.map(|address| address.ip().to_canonical()).collect())
+}
+
+fn client(user_agent: &str, scope: Scope) -> reqwest::Result<Client> {
+    Client::builder()
+        .user_agent(user_agent)
+        .timeout(TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .no_proxy()
+        .dns_resolver(Arc::new(scope))
+        .redirect(Policy::custom(move |attempt| {
+            let was_secure = |url: &Url| url.scheme() == "https";
+            let downgrade = attempt.previous().iter().any(was_secure) && !was_secure(attempt.url());
+            if downgrade {
+                attempt.error("it leads from https to http")
+            } else if attempt.previous().len() > REDIRECTS_MAX {
+                attempt.error("too many redirects")
+            } else if !scope.allows_url(attempt.url()) {
+                attempt.error("it leads from a global address to one that is not")
+            } else {
+                attempt.follow()
+            }
+        }))
+        .build()
 }
 
 /// An error with what caused it: the outermost alone says little more than that there was one.
@@ -131,7 +215,11 @@ mod tests {
 
     /// A server that gives one answer to whatever it is asked.
     async fn server(answer: Vec<u8>) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        server_at("127.0.0.1", answer).await
+    }
+
+    async fn server_at(host: &str, answer: Vec<u8>) -> String {
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -180,6 +268,37 @@ mod tests {
                 matches!(fetch(strange).await, Err(WebError::Url { .. })),
                 "{strange}"
             );
+        }
+    }
+
+    fn pretend_127_0_0_2_is_global(address: IpAddr) -> bool {
+        address == IpAddr::from([127, 0, 0, 2])
+    }
+
+    #[tokio::test]
+    async fn a_stranger_s_redirect_leads_to_no_address_inside() {
+        let torrent = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nd1:e".to_vec();
+        let inside = server(torrent).await;
+        // As an address and as a name.
+        for target in [inside.clone(), inside.replace("127.0.0.1", "localhost")] {
+            let redirect =
+                format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
+            let outside = server_at("127.0.0.2", redirect.clone().into_bytes()).await;
+            let fetched = fetch_within(&outside, "x", pretend_127_0_0_2_is_global).await;
+            let text = fetched.unwrap_err().to_string();
+            assert!(text.contains("from a global address"), "{text}");
+            // The user's own server may lead there.
+            let own = server(redirect.into_bytes()).await;
+            let fetched = fetch_within(&own, "x", pretend_127_0_0_2_is_global).await;
+            assert_eq!(fetched.unwrap(), b"d1:e");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_url_that_cannot_be_read_is_not_shown() {
+        for url in ["http://me:secret@host:99999/x", "https://me:secret@/x"] {
+            let text = fetch(url).await.unwrap_err().to_string();
+            assert!(!text.contains("secret"), "{text}");
         }
     }
 }

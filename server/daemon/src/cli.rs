@@ -1,5 +1,6 @@
 //! The command line: every command, option and help text. What a command does is in [`crate::commands`].
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -13,6 +14,25 @@ pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the command line of this process. Ends it where that is wrong, with a message that shows no password.
+    pub fn of_process() -> Cli {
+        Cli::try_parse().unwrap_or_else(|error| without_secrets(error).exit())
+    }
+}
+
+/// The error with no more of a wrong URL than its scheme: passwords and passkeys stand behind that.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+        && (value.contains("://") || value.contains('@'))
+    {
+        let scheme = value.split_once("://").map(|(scheme, _)| scheme);
+        let shown = scheme.map_or_else(|| "…".to_owned(), |scheme| format!("{scheme}://…"));
+        error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
+    }
+    error
 }
 
 /// Options that every command takes.
@@ -111,3 +131,23 @@ Examples:
   seedring seed a.iso b.iso --port 0             two torrents, any port
   seedring seed --torrent x.torrent -d /data     seed what a torrent describes
   seedring seed . --tracker http://tracker.example/announce --no-tracker";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_url_is_not_shown_with_its_password() {
+        for url in [
+            "ftp://me:secret@host/x",
+            "http:// me:secret@host",
+            "me:secret@host",
+        ] {
+            let line = ["seedring", "get", "x.torrent", "-d", ".", "--tracker", url];
+            let error = Cli::try_parse_from(line).unwrap_err();
+            let text = without_secrets(error).to_string();
+            assert!(!text.contains("secret"), "{text}");
+            assert!(text.contains("--tracker"), "{text}");
+        }
+    }
+}

@@ -15,6 +15,9 @@ pub enum Failure {
     Interrupted,
 }
 
+/// The exit code of a command that the user has stopped before its end.
+pub const INTERRUPTED: u8 = 130;
+
 impl Failure {
     /// Prints one line on stderr, if there is something to say, and returns the exit code.
     pub fn report(&self) -> ExitCode {
@@ -22,7 +25,7 @@ impl Failure {
             Failure::Failed(error) => (error, 1),
             Failure::Usage(error) => (error, 2),
             Failure::RingRefused(error) => (error, 3),
-            Failure::Interrupted => return ExitCode::from(130),
+            Failure::Interrupted => return ExitCode::from(INTERRUPTED),
         };
         eprintln!("seedring: {error:#}");
         ExitCode::from(code)

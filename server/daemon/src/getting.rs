@@ -16,7 +16,7 @@ pub use selection::Choice;
 use crate::budget::Budget;
 use crate::control_plane::{self, PLANE_STOP};
 use crate::disk::FOREGROUND;
-use crate::failure::Failure;
+use crate::failure::{Failure, INTERRUPTED};
 use crate::progress::Reporter;
 use crate::settings;
 use crate::signals::Signals;
@@ -24,7 +24,7 @@ use anyhow::{Context, anyhow};
 use control::announce::{AnnounceHandle, Announcer, Identity};
 use control::config::{self, Config};
 use control::library::read_torrent;
-use control::resume::{Resume, Resumed};
+use control::resume::{Resume, ResumeError, Resumed};
 use control::state::{FetchRecord, Record, StateError};
 use control::verify::PieceSet;
 use control::web;
@@ -59,7 +59,7 @@ pub struct Plan {
     pub state_dir: PathBuf,
     pub source: Source,
     pub data_dir: PathBuf,
-    /// Peers to ask beside those that trackers name.
+    /// Peers to ask beside those that trackers and the link name.
     pub peers: Vec<PeerAddress>,
     /// Trackers to ask before the torrent's own, by tier.
     pub trackers: Vec<Vec<String>>,
@@ -68,6 +68,8 @@ pub struct Plan {
     pub sequential: bool,
     /// Whether to go on as a seed.
     pub seed: bool,
+    /// Whether to believe nothing of earlier runs.
+    pub anew: bool,
     pub json: bool,
 }
 
@@ -128,11 +130,18 @@ struct Getter {
 
 impl Getter {
     async fn run(plan: Plan, registry: Arc<Registry>) -> Result<End, Failure> {
-        let signals = Signals::new()?;
+        let mut signals = Signals::new(INTERRUPTED.into())?;
         // What the torrent says may be wrong; that is to be known before any port is opened.
-        let described = plan.described().await?;
+        let prepared = tokio::select! {
+            prepared = plan.prepare() => Some(prepared?),
+            () = signals.wait() => None,
+        };
+        let Some((described, peers)) = prepared else {
+            Display::new(plan.json).stopped(None);
+            return Ok(End::Interrupted);
+        };
         let mut getter = Getter::start(plan, registry, signals)?;
-        let end = getter.get(described).await;
+        let end = getter.get(described, &peers).await;
         getter.display.clear();
         getter.stop().await;
         end
@@ -192,7 +201,11 @@ impl Getter {
         }
     }
 
-    async fn get(&mut self, described: Option<Described>) -> Result<End, Failure> {
+    async fn get(
+        &mut self,
+        described: Option<Described>,
+        peers: &[SocketAddr],
+    ) -> Result<End, Failure> {
         let info_hash = match (&described, &self.plan.source) {
             (Some(described), _) => described.info_hash,
             (None, Source::Magnet(magnet)) => magnet.info_hash_v1.ok_or_else(only_v2)?,
@@ -204,12 +217,11 @@ impl Getter {
             ),
             other => other.into(),
         })?;
-        let peers = peers::resolve(&self.plan.peers).await?;
         let described = match described {
             Some(described) => described,
             None => match self.remembered(&store)? {
                 Some(described) => described,
-                None => match self.ask_peers(info_hash, &peers).await? {
+                None => match self.ask_peers(info_hash, peers).await? {
                     Some(described) => described,
                     None => {
                         store.forget();
@@ -219,7 +231,7 @@ impl Getter {
                 },
             },
         };
-        self.fetch(described, store, &peers).await
+        self.fetch(described, store, peers).await
     }
 
     /// The torrent that an earlier run with the same link got from peers.
@@ -332,7 +344,9 @@ impl Getter {
         let port = self.plane.addresses().first().map_or(0, SocketAddr::port);
         let share = Share::of(&fetch.progress());
         self.display.started(&metainfo, share, &data_dir, port);
+        let bytes_recorded = bytes_of(&metainfo, &resumed.pieces);
         let mut download = Download {
+            bytes_recorded,
             described,
             store: Some(store),
             data_dir,
@@ -369,11 +383,12 @@ impl Getter {
         let (metainfo, data_dir) = (Arc::clone(&spec.metainfo), spec.data_dir.clone());
         let (suffix, cells) = (spec.suffix.clone(), Arc::clone(&self.cells));
         let always_hash = settings::always_hash(&self.plan.config);
-        let json = self.plan.json;
+        let (anew, json) = (self.plan.anew, self.plan.json);
         let mut task = tokio::task::spawn_blocking(move || {
             let resume = Resume {
                 state: store.state(),
                 always_hash,
+                anew,
                 partial_suffix: &suffix,
                 cells: &cells,
                 disk: FOREGROUND,
@@ -404,6 +419,9 @@ impl Getter {
         match resumed {
             Ok(resumed) => Ok((store, Some(resumed))),
             Err(_) if stopped.load(Ordering::Relaxed) => Ok((store, None)),
+            Err(error @ ResumeError::Gone { .. }) => {
+                Err(anyhow!("{error}; if they are to be fetched again, say --anew").into())
+            }
             Err(error) => Err(anyhow::Error::from(error).into()),
         }
     }
@@ -424,7 +442,7 @@ impl Getter {
                 }
                 _ = ticks.tick() => {
                     let progress = download.fetch.progress();
-                    self.display.progress(&progress, download.bytes_synced());
+                    self.display.progress(&progress, download.bytes_recorded);
                     self.look_for_peers(download.described.info_hash, progress.peers);
                 }
             }
@@ -450,7 +468,10 @@ impl Getter {
                 }
                 return Ok(ControlFlow::Break(End::Complete));
             }
-            FetchEvent::Failed(fault) => return Err(anyhow!("{fault}").into()),
+            FetchEvent::Failed(fault) => return Err(anyhow!(
+                "{fault}; put right what stands there, or choose another folder: the same command goes on"
+            )
+            .into()),
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -486,11 +507,16 @@ impl Getter {
             described,
             data_dir,
             fetch,
+            bytes_recorded,
             ..
         } = download;
         let progress = fetch.progress();
         if end == End::Interrupted {
-            self.display.stopped(Some(Share::of(&progress)));
+            let share = Share {
+                bytes_done: bytes_recorded,
+                ..Share::of(&progress)
+            };
+            self.display.stopped(Some(share));
             return Ok(end);
         }
         let path = data_dir.join(&described.metainfo.name);
@@ -565,6 +591,8 @@ struct Download {
     events: mpsc::Receiver<FetchEvent>,
     /// Those that are on stable storage.
     pieces: PieceSet,
+    /// Bytes of those of them that are remembered: no crash takes them away any more.
+    bytes_recorded: u64,
     /// Stamps that could not be stored with the last pieces.
     unstored: Vec<(FileIndex, FileStamp)>,
 }
@@ -578,17 +606,13 @@ impl Download {
         };
         let (bits, stamps) = (self.pieces.as_bitfield(), &self.unstored);
         match tokio::task::block_in_place(|| store.synced(bits, stamps)) {
-            Ok(()) => self.unstored.clear(),
-            // The download goes on: what is not remembered is hashed again after a crash.
+            Ok(()) => {
+                self.unstored.clear();
+                self.bytes_recorded = bytes_of(&self.described.metainfo, &self.pieces);
+            }
+            // The download goes on: what is not remembered is fetched again after a crash.
             Err(error) => tracing::warn!(%error, "cannot remember what is there"),
         }
-    }
-
-    /// Bytes of the pieces that no crash takes away any more.
-    fn bytes_synced(&self) -> u64 {
-        let metainfo = &self.described.metainfo;
-        let bytes = u64::from(self.pieces.len()) * u64::from(metainfo.piece_length);
-        bytes.min(metainfo.total_length)
     }
 
     /// All is there.
@@ -609,11 +633,27 @@ impl Download {
 }
 
 impl Plan {
+    /// The torrent, unless only peers can say what it is, and the peers that the user and the link name.
+    async fn prepare(&self) -> Result<(Option<Described>, Vec<SocketAddr>), Failure> {
+        let described = self.described().await?;
+        let in_link = match &self.source {
+            Source::Magnet(magnet) => &magnet.peers[..],
+            Source::File(_) | Source::Url(_) => &[],
+        };
+        Ok((described, peers::resolve(&self.peers, in_link).await))
+    }
+
     /// The torrent, unless only peers can say what it is.
     async fn described(&self) -> Result<Option<Described>, Failure> {
         let torrent = match &self.source {
             Source::Magnet(_) => return Ok(None),
-            Source::File(path) => read_torrent(path).map_err(anyhow::Error::from)?,
+            Source::File(path) => {
+                let path = path.clone();
+                // A FIFO, or a disk that hangs, is not to keep a signal from being heard.
+                let reading = tokio::task::spawn_blocking(move || read_torrent(&path)).await;
+                let read = reading.context("reading the torrent ended early")?;
+                read.map_err(anyhow::Error::from)?
+            }
             Source::Url(url) => {
                 let user_agent = settings::announce(&self.config).user_agent;
                 let fetched = web::fetch_torrent(url, &user_agent).await;
@@ -638,6 +678,17 @@ impl Plan {
     /// The user's trackers, then the torrent's.
     fn tiers(&self, of_torrent: &[Vec<String>]) -> Vec<Vec<String>> {
         self.trackers.iter().chain(of_torrent).cloned().collect()
+    }
+}
+
+/// The bytes of these pieces, of which the torrent's last may be shorter than the others.
+fn bytes_of(metainfo: &Metainfo, pieces: &PieceSet) -> u64 {
+    let length = u64::from(metainfo.piece_length);
+    let last = PieceIndex(metainfo.piece_count.saturating_sub(1));
+    let missing = u64::from(metainfo.piece_count) * length - metainfo.total_length;
+    match pieces.contains(last) {
+        true => u64::from(pieces.len()) * length - missing,
+        false => u64::from(pieces.len()) * length,
     }
 }
 

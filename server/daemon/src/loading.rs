@@ -37,6 +37,23 @@ pub struct Loaded {
     pub torrent_file: PathBuf,
 }
 
+/// A torrent that can not be served.
+#[derive(Debug)]
+pub struct Refused {
+    /// What was to be served: a `.torrent` file, or a file or folder.
+    pub source: PathBuf,
+    pub error: anyhow::Error,
+}
+
+impl Source {
+    /// What the operator named.
+    fn path(&self) -> &Path {
+        match self {
+            Source::Path(path, _) | Source::Torrent(path, _) => path,
+        }
+    }
+}
+
 /// What loading needs.
 pub struct Loader {
     pub state: Arc<State>,
@@ -52,7 +69,7 @@ pub struct Loader {
 
 /// The torrents on their way. Dropping it ends the work.
 pub struct Loading {
-    results: mpsc::Receiver<anyhow::Result<Loaded>>,
+    results: mpsc::Receiver<Result<Loaded, Refused>>,
     left: usize,
     _task: JoinSet<()>,
 }
@@ -65,7 +82,11 @@ impl Loading {
         let mut task = JoinSet::new();
         task.spawn(async move {
             for source in &sources {
-                if sender.send(loader.load(source).await).await.is_err() {
+                let loaded = loader.load(source).await.map_err(|error| Refused {
+                    source: source.path().to_owned(),
+                    error,
+                });
+                if sender.send(loaded).await.is_err() {
                     return;
                 }
             }
@@ -78,7 +99,7 @@ impl Loading {
     }
 
     /// The next source's torrent, or why it cannot be served; `None` after the last.
-    pub async fn next(&mut self) -> Option<anyhow::Result<Loaded>> {
+    pub async fn next(&mut self) -> Option<Result<Loaded, Refused>> {
         let result = self.results.recv().await?;
         self.left -= 1;
         Some(result)
@@ -227,7 +248,8 @@ mod tests {
         let mut loading = Loading::start(loader, vec![source("missing"), source("good")]);
         assert_eq!(loading.left(), 2);
         let error = loading.next().await.unwrap().err().unwrap();
-        assert!(format!("{error:#}").contains("missing"));
+        assert!(error.source.ends_with("missing"));
+        assert!(format!("{:#}", error.error).contains("missing"));
         let loaded = loading.next().await.unwrap().unwrap();
         assert_eq!(loaded.ready.metainfo.name, "good");
         assert!(loaded.torrent_file.is_file());

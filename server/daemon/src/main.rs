@@ -16,11 +16,10 @@ mod signals;
 mod telling;
 mod torrents;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::of_process();
     match commands::run(cli) {
         Ok(()) if progress::output_lost() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,

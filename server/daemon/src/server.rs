@@ -7,7 +7,7 @@
 use crate::budget::Budget;
 use crate::control_plane::{self, PLANE_STOP};
 use crate::failure::Failure;
-use crate::loading::{Loaded, Loader, Loading, Source};
+use crate::loading::{Loaded, Loader, Loading, Refused, Source};
 use crate::settings;
 use crate::signals::Signals;
 use crate::telling::{Announcement, Teller};
@@ -69,7 +69,8 @@ struct Running {
 }
 
 async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
-    let signals = Signals::new()?;
+    // Whoever cannot wait for the trackers to be told has no clean end.
+    let signals = Signals::new(1)?;
     let limit = system::raise_descriptor_limit().context("cannot read the descriptor limit")?;
     let budget = Budget::plan(&plan.config, registry.shards() as u64, limit);
     if budget.descriptors_max > limit {
@@ -113,6 +114,7 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
         announcement,
         budget,
         all_or_nothing: plan.all_or_nothing,
+        refused: Vec::new(),
     };
     let mut loading = Some(Loading::start(loader, plan.sources));
     let ended = watch.run(&mut loading).await;
@@ -242,6 +244,8 @@ struct Watch {
     announcement: Announcement,
     budget: Budget,
     all_or_nothing: bool,
+    /// What was to be served and is not.
+    refused: Vec<Refused>,
 }
 
 impl Watch {
@@ -289,35 +293,40 @@ impl Watch {
         }
     }
 
-    async fn loaded(&mut self, loaded: Option<anyhow::Result<Loaded>>) -> Result<(), Failure> {
-        let added = match loaded {
+    async fn loaded(&mut self, loaded: Option<Result<Loaded, Refused>>) -> Result<(), Failure> {
+        let refused = match loaded {
             None => return Ok(()),
             Some(Ok(loaded)) => {
-                let added = self.torrents.add(loaded.ready, loaded.torrent_file).await;
-                added.map_err(anyhow::Error::from)
+                let source = loaded.torrent_file.clone();
+                match self.torrents.add(loaded.ready, loaded.torrent_file).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => Refused {
+                        source,
+                        error: error.into(),
+                    },
+                }
             }
-            Some(Err(error)) => Err(error),
+            Some(Err(refused)) => refused,
         };
-        match added {
-            Err(error) if self.all_or_nothing => return Err(Failure::Failed(error)),
-            Err(error) => {
-                self.torrents.not_loaded();
-                tracing::error!("a torrent is not served: {error:#}");
-            }
-            Ok(()) => {}
+        if self.all_or_nothing {
+            return Err(Failure::Failed(refused.error));
         }
+        self.torrents.not_loaded();
+        tracing::error!("a torrent is not served: {:#}", refused.error);
+        self.refused.push(refused);
         Ok(())
     }
 
     fn ready(&mut self) {
         self.running.readiness.met(TORRENTS_LOADED);
+        let torrents = self.torrents.iter();
         self.teller
-            .ready(&self.announcement, &self.budget, self.torrents.iter());
+            .ready(&self.announcement, &self.budget, torrents, &self.refused);
     }
 }
 
 /// The next torrent that is loaded; never, once all are.
-async fn next(loading: &mut Option<Loading>) -> Option<anyhow::Result<Loaded>> {
+async fn next(loading: &mut Option<Loading>) -> Option<Result<Loaded, Refused>> {
     match loading {
         Some(loading) => loading.next().await,
         None => std::future::pending().await,

@@ -8,15 +8,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    exit_code: i32,
 }
 
 impl Signals {
-    /// Listens from now on.
-    pub fn new() -> Result<Self, Failure> {
+    /// Listens from now on. `exit_code` is that of a process that a second signal ends.
+    pub fn new(exit_code: i32) -> Result<Self, Failure> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            exit_code,
         })
     }
 
@@ -30,13 +32,14 @@ impl Signals {
     /// Waits for the first one.
     pub async fn wait(&mut self) {
         self.first().await;
-        tokio::spawn(async {
-            let Ok(mut again) = Signals::new() else {
+        let exit_code = self.exit_code;
+        tokio::spawn(async move {
+            let Ok(mut again) = Signals::new(exit_code) else {
                 return;
             };
             again.first().await;
             eprintln!("seedring: stopped at once");
-            std::process::exit(1);
+            std::process::exit(exit_code);
         });
     }
 }

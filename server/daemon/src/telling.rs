@@ -1,7 +1,8 @@
 //! What the user of `seed` and `serve` sees on stdout: lines for people, or one JSON object per event.
 
 use crate::budget::Budget;
-use crate::progress::{counted, print, print_json};
+use crate::loading::Refused;
+use crate::progress::{counted, print, print_json, shown};
 use crate::torrents::Served;
 use indicatif::{BinaryBytes, DecimalBytes};
 use proto::ids::{InfoHashV1, PeerId};
@@ -70,12 +71,13 @@ impl Teller {
         );
     }
 
-    /// Everything is served.
+    /// Everything is served but what was `refused`.
     pub fn ready<'a>(
         &mut self,
         at: &Announcement,
         budget: &Budget,
         torrents: impl Iterator<Item = Served<'a>>,
+        refused: &[Refused],
     ) {
         let api = at.api.map(|address| format!("http://{address}"));
         let own_only = self.logged.then_some(at.tracker.as_deref());
@@ -99,6 +101,7 @@ impl Teller {
                 "memory_bytes_max": budget.memory_bytes_max,
                 "descriptors_max": budget.descriptors_max,
                 "torrents": torrents,
+                "refused": refused.iter().map(refused_json).collect::<Vec<_>>(),
             }));
             return;
         }
@@ -111,7 +114,7 @@ impl Teller {
                 proto::text::printable(metainfo.name.as_bytes(), 200),
                 BinaryBytes(metainfo.total_length),
                 counted(metainfo.files.len() as u64, "file"),
-                crate::progress::shown(served.torrent_file),
+                shown(served.torrent_file),
                 link(metainfo, own_only),
             ));
         }
@@ -125,6 +128,10 @@ impl Teller {
         }
         if let Some(api) = api {
             line.push_str(&format!(", metrics {api}/metrics"));
+        }
+        if !refused.is_empty() {
+            let sources: Vec<_> = refused.iter().map(|one| shown(&one.source)).collect();
+            line.push_str(&format!("; not served: {}", sources.join(", ")));
         }
         line.push_str("; Ctrl-C stops\n");
         print(&line);
@@ -197,6 +204,14 @@ fn link(metainfo: &Metainfo, own_only: Option<Option<&str>>) -> String {
         magnet.web_seeds.clear();
     }
     magnet.to_string()
+}
+
+/// A torrent that is not served, and why.
+fn refused_json(refused: &Refused) -> serde_json::Value {
+    json!({
+        "source": refused.source.to_string_lossy(),
+        "reason": format!("{:#}", refused.error),
+    })
 }
 
 #[cfg(test)]

@@ -147,7 +147,7 @@ pub(super) fn is_announce_path(url: &Url) -> bool {
 
 /// Whether an address is reachable by anyone: not loopback, private, link-local, shared,
 /// documentation, multicast or reserved (RFC 6890 and its registries).
-pub(super) fn is_global(address: IpAddr) -> bool {
+pub fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_global_v4(address),
         IpAddr::V6(address) => is_global_v6(address),

@@ -39,9 +39,14 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     fn look_with(&self, always_hash: bool) -> Result<Resumed, ResumeError> {
+        self.look_as(always_hash, false)
+    }
+
+    fn look_as(&self, always_hash: bool, anew: bool) -> Result<Resumed, ResumeError> {
         let resume = Resume {
             state: &self.state,
             always_hash,
+            anew,
             partial_suffix: SUFFIX,
             cells: &Registry::new(0).control(),
             disk: &PageCache,
@@ -128,6 +133,8 @@ fn when_all_is_gone_it_does_not_begin_anew_by_itself() {
         matches!(error, ResumeError::Gone { pieces: 2, .. }),
         "{error}"
     );
+    // Unless the user says so.
+    assert_eq!(found(&fixture.look_as(false, true).unwrap()), (vec![], 0));
     // Where nothing was synced, nothing is missed.
     let info_hash = fixture.metainfo.info_hash_v1.unwrap();
     fixture.state.fetch_synced(info_hash, &[0], []).unwrap();
@@ -149,6 +156,7 @@ fn where_nothing_is_known_what_exists_is_hashed() {
     let resume = Resume {
         state: &fixture.state,
         always_hash: false,
+        anew: false,
         partial_suffix: SUFFIX,
         cells: &Registry::new(0).control(),
         disk: &PageCache,

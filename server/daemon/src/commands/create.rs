@@ -273,7 +273,8 @@ fn parse_web_seed(text: &str) -> Result<String, String> {
     checked_url(text, &["http", "https", "ftp"])
 }
 
-/// The URL, if it has one of `schemes`, a host, and nothing that could break a line.
+/// The URL, if it has one of `schemes`, a host, and nothing that could break a line. No error shows it: see
+/// [`crate::cli::Cli::of_process`].
 fn checked_url(url: &str, schemes: &[&str]) -> Result<String, String> {
     let url = url.trim();
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
@@ -282,17 +283,15 @@ fn checked_url(url: &str, schemes: &[&str]) -> Result<String, String> {
         .any(|known| scheme.eq_ignore_ascii_case(known))
     {
         return Err(format!(
-            "{url:?} does not start with one of {}://",
+            "it does not start with one of {}://",
             schemes.join("://, ")
         ));
     }
     if rest.is_empty() || rest.starts_with(['/', ':', '?', '#']) {
-        return Err(format!("{url:?} names no host"));
+        return Err("it names no host".to_owned());
     }
     if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(format!(
-            "{url:?} has a space or a control character; write it as %20"
-        ));
+        return Err("it has a space or a control character; write it as %20".to_owned());
     }
     Ok(url.to_owned())
 }

@@ -19,7 +19,11 @@ Examples:
 
 What is there already is used, whoever put it there: files that exist are hashed unless an earlier run \
 knows them. Ctrl-C stops; the same command goes on. Until all that is wanted is there, the names of \
-files end in `.part`.
+files end in `.part`. A folder whose files have gone since is taken for a disk that is not mounted; --anew \
+fetches them again.
+
+A peer that only the link names (x.pe) is asked if its address is a global one; those in your own network are \
+yours to name by --peer.
 
 Exit code 0: all that is wanted is there and has the torrent's hashes; 1: it failed; 2: wrong \
 arguments; 3: io_uring is refused; 130: stopped before it was complete.
@@ -46,7 +50,7 @@ pub struct GetArgs {
     /// Ask this tracker first; several of one tier with commas between (repeatable: each is a tier)
     #[arg(long, value_name = "URL[,URL…]", value_parser = super::create::parse_tier)]
     tracker: Vec<super::create::Tier>,
-    /// Only these files: numbers from 0 such as 0,2-4, or a pattern such as '*.iso' or 'folder/*' (repeatable)
+    /// Only these files: numbers as `seedring show` prints them, such as 0,2-4, or a pattern such as '*.iso' or 'folder/*' (repeatable)
     #[arg(long, value_name = "FILES")]
     select: Vec<Choice>,
     /// From the beginning to the end, in place of the rarest pieces first
@@ -55,6 +59,9 @@ pub struct GetArgs {
     /// Go on as a seed when all is there, until Ctrl-C
     #[arg(long)]
     seed: bool,
+    /// Believe nothing of an earlier run: hash what is there, fetch what is gone
+    #[arg(long)]
+    anew: bool,
     /// Port for peers [default: any]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     port: u16,
@@ -76,21 +83,18 @@ pub fn run(global: &Global, args: &GetArgs) -> Result<(), Failure> {
         config.shards.count = shards;
     }
     let source = source(&args.torrent)?;
-    let mut peers = args.peer.clone();
-    if let Source::Magnet(magnet) = &source {
-        peers.extend(magnet.peers.iter().cloned());
-    }
     let state_dir = global.state_dir.clone();
     getting::run(Plan {
         state_dir: state_dir.unwrap_or_else(|| config.state_dir(&environment)),
         config,
         source,
         data_dir: args.directory.clone(),
-        peers,
+        peers: args.peer.clone(),
         trackers: args.tracker.iter().map(|tier| tier.0.clone()).collect(),
         choices: args.select.clone(),
         sequential: args.sequential,
         seed: args.seed,
+        anew: args.anew,
         json: global.json,
     })
 }
@@ -106,6 +110,14 @@ fn source(torrent: &str) -> Result<Source, Failure> {
     }
     if web::is_url(torrent) {
         return Ok(Source::Url(torrent.to_owned()));
+    }
+    // Not shown whole: a password may stand in it.
+    if let Some((scheme, _)) = torrent.split_once("://")
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    {
+        return Err(Failure::Usage(anyhow!(
+            "a torrent cannot be fetched by {scheme}: give its http or https URL, a file or a magnet link"
+        )));
     }
     let path = PathBuf::from(torrent);
     match std::fs::metadata(&path) {
@@ -136,6 +148,10 @@ mod tests {
         ));
         assert!(matches!(source("magnet:?xt=x"), Err(Failure::Usage(_))));
         assert!(matches!(source("/no/such/file"), Err(Failure::Usage(_))));
+        let Err(Failure::Usage(error)) = source("ftp://me:secret@host/x") else {
+            panic!("it is no file");
+        };
+        assert!(!format!("{error:#}").contains("secret"), "{error:#}");
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         assert!(matches!(source(path), Ok(Source::File(_))));

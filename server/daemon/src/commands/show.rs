@@ -24,8 +24,10 @@ Examples:
   seedring show 'magnet:?xt=urn:btih:…'
   seedring show --json music.torrent | jq -r '.files[] | select(.pad | not) | .path'
 
+The number behind a file is the one that `seedring get --select` takes.
+
 --json prints one object: info_hash_v1, info_hash_v2 (hex or null), name, length, piece_length, \
-pieces, private, files (path, length, pad), trackers (a list of tiers), web_seeds, comment, \
+pieces, private, files (number, path, length, pad), trackers (a list of tiers), web_seeds, comment, \
 created_by, creation_date (seconds since 1970), source, magnet. A file's path is one string with `/` \
 between folders, relative to the data folder, so that it begins with the torrent's name. Lengths are \
 in bytes and count pad files. What a magnet link does not hold is null.";
@@ -67,6 +69,8 @@ struct Shown {
 
 #[derive(Serialize)]
 struct ShownFile {
+    /// The file's place in the torrent, pad files counted, as in `get --select` and magnet links (BEP 53).
+    number: u32,
     path: String,
     length: u64,
     pad: bool,
@@ -126,12 +130,13 @@ pub fn read_torrent(path: &Path, own: bool) -> anyhow::Result<Metainfo> {
 
 impl Shown {
     fn from_metainfo(metainfo: &Metainfo) -> Shown {
-        let file = |file: &proto::metainfo::File| ShownFile {
+        let file = |(number, file): (u32, &proto::metainfo::File)| ShownFile {
+            number,
             path: file.path.join("/"),
             length: file.length,
             pad: file.pad,
         };
-        let files: Vec<ShownFile> = metainfo.files.iter().map(file).collect();
+        let files: Vec<ShownFile> = (0..).zip(&metainfo.files).map(file).collect();
         Shown {
             info_hash_v1: metainfo.info_hash_v1.map(|hash| hash.to_string()),
             info_hash_v2: metainfo.info_hash_v2.map(|hash| hash.to_string()),
@@ -277,9 +282,8 @@ struct Tree<'a> {
 #[derive(Default)]
 struct Node<'a> {
     name: &'a str,
-    /// The length of a file; `None` for a folder.
-    length: Option<u64>,
-    pad: bool,
+    /// The file; `None` for a folder.
+    file: Option<&'a ShownFile>,
     children: Vec<usize>,
 }
 
@@ -295,11 +299,9 @@ impl<'a> Tree<'a> {
                 let known = folders.get(&(parent, name)).filter(|_| !is_file);
                 parent = known.copied().unwrap_or_else(|| {
                     let node = nodes.len();
-                    let length = is_file.then_some(file.length);
                     nodes.push(Node {
                         name,
-                        length,
-                        pad: file.pad,
+                        file: is_file.then_some(file),
                         children: Vec::new(),
                     });
                     nodes[parent].children.push(node);
@@ -327,10 +329,13 @@ impl<'a> Tree<'a> {
         while let Some((node, indent, branch, below)) = stack.pop() {
             let node = &self.nodes[node];
             let name = printable(node.name.as_bytes(), TEXT_CHARS_MAX);
-            let _ = match node.length {
+            let _ = match node.file {
                 None => writeln!(text, "{indent}{branch}{name}/"),
-                Some(_) if node.pad => writeln!(text, "{indent}{branch}{name}  (padding)"),
-                Some(length) => writeln!(text, "{indent}{branch}{name}  {}", BinaryBytes(length)),
+                Some(file) if file.pad => writeln!(text, "{indent}{branch}{name}  (padding)"),
+                Some(ShownFile { number, length, .. }) => {
+                    let length = BinaryBytes(*length);
+                    writeln!(text, "{indent}{branch}{name}  {length}  #{number}")
+                }
             };
             let indent = indent + below;
             let last = node.children.len().saturating_sub(1);
@@ -363,23 +368,24 @@ mod tests {
 
     #[test]
     fn files_are_drawn_as_a_tree_even_out_of_order() {
-        let file = |path: &str, length, pad| ShownFile {
+        let file = |number, path: &str, length, pad| ShownFile {
+            number,
             path: path.into(),
             length,
             pad,
         };
         let files = [
-            file("d/a", 1, false),
-            file("d/sub/b", 2048, false),
-            file("d/.pad/7", 7, true),
-            file("d/x\u{1b}[2J", 0, false),
-            file("d/sub/c", 3, false),
+            file(0, "d/a", 1, false),
+            file(1, "d/sub/b", 2048, false),
+            file(2, "d/.pad/7", 7, true),
+            file(3, "d/x\u{1b}[2J", 0, false),
+            file(4, "d/sub/c", 3, false),
         ];
         assert_eq!(
             Tree::of(&files).text(),
-            "d/\n├── a  1 B\n├── sub/\n│   ├── b  2.00 KiB\n│   └── c  3 B\n\
+            "d/\n├── a  1 B  #0\n├── sub/\n│   ├── b  2.00 KiB  #1\n│   └── c  3 B  #4\n\
              ├── .pad/\n\
-             │   └── 7  (padding)\n└── x\\u{1b}[2J  0 B\n"
+             │   └── 7  (padding)\n└── x\\u{1b}[2J  0 B  #3\n"
         );
     }
 

@@ -1,15 +1,20 @@
 //! Where peers come from: those that the user names, and those that trackers do.
 
-use anyhow::Context;
-use control::announce::{Totals, TotalsNow};
+use control::announce::{Totals, TotalsNow, is_global};
 use proto::magnet::PeerAddress;
 use seedring_io::fetch::Fetch;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Answers of trackers that may wait; more are dropped, for trackers name their peers again.
 const ANSWERS_MAX: usize = 16;
+
+/// How long a peer's name may take to be resolved.
+const LOOKUP_MAX: Duration = Duration::from_secs(10);
 
 /// What is said to be left while only the torrent's hash is known: more than nothing, so that trackers name peers.
 const LEFT_UNKNOWN: u64 = 16 << 10;
@@ -55,21 +60,71 @@ impl Totals for Finder {
     }
 }
 
-/// The addresses of peers that were given by hand or in a link.
-///
-/// # Errors
-///
-/// A name that no resolver knows.
-pub async fn resolve(peers: &[PeerAddress]) -> anyhow::Result<Vec<SocketAddr>> {
+/// The addresses of peers: those `named` by the user, wherever they are, and of those `in_link` the ones at global
+/// addresses, since whoever made the link must not have us knock at doors inside our network. A name that cannot be
+/// resolved, or not in time, is told and left out.
+pub async fn resolve(named: &[PeerAddress], in_link: &[PeerAddress]) -> Vec<SocketAddr> {
+    let mut lookups = JoinSet::new();
+    let all = named.iter().map(|peer| (peer, true));
+    for (peer, is_named) in all.chain(in_link.iter().map(|peer| (peer, false))) {
+        let peer = peer.clone();
+        lookups.spawn(async move { (addresses_of(&peer).await, peer, is_named) });
+    }
     let mut addresses = Vec::new();
-    for peer in peers {
-        match peer {
-            PeerAddress::Socket(address) => addresses.push(*address),
-            PeerAddress::Name(host, port) => {
-                let found = tokio::net::lookup_host((host.as_str(), *port)).await;
-                addresses.extend(found.with_context(|| format!("cannot find the peer {host:?}"))?);
+    while let Some(Ok((found, peer, is_named))) = lookups.join_next().await {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("the peer {peer} is not asked: {error}");
+                continue;
             }
+        };
+        let is_allowed = |address: &&SocketAddr| is_named || is_global(address.ip());
+        let before = addresses.len();
+        addresses.extend(found.iter().filter(is_allowed));
+        if addresses.len() == before {
+            tracing::warn!(
+                "the link's peer {peer} is not asked: its address is inside a network; if it is yours, give it by --peer"
+            );
         }
     }
-    Ok(addresses)
+    addresses
+}
+
+async fn addresses_of(peer: &PeerAddress) -> Result<Vec<SocketAddr>, String> {
+    let (host, port) = match peer {
+        PeerAddress::Socket(address) => return Ok(vec![*address]),
+        PeerAddress::Name(host, port) => (host.as_str(), *port),
+    };
+    let found = timeout(LOOKUP_MAX, tokio::net::lookup_host((host, port))).await;
+    let found = found.map_err(|_| "its name was not resolved in time".to_owned())?;
+    let found = found.map_err(|error| format!("its name cannot be resolved: {error}"))?;
+    Ok(found.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers(texts: &[&str]) -> Vec<PeerAddress> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_link_s_peers_are_asked_where_they_are_global_and_the_user_s_anywhere() {
+        let inside = ["127.0.0.1:1", "10.0.0.1:2", "[fe80::1]:3", "localhost:4"];
+        assert_eq!(resolve(&[], &peers(&inside)).await, []);
+        let named = resolve(&peers(&inside[..3]), &[]).await;
+        assert_eq!(named.len(), 3);
+        let global = peers(&["9.9.9.9:5"]);
+        let both = resolve(&peers(&["10.0.0.1:2"]), &global).await;
+        assert_eq!(both.len(), 2, "{both:?}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_knows_is_left_out() {
+        // Reserved for that (RFC 2606).
+        let found = resolve(&peers(&["nobody.invalid:1", "10.0.0.1:2"]), &[]).await;
+        assert_eq!(found, ["10.0.0.1:2".parse().unwrap()]);
+    }
 }

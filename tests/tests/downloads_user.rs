@@ -1,0 +1,185 @@
+//! `seedring get` as its user meets it: stopped before it has begun, sent to strange places, begun anew.
+// Helpers outside #[test] functions: a panic there fails the test with its reason.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use rustix::process::Signal;
+use seedring_tests::content::{KIB, MIB, assert_same_tree, write_file};
+use seedring_tests::get::{Get, last};
+use seedring_tests::liar::HandSeed;
+use seedring_tests::process::{Process, run_ok};
+use seedring_tests::server::{SHORT, Seed, Server, clean_environment, event, seedring};
+use seedring_tests::torrent::Torrent;
+use seedring_tests::tracker::{Behaviour, RecordingTracker};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Longest wait for one download.
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// Three files in a folder, and their torrent.
+struct Content {
+    root: TempDir,
+    torrent: PathBuf,
+}
+
+impl Content {
+    fn new() -> Self {
+        let root = TempDir::new().unwrap();
+        let data = root.path().join("data/set");
+        write_file(&data.join("a.bin"), 2 * MIB - 100, 1);
+        write_file(&data.join("b/c.bin"), MIB, 2);
+        write_file(&data.join("b/empty"), 0, 3);
+        write_file(&data.join("d.bin"), MIB + 100, 4);
+        let torrent = root.path().join("it.torrent");
+        let mut create = seedring(["create"]);
+        create.arg(&data).arg("-o").arg(&torrent);
+        create.args(["--piece-size", "64K"]);
+        run_ok("seedring create", &create, SHORT);
+        Self { root, torrent }
+    }
+
+    fn seed(&self, bytes_per_s: u64) -> Server {
+        let data = self.root.path().join("data");
+        let rate = bytes_per_s.to_string();
+        Seed::torrent(&self.torrent, &data)
+            .options(["--no-tracker"])
+            .setting("limits", "upload_rate", &rate)
+            .setting("limits", "local_upload_rate", &rate)
+            .start()
+    }
+}
+
+/// Ctrl-C ends it also while a web server keeps it waiting.
+#[test]
+fn ctrl_c_ends_a_fetch_that_nobody_answers() {
+    let folder = TempDir::new().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x.torrent", listener.local_addr().unwrap());
+    let mut getting = Get::new(url, folder.path()).start();
+    let (mut stream, _) = listener.accept().unwrap();
+    assert!(stream.read(&mut [0; 100]).unwrap() > 0, "it has asked");
+    // Less than any time-out of its own.
+    let status = getting.interrupt(Duration::from_secs(10));
+    assert_eq!(status.code(), Some(130), "{}", getting.process.transcript());
+    assert!(last(&getting.process, "stopped").is_some());
+}
+
+/// A second signal ends it at once, with the exit code of one who was stopped.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let content = Content::new();
+    let seed = content.seed(64 * KIB);
+    let tracker = RecordingTracker::start(Behaviour::Silent);
+    let folder = TempDir::new().unwrap();
+    let mut getting = Get::new(&content.torrent, folder.path())
+        .peer(seed.address())
+        .options(["--tracker".to_owned(), tracker.url()])
+        .setting("announce", "stop_timeout_s", "9")
+        .start();
+    getting.event("started", LIMIT);
+    tracker.wait_for("event=started", LIMIT);
+    getting.process.signal(Signal::INT);
+    // From here on it waits for the tracker.
+    getting.event("stopped", LIMIT);
+    let status = getting.interrupt(SHORT);
+    assert_eq!(status.code(), Some(130));
+    let said = getting.process.stderr();
+    assert!(said.contains("stopped at once"), "{said}");
+}
+
+/// What a link names inside our network is not asked, what cannot be found ends nothing, and what the user names is.
+#[test]
+fn a_link_leads_to_no_address_inside() {
+    let content = Content::new();
+    let torrent = Torrent::read(&content.torrent);
+    let blocks = |_, _, length: u32| vec![0; length as usize];
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let inside = HandSeed::start(loopback, torrent.info_hash, torrent.pieces.len(), blocks);
+    let seed = content.seed(0);
+    let folder = TempDir::new().unwrap();
+    let link = format!(
+        "magnet:?xt=urn:btih:{}&x.pe={}&x.pe=nobody.invalid:1",
+        torrent.info_hash_hex(),
+        inside.address
+    );
+    let getting = Get::new(link, folder.path()).peer(seed.address()).start();
+    getting.complete(LIMIT);
+    assert_same_tree(&content.root.path().join("data"), folder.path());
+    assert_eq!(inside.connections(), 0);
+}
+
+/// Whose files have gone is told what to do, and may do it.
+#[test]
+fn what_is_gone_is_fetched_again_when_the_user_says_so() {
+    let content = Content::new();
+    let seed = content.seed(0);
+    let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let get = |options: &[&str]| {
+        Get::new(&content.torrent, folder.path())
+            .peer(seed.address())
+            .state_dir(state.path())
+            .options(options.iter().map(|&option| option.to_owned()))
+            .start()
+    };
+    get(&[]).complete(LIMIT);
+    std::fs::remove_dir_all(folder.path().join("set")).unwrap();
+    let mut refused = get(&[]);
+    assert_eq!(refused.process.wait_exit(LIMIT).code(), Some(1));
+    let said = refused.process.stderr();
+    assert!(said.contains("--anew"), "{said}");
+    get(&["--anew"]).complete(LIMIT);
+    assert_same_tree(&content.root.path().join("data"), folder.path());
+}
+
+/// The numbers that `show` prints are those that `get --select` takes.
+#[test]
+fn the_numbers_of_show_select_files() {
+    let content = Content::new();
+    let mut show = seedring(["show"]);
+    show.arg(&content.torrent);
+    let shown = run_ok("seedring show", &show, SHORT);
+    let line = shown.lines().find(|line| line.contains("c.bin")).unwrap();
+    let number = line.split_once('#').unwrap().1.to_owned();
+    let seed = content.seed(0);
+    let folder = TempDir::new().unwrap();
+    let get = Get::new(&content.torrent, folder.path()).peer(seed.address());
+    get.options(["--select", &number]).start().complete(LIMIT);
+    let of = |folder: &std::path::Path| std::fs::read(folder.join("set/b/c.bin")).unwrap();
+    assert!(of(&content.root.path().join("data")) == of(folder.path()));
+    assert!(!folder.path().join("set/a.bin").exists());
+    assert!(
+        !folder.path().join("set/b/empty").exists(),
+        "it was not selected"
+    );
+}
+
+/// A server that serves some of its torrents says which it does not.
+#[test]
+fn the_ready_line_names_what_is_not_served() {
+    let content = Content::new();
+    let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let broken = folder.path().join("broken.torrent");
+    std::fs::write(&broken, b"not a torrent").unwrap();
+    let path = folder.path().join("seedring.toml");
+    let torrent = |file: &std::path::Path| {
+        let data = content.root.path().join("data");
+        format!("[[torrent]]\ntorrent = {file:?}\ndata = {data:?}\n")
+    };
+    let ports = "[peers]\nport = 0\n[api]\nlisten = \"\"\n";
+    let text = ports.to_owned() + &torrent(&broken) + &torrent(&content.torrent);
+    std::fs::write(&path, text).unwrap();
+    let mut serve = seedring(["serve", "--json", "--config"]);
+    serve.arg(&path).arg("--state-dir").arg(state.path());
+    clean_environment(&mut serve);
+    let mut process = Process::spawn("seedring serve", &serve);
+    let ready = process.wait_for("ready", LIMIT, |process| event(process, "ready"));
+    assert_eq!(ready["torrents"].as_array().unwrap().len(), 1, "{ready}");
+    let refused = ready["refused"].as_array().unwrap();
+    assert_eq!(refused.len(), 1, "{ready}");
+    assert_eq!(refused[0]["source"], broken.to_str().unwrap());
+    let reason = refused[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("broken.torrent"), "{reason}");
+}
