@@ -274,6 +274,7 @@ fn what_is_said_to_be_safe_is_there_for_the_next_run() {
     let said = first.process.stderr();
     assert!(said.contains("cannot remember"), "{said}");
     let safe = last(&first.process, "stopped").unwrap();
+    drop(file);
     std::fs::remove_file(&ballast).unwrap();
     let mut second = get();
     let started = second.event("started", LIMIT);

@@ -38,6 +38,9 @@ pub use disconnect::{Disconnect, DisconnectKind};
 /// How long a queue keeps its memory after the last message, so that a busy one does not allocate anew.
 const QUEUE_SHRINK_AFTER: Duration = Duration::from_secs(10);
 
+/// Pieces that a peer may fetch although it is choked (BEP 6), and how many it has at most to be given them.
+pub const ALLOWED_FAST_PIECES_MAX: usize = 10;
+
 /// What a session has counted since its start. They only grow; the I/O layer publishes the differences.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SessionCounters {
@@ -88,6 +91,9 @@ pub struct Session {
     /// Requests since the peer was choked.
     choked_requests: u32,
     invalid_requests: u32,
+    /// Pieces that the peer may fetch while it is choked, once it has been told so, and what is left to be sent of them.
+    allowed_fast: Option<Vec<PieceIndex>>,
+    allowed_fast_bytes: u64,
 
     interested: bool,
     /// How many pieces the peer says it has; haves for the same piece count again, up to the piece count.
@@ -154,6 +160,8 @@ impl Session {
             choked: true,
             choked_requests: 0,
             invalid_requests: 0,
+            allowed_fast: None,
+            allowed_fast_bytes: 0,
             interested: false,
             peer_pieces: 0,
             peer_complete: false,
@@ -263,6 +271,29 @@ impl Session {
             self.uploaded_at_unchoke = self.counters.uploaded_bytes;
             Message::Unchoke.encode(&mut self.control);
         }
+    }
+
+    /// Whether the peer is one to be allowed some pieces while it is choked: it wants something, has next to nothing,
+    /// and has not been allowed any before.
+    pub fn wants_allowed_fast(&self) -> bool {
+        self.fast
+            && self.wants_unchoke()
+            && self.allowed_fast.is_none()
+            && (self.peer_pieces as usize) < ALLOWED_FAST_PIECES_MAX
+    }
+
+    /// Allows the peer those of `pieces` that we have (BEP 6): each of their bytes is sent once while it is choked.
+    pub fn allow_fast(&mut self, pieces: &[PieceIndex]) {
+        let have = pieces
+            .iter()
+            .copied()
+            .filter(|&piece| self.pieces.has(piece));
+        let allowed: Vec<PieceIndex> = have.take(ALLOWED_FAST_PIECES_MAX).collect();
+        for &piece in &allowed {
+            Message::AllowedFast(piece).encode(&mut self.control);
+            self.allowed_fast_bytes += u64::from(self.torrent.piece_length_of(piece));
+        }
+        self.allowed_fast = Some(allowed);
     }
 
     /// Says which pieces we have now. Queued requests for pieces that are gone are rejected, or dropped where
@@ -586,9 +617,14 @@ impl Session {
             answered + waiting,
             "each is answered once"
         );
+        let is_allowed = |piece| {
+            self.allowed_fast
+                .as_ref()
+                .is_some_and(|set| set.contains(&piece))
+        };
         assert!(
-            !self.choked || self.queue.is_empty(),
-            "a choked peer has no request"
+            !self.choked || self.queue.iter().all(|block| is_allowed(block.piece)),
+            "a choked peer has no request but for what it is allowed"
         );
         assert!(self.queue.len() <= self.config.requests_max);
         assert!(self.peer_pieces <= self.torrent.piece_count);

@@ -8,6 +8,7 @@
 //! while the session is borrowed.
 
 use crate::allowance::Allowance;
+use crate::allowed_fast;
 use crate::answer_clock::AnswerClock;
 use crate::closing::CloseReason;
 use crate::direct::Reader;
@@ -165,6 +166,13 @@ impl Connection {
         if session.wants_unchoke() && shard.claim_slot(session.role()) {
             session.set_choked(false, now);
             // Also when no message was whole: the slot may have become free since the last one.
+            self.work.notify_one();
+        } else if session.wants_allowed_fast() {
+            let (torrent, layout) = (&self.torrent, self.torrent.layout());
+            let count = allowed_fast::count(layout.piece_length());
+            let (address, pieces) = (self.peer.ip(), layout.piece_count());
+            let allowed = allowed_fast::pieces(address, torrent.info_hash(), pieces, count);
+            session.allow_fast(&allowed);
             self.work.notify_one();
         }
         self.publish(shard, session);

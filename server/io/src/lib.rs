@@ -5,6 +5,7 @@
 
 mod aligned;
 mod allowance;
+mod allowed_fast;
 mod answer_clock;
 pub mod buffers;
 pub mod bulk;

@@ -79,7 +79,7 @@ impl Session {
             let length = block.length;
             return self.refuse_invalid(block, Disconnect::RequestTooLong { length, length_max });
         }
-        if self.choked {
+        if self.choked && !self.is_allowed_fast(block) {
             return self.refuse_choked(block);
         }
         if !self.pieces.has(block.piece) {
@@ -88,12 +88,21 @@ impl Session {
         }
         if self.queue.push(block) {
             self.counters.requests_accepted += 1;
+            if self.choked {
+                self.allowed_fast_bytes -= u64::from(block.length);
+            }
         } else if self.fast {
             self.refuse(block);
         } else {
             self.counters.requests_ignored += 1;
         }
         Ok(())
+    }
+
+    /// Whether a block is sent although the peer is choked.
+    fn is_allowed_fast(&self, block: BlockRequest) -> bool {
+        let allowed = self.allowed_fast.as_deref().unwrap_or_default();
+        allowed.contains(&block.piece) && u64::from(block.length) <= self.allowed_fast_bytes
     }
 
     /// Refuses what can never be served.

@@ -11,6 +11,7 @@ use proto::wire::{self, BlockRequest, Decoded};
 use super::messages::{INVALID_REQUESTS_MAX, METADATA_REFUSALS_MAX};
 use super::*;
 
+mod allowed_fast;
 mod growing;
 mod metadata;
 mod timeouts;
