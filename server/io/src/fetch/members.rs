@@ -239,7 +239,7 @@ impl ActiveFetch {
         list.ban(address);
         for member in members.values() {
             if list.is_banned(member.address()) {
-                member.connection.close(CloseReason::Banned);
+                member.connection.abort(CloseReason::Banned);
             }
         }
         let _ = self.events.try_send(FetchEvent::Banned { peer: address });

@@ -157,6 +157,10 @@ pub(crate) async fn read_blocks(
             Ok(stop) => stop,
             Err(reason) => break reason,
         };
+        if let Some(reason) = connection.closing() {
+            // A peer that goes on sending would keep us reading.
+            break reason;
+        }
         let outcome = loop {
             match stop {
                 Stop::Empty => break Ok(()),
@@ -504,7 +508,8 @@ impl Reader<'_> {
         self.unasked_bytes += bytes;
         let asked = self.fetching.given_bytes.get();
         if self.unasked_bytes > UNASKED_BYTES_MAX + asked / 16 {
-            self.connection.close(CloseReason::Flood);
+            // What is on its way would keep both kernels waiting for each other.
+            self.connection.abort(CloseReason::Flood);
         }
     }
 
