@@ -156,6 +156,18 @@ fn the_numbers_of_show_select_files() {
     );
 }
 
+/// What is no torrent is named, with the reason.
+#[test]
+fn what_is_no_torrent_is_named() {
+    let folder = TempDir::new().unwrap();
+    let broken = folder.path().join("broken.torrent");
+    std::fs::write(&broken, b"not a torrent").unwrap();
+    let mut getting = Get::new(&broken, folder.path()).start();
+    assert_eq!(getting.process.wait_exit(LIMIT).code(), Some(1));
+    let said = getting.process.stderr();
+    assert!(said.contains("broken.torrent"), "{said}");
+}
+
 /// A server that serves some of its torrents says which it does not.
 #[test]
 fn the_ready_line_names_what_is_not_served() {

@@ -245,7 +245,13 @@ impl Getter {
             }
         };
         torrent
-            .map(|torrent| describe(torrent, &self.plan.magnet_trackers()))
+            .map(|torrent| {
+                describe(
+                    torrent,
+                    &self.plan.magnet_trackers(),
+                    "what an earlier run kept",
+                )
+            })
             .transpose()
     }
 
@@ -284,7 +290,8 @@ impl Getter {
                 event = told.recv() => match event {
                     Some(MetadataEvent::Complete(info)) => {
                         let torrent = [b"d4:info", info.as_slice(), b"e"].concat();
-                        return describe(torrent, &self.plan.magnet_trackers()).map(Some);
+                        let trackers = self.plan.magnet_trackers();
+                        return describe(torrent, &trackers, "what the link stands for").map(Some);
                     }
                     None => return Err(anyhow!("the shard has ended, which is a bug").into()),
                 },
@@ -645,22 +652,25 @@ impl Plan {
 
     /// The torrent, unless only peers can say what it is.
     async fn described(&self) -> Result<Option<Described>, Failure> {
-        let torrent = match &self.source {
+        let (torrent, name) = match &self.source {
             Source::Magnet(_) => return Ok(None),
             Source::File(path) => {
+                let name = format!("{path:?}");
                 let path = path.clone();
                 // A FIFO, or a disk that hangs, is not to keep a signal from being heard.
                 let reading = tokio::task::spawn_blocking(move || read_torrent(&path)).await;
                 let read = reading.context("reading the torrent ended early")?;
-                read.map_err(anyhow::Error::from)?
+                (read.map_err(anyhow::Error::from)?, name)
             }
             Source::Url(url) => {
                 let user_agent = settings::announce(&self.config).user_agent;
                 let fetched = web::fetch_torrent(url, &user_agent).await;
-                fetched.map_err(anyhow::Error::from)?
+                // Not the URL, in which a password may stand.
+                let name = "what the web server sent".to_owned();
+                (fetched.map_err(anyhow::Error::from)?, name)
             }
         };
-        describe(torrent, &[]).map(Some)
+        describe(torrent, &[], &name).map(Some)
     }
 
     /// The trackers of the magnet link: each its own tier, as links know no tiers.
@@ -692,13 +702,14 @@ fn bytes_of(metainfo: &Metainfo, pieces: &PieceSet) -> u64 {
     }
 }
 
-/// Reads a torrent; `trackers` are added if it names none.
-fn describe(torrent: Vec<u8>, trackers: &[Vec<String>]) -> Result<Described, Failure> {
-    let parse = |torrent: &[u8]| Metainfo::parse(torrent).context("the torrent is not one");
+/// Reads a torrent, which errors call `name`; `trackers` are added if it names none.
+fn describe(torrent: Vec<u8>, trackers: &[Vec<String>], name: &str) -> Result<Described, Failure> {
+    let wrong = || format!("{name} is no torrent that can be downloaded");
+    let parse = |torrent: &[u8]| Metainfo::parse(torrent).with_context(wrong);
     let (mut torrent, mut metainfo) = (torrent, None);
     let bare = parse(&torrent)?;
     if bare.trackers.is_empty() && !trackers.is_empty() {
-        torrent = with_trackers(&torrent, trackers).context("the torrent is not one")?;
+        torrent = with_trackers(&torrent, trackers).with_context(wrong)?;
         metainfo = Some(parse(&torrent)?);
     }
     let metainfo = metainfo.unwrap_or(bare);
