@@ -35,7 +35,7 @@ use peers::Finder;
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::magnet::{Magnet, PeerAddress};
 use proto::metainfo::{Metainfo, with_trackers};
-use seedring_io::fetch::{Allocation, Fetch, FetchEvent, FetchSpec, MetadataEvent};
+use seedring_io::fetch::{Allocation, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs};
 use seedring_io::plane::{Event, Plane, StartError};
 use seedring_io::system;
 use seedring_io::torrent::SeededTorrent;
@@ -443,6 +443,12 @@ impl Getter {
                 Some(found) = self.found.recv() => download.fetch.add_peers(&found),
                 event = download.events.recv() => {
                     let event = event.ok_or_else(|| anyhow!("the shard has ended, which is a bug"))?;
+                    let refused = refusal(&event);
+                    if let Some(refused) = refused {
+                        // What is there is kept.
+                        self.interrupt(download).await?;
+                        return Err(refused.into());
+                    }
                     if let ControlFlow::Break(end) = self.take(download, event).await? {
                         return Ok(end);
                     }
@@ -464,7 +470,7 @@ impl Getter {
     ) -> Result<ControlFlow<End>, Failure> {
         match event {
             FetchEvent::Synced { pieces, stamps } => download.synced(&pieces, &stamps),
-            FetchEvent::Paused { reason } => self.display.paused(&reason),
+            FetchEvent::Paused { reason, .. } => self.display.paused(&reason),
             FetchEvent::Resumed => self.display.resumed(),
             FetchEvent::Banned { peer } => self.display.banned(peer),
             FetchEvent::SelectionDone => return Ok(ControlFlow::Break(End::Complete)),
@@ -722,6 +728,20 @@ fn describe(torrent: Vec<u8>, trackers: &[Vec<String>], name: &str) -> Result<De
 
 fn only_v2() -> Failure {
     anyhow!("the torrent has version 2 hashes only (BEP 52); fetching those comes later").into()
+}
+
+/// What to tell the user if a download needs a permission: waiting does not bring it.
+fn refusal(event: &FetchEvent) -> Option<anyhow::Error> {
+    match event {
+        FetchEvent::Paused {
+            reason,
+            needs: Needs::Permission,
+        } => Some(anyhow!(
+            "{reason}; give this user the right to it, or choose another folder with -d, and run the same command \
+             again: it goes on from what is there"
+        )),
+        _ => None,
+    }
 }
 
 /// The folder, made if it is not there, without `..` and links on the way.

@@ -55,7 +55,8 @@ pub struct FetchConfig {
     pub hash_threads: usize,
     /// How often what was written is forced to the disk.
     pub sync_period: Duration,
-    /// How long after a failed write it is tried again.
+    /// How long after a failed write it is tried again. After a failed sync, twice as long each time, up to some minutes:
+    /// what was written is fetched again then.
     pub retry_period: Duration,
     /// How long a connection that we begin may take.
     pub connect_timeout: Duration,
@@ -315,8 +316,10 @@ pub enum FetchEvent {
     },
     /// Nothing is requested any more because of this; it goes on by itself when it can.
     Paused {
-        /// For people: the file and what the system said.
+        /// For people: what could not be done, with which file or folder, and what the system said.
         reason: String,
+        /// What it takes to go on.
+        needs: Needs,
     },
     /// It goes on after [`FetchEvent::Paused`].
     Resumed,
@@ -333,6 +336,15 @@ pub enum FetchEvent {
     Complete(Arc<SeededTorrent>),
     /// A file that was being written to was replaced, or left its place: the download has ended. It is the last event.
     Failed(Fault),
+}
+
+/// What a paused download needs to go on. It looks by itself whether it has it, from time to time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Needs {
+    /// A disk that works: there is hope that it will, when space is freed, or when it is back.
+    Disk,
+    /// Permission, which nobody gives it without being asked.
+    Permission,
 }
 
 /// Where a download is, as of the last second.

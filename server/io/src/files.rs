@@ -15,6 +15,7 @@ use engine::layout::{FileIndex, FileStamp};
 use engine::time::Time;
 use lru::LruCache;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::ffi::CString;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -53,6 +54,16 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
+    /// Another descriptor of the same open file.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.descriptor.try_clone()
+    }
+
+    /// Its descriptor, to be closed.
+    pub(crate) fn into_descriptor(self) -> OwnedFd {
+        self.descriptor
+    }
+
     pub(crate) fn new(descriptor: OwnedFd) -> OpenFile {
         OpenFile {
             descriptor,
@@ -382,7 +393,13 @@ pub fn check_stamp(
 ) -> Result<(), Fault> {
     let found = match stat(opened) {
         // Its bytes change while others come; what may be served of it says the torrent's bitfield.
-        Ok(Some(_)) if !torrent.is_complete() => return Ok(()),
+        Ok(Some((stamp, _links))) if !torrent.is_complete() => {
+            let found = (stamp.device, stamp.inode);
+            return match torrent.identity(file).is_none_or(|known| known == found) {
+                true => Ok(()),
+                false => Err(torrent.fault(file, FaultCause::Changed)),
+            };
+        }
         Ok(Some((stamp, _links))) => stamp,
         Ok(None) => return Err(torrent.fault(file, FaultCause::NotRegular)),
         Err(error) => return Err(torrent.fault(file, FaultCause::of_io(&error))),
@@ -406,11 +423,22 @@ pub fn check_stamp(
 /// The data directory is opened for each file and not kept: 10,000 torrents would keep as many descriptors.
 async fn open_retrying(torrent: &SeededTorrent, file: FileIndex) -> io::Result<OwnedFd> {
     let (data_dir, path) = torrent.paths_for_kernel(file);
+    let own = torrent.suffixed_paths(file).map(|(_, own)| own);
     let root = Rc::new(ring::open_directory(data_dir).await?);
+    match open_beneath_retrying(&root, &path).await {
+        // It gets its own name just now, whether that is known here already or not.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) && own.is_some() => {
+            open_beneath_retrying(&root, &own.unwrap_or_default()).await
+        }
+        other => other,
+    }
+}
+
+async fn open_beneath_retrying(root: &Rc<OwnedFd>, path: &CString) -> io::Result<OwnedFd> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match ring::open_beneath(Rc::clone(&root), path.clone()).await {
+        match ring::open_beneath(Rc::clone(root), path.clone()).await {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries < OPEN_TRIES_MAX => {}
             other => return other,
         }
@@ -436,16 +464,6 @@ pub(crate) fn stat(file: &OpenFile) -> io::Result<Option<(FileStamp, u64)>> {
         ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
     };
     Ok(Some((stamp, stat.st_nlink as u64)))
-}
-
-/// Cuts a file down to `length` bytes.
-pub(crate) fn truncate(file: &OpenFile, length: u64) -> io::Result<()> {
-    let length = libc::off_t::try_from(length).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is open for the length of the call.
-    if unsafe { libc::ftruncate(file.as_raw_fd(), length) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// Nanoseconds since the epoch.

@@ -11,11 +11,12 @@ use crate::direct::Lease;
 use crate::fetch::memory::{Sealed, Segment};
 use crate::files::OpenFile;
 use crate::outgoing::Outgoing;
+use engine::layout::FileStamp;
 use io_uring::{cqueue, opcode, squeue, types};
 use std::ffi::CString;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio_uring::net::TcpStream;
@@ -76,19 +77,18 @@ pub async fn open_beneath(root: Rc<OwnedFd>, path: CString) -> io::Result<OwnedF
     open_how(root, path, how).await
 }
 
-/// Opens `path` below `root` for writing, and makes it if it is not there. Neither a link in its place is followed,
-/// nor a component that leads out of `root`. Not to be cancelled, see [`open_beneath`].
-pub async fn open_for_writing(root: Rc<OwnedFd>, path: CString) -> io::Result<OwnedFd> {
-    let flags = libc::O_RDWR
-        | libc::O_CREAT
-        | libc::O_CLOEXEC
-        | libc::O_NONBLOCK
-        | libc::O_NOCTTY
-        | libc::O_NOFOLLOW;
-    let how = types::OpenHow::new()
-        .flags(flags as u64)
-        .mode(0o666)
-        .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+/// Opens `path` below `root` for writing; `make` makes it, and it must not be there then. Neither a link in its place
+/// is followed, nor a component that leads out of `root`. Not to be cancelled, see [`open_beneath`].
+pub async fn open_for_writing(root: Rc<OwnedFd>, path: CString, make: bool) -> io::Result<OwnedFd> {
+    let flags =
+        libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
+    let how = types::OpenHow::new().resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+    let how = match make {
+        true => how
+            .flags((flags | libc::O_CREAT | libc::O_EXCL) as u64)
+            .mode(0o666),
+        false => how.flags(flags as u64),
+    };
     open_how(root, path, how).await
 }
 
@@ -134,16 +134,101 @@ pub async fn make_directory(parent: Rc<OwnedFd>, name: CString) -> io::Result<()
     result.map(drop)
 }
 
-/// Gives the file `from` in `directory` the name `to`, unless there is one of that name.
-pub async fn rename_in(directory: Rc<OwnedFd>, from: CString, to: CString) -> io::Result<()> {
+/// Gives the file `from` in `directory` the name `to`. `exclusive`: unless there is one of that name, which not every
+/// file system can see to (`EINVAL`); else that one is replaced.
+pub async fn rename_in(
+    directory: Rc<OwnedFd>,
+    from: CString,
+    to: CString,
+    exclusive: bool,
+) -> io::Result<()> {
     let data = Box::new((directory, from, to));
     let directory = types::Fd(data.0.as_raw_fd());
+    let flags = match exclusive {
+        true => libc::RENAME_NOREPLACE,
+        false => 0,
+    };
     let entry = opcode::RenameAt::new(directory, data.1.as_ptr(), directory, data.2.as_ptr())
-        .flags(libc::RENAME_NOREPLACE)
+        .flags(flags)
         .build();
     // SAFETY: both names' bytes live on the heap, owned by `data`, which also keeps `directory` open.
     let (result, _data) = unsafe { submit(data, entry) }.await;
     result.map(drop)
+}
+
+/// What `statx` says of `name` in `directory`, a link itself and not where it leads; of `directory`'s own file if the
+/// name is empty.
+async fn stat_at<D: AsRawFd + 'static>(directory: Rc<D>, name: CString) -> io::Result<libc::statx> {
+    // SAFETY: `statx` is plain data for which zeros are valid.
+    let found: libc::statx = unsafe { std::mem::zeroed() };
+    let mut data = Box::new((directory, name, found));
+    let target = (&raw mut data.2).cast::<types::statx>();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
+    let entry = opcode::Statx::new(types::Fd(data.0.as_raw_fd()), data.1.as_ptr(), target)
+        .flags(flags)
+        .mask(libc::STATX_BASIC_STATS | libc::STATX_BTIME)
+        .build();
+    // SAFETY: the name's bytes and what is written to live on the heap, owned by `data`, which also keeps the
+    // directory open.
+    let (result, data) = unsafe { submit(data, entry) }.await;
+    result.map(|_| data.2)
+}
+
+/// What a regular file is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    pub(crate) stamp: FileStamp,
+    /// How many names it has.
+    pub(crate) links: u64,
+    /// When it was made, in nanoseconds since the epoch, where the file system knows that: what tells a file from
+    /// another one that got its inode after it.
+    pub(crate) birth_ns: Option<i64>,
+}
+
+/// What an open file is; `None` if it is not a regular one.
+pub(crate) async fn stat(file: Rc<OpenFile>) -> io::Result<Option<Found>> {
+    stat_at(file, CString::default())
+        .await
+        .map(|s| found_of(&s))
+}
+
+/// The same of the file `name` in `directory`.
+pub(crate) async fn stat_in(directory: Rc<OwnedFd>, name: CString) -> io::Result<Option<Found>> {
+    stat_at(directory, name).await.map(|found| found_of(&found))
+}
+
+fn found_of(found: &libc::statx) -> Option<Found> {
+    let nanoseconds = |time: &libc::statx_timestamp| {
+        let seconds = time.tv_sec.saturating_mul(1_000_000_000);
+        seconds.saturating_add(i64::from(time.tv_nsec))
+    };
+    if u32::from(found.stx_mode) & libc::S_IFMT != libc::S_IFREG {
+        return None;
+    }
+    let stamp = FileStamp {
+        device: libc::makedev(found.stx_dev_major, found.stx_dev_minor),
+        inode: found.stx_ino,
+        size: found.stx_size,
+        mtime_ns: nanoseconds(&found.stx_mtime),
+        ctime_ns: nanoseconds(&found.stx_ctime),
+    };
+    let has_birth = found.stx_mask & libc::STATX_BTIME != 0;
+    Some(Found {
+        stamp,
+        links: u64::from(found.stx_nlink),
+        birth_ns: has_birth.then(|| nanoseconds(&found.stx_btime)),
+    })
+}
+
+/// Closes a file, for which some file systems wait: for what was written, or for the blocks of one that was deleted.
+pub(crate) async fn close(descriptor: OwnedFd) {
+    let number = descriptor.into_raw_fd();
+    let entry = opcode::Close::new(types::Fd(number)).build();
+    // SAFETY: the entry holds no pointer, and the descriptor is the operation's from here on: nobody else closes it.
+    let (result, ()) = unsafe { submit((), entry) }.await;
+    if let Err(error) = result {
+        tracing::debug!(%error, "closing a file");
+    }
 }
 
 /// Takes the space of the first `length` bytes of `file`.
@@ -265,6 +350,16 @@ pub async fn ask_for(file: Rc<OpenFile>, offset: u64, length: u32) -> io::Result
     )
     .offset(offset)
     .build();
+    // SAFETY: the entry holds no pointer, and the operation keeps the file open.
+    let (result, _file) = unsafe { submit(file, entry) }.await;
+    result.map(drop)
+}
+
+/// Has the page cache drop what it holds of `file`, as far as it is clean and not in use.
+pub(crate) async fn drop_pages(file: Rc<OpenFile>) -> io::Result<()> {
+    let all = 0;
+    let descriptor = types::Fd(file.as_raw_fd());
+    let entry = opcode::Fadvise::new(descriptor, all, libc::POSIX_FADV_DONTNEED).build();
     // SAFETY: the entry holds no pointer, and the operation keeps the file open.
     let (result, _file) = unsafe { submit(file, entry) }.await;
     result.map(drop)

@@ -11,11 +11,21 @@ use proto::ids::PeerId;
 use proto::metainfo::Metainfo;
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// Reports that `test` cannot run here, to whoever counts that (`./test`).
+pub(crate) fn skip(test: &str, reason: &str) {
+    eprintln!("SKIP {test}: {reason}");
+    if let Some(path) = std::env::var_os("SEEDRING_SKIPS") {
+        let file = fs::File::options().append(true).create(true).open(path);
+        writeln!(file.unwrap(), "{test}: {reason}").unwrap();
+    }
+}
 
 /// The piece length of [`Data::torrent`], in bytes.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;

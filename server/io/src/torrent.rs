@@ -53,6 +53,8 @@ struct Partial {
     suffix: String,
     /// Whether the file lies under its name with the suffix.
     suffixed: Box<[AtomicBool]>,
+    /// Device and inode of files that were opened for writing: another one in their place is not ours.
+    identities: Box<[OnceLock<(u64, u64)>]>,
 }
 
 /// Why a torrent can not be handed to the shards.
@@ -126,6 +128,7 @@ impl SeededTorrent {
             pieces: Arc::new(PieceBits::new(metainfo.piece_count, verified)),
             suffix: suffix.to_owned(),
             suffixed: metainfo.files.iter().map(suffixed).collect(),
+            identities: metainfo.files.iter().map(|_| OnceLock::new()).collect(),
         };
         Self::unfilled(metainfo, data_dir, BTreeMap::new(), Some(partial))
     }
@@ -283,6 +286,20 @@ impl SeededTorrent {
         }
     }
 
+    /// Device and inode of `file`, once it was opened for writing.
+    pub(crate) fn identity(&self, file: FileIndex) -> Option<(u64, u64)> {
+        let identities = &self.partial.as_ref()?.identities;
+        identities.get(file.0 as usize)?.get().copied()
+    }
+
+    /// Notes what was opened for writing as `file`. Another one later on is not it.
+    pub(crate) fn set_identity(&self, file: FileIndex, stamp: &FileStamp) {
+        let identities = self.partial.as_ref().map(|partial| &partial.identities);
+        if let Some(identity) = identities.and_then(|all| all.get(file.0 as usize)) {
+            let _ = identity.set((stamp.device, stamp.inode));
+        }
+    }
+
     /// Block `piece` of the `info` dictionary (BEP 9).
     pub(crate) fn metadata_block(&self, piece: u32) -> Option<&[u8]> {
         let info = &self.metainfo.info;
@@ -394,6 +411,9 @@ pub enum FaultCause {
     /// We may not read it.
     #[error("permission denied")]
     Denied,
+    /// The file system can hold no such file.
+    #[error("the file system cannot hold it: {0}")]
+    Unfit(String),
     /// No descriptor or memory is left, or something was in the way for a moment: not the torrent's fault.
     #[error("no resources: {0}")]
     Resources(String),

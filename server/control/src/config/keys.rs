@@ -196,7 +196,8 @@ section! {
         /// Seconds after which what was written is forced to the disk and remembered. After a crash at
         /// most so much is downloaded again; shorter costs more syncs.
         sync_period_s: Seconds = Seconds(5), 1..=3600;
-        /// Seconds after which a full or failing disk is tried again.
+        /// Seconds after which a full or failing disk is tried again. After a failed sync, which costs what
+        /// came since the last good one, it is twice as long each time, up to 300.
         retry_period_s: Seconds = Seconds(5), 1..=3600;
         /// How the space of a file is taken. "sparse" lets it grow as bytes come; "full" takes all of it
         /// before the first byte, so that a disk that is too small shows at once and files lie in one

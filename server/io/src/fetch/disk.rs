@@ -3,43 +3,51 @@
 //!
 //! A file is made below the data directory and nowhere else, with the directories on its way: no component of a path
 //! leads out of it, and neither a link nor a device nor a file with other names (hard links) in a file's place is
-//! written to.
+//! written to. A file that was opened once is never made again: one that has gone since, or is another one, ends the
+//! download.
 //!
-//! Limits: [`FILES_OPEN_MAX`] files open at a time, the one used longest ago is closed.
+//! A file that was written to stays open until it is synced: of one that was closed, the kernel may have forgotten
+//! that it could not write its pages. A sync that fails is told once and leaves those pages clean, so it puts all in
+//! doubt that was written since the last good one ([`Disk::doubts`]).
+//!
+//! Limits: [`FILES_OPEN_MAX`] files open at a time, those in use among them. The one used longest ago is closed for
+//! another; where all wait to be synced, half of them are, and whoever wants another file waits.
 //!
 //! Not here: when something is written or tried again.
 
 use crate::fetch::Allocation;
 use crate::fetch::memory::{Sealed, Segment};
 use crate::files::{self, OpenFile};
-use crate::ring;
-use crate::torrent::{Fault, FaultCause, SeededTorrent};
+use crate::ring::{self, Found};
+use crate::torrent::{FaultCause, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
 use lru::LruCache;
 use proto::ids::PieceIndex;
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
-use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::sync::{Mutex, Notify, oneshot};
 
 /// Files of one download that are open for writing.
-const FILES_OPEN_MAX: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+const FILES_OPEN_MAX: usize = 64;
 
 /// Tries at an open that a concurrent rename disturbed.
 const OPEN_TRIES_MAX: usize = 8;
 
-/// Why something could not be done with a file.
-#[derive(Debug)]
-pub(crate) enum DiskError {
-    /// It may go better later: the disk is full, failing, read-only or away.
-    Passing(String),
-    /// The file is not ours to write to.
-    Lasting(Fault),
-}
+mod errors;
+mod naming;
+mod settling;
+
+pub(crate) use errors::DiskError;
+use errors::{cause_of_length, is_unsupported};
+
+/// The files that a sync found synced, as they are now.
+pub(crate) type Stamps = Vec<(FileIndex, FileStamp)>;
 
 /// See the module.
 pub(crate) struct Disk {
@@ -48,10 +56,60 @@ pub(crate) struct Disk {
     /// What files were that held verified pieces at the start.
     stamps: Vec<Option<FileStamp>>,
     open: RefCell<LruCache<FileIndex, Rc<OpenFile>>>,
-    /// Files that were written to since they were last synced.
+    /// Files that are being opened.
+    opening: RefCell<HashSet<FileIndex>>,
+    /// Files that nobody may use just now.
+    held: RefCell<HashSet<FileIndex>>,
+    /// Told when a file is no longer in use, held, or open.
+    freed: Notify,
+    /// Files that were written to since they were last synced; all of them are open.
     dirty: RefCell<BTreeSet<FileIndex>>,
+    /// Where what was written to a file ends.
+    ends: RefCell<HashMap<FileIndex, u64>>,
+    /// When files that were opened before had been made: the inode of one that was deleted is used again.
+    births: RefCell<HashMap<FileIndex, Option<i64>>>,
+    /// Directories in which there are new names since they were last synced, relative to the data directory.
+    directories: RefCell<BTreeSet<CString>>,
+    /// Files that were synced to be closed, and nobody has heard of it.
+    settled: RefCell<BTreeMap<FileIndex, FileStamp>>,
     /// Files of which only what shares a piece with others is fetched.
     unwanted: RefCell<BTreeSet<FileIndex>>,
+    syncing: Mutex<()>,
+    doubts: Cell<u64>,
+}
+
+/// A file that is not closed as long as this is there.
+struct InUse<'a> {
+    file: Rc<OpenFile>,
+    disk: &'a Disk,
+}
+
+impl Deref for InUse<'_> {
+    type Target = Rc<OpenFile>;
+
+    fn deref(&self) -> &Rc<OpenFile> {
+        &self.file
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        // Whoever waits looks later: by then `file` has gone.
+        self.disk.freed.notify_waiters();
+    }
+}
+
+/// A note that a file is being opened, which one task does.
+struct Opening<'a> {
+    index: FileIndex,
+    disk: &'a Disk,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.disk.opening.borrow_mut().remove(&self.index);
+        self.disk.freed.notify_waiters();
+    }
 }
 
 impl Disk {
@@ -61,13 +119,27 @@ impl Disk {
         allocation: Allocation,
         stamps: Vec<Option<FileStamp>>,
     ) -> Disk {
+        for (index, stamp) in (0..).map(FileIndex).zip(&stamps) {
+            if let Some(stamp) = stamp {
+                torrent.set_identity(index, stamp);
+            }
+        }
         Disk {
             torrent,
             allocation,
             stamps,
-            open: RefCell::new(LruCache::new(FILES_OPEN_MAX)),
+            open: RefCell::new(LruCache::unbounded()),
+            opening: RefCell::default(),
+            held: RefCell::default(),
+            freed: Notify::new(),
             dirty: RefCell::default(),
+            ends: RefCell::default(),
+            births: RefCell::default(),
+            directories: RefCell::default(),
+            settled: RefCell::default(),
             unwanted: RefCell::default(),
+            syncing: Mutex::new(()),
+            doubts: Cell::new(0),
         }
     }
 
@@ -107,7 +179,8 @@ impl Disk {
                     ring::write_at(Rc::clone(&file), Arc::clone(memory), at, end - at, offset);
                 match written.await {
                     Ok(0) => {
-                        return Err(self.error(index, &io::ErrorKind::WriteZero.into()));
+                        let error = io::ErrorKind::WriteZero.into();
+                        return Err(self.error(index, "write to", &error));
                     }
                     Ok(count) => {
                         writes += 1;
@@ -115,11 +188,14 @@ impl Disk {
                         offset += count as u64;
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(self.error(index, &error)),
+                    Err(error) => return Err(self.error(index, "write to", &error)),
                 }
             }
             // Now, not before: a sync that is under way may have begun before these bytes were there.
             self.dirty.borrow_mut().insert(index);
+            let mut ends = self.ends.borrow_mut();
+            let known_end = ends.entry(index).or_insert(0);
+            *known_end = offset.max(*known_end);
         }
         Ok(writes)
     }
@@ -152,255 +228,246 @@ impl Disk {
                     ring::read_into_segment(file, segment, at, end - at, offset).await;
                 match result {
                     Ok(0) => {
-                        return Err(self.error(index, &io::ErrorKind::UnexpectedEof.into()));
+                        let error = io::ErrorKind::UnexpectedEof.into();
+                        return Err(self.error(index, "read back", &error));
                     }
                     Ok(count) => {
                         at += count;
                         offset += count as u64;
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(self.error(index, &error)),
+                    Err(error) => return Err(self.error(index, "read back", &error)),
                 }
             }
         }
         Ok(segment)
     }
 
-    /// Takes the files that were written to since the last time.
-    pub(crate) fn take_dirty(&self) -> BTreeSet<FileIndex> {
-        std::mem::take(&mut self.dirty.borrow_mut())
+    /// Up to `count` files that are not in use, those used longest ago: dirty ones, or such that can be closed.
+    fn idle_files(&self, dirty: bool, count: usize) -> Vec<FileIndex> {
+        let (open, marked) = (self.open.borrow(), self.dirty.borrow());
+        let is_one = |(index, file): &(&FileIndex, &Rc<OpenFile>)| {
+            Rc::strong_count(file) == 1 && marked.contains(index) == dirty
+        };
+        let idle = open.iter().rev().filter(is_one).map(|(index, _)| *index);
+        idle.take(count).collect()
     }
 
-    /// Takes them back: they could not be synced.
-    pub(crate) fn put_back_dirty(&self, files: &BTreeSet<FileIndex>) {
-        self.dirty.borrow_mut().extend(files);
-    }
-
-    /// Forces what was written to `files` to the disk, and returns what they are now.
-    pub(crate) async fn sync(
-        &self,
-        files: &BTreeSet<FileIndex>,
-    ) -> Result<Vec<(FileIndex, FileStamp)>, DiskError> {
-        let mut stamps = Vec::with_capacity(files.len());
-        for &index in files {
-            let file = self.open(index).await?;
-            let synced = ring::sync_data(Rc::clone(&file)).await;
-            #[cfg(test)]
-            let synced = synced.and_then(|()| self.injected_fault());
-            synced.map_err(|error| self.error(index, &error))?;
-            stamps.push((index, self.stamp(index, &file)?));
-        }
-        Ok(stamps)
-    }
-
-    /// The error that a test wants of each sync while there is a file of this name beside the torrent's.
+    /// The error that a test wants while there is a file of this name beside the torrent's.
     #[cfg(test)]
-    fn injected_fault(&self) -> io::Result<()> {
-        match self.torrent.data_dir().join("syncs fail").exists() {
-            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+    fn injected_fault(&self, name: &str, error: i32) -> io::Result<()> {
+        match self.torrent.data_dir().join(name).exists() {
+            true => Err(io::Error::from_raw_os_error(error)),
             false => Ok(()),
         }
     }
 
-    /// Makes the empty files, and gives each file of `files` its own name. Returns what each is then.
-    pub(crate) async fn finish(
-        &self,
-        files: &BTreeSet<FileIndex>,
-    ) -> Result<Vec<(FileIndex, FileStamp)>, DiskError> {
-        let mut stamps = Vec::with_capacity(files.len());
-        let mut directories = BTreeMap::new();
-        for &index in files {
-            let file = self.open(index).await?;
-            if let Some((suffixed, own)) = self.torrent.suffixed_paths(index) {
-                self.rename(index, &suffixed, &own).await?;
-                self.torrent.set_renamed(index);
-                directories.insert(directory_of(&own).to_vec(), (index, own));
-            }
-            stamps.push((index, self.stamp(index, &file)?));
-        }
-        for (index, path) in directories.into_values() {
-            self.sync_directory(index, &path).await?;
-        }
-        Ok(stamps)
-    }
-
-    /// Forces to the disk which names there are beside `path`.
-    async fn sync_directory(&self, index: FileIndex, path: &CString) -> Result<(), DiskError> {
-        let error = |error| self.error(index, &error);
-        let (data_dir, _) = self.torrent.paths_for_kernel(index);
-        let root = Rc::new(ring::open_directory(data_dir).await.map_err(error)?);
-        let directory = parent_of(&root, path, false).await.map_err(error)?;
-        match ring::sync_directory(directory).await {
-            // Of directories some file systems know no sync.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-            other => other.map_err(error),
+    /// Waits as long as a test wants it, by a file of this name beside the torrent's.
+    #[cfg(test)]
+    pub(crate) async fn injected_wait(&self, name: &str) {
+        let cause = self.torrent.data_dir().join(name);
+        while cause.exists() {
+            // So that the test knows that somebody has come this far.
+            let _ = std::fs::write(cause.with_extension("now"), b"");
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     }
 
     /// Closes all files.
-    pub(crate) fn close(&self) {
-        self.open.borrow_mut().clear();
+    pub(crate) async fn close(&self) {
+        self.dirty.borrow_mut().clear();
+        loop {
+            let next = self.open.borrow_mut().pop_lru();
+            let Some((_, file)) = next else { return };
+            close(file).await;
+        }
     }
 
     /// What `file` is now.
-    fn stamp(&self, index: FileIndex, file: &Rc<OpenFile>) -> Result<FileStamp, DiskError> {
-        let found = files::stat(file).map_err(|error| self.error(index, &error))?;
-        let Some((stamp, links)) = found else {
-            return Err(self.lasting(index, FaultCause::NotRegular));
-        };
-        match links {
-            0 => Err(self.lasting(index, FaultCause::Missing)),
-            _ => Ok(stamp),
+    async fn stamp(&self, index: FileIndex, file: &Rc<OpenFile>) -> Result<FileStamp, DiskError> {
+        self.look(index, file).await.map(|found| found.stamp)
+    }
+
+    /// The same, with how many names it has, and since when it is there.
+    async fn look(&self, index: FileIndex, file: &Rc<OpenFile>) -> Result<Found, DiskError> {
+        let written = self.ends.borrow().get(&index).copied().unwrap_or(0);
+        let found = ring::stat(Rc::clone(file)).await;
+        match found.map_err(|error| self.error(index, "look at", &error))? {
+            None => Err(self.lasting(index, FaultCause::NotRegular)),
+            Some(found) if found.links == 0 => Err(self.lasting(index, FaultCause::Missing)),
+            Some(found) if found.stamp.size < written => {
+                let cause = cause_of_length(written, found.stamp.size);
+                Err(self.lasting(index, cause))
+            }
+            Some(found) => Ok(found),
+        }
+    }
+
+    fn in_use(&self, file: &Rc<OpenFile>) -> InUse<'_> {
+        InUse {
+            file: Rc::clone(file),
+            disk: self,
         }
     }
 
     /// The open file.
-    async fn open(&self, index: FileIndex) -> Result<Rc<OpenFile>, DiskError> {
-        if let Some(file) = self.open.borrow_mut().get(&index) {
-            return Ok(Rc::clone(file));
+    async fn open(&self, index: FileIndex) -> Result<InUse<'_>, DiskError> {
+        loop {
+            let freed = self.freed.notified();
+            if self.held.borrow().contains(&index) {
+                freed.await;
+                continue;
+            }
+            if let Some(file) = self.open.borrow_mut().get(&index) {
+                return Ok(self.in_use(file));
+            }
+            let count = self.open.borrow().len() + self.opening.borrow().len();
+            if self.opening.borrow().contains(&index) {
+                freed.await;
+            } else if count < FILES_OPEN_MAX {
+                break;
+            } else if self.close_idle(1).await == 0 {
+                match self.is_some_idle() {
+                    true => self.sync_some().await?,
+                    false => freed.await,
+                }
+            }
         }
+        self.opening.borrow_mut().insert(index);
+        let _opening = Opening { index, disk: self };
         let file = Rc::new(self.open_anew(index).await?);
         self.open.borrow_mut().put(index, Rc::clone(&file));
-        Ok(file)
+        Ok(self.in_use(&file))
+    }
+
+    /// Closes up to `count` files that are neither in use nor dirty, those used longest ago. Returns how many.
+    async fn close_idle(&self, count: usize) -> usize {
+        for closed in 0..count {
+            let idle = self.idle_files(false, 1).pop();
+            let file = idle.and_then(|index| self.open.borrow_mut().pop(&index));
+            match file {
+                Some(file) => close(file).await,
+                None => return closed,
+            }
+        }
+        count
+    }
+
+    /// Whether a file is open that is not in use.
+    fn is_some_idle(&self) -> bool {
+        let open = self.open.borrow();
+        open.iter().any(|(_, file)| Rc::strong_count(file) == 1)
+    }
+
+    fn data_dir(&self) -> CString {
+        self.torrent.paths_for_kernel(FileIndex(0)).0
     }
 
     async fn open_anew(&self, index: FileIndex) -> Result<OpenFile, DiskError> {
         let (data_dir, path) = self.torrent.paths_for_kernel(index);
-        let error = |error| self.error(index, &error);
-        let root = Rc::new(ring::open_directory(data_dir).await.map_err(error)?);
-        let descriptor = match open_retrying(&root, &path).await {
+        let error = |error| self.error(index, "open", &error);
+        let root = ring::open_directory(data_dir).await;
+        let root =
+            Rc::new(root.map_err(|error| {
+                self.error_at(self.torrent.data_dir(), "open the folder", &error)
+            })?);
+        let mut opened = open_retrying(&root, &path, false).await;
+        if let Err(failed) = &opened
+            && matches!(failed.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+            && self.close_idle(usize::MAX).await > 0
+        {
+            opened = open_retrying(&root, &path, false).await;
+        }
+        let descriptor = match opened {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                parent_of(&root, &path, true)
-                    .await
-                    .map_err(|error| self.error(index, &error))?;
-                open_retrying(&root, &path).await
+                if self.torrent.identity(index).is_some() {
+                    return Err(self.lasting(index, FaultCause::Missing));
+                }
+                self.make(index, &root, &path).await?
             }
-            other => other,
+            other => other.map_err(error)?,
         };
-        let file = OpenFile::new(descriptor.map_err(error)?);
-        let found = files::stat(&file).map_err(error)?;
-        let Some((stamp, links)) = found else {
-            return Err(self.lasting(index, FaultCause::NotRegular));
-        };
-        if links > 1 {
+        let file = Rc::new(OpenFile::new(descriptor));
+        let found = self.look(index, &file).await?;
+        let stamp = found.stamp;
+        if found.links > 1 {
             return Err(self.lasting(index, FaultCause::OtherNames));
         }
-        if let Some(Some(before)) = self.stamps.get(index.0 as usize) {
-            let is_it = (before.device, before.inode) == (stamp.device, stamp.inode);
-            // One that was longer than it should be may have been cut since.
-            let due = self.torrent.layout().file_length(index);
-            if !is_it || stamp.size < before.size.min(due) {
-                return Err(self.lasting(index, FaultCause::Changed));
-            }
-        }
-        files::clear_nonblocking(&file).map_err(error)?;
-        self.fit(index, file, stamp.size).await
-    }
-
-    /// Gives a file that was just opened its length, as far as that is to be done at once.
-    async fn fit(
-        &self,
-        index: FileIndex,
-        file: OpenFile,
-        size: u64,
-    ) -> Result<OpenFile, DiskError> {
         let due = self.torrent.layout().file_length(index);
-        let error = |error| self.error(index, &error);
-        if size > due {
-            files::truncate(&file, due).map_err(error)?;
+        let known = self.torrent.identity(index);
+        let before = self.stamps.get(index.0 as usize).copied().flatten();
+        // One that was longer than it should be may have been cut since.
+        let birth = self.births.borrow().get(&index).copied();
+        if known.is_some_and(|known| known != (stamp.device, stamp.inode))
+            || birth.is_some_and(|birth| birth != found.birth_ns)
+            || before.is_some_and(|before| stamp.size < before.size.min(due))
+        {
+            return Err(self.lasting(index, FaultCause::Changed));
         }
-        if self.allocation == Allocation::Sparse || !self.is_wanted(index) || size >= due {
-            return Ok(file);
-        }
-        let file = Rc::new(file);
-        match ring::allocate(Rc::clone(&file), due).await {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-            other => other.map_err(error)?,
-        }
+        self.torrent.set_identity(index, &stamp);
+        self.births.borrow_mut().insert(index, found.birth_ns);
+        files::clear_nonblocking(&file).map_err(error)?;
+        self.fit(index, &file, stamp.size).await?;
         Rc::try_unwrap(file).map_err(|_| error(io::Error::other("the file is still in use")))
     }
 
-    /// Gives a file its own name, in the directory where it is.
-    async fn rename(
-        &self,
-        index: FileIndex,
-        from: &CString,
-        to: &CString,
-    ) -> Result<(), DiskError> {
-        let error = |error| self.error(index, &error);
-        let (data_dir, _) = self.torrent.paths_for_kernel(index);
-        let root = Rc::new(ring::open_directory(data_dir).await.map_err(error)?);
-        let directory = parent_of(&root, from, false).await.map_err(error)?;
-        let name = |path: &CString| last_component(path);
-        let renamed = ring::rename_in(directory, name(from), name(to)).await;
-        renamed.map_err(error)
-    }
-
-    /// The error behind a failed operation on a file.
-    fn error(&self, index: FileIndex, error: &io::Error) -> DiskError {
-        match error.raw_os_error() {
-            Some(libc::EXDEV) => self.lasting(index, FaultCause::Escapes),
-            Some(libc::ELOOP | libc::ENXIO | libc::EISDIR | libc::ENOTDIR) => {
-                self.lasting(index, FaultCause::NotRegular)
-            }
-            Some(libc::EEXIST) => self.lasting(index, FaultCause::Taken),
-            _ => {
-                let fault = self.torrent.fault(index, FaultCause::Io(String::new()));
-                DiskError::Passing(format!("{}: {error}", fault.file.display()))
-            }
+    /// Gives a file that was just opened its length, as far as that is to be done at once.
+    async fn fit(&self, index: FileIndex, file: &Rc<OpenFile>, size: u64) -> Result<(), DiskError> {
+        let due = self.torrent.layout().file_length(index);
+        if size > due {
+            let cut = cut(file, due).await;
+            cut.map_err(|error| self.error(index, "cut", &error))?;
+        }
+        if self.allocation == Allocation::Sparse || !self.is_wanted(index) || size >= due {
+            return Ok(());
+        }
+        match ring::allocate(Rc::clone(file), due).await {
+            Err(error) if is_unsupported(&error) => Ok(()),
+            other => other.map_err(|error| self.error(index, "take the space for", &error)),
         }
     }
 
-    fn lasting(&self, index: FileIndex, cause: FaultCause) -> DiskError {
-        DiskError::Lasting(self.torrent.fault(index, cause))
+    /// Panics if the state contradicts itself.
+    #[cfg(test)]
+    fn check_invariants(&self) {
+        let open = self.open.borrow();
+        assert!(open.len() <= FILES_OPEN_MAX, "{} are open", open.len());
+        for index in self.dirty.borrow().iter() {
+            assert!(open.contains(index), "{index:?} was closed unsynced");
+        }
     }
 }
 
-async fn open_retrying(root: &Rc<OwnedFd>, path: &CString) -> io::Result<OwnedFd> {
+/// Closes a file that nobody uses.
+async fn close(file: Rc<OpenFile>) {
+    if let Ok(file) = Rc::try_unwrap(file) {
+        ring::close(file.into_descriptor()).await;
+    }
+}
+
+/// Cuts a file down to `length` bytes, on a thread of its own: rings know that only since Linux 6.9, and it is rare.
+async fn cut(file: &OpenFile, length: u64) -> io::Result<()> {
+    let descriptor = file.duplicate()?;
+    let (done, told) = oneshot::channel();
+    let work = move || {
+        let _ = done.send(std::fs::File::from(descriptor).set_len(length));
+    };
+    let thread = std::thread::Builder::new().name("disk".to_owned());
+    thread.spawn(work)?;
+    let ended_early = |_| Err(io::Error::other("the thread for it has ended"));
+    told.await.unwrap_or_else(ended_early)
+}
+
+async fn open_retrying(root: &Rc<OwnedFd>, path: &CString, make: bool) -> io::Result<OwnedFd> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match ring::open_for_writing(Rc::clone(root), path.clone()).await {
+        match ring::open_for_writing(Rc::clone(root), path.clone(), make).await {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries < OPEN_TRIES_MAX => {}
             other => return other,
         }
     }
 }
 
-/// The directory that `path` is in, below `root`; made with those above it if it is not there and `make` says so.
-/// Each is opened from `root`, as the file will be: a link to elsewhere below `root` leads out of the folder that it
-/// is in, and is none the worse for that.
-async fn parent_of(root: &Rc<OwnedFd>, path: &CString, make: bool) -> io::Result<Rc<OwnedFd>> {
-    let mut parent = Rc::clone(root);
-    let path = path.as_bytes();
-    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-    for (end, _) in slashes {
-        let directory = CString::new(path.get(..end).unwrap_or_default())?;
-        let opened = ring::open_directory_beneath(Rc::clone(root), directory.clone()).await;
-        let opened = match opened {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) && make => {
-                let name = last_component(&directory);
-                match ring::make_directory(Rc::clone(&parent), name).await {
-                    Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-                    other => other?,
-                }
-                ring::open_directory_beneath(Rc::clone(root), directory).await?
-            }
-            other => other?,
-        };
-        parent = Rc::new(opened);
-    }
-    Ok(parent)
-}
-
-/// The path of the directory that `path` is in.
-fn directory_of(path: &CString) -> &[u8] {
-    let bytes = path.as_bytes();
-    let end = bytes.iter().rposition(|&byte| byte == b'/');
-    bytes.get(..end.unwrap_or(0)).unwrap_or_default()
-}
-
-fn last_component(path: &CString) -> CString {
-    let name = path.as_bytes().rsplit(|&byte| byte == b'/').next();
-    CString::new(name.unwrap_or_default()).unwrap_or_default()
-}
+#[cfg(test)]
+mod tests;

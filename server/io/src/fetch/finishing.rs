@@ -3,7 +3,10 @@
 //!
 //! The download hears that the hash is right as soon as it is, and that the piece is stored when both are done. A
 //! piece that is wrong is forgotten only when its writes have ended, so that they never land on those of its
-//! successor. Where the disk takes nothing, the memory is kept and the write is tried again until it does.
+//! successor; what is forgotten before says nothing any more ([`ActiveFetch::incarnation`]). Where the disk takes
+//! nothing, the memory is kept and the write is tried again until it does, or until another download needs the memory.
+//!
+//! What was written before a sync failed is written again from memory, or, where it has left memory, fetched again.
 //!
 //! What of a long piece had to leave memory before it was whole is read back, segment by segment.
 
@@ -30,25 +33,60 @@ struct Segment {
     memory: Arc<Sealed>,
 }
 
+/// Why a piece has not come to its end.
+enum Unfinished {
+    /// Nobody waits for it: the download is ending, or has forgotten it.
+    Dropped,
+    /// What there was of it is gone: it is to be fetched again, and nobody is to blame.
+    Lost,
+}
+
+/// The hash of a piece, and the digests of its blocks if they were wanted.
+type Finished = (Sha1Digest, Vec<BlockDigest>);
+
 /// A note that a piece is being written to.
 struct Writing {
     fetch: Rc<ActiveFetch>,
     piece: PieceIndex,
+    incarnation: u32,
 }
 
 impl Writing {
-    fn begin(fetch: &Rc<ActiveFetch>, piece: PieceIndex) -> Writing {
-        *fetch.writing.borrow_mut().entry(piece).or_insert(0) += 1;
-        let fetch = Rc::clone(fetch);
-        Writing { fetch, piece }
+    fn begin(fetch: &Rc<ActiveFetch>, piece: PieceIndex, incarnation: u32) -> Writing {
+        let mut writing = fetch.writing.borrow_mut();
+        writing.entry(piece).or_default().push(incarnation);
+        Writing {
+            fetch: Rc::clone(fetch),
+            piece,
+            incarnation,
+        }
     }
 
     /// The same when nobody else writes to it any more: what was written before has landed then.
-    async fn begin_alone(fetch: &Rc<ActiveFetch>, piece: PieceIndex) -> Writing {
+    async fn begin_alone(fetch: &Rc<ActiveFetch>, piece: PieceIndex, incarnation: u32) -> Writing {
         loop {
             let told = fetch.written.notified();
             if !fetch.writing.borrow().contains_key(&piece) {
-                return Writing::begin(fetch, piece);
+                return Writing::begin(fetch, piece, incarnation);
+            }
+            told.await;
+        }
+    }
+
+    /// Waits until what was begun before the piece was last forgotten has landed.
+    async fn wait_for_older(&self) {
+        loop {
+            let told = self.fetch.written.notified();
+            let is_older = |&other: &u32| other < self.incarnation;
+            let has_older = |of_piece: &Vec<u32>| of_piece.iter().any(is_older);
+            let is_waiting = self
+                .fetch
+                .writing
+                .borrow()
+                .get(&self.piece)
+                .is_some_and(has_older);
+            if !is_waiting {
+                return;
             }
             told.await;
         }
@@ -58,9 +96,10 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         let mut writing = self.fetch.writing.borrow_mut();
-        if let Some(count) = writing.get_mut(&self.piece) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(of_piece) = writing.get_mut(&self.piece) {
+            let ours = of_piece.iter().position(|&one| one == self.incarnation);
+            ours.map(|at| of_piece.swap_remove(at));
+            if of_piece.is_empty() {
                 writing.remove(&self.piece);
             }
         }
@@ -69,284 +108,387 @@ impl Drop for Writing {
     }
 }
 
-/// Brings a whole piece to its end.
-pub(crate) async fn finish(fetch: &Rc<ActiveFetch>, piece: PieceIndex, open: OpenPiece) {
-    let Some(shard) = fetch.shard() else { return };
-    let writing = Writing::begin_alone(fetch, piece).await;
-    let is_in_memory = open.parts.iter().all(|part| part.written == 0);
-    let finished = match is_in_memory {
-        true => finish_from_memory(fetch, &shard, piece, open).await,
-        false => finish_in_turns(fetch, &shard, piece, open).await,
-    };
-    let Some((digest, digests)) = finished else {
-        // The download is ending.
-        return;
-    };
-    let is_good = Some(digest) == expected(fetch, piece);
-    drop(writing);
-    let now = shard.now();
-    if is_good {
-        // It was told to be good, if that was known before.
-        fetch.download.borrow_mut().piece_good(piece, &digests);
-        fetch.download.borrow_mut().piece_stored(piece);
-    } else {
-        shard.cells.increment(Counter::HashFailures);
-        fetch
-            .published
-            .hash_failures
-            .fetch_add(1, Ordering::Relaxed);
-        fetch.waste(
-            &shard,
-            u64::from(fetch.torrent.layout().piece_length_of(piece)),
-        );
-        fetch.download.borrow_mut().piece_bad(piece, &digests);
-    }
-    fetch.drive(&shard, now);
-}
-
-fn expected(fetch: &ActiveFetch, piece: PieceIndex) -> Option<Sha1Digest> {
-    fetch.torrent.metainfo().piece_hash(piece).copied()
-}
-
-/// All of the piece is in memory: one job for the hash threads, while it is being written.
-async fn finish_from_memory(
-    fetch: &Rc<ActiveFetch>,
-    shard: &Rc<Shard>,
+/// What is to be done with one piece, or with a part of it.
+pub(crate) struct Work {
+    fetch: Rc<ActiveFetch>,
+    shard: Rc<Shard>,
     piece: PieceIndex,
-    mut open: OpenPiece,
-) -> Option<(Sha1Digest, Vec<BlockDigest>)> {
-    let mut segments = Vec::with_capacity(open.parts.len());
-    for index in 0..open.parts.len() {
-        let (begin, length) = open.extent(index);
-        let Part { memory, here, .. } = std::mem::take(open.parts.get_mut(index)?);
-        let memory = memory?.seal();
-        segments.push(Segment {
-            begin,
-            length,
-            blocks: here,
-            memory,
-        });
-    }
-    let hashed = submit(fetch, shard, piece, Sha1::new(), &segments, true);
-    let written = write_all(fetch, shard, piece, &segments);
-    let (hashed, written) = tokio::join!(hashed, written);
-    for segment in segments {
-        shard.segments.give_back_sealed(segment.memory);
-    }
-    let hashed = hashed?;
-    written.then(|| (hashed.state.finish(), hashed.digests))
+    /// Which of the piece's lives this is about.
+    incarnation: u32,
+    /// The doubts when it began: nothing of it was written before that.
+    doubts: u64,
 }
 
-/// Some of the piece has left memory: segment by segment, read back where that is so.
-async fn finish_in_turns(
-    fetch: &Rc<ActiveFetch>,
-    shard: &Rc<Shard>,
-    piece: PieceIndex,
-    mut open: OpenPiece,
-) -> Option<(Sha1Digest, Vec<BlockDigest>)> {
-    let (mut state, mut digests) = (Sha1::new(), Vec::new());
-    for index in 0..open.parts.len() {
-        let (begin, length) = open.extent(index);
-        let Part {
-            memory,
-            here,
-            written,
-            ..
-        } = std::mem::take(open.parts.get_mut(index)?);
-        let mut memory = match memory {
-            Some(memory) => memory,
-            None => match shard.segments.try_take(open.segment_bytes) {
-                Some(memory) => memory,
-                None => {
-                    put_away(fetch, shard, piece, &mut open).await?;
-                    fetch.take_segment(shard, open.segment_bytes).await?
-                }
-            },
+impl Work {
+    /// Begins now, whenever the rest of it is run.
+    pub(crate) fn begin(fetch: &Rc<ActiveFetch>, piece: PieceIndex) -> Option<Work> {
+        Some(Work {
+            shard: fetch.shard()?,
+            piece,
+            incarnation: fetch.incarnation(piece),
+            doubts: fetch.disk.doubts(),
+            fetch: Rc::clone(fetch),
+        })
+    }
+
+    /// Brings a whole piece to its end.
+    pub(crate) async fn finish(self, open: OpenPiece) {
+        let writing = Writing::begin_alone(&self.fetch, self.piece, self.incarnation).await;
+        let is_in_memory = open.parts.iter().all(|part| part.written == 0);
+        let finished = match is_in_memory {
+            _ if self.is_stale() => Err(Unfinished::Dropped),
+            true => self.finish_from_memory(open).await,
+            false => self.finish_in_turns(open).await,
         };
-        for (start, bytes) in runs(written & !here, length) {
-            let at = u32::try_from(begin + start).ok()?;
-            let read = fetch.disk.read(piece, at, memory, start, bytes).await;
-            memory = match read {
-                Ok(memory) => memory,
-                Err(error) => {
-                    // What cannot be read back is as good as wrong: it is fetched again.
-                    tracing::warn!(error = %error.text(), "cannot read back a piece");
-                    fetch.disk_failed(shard, error);
-                    fetch.try_again_later(shard);
-                    return Some((Sha1::new().finish(), Vec::new()));
-                }
-            };
+        drop(writing);
+        self.tell(finished);
+    }
+
+    /// Tells the download how it ended, at once: what of the piece is on the disk is in no doubt at this moment.
+    fn tell(&self, finished: Result<Finished, Unfinished>) {
+        if self.is_stale() {
+            return;
         }
-        let segment = Segment {
-            begin,
-            length,
-            blocks: here,
-            memory: memory.seal(),
-        };
-        let one = std::slice::from_ref(&segment);
-        let hashed = submit(fetch, shard, piece, state, one, false);
-        let written = write_all(fetch, shard, piece, one);
-        let (hashed, is_written) = tokio::join!(hashed, written);
-        shard.segments.give_back_sealed(segment.memory);
-        let hashed = hashed?;
-        state = hashed.state;
-        digests.extend(hashed.digests);
-        if !is_written {
-            return None;
-        }
-    }
-    Some((state.finish(), digests))
-}
-
-/// Writes what of the piece is in memory and gives the memory back: who waits for memory holds none, or those who
-/// finish pieces would wait for each other. `None` if the download ends before it is done.
-async fn put_away(
-    fetch: &Rc<ActiveFetch>,
-    shard: &Rc<Shard>,
-    piece: PieceIndex,
-    open: &mut OpenPiece,
-) -> Option<()> {
-    for index in 0..open.parts.len() {
-        let (begin, length) = open.extent(index);
-        let part = open.parts.get_mut(index)?;
-        let Some(memory) = part.memory.take() else {
-            continue;
-        };
-        let blocks = std::mem::take(&mut part.here);
-        part.written |= blocks;
-        let segment = Segment {
-            begin,
-            length,
-            blocks,
-            memory: memory.seal(),
-        };
-        let one = std::slice::from_ref(&segment);
-        let is_written = write_all(fetch, shard, piece, one).await;
-        shard.segments.give_back_sealed(segment.memory);
-        is_written.then_some(())?;
-    }
-    Some(())
-}
-
-/// Has segments hashed. `is_whole`: they are all of their piece. `None` if the hash threads are gone.
-async fn submit(
-    fetch: &Rc<ActiveFetch>,
-    shard: &Rc<Shard>,
-    piece: PieceIndex,
-    state: Sha1,
-    segments: &[Segment],
-    is_whole: bool,
-) -> Option<Hashed> {
-    let (done, told) = oneshot::channel();
-    let is_suspected = fetch.download.borrow().needs_digests(piece);
-    let expected = expected(fetch, piece).filter(|_| is_whole);
-    shard.hashing.submit(HashJob {
-        state,
-        segments: segments
-            .iter()
-            .map(|segment| (Arc::clone(&segment.memory), segment.length))
-            .collect(),
-        expected,
-        wants_digests: is_suspected || !is_whole,
-        done,
-    });
-    let hashed = told.await.ok()?;
-    // Others may be told of the right hash while the write is still under way: who lied is known now.
-    if is_whole && Some(hashed.state.clone().finish()) == expected {
-        let digests = &hashed.digests;
-        fetch.download.borrow_mut().piece_good(piece, digests);
-        fetch.drive(shard, shard.now());
-    }
-    Some(hashed)
-}
-
-/// Writes the blocks of `segments`, as often as it takes. False if the download ends before it is done.
-async fn write_all(
-    fetch: &Rc<ActiveFetch>,
-    shard: &Rc<Shard>,
-    piece: PieceIndex,
-    segments: &[Segment],
-) -> bool {
-    let mut has_failed = false;
-    loop {
-        match write_once(fetch, shard, piece, segments).await {
-            Ok(()) => {
-                if has_failed {
-                    fetch.disk_works(shard);
-                }
-                return true;
+        let mut download = self.fetch.download.borrow_mut();
+        match finished {
+            Ok((digest, digests)) if Some(digest) == self.expected() => {
+                // It was told to be good, if that was known before.
+                download.piece_good(self.piece, &digests);
+                download.piece_stored(self.piece);
             }
-            Err(error) => fetch.disk_failed(shard, error),
+            Ok((_, digests)) => {
+                self.shard.cells.increment(Counter::HashFailures);
+                let failures = &self.fetch.published.hash_failures;
+                failures.fetch_add(1, Ordering::Relaxed);
+                self.fetch.waste(&self.shard, self.bytes());
+                download.piece_bad(self.piece, &digests);
+            }
+            Err(Unfinished::Lost) if !self.fetch.is_ending() => {
+                self.fetch.waste(&self.shard, self.bytes());
+                download.piece_lost(self.piece);
+            }
+            Err(_) => return,
         }
-        has_failed = true;
-        fetch.rest(shard).await;
-        if fetch.is_ending() {
-            return false;
-        }
+        drop(download);
+        self.fetch.drive(&self.shard, self.shard.now());
     }
-}
 
-async fn write_once(
-    fetch: &Rc<ActiveFetch>,
-    shard: &Rc<Shard>,
-    piece: PieceIndex,
-    segments: &[Segment],
-) -> Result<(), DiskError> {
-    for segment in segments {
-        for (start, bytes) in runs(segment.blocks, segment.length) {
-            let begin = u32::try_from(segment.begin + start).unwrap_or(u32::MAX);
-            let memory = &segment.memory;
-            let writes = fetch.disk.write(piece, begin, memory, start, bytes).await?;
-            shard.cells.add(Counter::DiskWrites, writes);
-            shard.cells.add(Counter::DiskWriteBytes, bytes as u64);
+    /// Whether the piece was forgotten since.
+    fn is_stale(&self) -> bool {
+        self.fetch.incarnation(self.piece) != self.incarnation
+    }
+
+    fn expected(&self) -> Option<Sha1Digest> {
+        let metainfo = self.fetch.torrent.metainfo();
+        metainfo.piece_hash(self.piece).copied()
+    }
+
+    /// The length of the piece.
+    fn bytes(&self) -> u64 {
+        u64::from(self.fetch.torrent.layout().piece_length_of(self.piece))
+    }
+
+    /// All of the piece is in memory: one job for the hash threads, while it is being written.
+    async fn finish_from_memory(&self, mut open: OpenPiece) -> Result<Finished, Unfinished> {
+        let mut segments = Vec::with_capacity(open.parts.len());
+        for index in 0..open.parts.len() {
+            let (begin, length) = open.extent(index);
+            let part = open.parts.get_mut(index).map(std::mem::take);
+            let Part { memory, here, .. } = part.unwrap_or_default();
+            segments.push(Segment {
+                begin,
+                length,
+                blocks: here,
+                memory: memory.ok_or(Unfinished::Lost)?.seal(),
+            });
+        }
+        let finished = self.hash_and_write(&segments).await;
+        for segment in segments {
+            self.shard.segments.give_back_sealed(segment.memory);
+        }
+        finished
+    }
+
+    async fn hash_and_write(&self, segments: &[Segment]) -> Result<Finished, Unfinished> {
+        let hashing = self.hash(Sha1::new(), segments, true);
+        let (hashed, mut written) = tokio::join!(hashing, self.write_all(segments));
+        let hashed = hashed?;
+        let digest = hashed.state.finish();
+        // A sync that failed since may have taken what was written before it.
+        while let Ok(doubts) = written
+            && doubts != self.fetch.disk.doubts()
+            && Some(digest) == self.expected()
+        {
+            written = self.write_all(segments).await;
+        }
+        written.map(|_| (digest, hashed.digests))
+    }
+
+    /// Some of the piece has left memory: segment by segment, read back where that is so.
+    async fn finish_in_turns(&self, mut open: OpenPiece) -> Result<Finished, Unfinished> {
+        let (mut state, mut digests) = (Sha1::new(), Vec::new());
+        for index in 0..open.parts.len() {
+            let (begin, length) = open.extent(index);
+            let part = open.parts.get_mut(index).map(std::mem::take);
+            let part = part.unwrap_or_default();
+            let mut memory = match part.memory {
+                Some(memory) => memory,
+                None => match self.shard.segments.try_take(open.segment_bytes) {
+                    Some(memory) => memory,
+                    None => {
+                        self.put_away(&mut open).await?;
+                        self.take_segment(open.segment_bytes).await?
+                    }
+                },
+            };
+            for (start, bytes) in runs(part.written & !part.here, length) {
+                memory = self.read_back(begin, memory, start, bytes).await?;
+            }
+            let segment = Segment {
+                begin,
+                length,
+                blocks: part.here,
+                memory: memory.seal(),
+            };
+            let one = std::slice::from_ref(&segment);
+            let (hashed, written) = tokio::join!(self.hash(state, one, false), self.write_all(one));
+            self.shard.segments.give_back_sealed(segment.memory);
+            let hashed = hashed?;
+            written?;
+            state = hashed.state;
+            digests.extend(hashed.digests);
+            if self.doubts != self.fetch.disk.doubts() {
+                // A sync has failed, and what was written before it has left memory.
+                return Err(Unfinished::Lost);
+            }
+        }
+        Ok((state.finish(), digests))
+    }
+
+    /// Reads `bytes` of the segment that begins at `begin`, from `start` of it on. What cannot be read is lost.
+    async fn read_back(
+        &self,
+        begin: usize,
+        memory: memory::Segment,
+        start: usize,
+        bytes: usize,
+    ) -> Result<memory::Segment, Unfinished> {
+        let at = u32::try_from(begin + start).unwrap_or(u32::MAX);
+        let disk = &self.fetch.disk;
+        let read = disk.read(self.piece, at, memory, start, bytes).await;
+        read.map_err(|error| {
+            self.fetch.disk_failed(&self.shard, error);
+            self.fetch.try_again_later(&self.shard);
+            Unfinished::Lost
+        })
+    }
+
+    /// Writes what of the piece is in memory and gives the memory back: who waits for memory holds none, or those who
+    /// finish pieces would wait for each other.
+    async fn put_away(&self, open: &mut OpenPiece) -> Result<(), Unfinished> {
+        for index in 0..open.parts.len() {
+            let (begin, length) = open.extent(index);
+            let Some(part) = open.parts.get_mut(index) else {
+                continue;
+            };
+            let Some(memory) = part.memory.take() else {
+                continue;
+            };
+            let blocks = std::mem::take(&mut part.here);
+            part.written |= blocks;
+            self.write_segment(Segment {
+                begin,
+                length,
+                blocks,
+                memory: memory.seal(),
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// A segment, for which room is made if need be.
+    async fn take_segment(&self, bytes: usize) -> Result<memory::Segment, Unfinished> {
+        loop {
+            if self.fetch.is_ending() || self.is_stale() {
+                return Err(Unfinished::Dropped);
+            }
+            if let Some(segment) = self.shard.segments.try_take(bytes) {
+                return Ok(segment);
+            }
+            self.fetch.wait_for_memory(&self.shard).await;
         }
     }
-    Ok(())
+
+    /// Has segments hashed. `is_whole`: they are all of their piece.
+    async fn hash(
+        &self,
+        state: Sha1,
+        segments: &[Segment],
+        is_whole: bool,
+    ) -> Result<Hashed, Unfinished> {
+        let (done, told) = oneshot::channel();
+        let is_suspected = self.fetch.download.borrow().needs_digests(self.piece);
+        let expected = self.expected().filter(|_| is_whole);
+        self.shard.hashing.submit(HashJob {
+            state,
+            segments: segments
+                .iter()
+                .map(|segment| (Arc::clone(&segment.memory), segment.length))
+                .collect(),
+            expected,
+            wants_digests: is_suspected || !is_whole,
+            done,
+        });
+        let hashed = told.await;
+        #[cfg(test)]
+        let hashed = self.injected_loss(hashed).await;
+        let Ok(hashed) = hashed else {
+            // Nobody will hash it. That is a bug, or there are no threads; it is not to be tried all the time.
+            tracing::error!(piece = %self.piece, "a piece was not hashed; it is fetched again");
+            let period = self.shard.config.fetch.retry_period;
+            self.fetch.rest(period, || self.is_stale()).await;
+            return Err(Unfinished::Lost);
+        };
+        // Others may be told of the right hash while the write is still under way: who lied is known now.
+        if is_whole && Some(hashed.state.clone().finish()) == expected && !self.is_stale() {
+            let digests = &hashed.digests;
+            let mut download = self.fetch.download.borrow_mut();
+            download.piece_good(self.piece, digests);
+            drop(download);
+            self.fetch.drive(&self.shard, self.shard.now());
+        }
+        Ok(hashed)
+    }
+
+    /// What becomes of a hash when a test wants it late, or lost.
+    #[cfg(test)]
+    async fn injected_loss<E>(&self, hashed: Result<Hashed, E>) -> Result<Hashed, ()> {
+        self.fetch.disk.injected_wait("hashes wait").await;
+        match self
+            .fetch
+            .torrent
+            .data_dir()
+            .join("hashes are lost")
+            .exists()
+        {
+            true => Err(()),
+            false => hashed.map_err(drop),
+        }
+    }
+
+    /// Writes the blocks of `segments`, as often as it takes. Returns the doubts when the writing that succeeded began.
+    async fn write_all(&self, segments: &[Segment]) -> Result<u64, Unfinished> {
+        let bytes = segments.iter().map(|segment| segment.memory.bytes().len());
+        let bytes = bytes.sum();
+        let mut has_failed = false;
+        loop {
+            let doubts = self.fetch.disk.doubts();
+            match self.write_once(segments).await {
+                Ok(()) => {
+                    if has_failed {
+                        self.fetch.disk_works(&self.shard);
+                    }
+                    return Ok(doubts);
+                }
+                Err(error) => self.fetch.disk_failed(&self.shard, error),
+            }
+            has_failed = true;
+            let resting = self
+                .fetch
+                .rest_holding(bytes, &self.shard, || self.is_stale());
+            resting.await;
+            if self.fetch.is_ending() {
+                return Err(Unfinished::Dropped);
+            }
+            let is_stale = self.is_stale();
+            if is_stale || self.fetch.gives_up(bytes, &self.shard) {
+                self.fetch.has_given_up(&self.shard);
+                return match is_stale {
+                    true => Err(Unfinished::Dropped),
+                    false => Err(Unfinished::Lost),
+                };
+            }
+        }
+    }
+
+    async fn write_once(&self, segments: &[Segment]) -> Result<(), DiskError> {
+        let (disk, cells) = (&self.fetch.disk, &self.shard.cells);
+        for segment in segments {
+            for (start, bytes) in runs(segment.blocks, segment.length) {
+                let begin = u32::try_from(segment.begin + start).unwrap_or(u32::MAX);
+                let memory = &segment.memory;
+                let writes = disk.write(self.piece, begin, memory, start, bytes).await?;
+                cells.add(Counter::DiskWrites, writes);
+                cells.add(Counter::DiskWriteBytes, bytes as u64);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_segment(&self, segment: Segment) -> Result<(), Unfinished> {
+        let written = self.write_all(std::slice::from_ref(&segment)).await;
+        self.shard.segments.give_back_sealed(segment.memory);
+        written.map(drop)
+    }
+
+    /// Writes what had to leave memory. If that fails, the piece is to be fetched again.
+    async fn write_spill(self, spill: Spill, writing: Writing) {
+        writing.wait_for_older().await;
+        if self.is_stale() {
+            return;
+        }
+        let written = self.write_segment(Segment {
+            begin: spill.begin,
+            length: spill.length,
+            blocks: spill.blocks,
+            memory: spill.memory.seal(),
+        });
+        if written.await.is_err() && !self.is_stale() {
+            self.fetch.download.borrow_mut().piece_lost(self.piece);
+            self.fetch.drive(&self.shard, self.shard.now());
+        }
+    }
 }
 
 impl ActiveFetch {
-    /// A segment, for which room is made if need be. `None` if the download ends before there is one.
-    async fn take_segment(&self, shard: &Rc<Shard>, bytes: usize) -> Option<memory::Segment> {
-        loop {
-            if let Some(segment) = shard.segments.try_take(bytes) {
-                return Some(segment);
-            }
-            if self.is_ending() {
-                return None;
-            }
+    /// Waits for memory, for which room is made if the disk takes what is written; else what is in memory stays there.
+    pub(crate) async fn wait_for_memory(&self, shard: &Rc<Shard>) {
+        let is_stuck = self.is_stuck();
+        if !is_stuck {
             shard.make_room(self);
-            shard.segments.changed().await;
         }
+        shard.segments.changed(!is_stuck).await;
     }
 
-    /// Makes room in memory: the segment used longest ago is written, or given up if there is nothing in it. False if
-    /// there is none.
+    /// Makes room in memory: the segment used longest ago is written, or given up if there is nothing in it. Where the
+    /// disk takes nothing, a piece is given up, to be fetched again. False if there is none.
     pub(crate) fn make_room(&self, shard: &Rc<Shard>) -> bool {
+        if self.is_stuck() {
+            return self.give_up_one(shard);
+        }
         let spill = self.open.borrow_mut().take_spill(&shard.segments);
         let (Some(spill), Some(fetch)) = (spill, self.handle()) else {
             return false;
         };
         let Some(spill) = spill else { return true };
-        let shard = Rc::clone(shard);
+        let Some(work) = Work::begin(&fetch, spill.piece) else {
+            return false;
+        };
         // From now on, so that a piece that becomes whole meanwhile waits for it.
-        let writing = Writing::begin(&fetch, spill.piece);
-        self.spawn(async move {
-            write_spill(&fetch, &shard, spill).await;
-            drop(writing);
-        });
+        let writing = Writing::begin(&fetch, spill.piece, work.incarnation);
+        self.spawn(work.write_spill(spill, writing));
         true
     }
-}
 
-/// Writes what had to leave memory.
-async fn write_spill(fetch: &Rc<ActiveFetch>, shard: &Rc<Shard>, spill: Spill) {
-    let segment = Segment {
-        begin: spill.begin,
-        length: spill.length,
-        blocks: spill.blocks,
-        memory: spill.memory.seal(),
-    };
-    let one = std::slice::from_ref(&segment);
-    write_all(fetch, shard, spill.piece, one).await;
-    shard.segments.give_back_sealed(segment.memory);
+    /// Gives up a piece in memory that can not be written. False if there is none.
+    fn give_up_one(&self, shard: &Rc<Shard>) -> bool {
+        let open = self.open.borrow().oldest_with_memory();
+        if let Some(piece) = open {
+            self.download.borrow_mut().piece_lost(piece);
+            self.drive(shard, shard.now());
+            return true;
+        }
+        self.have_one_given_up(shard)
+    }
 }

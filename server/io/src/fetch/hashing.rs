@@ -5,14 +5,16 @@
 //! suspected, makes those too.
 //!
 //! Limits: a job holds the memory of its segments, so the memory budget bounds the jobs that wait. Threads start with
-//! the first job, and end when the last shard has gone.
+//! the first job, and end when the last shard has gone. A job that is lost, because it panicked or because there is no
+//! thread, is dropped: who waits for it hears that.
 
 use crate::fetch::memory::Sealed;
 use engine::picker::blame::BlockDigest;
 use hash::{Sha1, Sha1Digest};
 use proto::limits::BLOCK_LENGTH;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -45,7 +47,8 @@ pub(crate) struct Hashed {
 pub(crate) struct HashPool {
     queue: Arc<Queue>,
     threads: usize,
-    start: Once,
+    /// Threads that were started.
+    started: Mutex<usize>,
 }
 
 #[derive(Default)]
@@ -117,29 +120,38 @@ impl HashPool {
         HashPool {
             queue: Arc::default(),
             threads: threads.max(1),
-            start: Once::new(),
+            started: Mutex::new(0),
         }
     }
 
     /// Has a run hashed.
     pub(crate) fn submit(&self, job: HashJob) {
-        self.start.call_once(|| self.start_threads());
-        self.queue.push(job);
+        if self.start_threads() {
+            self.queue.push(job);
+        }
     }
 
-    fn start_threads(&self) {
-        for number in 0..self.threads {
+    /// Starts the threads that are missing. False if there is none.
+    fn start_threads(&self) -> bool {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        while *started < self.threads {
             let queue = Arc::clone(&self.queue);
-            let name = format!("hash-{number}");
+            let name = format!("hash-{started}");
             let work = move || {
                 while let Some(jobs) = queue.take() {
-                    run(jobs);
+                    // Whoever waits for these jobs sees them dropped; the others are not to wait for ever.
+                    if catch_unwind(AssertUnwindSafe(|| run(jobs))).is_err() {
+                        tracing::error!("hashing a piece panicked, which is a bug");
+                    }
                 }
             };
             if let Err(error) = std::thread::Builder::new().name(name).spawn(work) {
                 tracing::error!(%error, "cannot start a thread that hashes downloads");
+                break;
             }
+            *started += 1;
         }
+        *started > 0
     }
 }
 

@@ -8,10 +8,10 @@
 
 use crate::closing::CloseReason;
 use crate::fetch::disk::{Disk, DiskError};
-use crate::fetch::finishing;
+use crate::fetch::finishing::Work;
 use crate::fetch::members::{Departed, Member};
 use crate::fetch::pieces::OpenPieces;
-use crate::fetch::{FetchConfig, FetchError, FetchEvent, FetchSeat, Order, Published};
+use crate::fetch::{FetchConfig, FetchError, FetchEvent, FetchSeat, Needs, Order, Published};
 use crate::shard::Shard;
 use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::PeerKey;
@@ -41,6 +41,9 @@ use tokio_uring::net::TcpStream;
 /// How often timeouts are looked at and progress is published.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How many segments a download gives up for those who wait on other shards, at a time.
+const SEGMENTS_PER_TICK: usize = 16;
+
 /// Hosts that work for one owner share a piece between so many.
 const DATACENTER_PEERS_PER_PIECE: u32 = 2;
 
@@ -63,10 +66,21 @@ pub(crate) struct ActiveFetch {
     pub(crate) unsynced: RefCell<Vec<PieceIndex>>,
     /// One sync at a time.
     pub(crate) syncing: tokio::sync::Mutex<()>,
-    /// Pieces that are being written to, and by how many.
-    pub(crate) writing: RefCell<HashMap<PieceIndex, usize>>,
-    /// Told when one of them has been.
+    /// Pieces that are being written to, and in which of their lives by each who does.
+    pub(crate) writing: RefCell<HashMap<PieceIndex, Vec<u32>>>,
+    /// Told when one of them has been, and when those who rest are to look around.
     pub(crate) written: Notify,
+    /// How often pieces were forgotten, of those that were.
+    incarnations: RefCell<HashMap<PieceIndex, u32>>,
+    /// Failed syncs whose consequences were drawn.
+    pub(crate) doubts: Cell<u64>,
+    /// Failed syncs since the last good one.
+    pub(crate) failed_syncs: Cell<u32>,
+    /// Tasks that wait before the disk is said to work again.
+    pub(crate) resting: Cell<u32>,
+    /// What each task holds that waits for the disk to take it, in bytes, and how many of them are to give it up.
+    pub(crate) holding: RefCell<Vec<usize>>,
+    pub(crate) to_give_up: Cell<usize>,
     pub(crate) stored: Cell<u32>,
     paused_by_user: Cell<bool>,
     /// Why the disk is to blame that nothing is requested.
@@ -125,6 +139,12 @@ impl ActiveFetch {
             syncing: tokio::sync::Mutex::new(()),
             writing: RefCell::default(),
             written: Notify::new(),
+            incarnations: RefCell::default(),
+            doubts: Cell::new(0),
+            failed_syncs: Cell::new(0),
+            resting: Cell::new(0),
+            holding: RefCell::default(),
+            to_give_up: Cell::new(0),
             paused_by_user: Cell::new(false),
             disk_reason: RefCell::default(),
             tasks: Cell::new(0),
@@ -196,7 +216,9 @@ impl ActiveFetch {
                 Action::Request { peer, block } => self.tell(peer, &Message::Request(block)),
                 Action::Cancel { peer, block } => self.tell(peer, &Message::Cancel(block)),
                 Action::Forget(piece) => {
+                    *self.incarnations.borrow_mut().entry(piece).or_insert(0) += 1;
                     self.open.borrow_mut().forget(piece, &shard.segments);
+                    self.written.notify_waiters();
                 }
                 Action::Check(piece) => self.check(piece),
                 Action::Announce(piece) => self.announce(shard, piece),
@@ -218,7 +240,19 @@ impl ActiveFetch {
         let (Some(open), Some(this)) = (taken, self.this.upgrade()) else {
             return;
         };
-        self.spawn(async move { finishing::finish(&this, piece, open).await });
+        // What would come after the last sync would be lost anyway.
+        if self.is_ending() {
+            return;
+        }
+        if let Some(work) = Work::begin(&this, piece) {
+            self.spawn(work.finish(open));
+        }
+    }
+
+    /// Which of its lives a piece is in: it begins another one whenever it is forgotten. What is under way for an
+    /// earlier one is of no meaning.
+    pub(crate) fn incarnation(&self, piece: PieceIndex) -> u32 {
+        self.incarnations.borrow().get(&piece).copied().unwrap_or(0)
     }
 
     /// A piece is verified and written: it can be served.
@@ -233,48 +267,62 @@ impl ActiveFetch {
         }
     }
 
-    /// What was written of these pieces is not to be believed.
-    pub(crate) fn lose(&self, shard: &Shard, pieces: &[PieceIndex]) {
-        for &piece in pieces {
+    /// What was written of these pieces is not to be believed: those that were `stored`, and those that were `begun`.
+    pub(crate) fn lose(&self, shard: &Shard, stored: &[PieceIndex], begun: &[PieceIndex]) {
+        for &piece in stored {
             self.pieces.set(piece, false);
             self.stored.set(self.stored.get().saturating_sub(1));
-            self.download.borrow_mut().piece_lost(piece);
+            let bytes = self.torrent.layout().piece_length_of(piece);
+            self.waste(shard, u64::from(bytes));
             for member in self.members.borrow().values() {
                 member.connection.session.borrow_mut().take_back(piece);
                 member.connection.wake_writer();
             }
         }
+        for &piece in stored.iter().chain(begun) {
+            self.download.borrow_mut().piece_lost(piece);
+        }
         self.drive(shard, shard.now());
     }
 
     /// Notes that the disk does not take what is written. Nothing more is requested until it does.
-    pub(crate) fn disk_failed(&self, shard: &Shard, error: DiskError) {
+    pub(crate) fn disk_failed(&self, shard: &Rc<Shard>, error: DiskError) {
         shard.cells.increment(Counter::WriteErrors);
         match error {
             DiskError::Lasting(fault) => self.fail(fault),
-            DiskError::Passing(reason) => {
-                let mut told = self.disk_reason.borrow_mut();
-                let is_new = told.as_ref() != Some(&reason);
-                *told = Some(reason.clone());
-                drop(told);
-                self.follow_pauses();
-                if is_new {
-                    let info_hash = self.torrent.info_hash();
-                    tracing::warn!(torrent = %info_hash, %reason, "the download is paused; it goes on by itself");
-                    let _ = self.events.try_send(FetchEvent::Paused { reason });
-                }
-            }
+            DiskError::Passing(reason) => self.pause(reason, Needs::Disk),
+            DiskError::Denied(reason) => self.pause(reason, Needs::Permission),
+        }
+        self.face_doubts(shard);
+    }
+
+    fn pause(&self, reason: String, needs: Needs) {
+        let mut told = self.disk_reason.borrow_mut();
+        let is_new = told.as_ref() != Some(&reason);
+        *told = Some(reason.clone());
+        drop(told);
+        self.follow_pauses();
+        if is_new {
+            let info_hash = self.torrent.info_hash();
+            tracing::warn!(torrent = %info_hash, %reason, "the download is paused; it goes on by itself");
+            let _ = self.events.try_send(FetchEvent::Paused { reason, needs });
         }
     }
 
-    /// Notes that the disk takes what is written.
+    /// Notes that the disk takes what is written, or may do so again after a rest.
     pub(crate) fn disk_works(&self, shard: &Shard) {
-        if self.disk_reason.borrow_mut().take().is_some() {
+        if self.resting.get() == 0 && self.disk_reason.borrow_mut().take().is_some() {
+            self.to_give_up.set(0);
             self.follow_pauses();
             tracing::info!(torrent = %self.torrent.info_hash(), "the download goes on");
             let _ = self.events.try_send(FetchEvent::Resumed);
             self.drive(shard, shard.now());
         }
+    }
+
+    /// Whether the disk takes nothing that is written.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.disk_reason.borrow().is_some()
     }
 
     fn follow_pauses(&self) {
@@ -284,7 +332,7 @@ impl ActiveFetch {
     }
 
     fn is_paused(&self) -> bool {
-        self.paused_by_user.get() || self.disk_reason.borrow().is_some()
+        self.paused_by_user.get() || self.is_stuck()
     }
 
     /// Counts payload that was of no use.
@@ -334,9 +382,11 @@ impl ActiveFetch {
         self.download.borrow_mut().tick(now);
         self.look_at_members(now);
         self.drive(shard, now);
-        if shard.segments.is_wanted() {
-            // By another shard perhaps, which can write only what is its own.
-            self.make_room(shard);
+        // By other shards, which can write or forget only what is their own.
+        let wanted = shard.segments.wanted_elsewhere();
+        if wanted > 0 {
+            shard.segments.shrink();
+            let _ = (0..wanted.min(SEGMENTS_PER_TICK)).all(|_| self.make_room(shard));
         }
         self.publish();
     }
@@ -440,12 +490,12 @@ impl ActiveFetch {
     /// The torrent is complete: it is every shard's now, and the peers' sessions go on as a seed's.
     async fn complete(&self, shard: &Rc<Shard>) {
         self.is_over.set(true);
-        self.disk.close();
         for member in self.members.borrow().values() {
             member.connection.session.borrow_mut().complete();
             member.connection.wake_writer();
         }
         shard.serve_completed(&self.torrent).await;
+        self.disk.close().await;
         self.publish();
         let torrent = Arc::clone(&self.torrent);
         let _ = self.events.send(FetchEvent::Complete(torrent)).await;
@@ -454,6 +504,8 @@ impl ActiveFetch {
     /// Ends without being complete: closes peers, waits for what is being written, syncs.
     async fn wind_up(&self, shard: &Rc<Shard>) {
         self.ending.set(true);
+        // What peers still send is of no use: nothing would write it before the last sync.
+        self.is_over.set(true);
         self.written.notify_waiters();
         self.torrent.stop();
         self.stop_calling();
@@ -472,8 +524,7 @@ impl ActiveFetch {
                 let _synced = self.sync(shard).await;
             }
         }
-        self.is_over.set(true);
-        self.disk.close();
+        self.disk.close().await;
         shard.files.forget(&self.torrent);
         self.publish();
     }
@@ -569,7 +620,7 @@ pub(crate) async fn run(
         }
         fetch.call_peers(&shard);
         let is_done = fetch.download.borrow().is_done() && !fetch.selection_told.get();
-        if is_done && !fetch.is_ending() && fetch.disk_reason.borrow().is_none() {
+        if is_done && !fetch.is_ending() && !fetch.is_stuck() {
             is_complete = fetch.conclude(&shard).await;
         }
     }

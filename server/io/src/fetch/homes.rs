@@ -110,11 +110,14 @@ impl Shard {
         (!fetch.is_ending()).then(|| Rc::clone(fetch))
     }
 
-    /// Makes room in memory for `fetch`: of its own segments if it has any, else of another download's.
+    /// Makes room in memory for `fetch`: of what downloads hold whose disk takes nothing, which have no use for it; else
+    /// of its own segments if it has any, else of another download's.
     pub(crate) fn make_room(self: &Rc<Self>, fetch: &ActiveFetch) {
-        if !fetch.make_room(self) {
-            let others: Vec<_> = self.fetches.borrow().values().cloned().collect();
-            let _ = others.iter().any(|other| other.make_room(self));
+        let all: Vec<_> = self.fetches.borrow().values().cloned().collect();
+        let mut stuck = all.iter().filter(|other| other.is_stuck());
+        let has_room = stuck.any(|other| other.make_room(self)) || fetch.make_room(self);
+        if !has_room {
+            let _ = all.iter().any(|other| other.make_room(self));
         }
     }
 

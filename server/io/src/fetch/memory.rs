@@ -5,10 +5,10 @@
 //! pages from the kernel costs as much as hashing what is put into them.
 //!
 //! Limits: [`MemoryBudget`]; a taker that finds nothing left waits, and whoever can makes room. Memory that is kept
-//! for reuse counts as used, and is given up for a segment of another size.
+//! for reuse counts as used, and is given up for a segment of another size, and when another shard waits.
 
 use std::alloc::{self, Layout};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -163,6 +163,8 @@ pub(crate) struct SegmentPool {
     /// By size.
     free: RefCell<HashMap<usize, Vec<Memory>>>,
     freed: Notify,
+    /// Takers of this shard that wait.
+    waiting: Cell<usize>,
 }
 
 impl SegmentPool {
@@ -172,6 +174,7 @@ impl SegmentPool {
             budget,
             free: RefCell::default(),
             freed: Notify::new(),
+            waiting: Cell::new(0),
         }
     }
 
@@ -193,7 +196,7 @@ impl SegmentPool {
     /// The same, but only out of plenty: for what may turn out not to be needed.
     pub(crate) fn try_take_spare(&self, bytes: usize) -> Option<Segment> {
         let bytes = bytes.next_multiple_of(ALIGNMENT);
-        if self.is_wanted() {
+        if self.budget.waiting.load(Ordering::Relaxed) > 0 {
             return None;
         }
         if let Some(memory) = self.free.borrow_mut().get_mut(&bytes).and_then(Vec::pop) {
@@ -204,21 +207,35 @@ impl SegmentPool {
         memory.flatten().map(|memory| Segment { memory })
     }
 
-    /// Waits until memory may have been given back.
-    pub(crate) async fn changed(&self) {
+    /// Waits until memory may have been given back. `counts`: whoever can is to make room meanwhile.
+    pub(crate) async fn changed(&self, counts: bool) {
+        let told = timeout(RECHECK, self.freed.notified());
+        if !counts {
+            let _ = told.await;
+            return;
+        }
         self.budget.waiting.fetch_add(1, Ordering::Relaxed);
-        let _ = timeout(RECHECK, self.freed.notified()).await;
+        self.waiting.set(self.waiting.get() + 1);
+        let _ = told.await;
+        self.waiting.set(self.waiting.get() - 1);
         self.budget.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether somebody waits for memory, on whichever shard.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.budget.waiting.load(Ordering::Relaxed) > 0
+    /// How many wait for memory on other shards.
+    pub(crate) fn wanted_elsewhere(&self) -> usize {
+        let waiting = self.budget.waiting.load(Ordering::Relaxed);
+        waiting.saturating_sub(self.waiting.get())
     }
 
-    /// Takes a segment back for reuse.
+    /// Takes a segment back for reuse. While another shard waits for memory it is freed, and those who wait here are
+    /// not told: all of them look again soon, so that none has it before the others every time.
     pub(crate) fn give_back(&self, segment: Segment) {
         let memory = segment.memory;
+        if self.wanted_elsewhere() > 0 {
+            drop(memory);
+            self.shrink();
+            return;
+        }
         let mut free = self.free.borrow_mut();
         free.entry(memory.layout.size()).or_default().push(memory);
         self.freed.notify_waiters();
@@ -260,6 +277,25 @@ mod tests {
         let all = pool.try_take(3 * ALIGNMENT).unwrap();
         drop(all);
         assert_eq!(budget.taken.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_another_shard_waits_for_is_not_kept() {
+        let budget = MemoryBudget::new(2 * ALIGNMENT);
+        let pools = [1, 2].map(|_| SegmentPool::new(Arc::clone(&budget)));
+        let kept = [1, 2].map(|_| pools[0].try_take(ALIGNMENT).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_time().build().unwrap();
+        runtime.block_on(async {
+            let [first, second] = kept;
+            // Nobody waits: it is kept.
+            pools[0].give_back(first);
+            assert!(pools[1].try_take(ALIGNMENT).is_none());
+            let back = async { pools[0].give_back(second) };
+            tokio::join!(biased; pools[1].changed(true), back);
+        });
+        let all = [1, 2].map(|_| pools[1].try_take(ALIGNMENT));
+        assert!(all.iter().all(Option::is_some), "all of it was given up");
     }
 
     #[test]

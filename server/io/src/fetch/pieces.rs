@@ -238,6 +238,26 @@ impl OpenPieces {
         pieces.iter().for_each(|&piece| self.forget(piece, pool));
     }
 
+    /// The pieces of which something was written before they were whole.
+    pub(crate) fn with_spills(&self) -> Vec<PieceIndex> {
+        let pieces = self.pieces.iter();
+        pieces
+            .filter(|(_, open)| open.parts.iter().any(|part| part.written != 0))
+            .map(|(&piece, _)| piece)
+            .collect()
+    }
+
+    /// The piece with memory that was used longest ago.
+    pub(crate) fn oldest_with_memory(&self) -> Option<PieceIndex> {
+        let last_use = |open: &OpenPiece| {
+            let with_memory = open.parts.iter().filter(|part| part.memory.is_some());
+            with_memory.map(|part| part.used).max()
+        };
+        let pieces = self.pieces.iter();
+        let used = pieces.filter_map(|(&piece, open)| Some((last_use(open)?, piece)));
+        used.min_by_key(|(used, _)| *used).map(|(_, piece)| piece)
+    }
+
     /// Takes the memory of the segment used longest ago, preferably of one into which nothing is coming right now;
     /// else whoever brings something there has lost it. `None` if no segment has memory; memory in which there is
     /// nothing of worth is given back, which is an answer without anything to write.

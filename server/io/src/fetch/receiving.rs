@@ -165,10 +165,7 @@ pub(crate) async fn read_blocks(
             match stop {
                 Stop::Empty => break Ok(()),
                 Stop::Unwanted => connection.input().await,
-                Stop::NoMemory => {
-                    shard.make_room(&fetching.fetch);
-                    shard.segments.changed().await;
-                }
+                Stop::NoMemory => fetching.fetch.wait_for_memory(shard).await,
             }
             if connection.closing().is_some() {
                 break Err(CloseReason::PeerClosed);

@@ -1,11 +1,12 @@
 //! What is safe: written pieces are forced to the disk once a period, and told after that.
 //!
 //! The order is what a crash leaves to be believed: the bytes are written, their files marked, the piece is noted, the
-//! files synced, the piece told. If a sync fails, nothing that was written since the last good one is believed: the
-//! kernel may have dropped those pages and says so once.
+//! files synced, the piece told. If a sync fails, nothing is believed that was written since the last good one, be it a
+//! piece that was stored before or while it failed, one that is being stored, or what of one had to leave memory: the
+//! kernel may have dropped those pages and says so once. It is written again from memory or fetched again, after a
+//! pause that doubles with each failure: a disk that never syncs is not to be fed with the same data for ever.
 
 use crate::fetch::FetchEvent;
-use crate::fetch::disk::DiskError;
 use crate::fetch::home::ActiveFetch;
 use crate::shard::Shard;
 use engine::layout::{FileIndex, FileStamp};
@@ -13,7 +14,10 @@ use proto::ids::PieceIndex;
 use seedring_metrics::Histogram;
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The longest pause after failed syncs.
+const REST_MAX: Duration = Duration::from_secs(5 * 60);
 
 impl ActiveFetch {
     /// Syncs in a task of its own, unless the last one is still under way.
@@ -31,17 +35,20 @@ impl ActiveFetch {
     /// Forces to the disk what is written and tells of it. False if that failed: what was written is lost then.
     pub(crate) async fn sync(&self, shard: &Rc<Shard>) -> bool {
         let _one_at_a_time = self.syncing.lock().await;
+        let begun = self.disk.begin_sync().await;
         let pieces = std::mem::take(&mut *self.unsynced.borrow_mut());
-        let dirty = self.disk.take_dirty();
-        if pieces.is_empty() && dirty.is_empty() {
+        if pieces.is_empty() && self.disk.is_clean() {
             return true;
         }
         let started = Instant::now();
-        let synced = self.disk.sync(&dirty).await;
+        let synced = self.disk.sync(begun).await;
         let duration = started.elapsed();
         shard.cells.record(Histogram::DiskSyncDuration, duration);
         match synced {
             Ok(stamps) => {
+                if !pieces.is_empty() {
+                    self.failed_syncs.set(0);
+                }
                 let _ = self
                     .events
                     .send(FetchEvent::Synced { pieces, stamps })
@@ -49,34 +56,94 @@ impl ActiveFetch {
                 true
             }
             Err(error) => {
-                self.disk.put_back_dirty(&dirty);
+                self.unsynced.borrow_mut().extend(pieces);
                 self.disk_failed(shard, error);
-                self.lose(shard, &pieces);
-                self.try_again_later(shard);
                 false
             }
         }
+    }
+
+    /// Takes back all that is in doubt, if a sync has failed since the last time.
+    pub(crate) fn face_doubts(&self, shard: &Rc<Shard>) {
+        let doubts = self.disk.doubts();
+        if self.doubts.replace(doubts) == doubts {
+            return;
+        }
+        self.failed_syncs.set(self.failed_syncs.get() + 1);
+        let unsynced = std::mem::take(&mut *self.unsynced.borrow_mut());
+        let spilled = self.open.borrow().with_spills();
+        self.lose(shard, &unsynced, &spilled);
+        self.try_again_later(shard);
     }
 
     /// Goes on after a while, and finds out whether the disk works.
     pub(crate) fn try_again_later(&self, shard: &Rc<Shard>) {
         let Some(fetch) = self.handle() else { return };
         let shard = Rc::clone(shard);
+        let period = rest_after(self.failed_syncs.get(), shard.config.fetch.retry_period);
+        self.resting.set(self.resting.get() + 1);
         self.spawn(async move {
-            fetch.rest(&shard).await;
+            fetch.rest(period, || false).await;
+            fetch.resting.set(fetch.resting.get() - 1);
             fetch.disk_works(&shard);
         });
     }
 
-    /// Waits until the disk is to be tried again, or the download ends.
-    pub(crate) async fn rest(&self, shard: &Shard) {
-        let until = tokio::time::Instant::now() + shard.config.fetch.retry_period;
-        while !self.is_ending() {
+    /// Waits for `period`, until `is_over`, or until the download ends.
+    pub(crate) async fn rest(&self, period: Duration, is_over: impl Fn() -> bool) {
+        let until = tokio::time::Instant::now() + period;
+        while !self.is_ending() && !is_over() {
             let told = self.written.notified();
             if tokio::time::timeout_at(until, told).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Waits until the disk is to be tried again, holding `bytes` of memory that others may want: until these are to be
+    /// given up, `is_over`, or the download ends.
+    pub(crate) async fn rest_holding(
+        &self,
+        bytes: usize,
+        shard: &Shard,
+        is_over: impl Fn() -> bool,
+    ) {
+        let period = shard.config.fetch.retry_period;
+        self.holding.borrow_mut().push(bytes);
+        self.rest(period, || is_over() || self.to_give_up.get() > 0)
+            .await;
+        let mut holding = self.holding.borrow_mut();
+        let ours = holding.iter().position(|&one| one == bytes);
+        ours.map(|at| holding.swap_remove(at));
+    }
+
+    /// Whether whoever asks, who holds `bytes`, is to give them up: somebody wants them. The last one keeps what is
+    /// little: its next try says whether the disk works.
+    pub(crate) fn gives_up(&self, bytes: usize, shard: &Shard) -> bool {
+        let count = self.to_give_up.get();
+        self.to_give_up.set(count.saturating_sub(1));
+        let is_last = self.holding.borrow().is_empty();
+        count > 0 && !(is_last && is_little(bytes, shard))
+    }
+
+    /// Notes that a write which failed is not tried again. If no other is, somebody else has to end the pause.
+    pub(crate) fn has_given_up(&self, shard: &Rc<Shard>) {
+        if self.holding.borrow().is_empty() {
+            self.try_again_later(shard);
+        }
+    }
+
+    /// Has one of those who hold memory that can not be written give it up. False if there is none (more).
+    pub(crate) fn have_one_given_up(&self, shard: &Rc<Shard>) -> bool {
+        let count = self.to_give_up.get();
+        let holding = self.holding.borrow();
+        let left = holding.get(count..).unwrap_or_default();
+        if left.len() <= 1 && left.iter().all(|&bytes| is_little(bytes, shard)) {
+            return false;
+        }
+        self.to_give_up.set(count + 1);
+        self.written.notify_waiters();
+        true
     }
 
     /// Gives the files that are whole their own names, and makes the empty ones. When that is all of the torrent, it
@@ -128,12 +195,29 @@ impl ActiveFetch {
     }
 }
 
-impl DiskError {
-    /// For a log line.
-    pub(crate) fn text(&self) -> String {
-        match self {
-            DiskError::Passing(reason) => reason.clone(),
-            DiskError::Lasting(fault) => fault.to_string(),
-        }
+/// Whether others do without so many bytes of memory.
+fn is_little(bytes: usize, shard: &Shard) -> bool {
+    bytes <= shard.config.fetch.buffer_bytes / 4
+}
+
+/// How long nothing is requested after so many failed syncs in a row: `shortest` after the first, then twice as long
+/// each time, up to [`REST_MAX`].
+fn rest_after(failed_syncs: u32, shortest: Duration) -> Duration {
+    let doublings = failed_syncs.saturating_sub(1).min(16);
+    let period = shortest.saturating_mul(1 << doublings);
+    period.min(REST_MAX.max(shortest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_never_syncs_is_tried_less_and_less() {
+        let seconds = |failed| rest_after(failed, Duration::from_secs(5)).as_secs();
+        let tries = [0, 1, 2, 3, 4, 7, 8, u32::MAX].map(seconds);
+        assert_eq!(tries, [5, 5, 10, 20, 40, 300, 300, 300]);
+        let long = Duration::from_secs(3_600);
+        assert_eq!(rest_after(5, long), long);
     }
 }

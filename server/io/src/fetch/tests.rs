@@ -16,6 +16,7 @@ use std::thread;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+mod faults;
 mod peers;
 
 /// How long a test waits for what must come.
@@ -324,24 +325,6 @@ fn no_suffix_makes_one_file_of_two() {
 }
 
 #[test]
-fn a_piece_longer_than_memory_comes_whole() {
-    let content = Content::new(&[("a", 14 << 20)], 7 << 20);
-    let mut config = config(1);
-    config.fetch.buffer_bytes = 4 << 20;
-    let server = server(config);
-    let folder = TempDir::new().unwrap();
-    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
-    let peers: Vec<_> = (0..2)
-        .map(|id| scripted(&content, Script::all(&content, id)))
-        .collect();
-    fetch.add_peers(&peers);
-    server.wait(&mut events, is_complete);
-    content.assert_is_in(folder.path());
-    assert_eq!(fetch.progress().hash_failures, 0);
-    server.stop();
-}
-
-#[test]
 fn a_liar_is_banned_and_nobody_else() {
     let content = Content::new(&[("a", 60 * PIECE)], PIECE);
     let server = server(config(1));
@@ -426,8 +409,8 @@ fn a_disk_that_is_away_pauses_the_download_until_it_is_back() {
     let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), &data));
     fetch.add_peers(&[seed.address()]);
     let is_paused = |event: &FetchEvent| match event {
-        FetchEvent::Paused { reason } => {
-            assert!(reason.contains("mount/t/a"), "{reason}");
+        FetchEvent::Paused { reason, .. } => {
+            assert!(reason.contains("/mount: No such file"), "{reason}");
             true
         }
         _ => false,
@@ -438,35 +421,6 @@ fn a_disk_that_is_away_pauses_the_download_until_it_is_back() {
     server.wait(&mut events, |event| matches!(event, FetchEvent::Resumed));
     server.wait(&mut events, is_complete);
     content.assert_is_in(&data);
-    seed.stop();
-    server.stop();
-}
-
-#[test]
-fn what_could_not_be_synced_is_not_believed() {
-    let content = Content::new(&[("a", 10 * PIECE)], PIECE);
-    let (seed, server) = (seed(&content, 0), server(config(1)));
-    let folder = TempDir::new().unwrap();
-    let fault = folder.path().join("syncs fail");
-    fs::write(&fault, b"").unwrap();
-    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
-    fetch.add_peers(&[seed.address()]);
-    let is_paused = |event: &FetchEvent| match event {
-        FetchEvent::Paused { reason } => {
-            assert!(reason.contains("t/a.part: Input/output error"), "{reason}");
-            true
-        }
-        _ => false,
-    };
-    assert!(server.wait(&mut events, is_paused).is_empty());
-    fs::remove_file(&fault).unwrap();
-    assert_eq!(server.wait(&mut events, is_complete).len(), 10);
-    content.assert_is_in(folder.path());
-    let downloaded = fetch.progress().downloaded;
-    assert!(
-        downloaded > content.bytes.len() as u64,
-        "it was fetched again"
-    );
     seed.stop();
     server.stop();
 }
@@ -759,63 +713,4 @@ fn metadata_come_from_a_seed_that_has_them() {
     assert!(end.is_none(), "it is the last event");
     seed.stop();
     server.stop();
-}
-
-#[test]
-fn a_full_disk_pauses_one_download_and_no_other() {
-    /// As much as a file system of its own has room for.
-    const ROOM: usize = 1 << 20;
-    let folder = TempDir::new().unwrap();
-    let small = folder.path().join("small");
-    fs::create_dir(&small).unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={ROOM}"), "tmpfs"])
-        .arg(&small)
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: a file system can not be mounted here");
-        return;
-    }
-    let unmount = Unmount(small.clone());
-    fs::write(small.join("filler"), vec![1; ROOM / 2]).unwrap();
-    let content = Content::new(&[("a", 12 * PIECE)], PIECE);
-    let other = Content::new(&[("b", 12 * PIECE)], PIECE);
-    let seed = seed(&content, 0);
-    seed.runtime.block_on(seed.plane.add(&other.seeded()));
-    let server = server(config(1));
-    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), &small));
-    fetch.add_peers(&[seed.address()]);
-    let is_paused = |event: &FetchEvent| match event {
-        FetchEvent::Paused { reason } => {
-            assert!(
-                reason.contains("t/a.part: No space left on device"),
-                "{reason}"
-            );
-            true
-        }
-        _ => false,
-    };
-    let mut synced = server.wait(&mut events, is_paused);
-    let (fetch_other, mut events_of_other) =
-        server.fetch(FetchSpec::new(other.metainfo.clone(), folder.path()));
-    fetch_other.add_peers(&[seed.address()]);
-    server.wait(&mut events_of_other, is_complete);
-    other.assert_is_in(folder.path());
-    assert!(fetch.progress().paused.is_some());
-    fs::remove_file(small.join("filler")).unwrap();
-    synced.extend(server.wait(&mut events, is_complete));
-    assert_eq!(synced.len(), 12);
-    content.assert_is_in(&small);
-    seed.stop();
-    server.stop();
-    drop(unmount);
-}
-
-/// Unmounts when it is dropped.
-struct Unmount(PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(&self.0).status();
-    }
 }

@@ -1,0 +1,279 @@
+//! The files of a download by themselves, on a real file system.
+
+use super::*;
+use crate::fetch::memory::{MemoryBudget, SegmentPool};
+use crate::testing::Content;
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+const PIECE: usize = 16 << 10;
+
+/// The files of `content` in a folder of their own.
+fn disk(content: &Content) -> (Disk, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let metainfo = content.metainfo.clone();
+    let torrent = SeededTorrent::partial(metainfo, folder.path(), &[], ".part").unwrap();
+    let disk = Disk::new(Arc::new(torrent), Allocation::Sparse, Vec::new());
+    (disk, folder)
+}
+
+/// So many files of one piece each.
+fn files(count: usize) -> Content {
+    let name = |number| -> &'static str { format!("f{number}").leak() };
+    let files: Vec<_> = (0..count).map(|number| (name(number), PIECE)).collect();
+    Content::new(&files, PIECE)
+}
+
+/// Writes a piece as it should be.
+async fn write(disk: &Disk, content: &Content, piece: u32) -> Result<u64, DiskError> {
+    let pool = SegmentPool::new(MemoryBudget::new(PIECE));
+    let mut segment = pool.try_take(PIECE).unwrap();
+    let start = piece as usize * PIECE;
+    assert!(segment.put(0, &content.bytes[start..start + PIECE]));
+    let sealed = segment.seal();
+    disk.write(PieceIndex(piece), 0, &sealed, 0, PIECE).await
+}
+
+async fn sync(disk: &Disk) -> Result<Stamps, DiskError> {
+    let begun = disk.begin_sync().await;
+    disk.sync(begun).await
+}
+
+#[test]
+fn no_file_is_closed_before_it_is_synced() {
+    let count = 3 * FILES_OPEN_MAX;
+    let content = files(count);
+    let (disk, _folder) = disk(&content);
+    tokio_uring::start(async {
+        for piece in 0..count as u32 {
+            write(&disk, &content, piece).await.unwrap();
+            disk.check_invariants();
+        }
+        // Those that were synced to be closed are told with the others.
+        assert_eq!(sync(&disk).await.unwrap().len(), count);
+        assert!(disk.is_clean());
+        disk.close().await;
+    });
+}
+
+#[test]
+fn a_sync_that_makes_room_for_a_file_may_fail_and_is_a_doubt() {
+    let content = files(FILES_OPEN_MAX + 1);
+    let (disk, folder) = disk(&content);
+    tokio_uring::start(async {
+        for piece in 0..FILES_OPEN_MAX as u32 {
+            write(&disk, &content, piece).await.unwrap();
+        }
+        let fault = folder.path().join("syncs fail");
+        fs::write(&fault, b"").unwrap();
+        let one_more = write(&disk, &content, FILES_OPEN_MAX as u32).await;
+        assert!(matches!(one_more, Err(DiskError::Passing(_))));
+        assert_eq!(disk.doubts(), 1);
+        fs::remove_file(&fault).unwrap();
+        write(&disk, &content, FILES_OPEN_MAX as u32).await.unwrap();
+        disk.check_invariants();
+        assert_eq!(sync(&disk).await.unwrap().len(), FILES_OPEN_MAX + 1);
+        disk.close().await;
+    });
+}
+
+#[test]
+fn many_who_write_at_once_share_the_files_that_may_be_open() {
+    let count = 2 * FILES_OPEN_MAX;
+    let content = files(count);
+    let (disk, folder) = disk(&content);
+    tokio_uring::start(async {
+        let disk = Rc::new(disk);
+        let all = (0..count as u32).map(|piece| {
+            let (disk, content) = (Rc::clone(&disk), content.clone());
+            tokio_uring::spawn(async move {
+                write(&disk, &content, piece).await.unwrap();
+                disk.check_invariants();
+            })
+        });
+        for one in all.collect::<Vec<_>>() {
+            one.await.unwrap();
+        }
+        sync(&disk).await.unwrap();
+        let all = (0..count as u32).map(FileIndex).collect();
+        assert_eq!(disk.finish(&all).await.unwrap().len(), count);
+        disk.close().await;
+    });
+    content.assert_is_in(folder.path());
+}
+
+#[test]
+fn a_file_that_was_deleted_is_not_made_again() {
+    let content = files(2 * FILES_OPEN_MAX);
+    let (disk, folder) = disk(&content);
+    tokio_uring::start(async {
+        write(&disk, &content, 0).await.unwrap();
+        sync(&disk).await.unwrap();
+        // Others take its place among the open files.
+        for piece in 1..2 * FILES_OPEN_MAX as u32 {
+            write(&disk, &content, piece).await.unwrap();
+        }
+        let path = folder.path().join("t/f0.part");
+        fs::remove_file(&path).unwrap();
+        let Err(DiskError::Lasting(fault)) = write(&disk, &content, 0).await else {
+            panic!("it was made again");
+        };
+        assert_eq!(
+            (fault.file, fault.cause),
+            (path.clone(), FaultCause::Missing)
+        );
+        assert!(!path.exists());
+        // Neither is another one taken for it.
+        fs::write(&path, [0; PIECE]).unwrap();
+        let Err(DiskError::Lasting(fault)) = write(&disk, &content, 0).await else {
+            panic!("another file was written to");
+        };
+        assert_eq!(fault.cause, FaultCause::Changed);
+        disk.close().await;
+    });
+}
+
+#[test]
+fn a_file_that_was_cut_is_noticed() {
+    let content = Content::new(&[("a", 4 * PIECE)], PIECE);
+    let cut = |length| {
+        move |folder: &Path| {
+            let file = fs::File::options()
+                .write(true)
+                .open(folder.join("t/a.part"));
+            file.unwrap().set_len(length).unwrap();
+        }
+    };
+    let cause = |written: u32, length: u64, finish: bool| {
+        let (disk, folder) = disk(&content);
+        tokio_uring::start(async {
+            for piece in 0..written {
+                write(&disk, &content, piece).await.unwrap();
+            }
+            cut(length)(folder.path());
+            let outcome = match finish {
+                true => disk.finish(&BTreeSet::from([FileIndex(0)])).await,
+                false => sync(&disk).await,
+            };
+            disk.close().await;
+            match outcome {
+                Err(DiskError::Lasting(fault)) => Some(fault.cause),
+                other => panic!("{other:?}"),
+            }
+        })
+    };
+    let truncated = |expected: usize, found: u64| {
+        let expected = expected as u64;
+        Some(FaultCause::Truncated { expected, found })
+    };
+    assert_eq!(cause(2, 5, false), truncated(2 * PIECE, 5));
+    assert_eq!(cause(4, 5, true), truncated(4 * PIECE, 5));
+    // All that was written is there, and it is not all of the file.
+    let most = 3 * PIECE as u64;
+    assert_eq!(cause(2, most, true), truncated(4 * PIECE, most));
+}
+
+#[test]
+fn a_file_gets_its_name_where_the_file_system_cannot_exclude_another() {
+    let content = files(2);
+    let (disk, folder) = disk(&content);
+    fs::write(folder.path().join("no exclusive renames"), b"").unwrap();
+    tokio_uring::start(async {
+        for piece in 0..2 {
+            write(&disk, &content, piece).await.unwrap();
+        }
+        sync(&disk).await.unwrap();
+        disk.finish(&BTreeSet::from([FileIndex(0)])).await.unwrap();
+        // Still, no other file is replaced.
+        let taken = folder.path().join("t/f1");
+        fs::write(&taken, b"precious").unwrap();
+        let outcome = disk.finish(&BTreeSet::from([FileIndex(1)])).await;
+        let Err(DiskError::Lasting(fault)) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(fault.cause, FaultCause::Taken);
+        assert_eq!(fs::read(&taken).unwrap(), b"precious");
+        disk.close().await;
+    });
+    let found = fs::read(folder.path().join("t/f0")).unwrap();
+    assert_eq!(found, content.bytes[..PIECE]);
+    assert!(!folder.path().join("t/f0.part").exists());
+}
+
+#[test]
+fn a_rename_of_which_the_answer_was_lost_is_done() {
+    let content = files(1);
+    let (disk, folder) = disk(&content);
+    let path = |name: &str| folder.path().join("t").join(name);
+    tokio_uring::start(async {
+        write(&disk, &content, 0).await.unwrap();
+        fs::rename(path("f0.part"), path("f0")).unwrap();
+        disk.finish(&BTreeSet::from([FileIndex(0)])).await.unwrap();
+        disk.close().await;
+    });
+    assert_eq!(fs::read(path("f0")).unwrap(), content.bytes[..PIECE]);
+}
+
+#[test]
+fn folders_are_synced_until_they_are() {
+    let content = files(1);
+    let (disk, folder) = disk(&content);
+    let fault = folder.path().join("folder syncs fail");
+    fs::write(&fault, b"").unwrap();
+    tokio_uring::start(async {
+        write(&disk, &content, 0).await.unwrap();
+        // What was made is not told as synced before its names are.
+        assert!(sync(&disk).await.is_err());
+        assert_eq!(disk.doubts(), 1);
+        fs::remove_file(&fault).unwrap();
+        assert_eq!(sync(&disk).await.unwrap().len(), 1);
+        fs::write(&fault, b"").unwrap();
+        let all = BTreeSet::from([FileIndex(0)]);
+        assert!(disk.finish(&all).await.is_err());
+        // It has its name by now; that this is on the disk is still to be seen to.
+        assert!(disk.finish(&all).await.is_err());
+        fs::remove_file(&fault).unwrap();
+        disk.finish(&all).await.unwrap();
+        assert!(disk.is_clean());
+        disk.close().await;
+    });
+}
+
+#[test]
+fn errors_wait_ask_or_end() {
+    let content = files(1);
+    let (disk, _folder) = disk(&content);
+    let kind = |number| {
+        let error = io::Error::from_raw_os_error(number);
+        match disk.error(FileIndex(0), "write to", &error) {
+            DiskError::Passing(text) => {
+                assert!(text.starts_with("cannot write to /"), "{text}");
+                "waits"
+            }
+            DiskError::Denied(_) => "asks",
+            DiskError::Lasting(_) => "ends",
+        }
+    };
+    use libc::*;
+    let passing = [
+        ENOSPC, EDQUOT, EIO, EROFS, ENODEV, ENOENT, ESTALE, ETIMEDOUT, EMFILE,
+    ];
+    for number in passing {
+        assert_eq!(kind(number), "waits", "{number}");
+    }
+    assert_eq!([kind(EACCES), kind(EPERM)], ["asks", "asks"]);
+    let lasting = [
+        EINVAL,
+        ENAMETOOLONG,
+        EFBIG,
+        EILSEQ,
+        EXDEV,
+        ELOOP,
+        EISDIR,
+        EEXIST,
+    ];
+    for number in lasting {
+        assert_eq!(kind(number), "ends", "{number}");
+    }
+}
