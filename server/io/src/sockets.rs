@@ -244,6 +244,19 @@ pub fn connect_result(socket: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
+/// Whether the peer has closed its side, or all of the connection; what it sent before may still be there to be read.
+pub fn has_hung_up(socket: &impl AsRawFd) -> bool {
+    let hung_up = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+    let mut look = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: the pointer is to one such structure, which outlives the call; with no time-out it returns at once.
+    let found = unsafe { libc::poll(&raw mut look, 1, 0) };
+    found == 1 && look.revents & hung_up != 0
+}
+
 /// Sends a few bytes on a socket on which nothing is on its way, which therefore takes them.
 ///
 /// # Errors

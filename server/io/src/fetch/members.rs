@@ -14,6 +14,7 @@ use crate::connection::Connection;
 use crate::fetch::FetchEvent;
 use crate::fetch::home::ActiveFetch;
 use crate::shard::Shard;
+use crate::sockets;
 use engine::choker::PeerKey;
 use engine::picker::PeerPieces;
 use engine::time::Time;
@@ -56,6 +57,16 @@ impl Member {
 
     fn is_closing(&self) -> bool {
         self.connection.closing().is_some()
+    }
+
+    /// Whether the connection goes on, as far as the kernel knows. One whose end has not been read yet is closed:
+    /// whoever calls again at once, as after it has got a torrent's metadata, is not to wait for us.
+    fn stays(&self) -> bool {
+        let is_gone = sockets::has_hung_up(&*self.connection.socket);
+        if is_gone {
+            self.connection.close(CloseReason::PeerClosed);
+        }
+        !is_gone
     }
 
     /// Since when it is of no use, as far as `patience` does not cover that.
@@ -111,7 +122,7 @@ impl ActiveFetch {
             let is_one_host = same_host(member.connection.peer, address);
             is_one_host && session.peer().peer_id == peer_id && !member.is_closing()
         });
-        if let Some(known) = known {
+        if let Some(known) = known.filter(|known| known.stays()) {
             let is_settled = now.since(known.joined_at) >= SETTLED_AFTER;
             let is_again = known.called.is_some() == is_called;
             // The one that the greater id began stays.

@@ -367,3 +367,43 @@ fn blocks_come_right_in_whatever_order_and_among_whatever_messages() {
         server.stop();
     }
 }
+
+#[test]
+fn who_gave_the_metadata_is_called_again_at_once_and_lets_us_in() {
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let mut config_of_source = config(2);
+    config_of_source.shards = 3;
+    // It downloads the torrent itself, so that of two connections of ours it would keep the first.
+    let source = server(config_of_source);
+    let folder = TempDir::new().unwrap();
+    let (fetch, _events) = source.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    let most = Script {
+        has: (0..8).map(|piece| piece != 3).collect(),
+        ..Script::all(&content, 0)
+    };
+    fetch.add_peers(&[scripted(&content, most)]);
+    source.until(&fetch, |progress| progress.pieces_stored == 7);
+    let info_hash = content.metainfo.info_hash_v1.unwrap();
+    let server = server(config(1));
+    // The end of one connection and the next come together, and are seen by different shards.
+    for _ in 0..8 {
+        let begun = server.plane.fetch_metadata(info_hash);
+        let (metadata, mut told) = server.runtime.block_on(begun).unwrap();
+        metadata.add_peers(&[source.address()]);
+        let event = async { tokio::time::timeout(PATIENCE, told.recv()).await };
+        let event = server.runtime.block_on(event).expect("in time");
+        assert!(matches!(event, Some(MetadataEvent::Complete(_))));
+        drop(metadata);
+        let folder = TempDir::new().unwrap();
+        let spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+        let (again, _events) = server.fetch(spec);
+        again.add_peers(&[source.address()]);
+        server.until(&again, |progress| {
+            assert_eq!(progress.candidates, 0, "it waits to be called again");
+            progress.pieces_stored == 7
+        });
+        server.runtime.block_on(again.stop());
+    }
+    source.stop();
+    server.stop();
+}
