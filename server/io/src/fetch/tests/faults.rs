@@ -310,29 +310,17 @@ fn a_file_that_gets_its_name_just_now_is_served() {
 
 #[test]
 fn a_full_disk_pauses_one_download_and_no_other() {
-    /// As much as a file system of its own has room for.
-    const ROOM: usize = 1 << 20;
+    let test = "a_full_disk_pauses_one_download_and_no_other";
+    let Some(small) = FullDisk::new(test) else {
+        return;
+    };
     let folder = TempDir::new().unwrap();
-    let small = folder.path().join("small");
-    fs::create_dir(&small).unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={ROOM}"), "tmpfs"])
-        .arg(&small)
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        return testing::skip(
-            "a_full_disk_pauses_one_download_and_no_other",
-            "a file system can not be mounted here",
-        );
-    }
-    let unmount = Unmount(small.clone());
-    fs::write(small.join("filler"), vec![1; ROOM / 2]).unwrap();
     let content = Content::new(&[("a", 12 * PIECE)], PIECE);
     let other = Content::new(&[("b", 12 * PIECE)], PIECE);
     let seed = seed(&content, 0);
     seed.runtime.block_on(seed.plane.add(&other.seeded()));
     let server = server(config(1));
-    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), &small));
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), small.path()));
     fetch.add_peers(&[seed.address()]);
     let is_paused = |event: &FetchEvent| match event {
         FetchEvent::Paused { reason, .. } => {
@@ -351,20 +339,99 @@ fn a_full_disk_pauses_one_download_and_no_other() {
     server.wait(&mut events_of_other, is_complete);
     other.assert_is_in(folder.path());
     assert!(fetch.progress().paused.is_some());
-    fs::remove_file(small.join("filler")).unwrap();
+    small.free();
     synced.extend(server.wait(&mut events, is_complete));
     assert_eq!(synced.len(), 12);
-    content.assert_is_in(&small);
+    content.assert_is_in(small.path());
     seed.stop();
     server.stop();
-    drop(unmount);
 }
 
-/// Unmounts when it is dropped.
-struct Unmount(PathBuf);
+/// What a full disk costs other downloads. Run by hand on a quiet machine, since a figure is no condition:
+/// `cargo test --release -p seedring-io --lib -- --ignored --nocapture the_rate_beside_a_full_disk`.
+#[test]
+#[ignore = "a measurement"]
+fn the_rate_beside_a_full_disk() {
+    let Some(small) = FullDisk::new("the_rate_beside_a_full_disk") else {
+        return;
+    };
+    let stuck = Content::new(&[("a", 12 * PIECE)], PIECE);
+    let other = Content::new(&[("b", 128 << 20)], 1 << 20);
+    let seed = seed(&stuck, 0);
+    seed.runtime.block_on(seed.plane.add(&other.seeded()));
+    let seconds = |beside: bool| {
+        let server = server(config(1));
+        let folder = TempDir::new().unwrap();
+        if beside {
+            let spec = FetchSpec::new(stuck.metainfo.clone(), small.path());
+            let (fetch, mut events) = server.fetch(spec);
+            fetch.add_peers(&[seed.address()]);
+            server.wait(&mut events, is_paused);
+        }
+        let spec = FetchSpec::new(other.metainfo.clone(), folder.path());
+        let (fetch, mut events) = server.fetch(spec);
+        let start = std::time::Instant::now();
+        fetch.add_peers(&[seed.address()]);
+        server.wait(&mut events, is_complete);
+        let seconds = start.elapsed().as_secs_f64();
+        server.stop();
+        seconds
+    };
+    seconds(false);
+    let mut rounds: Vec<_> = (0..7)
+        .map(|_| (seconds(false), seconds(true)))
+        .map(|(alone, beside)| (alone / beside, alone, beside))
+        .collect();
+    rounds.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let (share, alone, beside) = rounds[rounds.len() / 2];
+    println!(
+        "128 MiB: {alone:.2} s alone, {beside:.2} s beside a download whose disk is full: {:.0} % of the rate \
+         (the median of {} pairs; {:.0} % to {:.0} %)",
+        100.0 * share,
+        rounds.len(),
+        100.0 * rounds[0].0,
+        100.0 * rounds[rounds.len() - 1].0,
+    );
+    seed.stop();
+}
 
-impl Drop for Unmount {
+/// A small file system of its own that is nearly full, unmounted when it is dropped.
+struct FullDisk(TempDir);
+
+impl FullDisk {
+    /// As much as there is room for.
+    const ROOM: usize = 1 << 20;
+
+    /// `None`, which is reported, where none can be had.
+    fn new(test: &str) -> Option<FullDisk> {
+        let folder = TempDir::new().unwrap();
+        let size = format!("size={}", Self::ROOM);
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path())
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            testing::skip(test, "a file system can not be mounted here");
+            return None;
+        }
+        let disk = FullDisk(folder);
+        fs::write(disk.path().join("filler"), vec![1; Self::ROOM / 2]).unwrap();
+        Some(disk)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Makes room.
+    fn free(&self) {
+        fs::remove_file(self.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for FullDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(&self.0).status();
+        let mut unmount = std::process::Command::new("umount");
+        let _ = unmount.arg("-l").arg(self.path()).status();
     }
 }
