@@ -8,6 +8,7 @@
 
 use crate::fetch::pieces::OpenPieces;
 use crate::sockets::RECEIVE_TARGETS_MAX;
+use proto::limits::BLOCK_LENGTH;
 use proto::wire::{BlockRequest, PIECE_HEADER_BYTES};
 
 /// Blocks foreseen at a time: 256 KiB of payload.
@@ -25,6 +26,8 @@ const PAUSE_MAX: u32 = 256;
 pub(super) struct Foresight {
     pause: u32,
     next_pause: u32,
+    /// What the last receive brought, in bytes.
+    received: usize,
 }
 
 impl Default for Foresight {
@@ -32,6 +35,7 @@ impl Default for Foresight {
         Foresight {
             pause: 0,
             next_pause: PAUSE_MIN,
+            received: 0,
         }
     }
 }
@@ -42,6 +46,17 @@ impl Foresight {
         let is_worth_it = self.pause == 0;
         self.pause = self.pause.saturating_sub(1);
         is_worth_it
+    }
+
+    /// Notes what a receive brought, in bytes.
+    pub(super) fn set_received(&mut self, bytes: usize) {
+        self.received = bytes;
+    }
+
+    /// How many blocks the next receive may bring: twice as much as the last. To find more places would be for nothing.
+    pub(super) fn blocks(&self) -> usize {
+        let blocks = 2 * self.received / BLOCK_LENGTH as usize;
+        (2 + blocks).min(FORESEEN_MAX)
     }
 
     /// All came as foreseen.
@@ -71,6 +86,11 @@ impl Foreseen {
         }
         self.blocks.push((block, place));
         self.blocks.len() < FORESEEN_MAX
+    }
+
+    /// Whether no more blocks are foreseen for want of room.
+    pub(super) fn is_full(&self) -> bool {
+        self.blocks.len() == FORESEEN_MAX
     }
 
     /// Where what comes is received: for each block its header's place and its own.
@@ -125,7 +145,6 @@ mod tests {
     use super::*;
     use crate::fetch::memory::{MemoryBudget, SegmentPool};
     use proto::ids::PieceIndex;
-    use proto::limits::BLOCK_LENGTH;
     use proto::wire;
 
     const PIECE: u32 = 4 * BLOCK_LENGTH;

@@ -32,6 +32,9 @@ use std::sync::atomic::Ordering;
 /// What a shard receives into, in bytes: what one call brings at most beside the rest of a block.
 pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
 
+/// The same behind as many blocks as are foreseen at a time: room for what is not a block.
+const RECEIVE_BYTES_BEHIND: usize = 4 << 10;
+
 /// The room of that: a message that is not whole comes before it, of which a bitfield is the longest.
 pub(crate) const RECEIVE_BUFFER_BYTES: usize =
     2 * RECEIVE_BYTES + (limits::PIECES_MAX as usize).div_ceil(8);
@@ -214,15 +217,19 @@ impl Reader<'_> {
             let mut targets: Vec<(*mut u8, usize)> = Vec::with_capacity(RECEIVE_TARGETS_MAX);
             targets.extend(target);
             targets.extend(foreseen.targets());
-            let rest = scratch
-                .get_mut(kept..kept + RECEIVE_BYTES)
-                .unwrap_or_default();
+            // What comes behind blocks that are foreseen is best left for the next receive, to be foreseen then.
+            let rest_bytes = match foreseen.is_full() {
+                true => RECEIVE_BYTES_BEHIND,
+                false => RECEIVE_BYTES,
+            };
+            let rest = scratch.get_mut(kept..kept + rest_bytes).unwrap_or_default();
             // SAFETY: the places of the blocks are valid until the pieces are next changed, for which they would have
             // to be borrowed again, and nobody else writes to them: the first is this peer's, the others nobody's.
             let received =
                 unsafe { sockets::receive_into(&*self.connection.socket, &targets, rest) };
             let direct = target.map_or(0, |(_, length)| length);
             received.map(|count| {
+                self.foresight.set_received(count);
                 let after = count.saturating_sub(direct);
                 let into_foreseen = after.min(foreseen.bytes());
                 (count.min(direct), into_foreseen, after - into_foreseen)
@@ -256,7 +263,8 @@ impl Reader<'_> {
         let fetch = self.fetch();
         let coming = self.coming.as_ref().map(|coming| coming.block);
         let download = fetch.download.borrow();
-        for block in download.upcoming(self.fetching.key, coming) {
+        let upcoming = download.upcoming(self.fetching.key, coming);
+        for block in upcoming.take(self.foresight.blocks()) {
             let piece_bytes = fetch.torrent.layout().piece_length_of(block.piece);
             let place = open.spare_place(block, piece_bytes, &self.shard.segments);
             if !place.is_some_and(|place| foreseen.add(block, place)) {
