@@ -9,7 +9,7 @@
 //! what is measured ends in the page cache.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -28,14 +28,16 @@ use crate::harness::libtorrent::Libtorrent;
 use crate::harness::options::{Common, Named, Pieces};
 use crate::harness::page_cache;
 use crate::harness::probe::{free_port, own_address};
+use crate::harness::relay::{Link, Relay};
 use crate::harness::rounds::{self, Contender};
 use crate::measure::{ProcessSample, peak_resident_bytes};
-use crate::units::{mebibytes, seconds_ns};
+use crate::units::{mebibytes, rate_bytes, seconds_ns};
 
 const EXAMPLES: &str = "\
 Examples:
   seedring-bench get --directory /dev/shm --seed-pin 0 --pin 1      # in memory, a core each
   seedring-bench get --size 1G --directory /data --only libtorrent,aria2 --rounds 3
+  seedring-bench get --size 1G --round-trip 100 --link-rate 62500KB # over a long link of 500 Mbit/s
 
 Exit codes: 0 all measured; 1 somebody failed, or wrote wrong bytes; 2 usage.";
 
@@ -75,8 +77,24 @@ pub struct GetArguments {
     #[arg(long, value_name = "CORE[,CORE]", value_delimiter = ',')]
     seed_pin: Vec<usize>,
 
+    /// Put a line of this round trip between the seed and them, in milliseconds.
+    #[arg(long, value_name = "MS", requires = "link_rate")]
+    round_trip: Option<u64>,
+
+    /// The rate of that line, per second: 62500KB is 500 Mbit/s.
+    #[arg(long, value_name = "SIZE", requires = "round_trip", value_parser = rate_bytes)]
+    link_rate: Option<u64>,
+
     #[command(flatten)]
     common: Common,
+}
+
+impl GetArguments {
+    fn link(&self) -> Option<Link> {
+        let round_trip = Duration::from_millis(self.round_trip?);
+        let rate = self.link_rate?;
+        Some(Link { round_trip, rate })
+    }
 }
 
 pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
@@ -102,6 +120,7 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
         cores: common.pin.clone(),
         seed_cores: arguments.seed_pin.clone(),
         timeout: Duration::from_nanos(arguments.timeout),
+        link: arguments.link(),
     };
     // It checks the data now, so that no run waits for that.
     job.start_seed()?.end();
@@ -114,6 +133,16 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
         "data",
         format!("one file of {bytes} B, pieces of {piece} KiB, in the page cache"),
     );
+    if let Some(link) = job.link {
+        let megabits = link.rate as f64 * 8.0 / 1e6;
+        report.setting(
+            "link",
+            format!(
+                "{} ms there and back, {megabits} Mbit/s, by a relay",
+                link.round_trip.as_millis()
+            ),
+        );
+    }
     let directory = common.directory.clone().unwrap_or_else(std::env::temp_dir);
     report.setting(
         "downloaded to",
@@ -177,6 +206,8 @@ struct Job {
     cores: Vec<usize>,
     seed_cores: Vec<usize>,
     timeout: Duration,
+    /// What lies between the seed and who downloads.
+    link: Option<Link>,
 }
 
 /// A seed that serves.
@@ -192,9 +223,20 @@ impl Seed {
 }
 
 impl Job {
-    /// Starts the seed and waits until it serves.
+    /// Starts the seed and waits until it serves. Where there is a link, it listens on loopback, and a relay with its
+    /// port on the address that its tracker tells.
     fn start_seed(&self) -> anyhow::Result<Seed> {
         let port = free_port()?;
+        if let Some(link) = self.link {
+            let address = SocketAddr::new(self.tracker.ip(), port);
+            let listener = TcpListener::bind(address)
+                .with_context(|| format!("cannot listen on {address} for the link"))?;
+            Relay::start(
+                listener,
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                link,
+            )?;
+        }
         let seed = Program::new(&self.seedring)
             .arg("seed")
             .arg("--torrent")
@@ -212,6 +254,12 @@ impl Job {
         let seed = seed
             .args(["--announce-host", &self.tracker.ip().to_string()])
             .on_cores(&self.seed_cores);
+        let seed = match self.link {
+            Some(_) => seed
+                .env("SEEDRING_PEERS__BIND_V4", "127.0.0.1")
+                .env("SEEDRING_PEERS__BIND_V6", ""),
+            None => seed,
+        };
         let mut running = seed.start(&self.folder.join("seed-log"))?;
         let started = Instant::now();
         while !running.output().contains("\"event\":\"ready\"") {

@@ -11,6 +11,7 @@ pub mod libtorrent;
 pub mod options;
 pub mod page_cache;
 pub mod probe;
+pub mod relay;
 pub mod rounds;
 pub mod servers;
 pub mod undo;
