@@ -23,6 +23,9 @@ pub const BANNED_MAX: usize = 1_024;
 /// How long an address waits that could not be tried for want of room on our side.
 const POSTPONE: Duration = Duration::from_secs(1);
 
+/// How long an address waits that has closed a connection as soon as it had it, the first time.
+const SOON: Duration = Duration::from_secs(2);
+
 /// How a list of peers works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerListConfig {
@@ -180,6 +183,18 @@ impl PeerList {
                 self.waiting.remove(&(time, number, address));
             }
             self.wait(address, now + self.config.retry_min, 0);
+        }
+    }
+
+    /// The peer has closed a connection as soon as it had it. It may hold our last one to be alive still, as Transmission
+    /// does for a moment when its metadata were fetched: so it is tried again soon. The next time it has failed.
+    pub fn hung_up(&mut self, address: SocketAddr, now: Time) {
+        match self.known.get(&address) {
+            Some(Known { failures: 0, .. }) => {
+                self.forget(address);
+                self.wait(address, now + SOON, 1);
+            }
+            _ => self.failed(address, now),
         }
     }
 
@@ -399,6 +414,26 @@ mod tests {
         let here = |port| SocketAddr::from((Ipv6Addr::LOCALHOST, port));
         list.ban(here(1));
         assert!(list.is_banned(here(1)) && !list.is_banned(here(2)));
+        list.check_invariants();
+    }
+
+    #[test]
+    fn who_hangs_up_at_once_is_tried_soon_once() {
+        let mut list = list();
+        list.add(address(1), at(0));
+        list.take(at(0));
+        list.hung_up(address(1), at(0));
+        assert_eq!(list.next_timeout(), at(2));
+        list.take(at(2));
+        list.hung_up(address(1), at(2));
+        assert_eq!(list.next_timeout(), at(22), "the second failure");
+        list.take(at(22));
+        list.left(address(1), at(30));
+        list.take(at(40));
+        list.hung_up(address(1), at(40));
+        assert_eq!(list.next_timeout(), at(42), "it was of use meanwhile");
+        list.hung_up(address(2), at(40));
+        assert_eq!(list.waiting(), 1, "nobody named it");
         list.check_invariants();
     }
 

@@ -14,8 +14,12 @@ use seedring_metrics::Counter;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
+
+/// A peer that closes a connection within this time has not looked at what we want.
+const HASTE: Duration = Duration::from_secs(5);
 
 /// One connection that is being begun, until its handshake is done.
 pub(crate) struct Begun {
@@ -105,6 +109,7 @@ async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, b
         return fetch.list.borrow_mut().failed(address, shard.now());
     }
     shard.cells.increment(Counter::ConnectsDone);
+    let connected_at = shard.now();
     let served = connection::call(shard, Rc::clone(&socket), address, &mut visit, fetch, begun);
     let reason = Box::pin(served).await;
     let is_greeted = visit.is_greeted();
@@ -118,6 +123,9 @@ async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, b
         // It is we who had no place, or gave it to another.
         CloseReason::Full => list.postponed(address, now),
         CloseReason::Duplicate | CloseReason::Pointless => list.failed(address, now),
+        CloseReason::PeerClosed | CloseReason::Reset if now.since(connected_at) < HASTE => {
+            list.hung_up(address, now);
+        }
         _ if is_greeted => list.left(address, now),
         _ => list.failed(address, now),
     }
