@@ -322,6 +322,7 @@ impl Getter {
             config::Allocation::Sparse => Allocation::Sparse,
             config::Allocation::Full => Allocation::Full,
         };
+        spec.past_cache = settings.past_cache;
         let (store, resumed) = self.look_at_disk(&spec, store).await?;
         let Some(resumed) = resumed else {
             self.display.stopped(None);

@@ -123,6 +123,8 @@ pub struct FetchSpec {
     pub suffix: String,
     /// How the space of files is taken.
     pub allocation: Allocation,
+    /// Whether pieces are written past the page cache, where they lie at page boundaries of a file.
+    pub past_cache: bool,
 }
 
 impl FetchSpec {
@@ -137,6 +139,7 @@ impl FetchSpec {
             sequential: false,
             suffix: ".part".to_owned(),
             allocation: Allocation::Sparse,
+            past_cache: false,
         }
     }
 

@@ -92,6 +92,22 @@ pub async fn open_for_writing(root: Rc<OwnedFd>, path: CString, make: bool) -> i
     open_how(root, path, how).await
 }
 
+/// Opens `file` once more, for writes that bypass the page cache: of whole pages, from and to page boundaries.
+pub async fn open_past_cache(file: Rc<OpenFile>) -> io::Result<OwnedFd> {
+    // What the descriptor stands for, whatever name that has by now.
+    let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let flags = libc::O_WRONLY | libc::O_DIRECT | libc::O_CLOEXEC | libc::O_NOCTTY;
+    let data = Box::new((file, path, types::OpenHow::new().flags(flags as u64)));
+    let here = types::Fd(libc::AT_FDCWD);
+    let entry = opcode::OpenAt2::new(here, data.1.as_ptr(), &raw const data.2).build();
+    // SAFETY: the path's bytes and how it is to be opened live on the heap, owned by `data`, which also keeps the
+    // descriptor open that the path names.
+    let (result, _data) = unsafe { submit(data, entry) }.await;
+    let descriptor = result?.cast_signed();
+    // SAFETY: the kernel has just opened it for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
 /// Opens the directory `path` below `root` as a place to open files beneath.
 pub async fn open_directory_beneath(root: Rc<OwnedFd>, path: CString) -> io::Result<OwnedFd> {
     let how = types::OpenHow::new()

@@ -16,7 +16,7 @@
 //! Not here: when something is written or tried again.
 
 use crate::fetch::Allocation;
-use crate::fetch::memory::{Sealed, Segment};
+use crate::fetch::memory::{self, Sealed, Segment};
 use crate::files::{self, OpenFile};
 use crate::ring::{self, Found};
 use crate::torrent::{FaultCause, SeededTorrent};
@@ -53,6 +53,10 @@ pub(crate) type Stamps = Vec<(FileIndex, FileStamp)>;
 pub(crate) struct Disk {
     torrent: Arc<SeededTorrent>,
     allocation: Allocation,
+    /// Whether to write past the page cache.
+    past_cache: Cell<bool>,
+    /// The open files once more, as far as they take such writes.
+    direct: RefCell<HashMap<FileIndex, Rc<OpenFile>>>,
     /// What files were that held verified pieces at the start.
     stamps: Vec<Option<FileStamp>>,
     open: RefCell<LruCache<FileIndex, Rc<OpenFile>>>,
@@ -117,6 +121,7 @@ impl Disk {
     pub(crate) fn new(
         torrent: Arc<SeededTorrent>,
         allocation: Allocation,
+        past_cache: bool,
         stamps: Vec<Option<FileStamp>>,
     ) -> Disk {
         for (index, stamp) in (0..).map(FileIndex).zip(&stamps) {
@@ -127,6 +132,8 @@ impl Disk {
         Disk {
             torrent,
             allocation,
+            past_cache: Cell::new(past_cache),
+            direct: RefCell::default(),
             stamps,
             open: RefCell::new(LruCache::unbounded()),
             opening: RefCell::default(),
@@ -175,9 +182,17 @@ impl Disk {
             let end = at + range.length as usize;
             let mut offset = range.offset;
             while at < end {
-                let written =
-                    ring::write_at(Rc::clone(&file), Arc::clone(memory), at, end - at, offset);
+                let direct = self.direct.borrow().get(&index).map(Rc::clone);
+                let pages = pages_of(at, offset, end - at);
+                let (file, length, is_direct) = match direct.filter(|_| pages > 0) {
+                    Some(direct) => (direct, pages, true),
+                    None => (Rc::clone(&file), end - at, false),
+                };
+                let written = ring::write_at(file, Arc::clone(memory), at, length, offset);
                 match written.await {
+                    Err(error) if is_direct && error.raw_os_error() == Some(libc::EINVAL) => {
+                        self.write_through_cache(&error);
+                    }
                     Ok(0) => {
                         let error = io::ErrorKind::WriteZero.into();
                         return Err(self.error(index, "write to", &error));
@@ -273,12 +288,45 @@ impl Disk {
         }
     }
 
+    /// Opens a file for writes past the page cache too, if that is wanted and to be had.
+    async fn open_past_cache(&self, index: FileIndex, file: &Rc<OpenFile>) {
+        if !self.past_cache.get() {
+            return;
+        }
+        match ring::open_past_cache(Rc::clone(file)).await {
+            Ok(descriptor) => {
+                let direct = Rc::new(OpenFile::new(descriptor));
+                self.direct.borrow_mut().insert(index, direct);
+            }
+            Err(error) => self.write_through_cache(&error),
+        }
+    }
+
+    /// Gives up writing past the page cache.
+    fn write_through_cache(&self, error: &io::Error) {
+        if self.past_cache.replace(false) {
+            let folder = self.torrent.data_dir().display();
+            tracing::info!(%error, %folder, "cannot write past the page cache there; writing through it");
+        }
+        // Closed by whoever uses one, or with this; nothing was written that its close would wait for.
+        self.direct.borrow_mut().clear();
+    }
+
+    /// Closes what a file was opened as beside.
+    async fn close_past_cache(&self, index: FileIndex) {
+        let direct = self.direct.borrow_mut().remove(&index);
+        if let Some(direct) = direct {
+            close(direct).await;
+        }
+    }
+
     /// Closes all files.
     pub(crate) async fn close(&self) {
         self.dirty.borrow_mut().clear();
         loop {
             let next = self.open.borrow_mut().pop_lru();
-            let Some((_, file)) = next else { return };
+            let Some((index, file)) = next else { return };
+            self.close_past_cache(index).await;
             close(file).await;
         }
     }
@@ -344,9 +392,12 @@ impl Disk {
     async fn close_idle(&self, count: usize) -> usize {
         for closed in 0..count {
             let idle = self.idle_files(false, 1).pop();
-            let file = idle.and_then(|index| self.open.borrow_mut().pop(&index));
+            let file = idle.and_then(|index| Some((index, self.open.borrow_mut().pop(&index)?)));
             match file {
-                Some(file) => close(file).await,
+                Some((index, file)) => {
+                    self.close_past_cache(index).await;
+                    close(file).await;
+                }
                 None => return closed,
             }
         }
@@ -408,6 +459,7 @@ impl Disk {
         self.births.borrow_mut().insert(index, found.birth_ns);
         files::clear_nonblocking(&file).map_err(error)?;
         self.fit(index, &file, stamp.size).await?;
+        self.open_past_cache(index, &file).await;
         Rc::try_unwrap(file).map_err(|_| error(io::Error::other("the file is still in use")))
     }
 
@@ -435,6 +487,15 @@ impl Disk {
         for index in self.dirty.borrow().iter() {
             assert!(open.contains(index), "{index:?} was closed unsynced");
         }
+    }
+}
+
+/// How many of `length` bytes at `at` of a segment and `offset` of a file can be written past the page cache: whole
+/// pages, if both begin at a page.
+fn pages_of(at: usize, offset: u64, length: usize) -> usize {
+    match at.is_multiple_of(memory::ALIGNMENT) && offset.is_multiple_of(memory::ALIGNMENT as u64) {
+        true => length - length % memory::ALIGNMENT,
+        false => 0,
     }
 }
 

@@ -119,7 +119,12 @@ impl ActiveFetch {
             let none = PieceBits::new(layout.piece_count(), &[]);
             Arc::new(none)
         });
-        let disk = Disk::new(Arc::clone(torrent), spec.allocation, spec.stamps.clone());
+        let disk = Disk::new(
+            Arc::clone(torrent),
+            spec.allocation,
+            spec.past_cache,
+            spec.stamps.clone(),
+        );
         disk.set_unwanted(unwanted(&files));
         Rc::new_cyclic(|this| ActiveFetch {
             stored: Cell::new(pieces.set_count()),

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 pub(crate) const SEGMENT_BYTES_MAX: usize = 1 << 20;
 
 /// Where segments begin.
-const ALIGNMENT: usize = 4096;
+pub(crate) const ALIGNMENT: usize = 4096;
 
 /// How long a waiting taker relies on being told: another shard may have given memory back.
 const RECHECK: Duration = Duration::from_millis(20);

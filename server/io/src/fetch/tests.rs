@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::plane::{Event, Plane, PlaneConfig};
+use crate::residency;
 use crate::testing::{self, Content};
 use proto::handshake::{HANDSHAKE_BYTES, Handshake, Reserved, ReservedBit};
 use proto::ids::PeerId;
@@ -256,6 +257,38 @@ fn files_of_every_kind_are_made() {
     content.assert_is_in(folder.path());
     let names = fs::read_dir(folder.path().join("t")).unwrap().count();
     assert_eq!(names, 6, "no padding, and nothing under another name");
+    seed.stop();
+    server.stop();
+}
+
+/// What begins and ends in the middle of a page goes through the page cache, all else past it.
+#[test]
+fn files_are_written_past_the_page_cache_where_that_is_wanted() {
+    let files = [
+        ("whole", 20 * PIECE),
+        ("odd", 3 * PIECE - 7),
+        ("behind", 5 * PIECE + 1),
+    ];
+    let content = Content::new(&files, PIECE);
+    let (seed, server) = (seed(&content, 0), server(config(1)));
+    let folder = TempDir::new().unwrap();
+    let mut spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+    spec.past_cache = true;
+    let (fetch, mut events) = server.fetch(spec);
+    fetch.add_peers(&[seed.address()]);
+    server.wait(&mut events, is_complete);
+    let stat = std::process::Command::new("stat")
+        .args(["--file-system", "--format=%T"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    // A file system in memory has nothing but the cache.
+    if stat.stdout != b"tmpfs\n" {
+        let whole = fs::File::open(folder.path().join("t/whole")).unwrap();
+        let is_cached = |page: &u64| residency::is_readable_at_once(&whole, page * 4096);
+        assert_eq!((0..20 * PIECE as u64 / 4096).find(is_cached), None);
+    }
+    content.assert_is_in(folder.path());
     seed.stop();
     server.stop();
 }

@@ -14,7 +14,7 @@ fn disk(content: &Content) -> (Disk, TempDir) {
     let folder = TempDir::new().unwrap();
     let metainfo = content.metainfo.clone();
     let torrent = SeededTorrent::partial(metainfo, folder.path(), &[], ".part").unwrap();
-    let disk = Disk::new(Arc::new(torrent), Allocation::Sparse, Vec::new());
+    let disk = Disk::new(Arc::new(torrent), Allocation::Sparse, false, Vec::new());
     (disk, folder)
 }
 
