@@ -103,7 +103,8 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
     let folder = workspace.path();
     let libtorrent = Libtorrent::new(&common.python.path(), folder)?;
     let known = vec![
-        Client::Seedring(common.seedring()),
+        Client::Seedring(common.seedring(), Writing::ThroughCache),
+        Client::Seedring(common.seedring(), Writing::PastCache),
         Client::Libtorrent(libtorrent),
         Client::Aria2,
         Client::Transmission,
@@ -111,6 +112,11 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
     ];
     let chosen = common.choice.chosen(known)?;
     let address = arguments.address.unwrap_or_else(own_address);
+    if arguments.link().is_some() && address.is_loopback() {
+        bail!(
+            "with a link the seed listens on loopback, so others need another address of this machine: give one with --address"
+        );
+    }
     let tracker = SocketAddr::new(address, free_port()?);
     let job = Job {
         seedring: common.seedring(),
@@ -277,9 +283,16 @@ impl Job {
     }
 }
 
+/// How ours writes.
+#[derive(Clone, Copy)]
+enum Writing {
+    ThroughCache,
+    PastCache,
+}
+
 /// The programs that we know how to let download.
 enum Client {
-    Seedring(PathBuf),
+    Seedring(PathBuf, Writing),
     Libtorrent(Libtorrent),
     Aria2,
     Transmission,
@@ -289,7 +302,8 @@ enum Client {
 impl Named for Client {
     fn name(&self) -> String {
         let name = match self {
-            Self::Seedring(_) => "seedring",
+            Self::Seedring(_, Writing::ThroughCache) => "seedring",
+            Self::Seedring(_, Writing::PastCache) => "seedring past_cache",
             Self::Libtorrent(_) => "libtorrent",
             Self::Aria2 => "aria2",
             Self::Transmission => "transmission",
@@ -311,7 +325,7 @@ impl Contender for Downloader<'_> {
 
     fn version(&self) -> Result<String, String> {
         match &self.client {
-            Client::Seedring(path) => {
+            Client::Seedring(path, _) => {
                 let mut help = Command::new(path);
                 help.args(["get", "--help"]).stdin(Stdio::null());
                 let knows = help.output().is_ok_and(|output| output.status.success());
@@ -373,8 +387,10 @@ impl Downloader<'_> {
         let seed = SocketAddr::new(self.job.tracker.ip(), seed_port).to_string();
         let listen_port = free_port()?.to_string();
         Ok(match &self.client {
-            Client::Seedring(path) => {
+            Client::Seedring(path, writing) => {
+                let past_cache = matches!(writing, Writing::PastCache);
                 let get = Program::new(path)
+                    .env("SEEDRING_FETCH__PAST_CACHE", past_cache.to_string())
                     .arg("get")
                     .arg(torrent)
                     .arg("-d")

@@ -33,10 +33,11 @@ impl Signals {
     pub async fn wait(&mut self) {
         self.first().await;
         let exit_code = self.exit_code;
+        // Now: the next one may come before the task has run.
+        let Ok(mut again) = Signals::new(exit_code) else {
+            return;
+        };
         tokio::spawn(async move {
-            let Ok(mut again) = Signals::new(exit_code) else {
-                return;
-            };
             again.first().await;
             eprintln!("seedring: stopped at once");
             std::process::exit(exit_code);

@@ -103,9 +103,7 @@ pub async fn open_past_cache(file: Rc<OpenFile>) -> io::Result<OwnedFd> {
     // SAFETY: the path's bytes and how it is to be opened live on the heap, owned by `data`, which also keeps the
     // descriptor open that the path names.
     let (result, _data) = unsafe { submit(data, entry) }.await;
-    let descriptor = result?.cast_signed();
-    // SAFETY: the kernel has just opened it for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    descriptor(result)
 }
 
 /// Opens the directory `path` below `root` as a place to open files beneath.

@@ -203,8 +203,8 @@ section! {
         /// before the first byte, so that a disk that is too small shows at once and files lie in one
         /// piece.
         allocation: Allocation = Allocation::Sparse;
-        /// Whether to write past the page cache (O_DIRECT) what lies at page boundaries of a file. It takes less
-        /// CPU and leaves the cache to others, but who asks for a new piece makes the disk read it again.
+        /// Writes past the page cache (O_DIRECT) what lies at page boundaries of a file. It takes less CPU
+        /// and leaves the cache to others, but who asks for a new piece makes the disk read it again.
         past_cache: bool = false;
         /// Appended to the name of a file until it is whole, so that nobody takes it for complete; ""
         /// leaves names alone. A file that exists under its own name keeps it, and so do all files of a

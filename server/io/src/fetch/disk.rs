@@ -10,7 +10,8 @@
 //! that it could not write its pages. A sync that fails is told once and leaves those pages clean, so it puts all in
 //! doubt that was written since the last good one ([`Disk::doubts`]).
 //!
-//! Limits: [`FILES_OPEN_MAX`] files open at a time, those in use among them. The one used longest ago is closed for
+//! Limits: [`FILES_OPEN_MAX`] files open at a time, those in use among them; each twice where they are written past the
+//! page cache. The one used longest ago is closed for
 //! another; where all wait to be synced, half of them are, and whoever wants another file waits.
 //!
 //! Not here: when something is written or tried again.
@@ -190,7 +191,7 @@ impl Disk {
                 };
                 let written = ring::write_at(file, Arc::clone(memory), at, length, offset);
                 match written.await {
-                    Err(error) if is_direct && error.raw_os_error() == Some(libc::EINVAL) => {
+                    Err(error) if is_direct && is_unsupported(&error) => {
                         self.write_through_cache(&error);
                     }
                     Ok(0) => {
@@ -298,7 +299,10 @@ impl Disk {
                 let direct = Rc::new(OpenFile::new(descriptor));
                 self.direct.borrow_mut().insert(index, direct);
             }
-            Err(error) => self.write_through_cache(&error),
+            Err(error) if is_unsupported(&error) => self.write_through_cache(&error),
+            Err(error) => {
+                tracing::debug!(%error, "writing one file through the page cache");
+            }
         }
     }
 

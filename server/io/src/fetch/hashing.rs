@@ -108,7 +108,14 @@ impl Queue {
                 0 if waiting.ended => return None,
                 // Another thread was faster.
                 0 => {}
-                _ => return Some(waiting.jobs.drain(..count).collect()),
+                _ => {
+                    let jobs = waiting.jobs.drain(..count).collect();
+                    if !waiting.jobs.is_empty() {
+                        // Not until these are hashed: there may be another thread that sleeps.
+                        self.more.notify_one();
+                    }
+                    return Some(jobs);
+                }
             }
         }
     }

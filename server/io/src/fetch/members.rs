@@ -120,9 +120,10 @@ impl ActiveFetch {
         let known = members.values().find(|member| {
             let session = member.connection.session.borrow();
             let is_one_host = same_host(member.connection.peer, address);
-            is_one_host && session.peer().peer_id == peer_id && !member.is_closing()
+            let is_one = is_one_host && session.peer().peer_id == peer_id;
+            is_one && !member.is_closing() && member.stays()
         });
-        if let Some(known) = known.filter(|known| known.stays()) {
+        if let Some(known) = known {
             let is_settled = now.since(known.joined_at) >= SETTLED_AFTER;
             let is_again = known.called.is_some() == is_called;
             // The one that the greater id began stays.

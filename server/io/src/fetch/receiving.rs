@@ -7,7 +7,7 @@
 //! the kernel has handed it over; of others each is once, out of a cache that is still warm.
 //!
 //! Limits: a connection keeps of its own only the message that is not whole, and what it could not take for want of
-//! memory or room to answer: at most [`RECEIVE_BYTES`]. While it keeps some, nothing more is received.
+//! memory or room to answer: what one call brings, [`RECEIVE_BYTES`] or as many blocks as are foreseen. While it keeps some, nothing more is received.
 
 use crate::closing::CloseReason;
 use crate::connection::{Connection, wait_readable};
@@ -277,6 +277,10 @@ impl Reader<'_> {
     /// bytes those are: what is behind them is something else, or not enough to tell.
     fn take_foreseen(&mut self, foreseen: &Foreseen, bytes: usize) -> usize {
         let mut taken = 0;
+        if bytes == 0 {
+            // It tells nothing of the order in which the peer answers.
+            return taken;
+        }
         for (block, header) in foreseen.blocks() {
             let left = bytes - taken;
             if left < PIECE_HEADER_BYTES {

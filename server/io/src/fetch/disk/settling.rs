@@ -92,7 +92,10 @@ impl Disk {
         match failure.into_inner() {
             None => Ok(()),
             Some(error) => {
-                self.dirty.borrow_mut().extend(files);
+                // One that was synced before another failed may have been closed meanwhile.
+                let open = self.open.borrow();
+                let still_open = files.into_iter().filter(|index| open.contains(index));
+                self.dirty.borrow_mut().extend(still_open);
                 self.doubts.set(self.doubts.get() + 1);
                 Err(error)
             }
