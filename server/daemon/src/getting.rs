@@ -35,7 +35,9 @@ use peers::Finder;
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::magnet::{Magnet, PeerAddress};
 use proto::metainfo::{Metainfo, with_trackers};
-use seedring_io::fetch::{Allocation, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs};
+use seedring_io::fetch::{
+    Allocation, DESCRIPTORS_MAX, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs,
+};
 use seedring_io::plane::{Event, Plane, StartError};
 use seedring_io::system;
 use seedring_io::torrent::SeededTorrent;
@@ -150,7 +152,9 @@ impl Getter {
     fn start(plan: Plan, registry: Arc<Registry>, signals: Signals) -> Result<Getter, Failure> {
         let config = &plan.config;
         let limit = system::raise_descriptor_limit().context("cannot read the descriptor limit")?;
-        let budget = Budget::plan(config, registry.shards() as u64, limit);
+        // The files of the download come first.
+        let left = limit.saturating_sub(DESCRIPTORS_MAX);
+        let budget = Budget::plan(config, registry.shards() as u64, left);
         let peer_id = settings::peer_id().context("no random bytes")?;
         let (plane, events) = Plane::start(settings::plane(config, &budget, peer_id), &registry)
             .map_err(|error| match error {

@@ -25,6 +25,8 @@ mod pieces;
 pub(crate) mod receiving;
 mod syncing;
 
+pub use disk::DESCRIPTORS_MAX;
+
 use crate::torrent::{AddError, Fault, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
 use engine::picker::Priority;

@@ -37,6 +37,9 @@ use tokio::sync::{Mutex, Notify, oneshot};
 /// Files of one download that are open for writing.
 const FILES_OPEN_MAX: usize = 64;
 
+/// Descriptors of one download's files: each is open twice while it is written past the page cache.
+pub const DESCRIPTORS_MAX: u64 = 2 * FILES_OPEN_MAX as u64;
+
 /// Tries at an open that a concurrent rename disturbed.
 const OPEN_TRIES_MAX: usize = 8;
 
