@@ -28,10 +28,14 @@ struct Content {
 }
 
 impl Content {
-    /// One file that ends in the middle of a block.
+    /// One file that ends in the middle of a block; of 4 GiB if the tests are to be run in full.
     fn single_file() -> Self {
         let root = TempDir::new().unwrap();
-        let bytes = if full() { 300 * MIB } else { 20 * MIB };
+        let bytes = match std::env::var_os("SEEDRING_TESTS_FULL") {
+            Some(_) => 4096 * MIB,
+            None if full() => 300 * MIB,
+            None => 20 * MIB,
+        };
         write_file(&root.path().join("data/one.bin"), bytes + 12_345, 1);
         Self::of(root, "one.bin", &[])
     }

@@ -29,7 +29,8 @@ const REST_DOUBLINGS_MAX: u32 = 5;
 /// How the exchange works.
 #[derive(Clone, Copy, Debug)]
 pub struct MetadataConfig {
-    /// Requests to one peer that wait for an answer. Some seeds drop what goes beyond a few.
+    /// Requests to one peer that wait for an answer. rTorrent drops each that comes before it has sent its last
+    /// answer.
     pub requests_max: usize,
     /// How long a peer may take for an answer. Then the block is asked of others, and the peer rests.
     pub answer_timeout: Duration,
@@ -40,7 +41,7 @@ pub struct MetadataConfig {
 impl Default for MetadataConfig {
     fn default() -> MetadataConfig {
         MetadataConfig {
-            requests_max: 4,
+            requests_max: 1,
             answer_timeout: Duration::from_secs(8),
             rest: Duration::from_secs(5),
         }

@@ -22,8 +22,12 @@ fn block_of(metadata: &[u8], index: u32) -> &[u8] {
     metadata.chunks(BLOCK as usize).nth(index as usize).unwrap()
 }
 
+/// With four requests to a peer at a time, so that there is something to mix up.
 fn exchange() -> MetadataExchange {
-    MetadataExchange::new(MetadataConfig::default())
+    MetadataExchange::new(MetadataConfig {
+        requests_max: 4,
+        ..MetadataConfig::default()
+    })
 }
 
 /// Refills and takes the requests as (peer, block).
@@ -54,6 +58,19 @@ fn reject(exchange: &mut MetadataExchange, peer: u64, piece: u32, ms: u64) {
     let message = MetadataMessage::Reject { piece };
     exchange.handle_message(PeerKey(peer), &message, at_ms(ms));
     exchange.check_invariants();
+}
+
+/// rTorrent drops what is asked while it has not answered.
+#[test]
+fn a_peer_is_asked_for_one_block_at_a_time_by_default() {
+    let metadata = metadata(3 * BLOCK);
+    let mut exchange = MetadataExchange::new(MetadataConfig::default());
+    exchange.peer_joined(PeerKey(1), metadata.len() as u32);
+    for index in 0..3 {
+        assert_eq!(requests(&mut exchange, 0), [(1, index)]);
+        answer(&mut exchange, 1, index, &metadata, 10);
+    }
+    assert_eq!(exchange.take_action(), Some(Action::Check));
 }
 
 #[test]

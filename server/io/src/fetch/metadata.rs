@@ -83,6 +83,15 @@ impl Peer {
         }
     }
 
+    /// Says that we have no piece, in place of a bitfield: BEP 6 demands it of who speaks it. Others may wait for a
+    /// bitfield, which they see by any other message not to come.
+    fn tell_nothing_is_here(&self, fast: bool) {
+        self.tell(match fast {
+            true => &Message::HaveNone,
+            false => &Message::KeepAlive,
+        });
+    }
+
     fn tell_metadata(&self, message: &MetadataMessage<'_>) {
         let Some(id) = self.id.get() else { return };
         let mut payload = Vec::new();
@@ -213,7 +222,7 @@ impl Exchange {
         finish_connect(shard, &socket).await.ok()?;
         let ours = shard.our_handshake(self.info_hash).encode();
         sockets::send_first(&*socket, &ours).ok()?;
-        let received = self.greet(shard, &socket, &mut visit).await?;
+        let (received, fast) = self.greet(shard, &socket, &mut visit).await?;
         let peer = Rc::new(Peer {
             socket,
             address,
@@ -224,6 +233,7 @@ impl Exchange {
         self.next_key.set(key.0 + 1);
         self.peers.borrow_mut().insert(key, Rc::clone(&peer));
         self.count_peers();
+        peer.tell_nothing_is_here(fast);
         self.converse(shard, key, &peer, received).await;
         self.exchange.borrow_mut().peer_left(key);
         self.peers.borrow_mut().remove(&key);
@@ -236,13 +246,13 @@ impl Exchange {
         self.published.peers.store(peers, Ordering::Relaxed);
     }
 
-    /// Receives the peer's handshake, and returns what came after it.
+    /// Receives the peer's handshake, and returns what came after it, and whether it speaks BEP 6.
     async fn greet(
         &self,
         shard: &Shard,
         socket: &Rc<TcpStream>,
         visit: &mut Visit,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<(Vec<u8>, bool)> {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
         let greeting = async {
             loop {
@@ -270,7 +280,7 @@ impl Exchange {
             return None;
         }
         buffer.drain(..HANDSHAKE_BYTES.min(buffer.len()));
-        Some(buffer)
+        Some((buffer, theirs.reserved.fast()))
     }
 
     /// Takes messages of a peer until the connection ends, or breaks the protocol.
