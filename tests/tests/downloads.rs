@@ -28,10 +28,10 @@ struct Content {
 }
 
 impl Content {
-    /// One file that ends in the middle of a block; of 4 GiB if the tests are to be run in full.
+    /// One file that ends in the middle of a block; of 4 GiB if `SEEDRING_TESTS_HUGE` is set.
     fn single_file() -> Self {
         let root = TempDir::new().unwrap();
-        let bytes = match std::env::var_os("SEEDRING_TESTS_FULL") {
+        let bytes = match std::env::var_os("SEEDRING_TESTS_HUGE") {
             Some(_) => 4096 * MIB,
             None if full() => 300 * MIB,
             None => 20 * MIB,
