@@ -115,3 +115,9 @@ pub const SCRAPE_HASHES_MAX: usize = 200;
 
 /// The key by which a client proves to a tracker that it is the same one, in bytes.
 pub const TRACKER_KEY_BYTES_MAX: usize = 64;
+
+/// A UDP datagram over IPv4, in bytes; what bounds the replies of UDP trackers.
+pub const UDP_DATAGRAM_BYTES_MAX: usize = 65_507;
+
+/// Info-hashes in one scrape over UDP (BEP 15 says about 74, so that it fits a frame of Ethernet).
+pub const UDP_SCRAPE_HASHES_MAX: usize = 74;

@@ -1,4 +1,5 @@
-//! The HTTP tracker protocol, both sides: announces (BEP 3, 7, 23, 24, 31) and scrapes (BEP 48).
+//! The tracker protocols, both sides: announces (BEP 3, 7, 23, 24, 31) and scrapes (BEP 48) over
+//! HTTP; in [`udp`] both over UDP (BEP 15, 41).
 //!
 //! As a client: [`AnnounceRequest::url`], [`AnnounceReply::parse`], [`scrape_url`],
 //! [`ScrapeReply::parse`]. As a tracker: [`AnnounceRequest::parse_query`],
@@ -10,7 +11,7 @@
 //! printable and cut.
 //!
 //! Not here: HTTP, compression, DNS (a peer given by name is dropped, so that no tracker makes us
-//! resolve names), the choice of tracker, and UDP trackers.
+//! resolve names), the choice of tracker.
 
 mod query;
 mod reply;
@@ -18,6 +19,7 @@ mod request;
 mod scrape;
 #[cfg(test)]
 mod tests;
+pub mod udp;
 
 use std::net::SocketAddr;
 

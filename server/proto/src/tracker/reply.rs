@@ -337,9 +337,7 @@ impl Peers {
         bytes: usize,
     ) -> Result<(), ReplyError> {
         if let Some(compact) = value.as_bytes() {
-            let chunks = compact.chunks_exact(bytes);
-            self.dropped += usize::from(!chunks.remainder().is_empty());
-            chunks.for_each(|chunk| self.take(compact_address(chunk), None));
+            self.read_compact(compact, bytes);
             return Ok(());
         }
         let Some(list) = value.list() else {
@@ -358,6 +356,12 @@ impl Peers {
         Ok(())
     }
 
+    fn read_compact(&mut self, compact: &[u8], bytes: usize) {
+        let chunks = compact.chunks_exact(bytes);
+        self.dropped += usize::from(!chunks.remainder().is_empty());
+        chunks.for_each(|chunk| self.take(compact_address(chunk), None));
+    }
+
     fn take(&mut self, address: Option<SocketAddr>, peer_id: Option<PeerId>) {
         let address = address.filter(|address| is_usable(*address));
         match address {
@@ -370,6 +374,13 @@ impl Peers {
             _ => self.dropped += 1,
         }
     }
+}
+
+/// The compact peers of 6 or 18 bytes each that can be used, and how many cannot.
+pub(super) fn compact_peers(compact: &[u8], bytes: usize) -> (Vec<TrackerPeer>, usize) {
+    let mut peers = Peers::default();
+    peers.read_compact(compact, bytes);
+    (peers.taken, peers.dropped)
 }
 
 /// An address and a port, 6 or 18 bytes.
