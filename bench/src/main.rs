@@ -9,6 +9,7 @@ mod commands;
 mod harness;
 mod load;
 mod measure;
+mod quiet;
 mod report;
 mod rivals;
 mod torrent;

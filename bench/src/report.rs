@@ -11,6 +11,7 @@ use crate::load::leecher::{Role, Tally};
 use crate::load::worker::PeerResult;
 use crate::load::{Outcome, Plan};
 use crate::measure::Host;
+use crate::quiet::{self, Disturbance};
 use crate::torrent::Torrent;
 
 /// The verdict of a run in which the load may have been the limit.
@@ -24,6 +25,8 @@ pub struct Report {
     /// "valid", or why the figures are none.
     pub verdict: &'static str,
     pub load_limited: bool,
+    /// What else a reader of the verdict must know: whether the machine was busy elsewhere.
+    pub remarks: Vec<String>,
     pub host: Host,
     pub torrent: TorrentPart,
     pub settings: SettingsPart,
@@ -193,11 +196,12 @@ impl Report {
         outcome.load_peers().for_each(|peer| tally.add(&peer.tally));
         let gibibytes = tally.payload_bytes as f64 / (1u64 << 30) as f64;
         let load_limited = outcome.load_limited();
-        Self {
+        let mut report = Self {
             command: "seed",
             version: crate::VERSION,
             verdict: if load_limited { LOAD_LIMITED } else { "valid" },
             load_limited,
+            remarks: Vec::new(),
             host: Host::here(),
             torrent: torrent_part(torrent),
             settings: settings_part(plan, mode),
@@ -223,6 +227,17 @@ impl Report {
             open_loop: plan.rate_bytes.map(|rate| open_loop(rate, outcome, &tally)),
             beside: beside(plan, outcome),
             first_end: outcome.first_end.clone(),
+        };
+        report.remarks = quiet::remarks(std::iter::once(report.disturbance()));
+        report
+    }
+
+    /// What disturbed the run; without the server's process its CPU time cannot be told from that
+    /// of others, and counts as nothing.
+    pub fn disturbance(&self) -> Disturbance {
+        Disturbance {
+            elsewhere_cores: self.elsewhere_cpu_s.unwrap_or(0.0) / self.window_s,
+            stolen_cores: self.stolen_cpu_s / self.window_s,
         }
     }
 
@@ -243,7 +258,9 @@ impl Report {
 
     fn rows_of_the_run(&self, table: &mut Table) {
         let (torrent, settings, host) = (&self.torrent, &self.settings, &self.host);
-        table.row("verdict", self.verdict);
+        let remarks = self.remarks.iter().map(String::as_str);
+        let verdict: Vec<&str> = std::iter::once(self.verdict).chain(remarks).collect();
+        table.row("verdict", verdict.join("; "));
         table.row(
             "seed",
             format!("{} · {}", settings.address, torrent.name.escape_debug()),
@@ -606,7 +623,99 @@ fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proto::ids::InfoHashV1;
+
     use super::*;
+    use crate::load::blocks::Geometry;
+    use crate::load::latency::Latency;
+    use crate::load::leecher::Settings;
+    use crate::load::stream::SocketSettings;
+    use crate::measure::ProcessSample;
+
+    /// The report of a window of 2 s, in which others had so much CPU time.
+    fn report(load_busy_share: f64, elsewhere_cpu_s: Option<f64>, stolen_cpu_s: f64) -> Report {
+        let geometry = Geometry {
+            piece_count: 1,
+            piece_length: 16 << 10,
+            last_piece_length: 16 << 10,
+        };
+        let torrent = Torrent {
+            info_hash: InfoHashV1([1; 20]),
+            name: "content".to_owned(),
+            geometry,
+            total_bytes: 16 << 10,
+            hashes: vec![[0; 20]],
+        };
+        let plan = Plan {
+            settings: Settings {
+                info_hash: torrent.info_hash,
+                geometry,
+                expected: None,
+                block_bytes: 16 << 10,
+                depth: 1,
+                fast: true,
+                extended: true,
+                open_loop: false,
+                deck: None,
+            },
+            socket: SocketSettings {
+                address: ([127, 0, 0, 1], 1).into(),
+                discard: true,
+                congestion_control: None,
+            },
+            peers: 1,
+            slow_readers: 0,
+            idle: 0,
+            threads: 1,
+            cores: Vec::new(),
+            local_addresses: Vec::new(),
+            rate_bytes: None,
+            ready_ns_max: 1,
+            warmup_ns: 0,
+            window_ns: 2_000_000_000,
+            server_pid: None,
+            random_seed: 1,
+        };
+        let outcome = Outcome {
+            peers: Vec::new(),
+            latency: Latency::default(),
+            lateness: Latency::default(),
+            window_s: 2.0,
+            server: None,
+            load_cpu: ProcessSample::default(),
+            load_busy_share,
+            load_waiting_share: 0.0,
+            elsewhere_cpu_s,
+            stolen_cpu_s,
+            first_end: None,
+        };
+        Report::new(&plan, &torrent, "discard", &outcome)
+    }
+
+    #[test]
+    fn the_verdict_says_so_when_the_machine_was_busy_elsewhere() {
+        let verdict = |report: &Report| {
+            let text = report.to_text();
+            let line = text.lines().find(|line| line.starts_with("verdict"));
+            line.unwrap().split_once(' ').unwrap().1.trim().to_owned()
+        };
+        let quiet = report(0.5, Some(0.2), 0.04);
+        assert_eq!(
+            (verdict(&quiet).as_str(), quiet.remarks.len()),
+            ("valid", 0)
+        );
+        assert_eq!(verdict(&report(0.5, None, 0.0)), "valid");
+        let busy = report(0.5, Some(1.0), 0.5);
+        assert_eq!(
+            verdict(&busy),
+            "valid; up to 0.5 cores busy elsewhere: not a quiet machine; \
+             up to 0.25 cores stolen by the host"
+        );
+        let json = serde_json::to_value(&busy).unwrap();
+        assert_eq!(json["verdict"], "valid");
+        assert_eq!(json["remarks"][1], "up to 0.25 cores stolen by the host");
+        assert!(verdict(&report(1.0, None, 0.5)).starts_with("load-limited: no verdict; up to"));
+    }
 
     #[test]
     fn numbers_are_readable() {

@@ -268,6 +268,7 @@ fn remarks_of(runs: &[&Run]) -> Vec<String> {
     let figures = || runs.iter().flat_map(|run| run.hot.iter().chain(&run.cold));
     found.extend(remarks::wrong_pieces(figures()));
     found.extend(remarks::starved_peers(figures()));
+    found.extend(remarks::disturbances(figures()));
     found.extend(remarks::not_cold(
         "the cold data",
         runs.iter().filter_map(|run| run.cold_cached_share),
@@ -428,6 +429,21 @@ mod tests {
         );
         assert!(text.contains("limit of 1 runs alone"), "{text}");
         assert!(text.contains("limit of 1 runs beside"), "{text}");
+    }
+
+    #[test]
+    fn a_busy_machine_is_told_of_whichever_load_saw_it() {
+        let (mut hot, mut cold) = (figures(2.0, false), figures(1.0, false));
+        (hot.elsewhere_cores, cold.elsewhere_cores) = (0.05, 0.7);
+        hot.stolen_cores = 0.3;
+        let quiet = run(1, Some(figures(2.0, false)), None);
+        assert!(comparison(vec![quiet.clone()]).rows[0].remarks.is_empty());
+        let found = comparison(vec![quiet, run(1, Some(hot), Some(cold))]);
+        let wanted = [
+            "up to 0.7 cores busy elsewhere: not a quiet machine",
+            "up to 0.30 cores stolen by the host",
+        ];
+        assert_eq!(found.rows[0].remarks, wanted);
     }
 
     #[test]

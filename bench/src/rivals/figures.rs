@@ -56,6 +56,7 @@ impl Figures {
     pub fn of(report: &Report) -> Option<Self> {
         let server = report.server.as_ref()?;
         let (latency, fair, events) = (&report.latency_us, &report.fairness, &report.events);
+        let disturbance = report.disturbance();
         Some(Self {
             gigabytes_per_s: report.served.gigabytes_per_s,
             cpu_s_per_gib: server.cpu_s_per_gib,
@@ -74,8 +75,8 @@ impl Figures {
                 .as_ref()
                 .map(|open| open.served_share_of_rate),
             load_limited: report.load_limited,
-            elsewhere_cores: report.elsewhere_cpu_s.unwrap_or(0.0) / report.window_s,
-            stolen_cores: report.stolen_cpu_s / report.window_s,
+            elsewhere_cores: disturbance.elsewhere_cores,
+            stolen_cores: disturbance.stolen_cores,
             chokes: events.chokes,
             rejects: events.rejects,
             disconnects: events.disconnects,

@@ -1,6 +1,7 @@
 //! What a reader must know of a row: remarks that the reports have in common.
 
 use super::figures::Figures;
+use crate::quiet::{self, Disturbance};
 
 /// Of the content, more than this in the page cache when a cold run begins is remarked.
 const CACHED_SHARE: f64 = 0.01;
@@ -17,6 +18,14 @@ pub fn starved_peers<'a>(figures: impl Iterator<Item = &'a Figures>) -> Option<S
     starved
         .filter(|&starved| starved > 0)
         .map(|starved| format!("up to {starved} peers got nothing"))
+}
+
+/// What else the machine did, in the worst run.
+pub fn disturbances<'a>(figures: impl Iterator<Item = &'a Figures>) -> Vec<String> {
+    quiet::remarks(figures.map(|one| Disturbance {
+        elsewhere_cores: one.elsewhere_cores,
+        stolen_cores: one.stolen_cores,
+    }))
 }
 
 /// What of the data was not cold in the worst run: the share that was in the page cache when the

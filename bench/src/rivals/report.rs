@@ -13,10 +13,6 @@ use super::statistics::Spread;
 use super::{Protocol, Rival, remarks};
 use crate::measure::Host;
 
-/// More of a core than this busy elsewhere, or stolen, is remarked.
-const ELSEWHERE_CORES: f64 = 0.1;
-const STOLEN_CORES: f64 = 0.02;
-
 /// A server that served less of the open loop's rate has no latency to compare: what it did not
 /// answer would have taken longest, and is not counted.
 const SERVED_SHARE: f64 = 0.95;
@@ -275,18 +271,7 @@ fn remarks_of(runs: &[&Run], figures: &[&Figures]) -> Vec<String> {
         ));
     }
     found.extend(remarks::starved_peers(figures.iter().copied()));
-    let most =
-        |field: fn(&Figures) -> f64| figures.iter().map(|one| field(one)).fold(0.0, f64::max);
-    let elsewhere = most(|one| one.elsewhere_cores);
-    if elsewhere > ELSEWHERE_CORES {
-        found.push(format!(
-            "up to {elsewhere:.1} cores busy elsewhere: not a quiet machine"
-        ));
-    }
-    let stolen = most(|one| one.stolen_cores);
-    if stolen > STOLEN_CORES {
-        found.push(format!("up to {stolen:.2} cores stolen by the host"));
-    }
+    found.extend(remarks::disturbances(figures.iter().copied()));
     // Only cold runs count rounds of the content, and only to them is a cached page a fault.
     let cold = || runs.iter().filter(|run| run.content_rounds.is_some());
     found.extend(remarks::not_cold(
