@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::harness::children::{Program, Running};
 use crate::harness::content::Content;
+use crate::harness::folder;
 use crate::harness::libtorrent::Libtorrent;
 use crate::harness::probe::{free_port, loopback, serves_everything};
 
@@ -115,11 +116,7 @@ impl<'a> Place<'a> {
     }
 
     fn write(&self, name: &str, text: impl AsRef<[u8]>) -> anyhow::Result<PathBuf> {
-        let path = self.work.join(name);
-        let folder = path.parent().unwrap_or(&self.work);
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {folder:?}"))?;
-        fs::write(&path, text).with_context(|| format!("cannot write {path:?}"))?;
-        Ok(path)
+        folder::write(&self.work, name, text)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{PEERS_MAX, Place, Protocol, Rival, missing_program, version_line};
 use crate::harness::children::Program;
+use crate::harness::folder;
 
 /// Debian's nginx, or any in the path.
 pub struct Nginx;
@@ -65,8 +66,7 @@ http {{
 }}
 "
         );
-        let config = place.work.join("nginx.conf");
-        std::fs::write(&config, text)?;
+        let config = folder::write(place.work, "nginx.conf", text)?;
         Ok(Program::new(program())
             .arg("-p")
             .arg(place.work)

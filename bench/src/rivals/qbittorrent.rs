@@ -5,6 +5,7 @@
 
 use super::{PEERS_MAX, Place, Rival, missing_program, version_line};
 use crate::harness::children::Program;
+use crate::harness::folder;
 
 /// Debian's qBittorrent, or any in the path.
 pub struct Qbittorrent;
@@ -29,8 +30,6 @@ impl Rival for Qbittorrent {
     }
 
     fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
-        let config = place.work.join("qBittorrent/config");
-        std::fs::create_dir_all(&config)?;
         let (port, control_port) = (place.port, place.control_port);
         let text = format!(
             "[LegalNotice]
@@ -69,7 +68,7 @@ WebUI\\Port={control_port}
 WebUI\\UseUPnP=false
 "
         );
-        std::fs::write(config.join("qBittorrent.conf"), text)?;
+        folder::write(place.work, "qBittorrent/config/qBittorrent.conf", text)?;
         Ok(Program::new("qbittorrent-nox")
             .arg(format!("--profile={}", place.work.display()))
             .arg(format!("--save-path={}", place.data.directory.display()))

@@ -1,7 +1,10 @@
 //! rTorrent: without a terminal, unlimited slots, limits raised, no preloading.
 
+use anyhow::Context as _;
+
 use super::{PEERS_MAX, Place, Rival, missing_program};
 use crate::harness::children::Program;
+use crate::harness::folder;
 
 /// Debian's rTorrent, or any in the path.
 pub struct Rtorrent;
@@ -29,8 +32,7 @@ impl Rival for Rtorrent {
 
     fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
         let session = place.work.join("session");
-        std::fs::create_dir(&session)?;
-        let config = place.work.join("rtorrent.rc");
+        std::fs::create_dir(&session).with_context(|| format!("cannot make {session:?}"))?;
         let (port, session) = (place.port, session.display());
         let (directory, torrent) = (place.data.directory.display(), &place.data.torrent_file);
         let torrent = torrent.display();
@@ -59,7 +61,7 @@ pieces.preload.type.set = 0
 load.start = {torrent}
 "
         );
-        std::fs::write(&config, text)?;
+        let config = folder::write(place.work, "rtorrent.rc", text)?;
         Ok(Program::new("rtorrent")
             .arg("-n")
             .arg("-o")

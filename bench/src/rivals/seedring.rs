@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::data::DataSet;
 use super::{Place, Rival, version_line};
 use crate::harness::children::Program;
+use crate::harness::folder;
 
 /// A build of this project with its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,12 +97,11 @@ impl Rival for Seedring {
 
     fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
         // The machine's configuration must not decide figures.
-        let config = place.work.join("seedring.toml");
         let mut text = "[peers]\nconnections_per_address_max = 10000\n".to_owned();
         if let Some(beside) = place.beside {
             text += &of_two(place, beside)?;
         }
-        std::fs::write(&config, text)?;
+        let config = folder::write(place.work, "seedring.toml", text)?;
         let mut program = Program::new(&self.binary);
         for (key, value) in &self.settings {
             let name = format!("SEEDRING_{}", key.replace('.', "__").to_uppercase());

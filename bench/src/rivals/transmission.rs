@@ -3,10 +3,12 @@
 //! Its bandwidth is dealt out in pulses of 500 ms whatever the settings, and it drops requests
 //! beyond 512 of a peer.
 
+use anyhow::Context as _;
 use serde_json::json;
 
 use super::{PEERS_MAX, Place, Rival, missing_program, version_line};
 use crate::harness::children::Program;
+use crate::harness::folder;
 
 /// Debian's Transmission, or any in the path.
 pub struct Transmission;
@@ -31,8 +33,10 @@ impl Rival for Transmission {
     fn program(&self, place: &Place<'_>) -> anyhow::Result<Program> {
         // A torrent in the watched directory is added without its remote control.
         let watch = place.work.join("watch");
-        std::fs::create_dir(&watch)?;
-        std::fs::copy(&place.data.torrent_file, watch.join("content.torrent"))?;
+        std::fs::create_dir(&watch).with_context(|| format!("cannot make {watch:?}"))?;
+        let torrent = &place.data.torrent_file;
+        std::fs::copy(torrent, watch.join("content.torrent"))
+            .with_context(|| format!("cannot copy {torrent:?} to {watch:?}"))?;
         let settings = json!({
             "download-dir": place.data.directory,
             "start-added-torrents": true,
@@ -57,7 +61,7 @@ impl Rival for Transmission {
             "incomplete-dir-enabled": false,
             "message-level": 1,
         });
-        std::fs::write(place.work.join("settings.json"), settings.to_string())?;
+        folder::write(place.work, "settings.json", settings.to_string())?;
         Ok(Program::new("transmission-daemon")
             .arg("--foreground")
             .arg("--config-dir")
