@@ -1,5 +1,5 @@
-//! The piece picker of the largest torrent: 2^21 pieces of 64 blocks, 1,000 peers, of whom 100 have all pieces,
-//! 10 nearly all and the others 1,024 each, at random places.
+//! The piece picker of the largest torrent: 2^21 pieces of 64 blocks, 1,000 peers, of whom 100 have
+//! all pieces, 10 nearly all and the others 1,024 each, at random places.
 //!
 //! Every run ends where it began, so that runs are alike. 228 MiB are the peers' bitfields.
 
@@ -125,8 +125,8 @@ fn haves() -> Run {
     })
 }
 
-/// A piece from its choice to its verification, 16 blocks at a time, and then it is lost again. Runs return the
-/// blocks.
+/// A piece from its choice to its verification, 16 blocks at a time, and then it is lost again.
+/// Runs return the blocks.
 fn piece(key: u64) -> Run {
     let mut picker = picker();
     let key = PeerKey(key);

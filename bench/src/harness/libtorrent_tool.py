@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Creates, checks, downloads or serves torrents with libtorrent-rasterbar, for `seedring-bench`.
 
-Usage:
-  libtorrent_tool.py create PATH TORRENT PIECE_BYTES      hashes PATH, writes TORRENT
-  libtorrent_tool.py check TORRENT DIRECTORY THREADS      checks the data, prints wall and CPU seconds
-  libtorrent_tool.py get TORRENT DIRECTORY                downloads it from its tracker's peers, then leaves
-  libtorrent_tool.py remember TORRENTS DIRECTORY RESUME   checks all data, writes resume files to the folder RESUME
-  libtorrent_tool.py serve RESUME PORT                    serves from resume files until it is told to stop
-  libtorrent_tool.py seed TORRENT DIRECTORY PORT          checks the data, then serves the one torrent to many peers
+Usage: libtorrent_tool.py
+  create PATH TORRENT PIECE_BYTES      hashes PATH, writes TORRENT
+  check TORRENT DIRECTORY THREADS      checks the data, prints wall and CPU seconds
+  get TORRENT DIRECTORY                downloads it from its tracker's peers, then leaves
+  remember TORRENTS DIRECTORY RESUME   checks all data, writes resume files to the folder RESUME
+  serve RESUME PORT                    serves from resume files until it is told to stop
+  seed TORRENT DIRECTORY PORT          checks the data, then serves the one torrent to many peers
 
-Needs the Python binding: Debian's python3-libtorrent, or `pip install libtorrent` in a virtual environment.
-Nothing of it talks to anything but peers and the torrent's tracker: no DHT, UPnP, local discovery or uTP.
+Needs the Python binding: Debian's python3-libtorrent, or `pip install libtorrent` in a virtual
+environment. Nothing of it talks to anything but peers and the torrent's tracker: no DHT, UPnP,
+local discovery or uTP.
 """
 
 import signal
@@ -90,8 +91,9 @@ def get(torrent: str, directory: str) -> None:
 
 
 def remember(torrents: str, directory: str, resume: str) -> None:
-    session = lt.session(settings(0, active_checking=4, alert_mask=lt.alert.category_t.storage_notification
-                                  | lt.alert.category_t.error_notification))
+    category = lt.alert.category_t
+    alerts = category.storage_notification | category.error_notification
+    session = lt.session(settings(0, active_checking=4, alert_mask=alerts))
     handles = [session.add_torrent(parameters_of(str(path), directory))
                for path in sorted(Path(torrents).glob("*.torrent"))]
     for handle in handles:
@@ -137,5 +139,6 @@ def wait_until_told_to_stop() -> None:
 
 
 if __name__ == "__main__":
-    commands = {"create": create, "check": check, "get": get, "remember": remember, "serve": serve, "seed": seed}
-    commands[sys.argv[1]](*sys.argv[2:])
+    commands = (create, check, get, remember, serve, seed)
+    named = {command.__name__: command for command in commands}
+    named[sys.argv[1]](*sys.argv[2:])

@@ -59,8 +59,9 @@ pub fn of_cold_with_hot(head: &Head, session: &Session<'_>, is_locked: bool) -> 
         ),
         format!(
             "{HOT_PEERS} peers ask for hot pieces at random, in {hot_loop}, alone and beside \
-             {COLD_PEERS} that ask for cold ones, each once, in closed loop; depth {}, mode {}; {}; servers on cores {:?}, both loads \
-             on cores {:?}; {} rounds, each run with a fresh server; median (lowest–highest)",
+             {COLD_PEERS} that ask for cold ones, each once, in closed loop; depth {}, mode {}; \
+             {}; servers on cores {:?}, both loads on cores {:?}; {} rounds, each run with a fresh \
+             server; median (lowest–highest)",
             settings.depth,
             settings.mode.name(),
             window(settings),
