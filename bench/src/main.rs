@@ -4,8 +4,11 @@
 //! This file is the command line: it parses, hands on, and chooses the exit code (0 measured, 1 not
 //! measured or wrong bytes, 2 usage). Linux only, because it reads /proc and waits on epoll.
 #![forbid(unsafe_code)]
+// They panic when their reader has gone; see `console`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod commands;
+mod console;
 mod harness;
 mod load;
 mod measure;
@@ -65,7 +68,10 @@ fn main() -> ExitCode {
         Command::Get(arguments) => commands::get::run(&arguments),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("seedring-bench: {}", commands::describe(&error));
+        console::tell(format_args!(
+            "seedring-bench: {}",
+            commands::describe(&error)
+        ));
         match error.downcast_ref::<Usage>() {
             Some(_) => ExitCode::from(2),
             None => ExitCode::FAILURE,

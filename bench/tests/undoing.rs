@@ -59,7 +59,7 @@ impl Drop for Bench {
 }
 
 /// Starts a comparison of one server that leaves its process ids in `directory` and never serves.
-fn start(directory: &Path) -> (Bench, [u32; 2]) {
+fn start(directory: &Path, stderr: Stdio) -> (Bench, [u32; 2]) {
     let script = directory.join("server");
     let pids = directory.join("pids");
     let (temporary, content) = (directory.join("tmp"), directory.join("content"));
@@ -81,6 +81,7 @@ fn start(directory: &Path) -> (Bench, [u32; 2]) {
         .env("TMPDIR", &temporary)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(stderr)
         .spawn()
         .unwrap();
     let bench = Bench(child);
@@ -104,11 +105,22 @@ fn has_two_cores() -> bool {
 
 #[test]
 fn an_interrupt_stops_servers_and_removes_directories() {
+    interrupt(Stdio::inherit());
+}
+
+#[test]
+fn an_interrupt_is_heard_when_nobody_reads_what_is_said() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    interrupt(writer.into());
+}
+
+fn interrupt(stderr: Stdio) {
     if !has_two_cores() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let (mut bench, pids) = start(directory.path());
+    let (mut bench, pids) = start(directory.path(), stderr);
     let temporary = directory.path().join("tmp");
     assert!(fs::read_dir(&temporary).unwrap().count() > 0);
     kill_process(Pid::from_child(&bench.0), Signal::INT).unwrap();
@@ -131,7 +143,7 @@ fn the_kernel_ends_a_server_whose_bench_was_killed() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let (mut bench, [server, child]) = start(directory.path());
+    let (mut bench, [server, child]) = start(directory.path(), Stdio::inherit());
     kill_process(Pid::from_child(&bench.0), Signal::KILL).unwrap();
     let status = bench.0.wait().unwrap();
     assert_eq!(status.signal(), Some(9), "{status}");

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use proto::metainfo::Metainfo;
 
+use crate::console::tell;
 use crate::harness::children::Program;
 use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::content::{NO_TRACKER, write_random};
@@ -78,7 +79,10 @@ pub fn run(arguments: &CreateArguments) -> anyhow::Result<ExitCode> {
         .choice
         .chosen(contenders(arguments, &job, threads)?)?;
     if file.data.is_none() {
-        eprintln!("writing {} MiB of random bytes", file.pieces.size >> 20);
+        tell(format_args!(
+            "writing {} MiB of random bytes",
+            file.pieces.size >> 20
+        ));
         write_random(&job.file, file.pieces.size, 1)?;
     }
     let bytes = fs::metadata(&job.file)

@@ -19,6 +19,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
 
+use crate::console::tell;
 use crate::harness::children::{Program, Running};
 use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::content::{Content, Shape};
@@ -176,10 +177,10 @@ fn make_content(
     folder: &Path,
     tracker: SocketAddr,
 ) -> anyhow::Result<Content> {
-    eprintln!(
+    tell(format_args!(
         "writing and hashing {} MiB of random bytes",
         arguments.pieces.size >> 20
-    );
+    ));
     let data = folder.join("data");
     fs::create_dir(&data).with_context(|| format!("cannot make {data:?}"))?;
     let tracker = format!("http://{tracker}/announce");

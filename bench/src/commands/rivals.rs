@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::console;
 use crate::harness::options::{Load, Python, Rounds, Usage, beside_this_program};
 use crate::harness::undo::{self, Guard};
 use crate::measure::Host;
@@ -342,18 +343,18 @@ fn publish(arguments: &RivalsArguments, report: &Published) -> anyhow::Result<Ex
         }
     }
     let format = &arguments.rounds.format;
-    format.print(&report.json, &report.markdown);
+    format.print(&report.json, &report.markdown)?;
     Ok(match report.is_complete {
         true => ExitCode::SUCCESS,
         false => {
-            eprintln!("seedring-bench: a run failed or served wrong bytes: see the remarks");
+            tell("a run failed or served wrong bytes: see the remarks");
             ExitCode::FAILURE
         }
     })
 }
 
 fn tell(line: &str) {
-    eprintln!("seedring-bench: {line}");
+    console::tell(format_args!("seedring-bench: {line}"));
 }
 
 /// As many as there are addresses for, and as the rivals are told to allow.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use crate::console::tell;
 use crate::harness::options::{Format, Load};
 use crate::load::blocks::Deck;
 use crate::load::leecher::Settings;
@@ -121,12 +122,12 @@ pub fn run(arguments: &SeedArguments) -> anyhow::Result<ExitCode> {
     let outcome = load::run(&plan)?;
     let report = Report::new(&plan, &torrent, arguments.load.mode.name(), &outcome);
     let json = serde_json::to_string(&report)?;
-    arguments.format.print(&json, &report.to_text());
+    arguments.format.print(&json, &report.to_text())?;
     if report.pieces_wrong() > 0 {
-        eprintln!(
+        tell(format_args!(
             "seedring-bench: the seed served {} wrong pieces",
             report.pieces_wrong()
-        );
+        ));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::console::tell;
 use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::content::{Content, NO_TRACKER, Shape};
 use crate::harness::environment::Environment;
@@ -191,7 +192,7 @@ fn make_torrents(
     folder: &Path,
     data: &Path,
 ) -> anyhow::Result<Vec<Content>> {
-    eprintln!("making {} torrents", arguments.count);
+    tell(format_args!("making {} torrents", arguments.count));
     let torrents = folder.join("torrents");
     for new in [data, &torrents] {
         std::fs::create_dir(new).with_context(|| format!("cannot make {new:?}"))?;
@@ -259,7 +260,7 @@ impl Contender for Restarted<'_> {
             Some(place) => place,
             None => {
                 let name = self.server.name();
-                eprintln!("{name}: first start, not measured");
+                tell(format_args!("{name}: first start, not measured"));
                 let place = Place::new(&job.folder, name, job.torrents, &job.data)?;
                 self.server.prepare(&place, job.prepare_timeout)?;
                 place

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::console;
 use crate::harness::comparison::Comparison;
 use crate::harness::folder::Folder;
 use crate::harness::rounds::Contender;
@@ -49,11 +50,10 @@ pub struct Format {
 
 impl Format {
     /// Prints the report in the form that is wanted.
-    pub fn print(&self, json: &str, text: &str) {
-        if self.json {
-            println!("{json}");
-        } else {
-            print!("{text}");
+    pub fn print(&self, json: &str, text: &str) -> anyhow::Result<()> {
+        match self.json {
+            true => console::print(&format!("{json}\n")),
+            false => console::print(text),
         }
     }
 }
@@ -232,7 +232,7 @@ impl Choice {
     /// Prints the report and chooses the exit code: 1 if somebody failed, or nobody was there.
     pub fn print(&self, report: &Comparison, everybody: bool) -> anyhow::Result<ExitCode> {
         let json = serde_json::to_string(report)?;
-        self.rounds.format.print(&json, &report.to_text());
+        self.rounds.format.print(&json, &report.to_text())?;
         Ok(if everybody && !report.rows.is_empty() {
             ExitCode::SUCCESS
         } else {

@@ -1,6 +1,8 @@
 //! Interleaved rounds: everybody runs once in each, and the order turns from round to round, so
 //! that a machine that drifts harms all alike.
 
+use crate::commands::describe;
+use crate::console::tell;
 use crate::harness::comparison::{Absent, Comparison, Figures};
 
 /// How much of an error is shown in a table.
@@ -52,12 +54,14 @@ pub fn run(
                 continue;
             }
             let contender = &mut present[place].0;
-            eprintln!("round {} of {rounds}: {}", round + 1, contender.name());
+            let name = contender.name();
+            tell(format_args!("round {} of {rounds}: {name}", round + 1));
             match contender.run() {
                 Ok(figures) => runs[place].push(Some(figures)),
                 Err(error) => {
-                    eprintln!("{}: {error:#}", contender.name());
-                    failures[place] = Some(remark_of(round, &format!("{error:#}")));
+                    let error = describe(&error);
+                    tell(format_args!("{name}: {error}"));
+                    failures[place] = Some(remark_of(round, &error));
                     runs[place].push(None);
                 }
             }

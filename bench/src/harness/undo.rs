@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::console::tell;
+
 /// How often removing a directory is tried: who writes into it may not have ended yet.
 const REMOVALS: u32 = 20;
 
@@ -46,7 +48,9 @@ impl Undo {
             Self::WriteBack { path, content } => {
                 if let Err(error) = std::fs::write(path, content) {
                     let path = path.display();
-                    eprintln!("seedring-bench: cannot write {content:?} back to {path}: {error}");
+                    tell(format_args!(
+                        "seedring-bench: cannot write {content:?} back to {path}: {error}"
+                    ));
                 }
             }
             Self::RemoveDirectory(path) => {
@@ -140,7 +144,7 @@ pub fn on_signals() -> std::io::Result<()> {
             .iter()
             .rev()
             .for_each(|(_, undo)| undo.run());
-        eprintln!("seedring-bench: interrupted; programs stopped, settings restored");
+        tell("seedring-bench: interrupted; programs stopped, settings restored");
         std::process::exit(128 + number);
     };
     std::thread::Builder::new()

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::console::tell;
 use crate::harness::children::Program;
 use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::content::{Content, NO_TRACKER, Shape};
@@ -126,7 +127,10 @@ fn content(arguments: &CheckArguments, folder: &Path) -> anyhow::Result<Content>
         return Content::of(&data, &torrent, piece_bytes, tracker);
     }
     let bytes = file.pieces.size;
-    eprintln!("writing and hashing {} MiB of random bytes", bytes >> 20);
+    tell(format_args!(
+        "writing and hashing {} MiB of random bytes",
+        bytes >> 20
+    ));
     let shape = Shape {
         bytes,
         piece_bytes,
