@@ -28,7 +28,7 @@ use crate::commands::hash::HashArguments;
 use crate::commands::rivals::RivalsArguments;
 use crate::commands::seed::SeedArguments;
 use crate::commands::torrents::TorrentsArguments;
-use crate::harness::options::Usage;
+use crate::harness::usage::Usage;
 
 /// The version of this program, with the commit that it was built from where it is known.
 pub const VERSION: &str = env!("SEEDRING_VERSION");

@@ -2,8 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use proto::limits::PIECES_MAX;
+
 /// The most addresses that one range may name.
 const ADDRESSES_MAX: usize = 65_536;
+
+/// More threads than this are a slip of the finger.
+const THREADS_MAX: usize = 1_024;
+
+/// More torrents than this are not named so that they sort.
+const TORRENTS_MAX: usize = 1_000_000;
+
+/// No line on earth is longer.
+const ROUND_TRIP_MS_MAX: u64 = 10_000;
 
 /// Parses a count that may not be 0.
 pub fn count_from_1(text: &str) -> Result<usize, String> {
@@ -19,6 +30,54 @@ pub fn rate_bytes(text: &str) -> Result<u64, String> {
     match size_bytes(text)? {
         0 => Err("must be more than 0".to_owned()),
         bytes => Ok(bytes),
+    }
+}
+
+/// Parses the length of content, written like a size; nothing cannot be shared.
+pub fn content_bytes(text: &str) -> Result<u64, String> {
+    match size_bytes(text)? {
+        0 => Err("must be at least 1 B: an empty file has no pieces".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Parses the length of content in pieces of 1 MiB: a whole number of them that a torrent may have.
+pub fn whole_mebibytes(text: &str) -> Result<u64, String> {
+    let bytes = size_bytes(text)?;
+    let pieces = bytes >> 20;
+    if pieces == 0 || pieces << 20 != bytes {
+        return Err(format!(
+            "the content has pieces of 1 MiB and must be a whole number of them, not {bytes} B: \
+             give it in M or G"
+        ));
+    }
+    match pieces <= u64::from(PIECES_MAX) {
+        true => Ok(bytes),
+        false => Err("must be at most 2048G: a torrent has no more pieces".to_owned()),
+    }
+}
+
+/// Parses a number of threads.
+pub fn threads(text: &str) -> Result<usize, String> {
+    match count_from_1(text)? {
+        threads @ 1..=THREADS_MAX => Ok(threads),
+        _ => Err(format!("must be at most {THREADS_MAX}")),
+    }
+}
+
+/// Parses a number of torrents.
+pub fn torrents(text: &str) -> Result<usize, String> {
+    match count_from_1(text)? {
+        torrents @ 1..=TORRENTS_MAX => Ok(torrents),
+        _ => Err(format!("must be at most {TORRENTS_MAX}")),
+    }
+}
+
+/// Parses a round trip in milliseconds.
+pub fn round_trip_ms(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(ms @ 0..=ROUND_TRIP_MS_MAX) => Ok(ms),
+        _ => Err(format!("must be a number from 0 to {ROUND_TRIP_MS_MAX}")),
     }
 }
 
@@ -140,6 +199,32 @@ mod tests {
         for wrong in ["", "K", "1.5M", "12X", "-1", "99999999999G"] {
             assert!(size_bytes(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn content_is_something_and_in_whole_pieces() {
+        assert_eq!(content_bytes("1"), Ok(1));
+        assert!(content_bytes("0").is_err() && content_bytes("x").is_err());
+        assert_eq!(whole_mebibytes("2048G"), Ok(1 << 41));
+        for (wrong, why) in [
+            ("0", "not 0 B"),
+            ("1000", "not 1000 B"),
+            ("1048577", "whole number"),
+            ("2049G", "at most 2048G"),
+        ] {
+            let error = whole_mebibytes(wrong).unwrap_err();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn counts_end_where_they_make_no_sense() {
+        assert_eq!(threads("1024"), Ok(1_024));
+        assert_eq!(torrents("1000000"), Ok(1_000_000));
+        assert_eq!(round_trip_ms("10000"), Ok(10_000));
+        assert!(threads("0").is_err() && threads("1025").is_err());
+        assert!(torrents("0").is_err() && torrents("1000001").is_err());
+        assert!(round_trip_ms("10001").is_err() && round_trip_ms("-1").is_err());
     }
 
     #[test]

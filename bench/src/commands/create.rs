@@ -20,9 +20,9 @@ use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::content::{NO_TRACKER, write_random};
 use crate::harness::environment::Environment;
 use crate::harness::libtorrent::Libtorrent;
-use crate::harness::options::{Common, HashedFile, Usage};
+use crate::harness::options::{Common, HashedFile};
 use crate::harness::rounds::{self, Contender};
-use crate::units::mebibytes;
+use crate::units::{mebibytes, threads};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,7 +49,7 @@ pub struct CreateArguments {
     file: HashedFile,
 
     /// Hashing threads, for those who can be told [default: as many as cores].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 
     #[command(flatten)]
@@ -58,15 +58,14 @@ pub struct CreateArguments {
 
 pub fn run(arguments: &CreateArguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
+    common.check()?;
+    arguments.file.check(common)?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
     let threads = arguments.threads.unwrap_or_else(|| match common.pin.len() {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         cores => cores,
     });
-    if threads == 0 {
-        return Err(Usage("--threads must be at least 1".to_owned()).into());
-    }
     // Who is chosen is known before anything is written.
     let file = &arguments.file;
     let job = Job {

@@ -31,8 +31,9 @@ use crate::harness::page_cache;
 use crate::harness::probe::{free_port, own_address};
 use crate::harness::relay::{Link, Relay};
 use crate::harness::rounds::{self, Contender};
+use crate::harness::usage::{self, Usage};
 use crate::measure::{ProcessSample, peak_resident_bytes};
-use crate::units::{mebibytes, rate_bytes, seconds_ns};
+use crate::units::{mebibytes, rate_bytes, round_trip_ms, seconds_ns};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,7 +80,7 @@ pub struct GetArguments {
     seed_pin: Vec<usize>,
 
     /// Put a line of this round trip between the seed and them, in milliseconds.
-    #[arg(long, value_name = "MS", requires = "link_rate")]
+    #[arg(long, value_name = "MS", requires = "link_rate", value_parser = round_trip_ms)]
     round_trip: Option<u64>,
 
     /// The rate of that line, per second: 62500KB is 500 Mbit/s.
@@ -96,10 +97,33 @@ impl GetArguments {
         let rate = self.link_rate?;
         Some(Link { round_trip, rate })
     }
+
+    /// Whether all that was asked for can be; the seed is to be reached at `address`.
+    fn check(&self, address: IpAddr) -> Result<(), Usage> {
+        self.common.check()?;
+        // Whoever downloads, ours is the seed.
+        self.common.check_seedring()?;
+        usage::cores("--seed-pin", &self.seed_pin)?;
+        usage::own_address("--address", address)?;
+        if let Some(link) = self.link() {
+            link.check()?;
+            if address.is_loopback() {
+                return Err(Usage(format!(
+                    "--address {address}: with a link the seed listens on loopback, so others need \
+                     another address: give one that this machine has"
+                )));
+            }
+        }
+        self.pieces.check(self.pieces.size)?;
+        // The content and one copy at a time.
+        self.common.check_room(self.pieces.size.saturating_mul(2))
+    }
 }
 
 pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
+    let address = arguments.address.unwrap_or_else(own_address);
+    arguments.check(address)?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
     let libtorrent = Libtorrent::new(&common.python.path(), folder)?;
@@ -112,12 +136,6 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
         Client::Rqbit,
     ];
     let chosen = common.choice.chosen(known)?;
-    let address = arguments.address.unwrap_or_else(own_address);
-    if arguments.link().is_some() && address.is_loopback() {
-        bail!(
-            "with a link the seed listens on loopback, so others need another address of this machine: give one with --address"
-        );
-    }
     let tracker = SocketAddr::new(address, free_port()?);
     let job = Job {
         seedring: common.seedring(),
@@ -230,8 +248,8 @@ impl Seed {
 }
 
 impl Job {
-    /// Starts the seed and waits until it serves. Where there is a link, it listens on loopback, and a relay with its
-    /// port on the address that its tracker tells.
+    /// Starts the seed and waits until it serves. Where there is a link, it listens on loopback,
+    /// and a relay with its port on the address that its tracker tells.
     fn start_seed(&self) -> anyhow::Result<Seed> {
         let port = free_port()?;
         if let Some(link) = self.link {

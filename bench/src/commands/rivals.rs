@@ -10,15 +10,18 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::console;
-use crate::harness::options::{Load, Python, Rounds, Usage, beside_this_program};
+use crate::harness::options::{Load, Python, Rounds, beside_this_program};
+use crate::harness::page_cache;
 use crate::harness::undo::{self, Guard};
+use crate::harness::usage::{self, Usage};
+use crate::load::room::{self, Needed, Room};
 use crate::measure::Host;
 use crate::rivals::data::{DataSet, Lock};
 use crate::rivals::report::{Comparison, Head, ServerPart, ratios, rows};
-use crate::rivals::run::{Session, Settings};
+use crate::rivals::run::{BLOCK_BYTES, Session, Settings};
 use crate::rivals::seedring::Seedring;
 use crate::rivals::{Protocol, Rival, all, plot, system};
-use crate::units::{count_from_1, rate_bytes, size_bytes};
+use crate::units::{count_from_1, rate_bytes, whole_mebibytes};
 
 mod beside;
 mod conditions;
@@ -89,7 +92,7 @@ pub struct RivalsArguments {
     cold_with_hot: bool,
 
     /// The size of what is in the page cache with --cold-with-hot: whole MiB.
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = whole_mebibytes)]
     hot_size: u64,
 
     /// With --cold-with-hot, ask for what is in the page cache in open loop, at this much payload
@@ -99,10 +102,10 @@ pub struct RivalsArguments {
     hot_rate: Option<u64>,
 
     /// The content's size: whole MiB.
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = whole_mebibytes)]
     size: u64,
 
-    /// Where the content is kept.
+    /// Where the content is kept: a folder that is there, or is to be made in one that is.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp/seedring-bench")]
     directory: PathBuf,
 
@@ -139,12 +142,13 @@ pub fn run(arguments: &RivalsArguments) -> anyhow::Result<ExitCode> {
     if arguments.cold_with_hot {
         return beside::run(arguments);
     }
-    let (servers, left_out) = chosen(arguments).map_err(Usage)?;
+    check(arguments, &Room::here())?;
+    let (servers, left_out) = chosen(arguments)?;
     let date = begin(arguments)?;
+    let restored = set_congestion_control(arguments)?;
     let data = DataSet::prepare(&arguments.directory, arguments.size, tell)?;
     let settings = settings(arguments);
     let mut lock = if settings.cold { None } else { data.lock() };
-    let restored = set_congestion_control(arguments)?;
     let session = Session {
         servers: &servers,
         data: &data,
@@ -181,13 +185,18 @@ fn begin(arguments: &RivalsArguments) -> anyhow::Result<String> {
     undo::on_signals().context("cannot catch signals")?;
     if let Some(directory) = &arguments.output {
         // Now, not after an hour.
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("cannot write to {}", directory.display()))?;
+        std::fs::create_dir_all(directory).map_err(|error| {
+            Usage(format!(
+                "--output {directory:?}: it cannot be made ({error}): give another folder"
+            ))
+        })?;
+        usage::folder("--output", directory)?;
     }
     Ok(date)
 }
 
-/// Sets what the command line asks for, until the guard is dropped.
+/// Sets what the command line asks for, until the guard is dropped. Before anything is made: it may
+/// not be allowed.
 fn set_congestion_control(arguments: &RivalsArguments) -> anyhow::Result<Option<Guard>> {
     match arguments.congestion_control.as_str() {
         SYSTEM => Ok(None),
@@ -217,8 +226,33 @@ fn head(
 /// What is compared, and why others are left out.
 type Chosen = (Vec<Box<dyn Rival>>, Vec<String>);
 
+/// Whether all that was asked for can be, on a machine that has this `room`.
+fn check(arguments: &RivalsArguments, room: &Room) -> Result<(), Usage> {
+    usage::folder_to_make("--directory", &arguments.directory)?;
+    check_cores(arguments)?;
+    arguments.python.check()?;
+    if arguments.cold {
+        page_cache::check_drop("--cold")?;
+    }
+    if arguments.cold_with_hot {
+        page_cache::check_drop("--cold-with-hot")?;
+    }
+    let rate = arguments.hot_rate.unwrap_or(0);
+    room::check_rate(rate, BLOCK_BYTES)
+        .map_err(|no_room| Usage(format!("--hot-rate {rate}: {no_room}")))?;
+    let peers = arguments.peers.iter().copied().max().unwrap_or(0) as u64;
+    let needed = Needed {
+        connections: peers,
+        threads: arguments.load_cores.len() as u64,
+        // Each has one of its own.
+        addresses: peers.max(1),
+    };
+    let no_room = |no_room| Usage(format!("--peers {peers}: {no_room}"));
+    room.check(&needed).map_err(no_room)
+}
+
 /// The servers of the command line; an error is a wrong one.
-fn chosen(arguments: &RivalsArguments) -> Result<Chosen, String> {
+fn chosen(arguments: &RivalsArguments) -> Result<Chosen, Usage> {
     let mut servers = ours(arguments)?;
     let mut left_out = Vec::new();
     let known = all(&arguments.python.path());
@@ -229,30 +263,34 @@ fn chosen(arguments: &RivalsArguments) -> Result<Chosen, String> {
         && !is_none
     {
         let names = names.join(", ");
-        return Err(format!("--rivals {unknown}: known are {names}; or none"));
+        return Err(Usage(format!(
+            "--rivals {unknown}: known are {names}; or none"
+        )));
     }
     for rival in known {
         let is_wanted = wanted.is_empty() || wanted.iter().any(|name| name == rival.name());
         let is_cold_only = rival.protocol() == Protocol::Disk && !arguments.cold;
         if is_cold_only && !wanted.is_empty() && is_wanted {
-            return Err(format!("--rivals {} is for --cold only", rival.name()));
+            let name = rival.name();
+            return Err(Usage(format!(
+                "--rivals {name}: it measures the disk alone: add --cold, or leave it out"
+            )));
         }
         if is_none || !is_wanted || is_cold_only {
             continue;
         }
         match rival.missing() {
             Some(missing) if wanted.is_empty() => left_out.push(missing),
-            Some(missing) => return Err(missing),
+            Some(missing) => return Err(Usage(format!("--rivals {}: {missing}", rival.name()))),
             None => servers.push(rival),
         }
     }
     check_names(&servers)?;
-    check_cores(arguments)?;
     Ok((servers, left_out))
 }
 
 /// Ours of the command line, or the one beside this program.
-fn ours(arguments: &RivalsArguments) -> Result<Vec<Box<dyn Rival>>, String> {
+fn ours(arguments: &RivalsArguments) -> Result<Vec<Box<dyn Rival>>, Usage> {
     let mut ours = arguments.seedring.clone();
     if ours.is_empty() {
         ours.push(Seedring::new("seedring", &beside_this_program()));
@@ -261,42 +299,35 @@ fn ours(arguments: &RivalsArguments) -> Result<Vec<Box<dyn Rival>>, String> {
     for mut one in ours {
         one.resolve();
         if let Some(missing) = one.missing() {
-            return Err(missing);
+            return Err(Usage(format!("--seedring: {missing}")));
         }
         servers.push(Box::new(one));
     }
     Ok(servers)
 }
 
-fn check_names(servers: &[Box<dyn Rival>]) -> Result<(), String> {
+fn check_names(servers: &[Box<dyn Rival>]) -> Result<(), Usage> {
     for (at, one) in servers.iter().enumerate() {
         if servers[..at].iter().any(|other| other.name() == one.name()) {
             let name = one.name();
-            return Err(format!(
-                "two servers are called {name:?}: --seedring NAME=PATH"
-            ));
+            return Err(Usage(format!(
+                "--seedring: two servers are called {name:?}: name them by NAME=PATH"
+            )));
         }
     }
     Ok(())
 }
 
-fn check_cores(arguments: &RivalsArguments) -> Result<(), String> {
+fn check_cores(arguments: &RivalsArguments) -> Result<(), Usage> {
     let (servers, load) = (&arguments.server_cores, &arguments.load_cores);
     if let Some(shared) = servers.iter().find(|core| load.contains(core)) {
-        return Err(format!(
-            "core {shared} is both the servers' and the load's: the load would be the limit"
-        ));
+        return Err(Usage(format!(
+            "--server-cores, --load-cores: core {shared} is in both, and the load would be the \
+             limit: give each its own"
+        )));
     }
-    let allowed = rustix::thread::sched_getaffinity(None)
-        .map_err(|errno| format!("cannot ask which cores there are: {errno}"))?;
-    let max = rustix::thread::CpuSet::MAX_CPU;
-    let is_there = |&&core: &&usize| core < max && allowed.is_set(core);
-    match servers.iter().chain(load).find(|core| !is_there(core)) {
-        Some(core) => Err(format!(
-            "there is no core {core} for this process: see --server-cores and --load-cores"
-        )),
-        None => Ok(()),
-    }
+    usage::cores("--server-cores", servers)?;
+    usage::cores("--load-cores", load)
 }
 
 fn settings(arguments: &RivalsArguments) -> Settings {
@@ -411,13 +442,22 @@ mod tests {
             beside::chosen(&arguments)
                 .err()
                 .unwrap()
+                .to_string()
                 .contains("own server only")
         );
     }
 
     #[test]
     fn wrong_command_lines_are_refused() {
-        for wrong in ["--peers 0", "--peers 10001", "--rounds 0", "--seedring x,y"] {
+        for wrong in [
+            "--peers 0",
+            "--peers 10001",
+            "--rounds 0",
+            "--seedring x,y",
+            "--size 1000",
+            "--size 0",
+            "--cold-with-hot --hot-size 1000",
+        ] {
             let error = parse(wrong).err().unwrap();
             assert_eq!(error.exit_code(), 2, "{wrong}");
         }
@@ -433,22 +473,66 @@ mod tests {
                 format!("--seedring {own} --seedring {own} --rivals none"),
                 "two servers",
             ),
-            (format!("--seedring {own} --rivals fio"), "for --cold only"),
-            (
-                format!("--seedring {own} --rivals none --server-cores 1"),
-                "both",
-            ),
-            (
-                format!("--seedring {own} --rivals none --server-cores 9999"),
-                "no core 9999",
-            ),
+            (format!("--seedring {own} --rivals fio"), "add --cold"),
             (
                 "--seedring /nowhere/seedring --rivals none".to_owned(),
                 "is missing",
             ),
         ] {
-            let error = chosen(&parse(&wrong).unwrap()).err().unwrap();
+            let error = chosen(&parse(&wrong).unwrap()).err().unwrap().to_string();
+            assert!(error.starts_with("--"), "{wrong}: {error}");
             assert!(error.contains(reason), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn what_the_machine_has_not_is_told_before_anything_is_made() {
+        let room = Room {
+            descriptors: 100,
+            ports: 100,
+        };
+        // Cores 0 and 1 are the default, and a test may run where they are not.
+        let first = first_core();
+        for (wrong, reason) in [
+            ("--server-cores 1".to_owned(), "core 1 is in both"),
+            (
+                "--server-cores 9999".to_owned(),
+                "--server-cores 9999: there is no core 9999",
+            ),
+            (
+                format!("--server-cores {first} --load-cores 9999"),
+                "--load-cores 9999: there is no core 9999",
+            ),
+        ] {
+            let error = check(&parse(&wrong).unwrap(), &room).unwrap_err();
+            assert!(error.to_string().contains(reason), "{wrong}: {error}");
+        }
+        let mut arguments = parse("").unwrap();
+        (arguments.server_cores, arguments.load_cores) = (vec![first], Vec::new());
+        arguments.directory = std::env::temp_dir();
+        arguments.hot_rate = Some(70 << 30);
+        let error = check(&arguments, &room).unwrap_err().to_string();
+        assert!(error.starts_with("--hot-rate 75161927680: "), "{error}");
+        arguments.hot_rate = None;
+        arguments.peers = vec![1, 50, 36];
+        let error = check(&arguments, &room).unwrap_err().to_string();
+        assert!(
+            error.starts_with("--peers 50: ") && error.contains("at most 36"),
+            "{error}"
+        );
+        arguments.peers = vec![1, 36];
+        check(&arguments, &room).unwrap();
+        arguments.directory = PathBuf::from("/no/such/folder");
+        let error = check(&arguments, &room).unwrap_err().to_string();
+        assert!(
+            error.starts_with("--directory \"/no/such/folder\": "),
+            "{error}"
+        );
+    }
+
+    fn first_core() -> usize {
+        let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+        let mut cores = 0..rustix::thread::CpuSet::MAX_CPU;
+        cores.find(|&core| allowed.is_set(core)).unwrap()
     }
 }

@@ -1,7 +1,9 @@
 //! `seedring-bench seed`: loads one seed and prints the report of it.
 //!
-//! The arguments, what they mean to a load, and the exit code (1 when wrong bytes were served).
+//! The arguments, whether they can be, what they mean to a load, and the exit code (1 when wrong
+//! bytes were served).
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,13 +12,15 @@ use clap::Args;
 
 use crate::console::tell;
 use crate::harness::options::{Format, Load};
+use crate::harness::usage::{self, Usage};
 use crate::load::blocks::Deck;
 use crate::load::leecher::Settings;
+use crate::load::room::{self, Needed, Room};
 use crate::load::stream::SocketSettings;
 use crate::load::{self, Mode, Plan};
 use crate::report::Report;
-use crate::torrent::Torrent;
-use crate::units::{count_from_1, local_addresses, rate_bytes, seconds_ns, size_bytes};
+use crate::torrent::{Torrent, TorrentError};
+use crate::units::{count_from_1, local_addresses, rate_bytes, seconds_ns, size_bytes, threads};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,7 +65,7 @@ pub struct SeedArguments {
     pid: Option<u32>,
 
     /// Threads to divide the leechers among.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count_from_1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = threads)]
     threads: usize,
 
     /// Cores to pin the threads to, in turn.
@@ -117,7 +121,8 @@ type LocalAddresses = std::boxed::Box<[IpAddr]>;
 
 /// Loads the seed and prints the report.
 pub fn run(arguments: &SeedArguments) -> anyhow::Result<ExitCode> {
-    let torrent = Torrent::open(&arguments.torrent, arguments.address)?;
+    check(arguments, &Room::here())?;
+    let torrent = open(arguments)?;
     let plan = plan(arguments, &torrent);
     let outcome = load::run(&plan)?;
     let report = Report::new(&plan, &torrent, arguments.load.mode.name(), &outcome);
@@ -131,6 +136,51 @@ pub fn run(arguments: &SeedArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn open(arguments: &SeedArguments) -> anyhow::Result<Torrent> {
+    Torrent::open(&arguments.torrent, arguments.address).map_err(|error| match error {
+        TorrentError::Read { .. } => Usage(format!(
+            "--torrent: {error}: give a .torrent file that is there, or a magnet link"
+        ))
+        .into(),
+        error => error.into(),
+    })
+}
+
+/// Whether all that was asked for can be, on a machine that has this `room`.
+fn check(arguments: &SeedArguments, room: &Room) -> Result<(), Usage> {
+    usage::cores("--pin", &arguments.pin)?;
+    let addresses: BTreeSet<IpAddr> = arguments.local_addresses.iter().copied().collect();
+    for &local in &addresses {
+        if local.is_ipv4() != arguments.address.is_ipv4() {
+            return Err(Usage(format!(
+                "--local-addresses {local}: {} cannot be reached from it: give addresses of the \
+                 same version of IP",
+                arguments.address
+            )));
+        }
+        usage::own_address("--local-addresses", local)?;
+    }
+    if let Some(name) = &arguments.congestion_control {
+        usage::congestion_control("--congestion-control", name)?;
+    }
+    let (peers, slow, idle) = (arguments.peers, arguments.slow_readers, arguments.idle);
+    let needed = Needed {
+        connections: peers.saturating_add(slow).saturating_add(idle) as u64,
+        threads: arguments.threads as u64,
+        addresses: addresses.len().max(1) as u64,
+    };
+    room.check(&needed).map_err(|no_room| {
+        let others = match slow.saturating_add(idle) {
+            0 => String::new(),
+            _ => format!(" --slow-readers {slow} --idle {idle}"),
+        };
+        Usage(format!("--peers {peers}{others}: {no_room}"))
+    })?;
+    let (rate, block) = (arguments.rate.unwrap_or(0), arguments.block);
+    room::check_rate(rate, block)
+        .map_err(|no_room| Usage(format!("--rate {rate} --block {block}: {no_room}")))
 }
 
 fn plan(arguments: &SeedArguments, torrent: &Torrent) -> Plan {
@@ -191,17 +241,27 @@ fn block_bytes(text: &str) -> Result<u32, String> {
 mod tests {
     use clap::{CommandFactory, Parser};
 
+    use super::*;
     use crate::{Command, CommandLine};
+
+    /// The arguments of a load of `torrent` on port 1 of loopback.
+    fn parse(torrent: &str, more: &str) -> SeedArguments {
+        let line = format!("seedring-bench seed --torrent {torrent} --address 127.0.0.1:1 {more}");
+        let line = CommandLine::try_parse_from(line.split_whitespace()).unwrap();
+        match line.command {
+            Command::Seed(arguments) => *arguments,
+            _ => panic!("another command"),
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
-        let line = "seedring-bench seed --torrent t --address 127.0.0.1:1 --pin 1,2 \
-                    --local-addresses 127.0.0.2-127.0.0.4 --rate 500M --block 32K --duration 0.5";
-        let line = CommandLine::try_parse_from(line.split_whitespace()).unwrap();
-        let Command::Seed(arguments) = line.command else {
-            panic!("another command");
-        };
+        let arguments = parse(
+            "t",
+            "--pin 1,2 --local-addresses 127.0.0.2-127.0.0.4 --rate 500M --block 32K \
+             --duration 0.5",
+        );
         assert_eq!(arguments.pin, [1, 2]);
         assert_eq!(arguments.local_addresses.len(), 3);
         assert_eq!(arguments.rate, Some(500 << 20));
@@ -219,6 +279,7 @@ mod tests {
             "--block 129K",
             "--rate 0",
             "--peers 0",
+            "--threads 1025",
         ] {
             let line = format!("seedring-bench seed --torrent t --address 127.0.0.1:1 {wrong}");
             let error = CommandLine::try_parse_from(line.split_whitespace())
@@ -226,5 +287,59 @@ mod tests {
                 .unwrap();
             assert_eq!(error.exit_code(), 2, "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_before_the_seed_is_asked() {
+        let room = Room {
+            descriptors: 20_000,
+            ports: 1_000,
+        };
+        let magnet = "magnet:?xt=urn:btih:0";
+        check(&parse(magnet, "--peers 1000"), &room).unwrap();
+        check(&parse(magnet, "--peers 1 --rate 60G"), &room).unwrap();
+        let range = "--local-addresses 127.0.0.2-127.0.0.3,127.0.0.2";
+        check(&parse(magnet, &format!("--peers 2000 {range}")), &room).unwrap();
+        for (wrong, what, why) in [
+            ("--peers 10000000", "--peers 10000000: ", "at most 19935,"),
+            (
+                "--idle 10000000",
+                "--peers 16 --slow-readers 0 --idle 10000000: ",
+                "at most 19935,",
+            ),
+            ("--peers 1001", "--peers 1001: ", "at least 2 addresses"),
+            (
+                "--peers 2001 --local-addresses 127.0.0.2-127.0.0.3,127.0.0.2",
+                "--peers 2001: ",
+                "at most 2000,",
+            ),
+            ("--pin 9999", "--pin 9999: ", "choose among"),
+            (
+                "--local-addresses ::1",
+                "--local-addresses ::1: ",
+                "same version",
+            ),
+            (
+                "--local-addresses 203.0.113.1",
+                "--local-addresses 203.0.113.1: ",
+                "this machine cannot use it",
+            ),
+            (
+                "--congestion-control no-such",
+                "--congestion-control no-such: ",
+                "tcp_available_congestion_control",
+            ),
+            (
+                "--rate 1G --block 1",
+                "--rate 1073741824 --block 1: ",
+                "requests per second",
+            ),
+        ] {
+            let error = check(&parse(magnet, wrong), &room).unwrap_err().to_string();
+            assert!(error.starts_with(what) && error.contains(why), "{error}");
+        }
+        let error = open(&parse("/no/such.torrent", "")).unwrap_err();
+        let said = error.downcast_ref::<Usage>().unwrap().to_string();
+        assert!(said.contains("\"/no/such.torrent\": No such"), "{said}");
     }
 }

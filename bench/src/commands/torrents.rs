@@ -24,7 +24,7 @@ use crate::harness::options::{Common, Named, Pieces};
 use crate::harness::rounds::{self, Contender};
 use crate::harness::servers::{Place, Server, start};
 use crate::measure::{MemorySample, ProcessSample};
-use crate::units::{count_from_1, mebibytes, seconds_ns};
+use crate::units::{count_from_1, mebibytes, seconds_ns, torrents};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,7 +83,7 @@ const COLUMNS: &[Column] = &[
 )]
 pub struct TorrentsArguments {
     /// How many torrents.
-    #[arg(long, value_name = "N", default_value = "2000", value_parser = count_from_1)]
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = torrents)]
     count: usize,
 
     #[command(flatten)]
@@ -111,6 +111,9 @@ pub struct TorrentsArguments {
 
 pub fn run(arguments: &TorrentsArguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
+    common.check()?;
+    arguments.pieces.check(arguments.pieces.size)?;
+    common.check_room(arguments.pieces.size.saturating_mul(arguments.count as u64))?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
     let libtorrent = Libtorrent::new(&common.python.path(), folder)?;

@@ -15,3 +15,4 @@ pub mod relay;
 pub mod rounds;
 pub mod servers;
 pub mod undo;
+pub mod usage;

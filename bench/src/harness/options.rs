@@ -8,14 +8,19 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use proto::limits::PIECES_MAX;
 
 use crate::console;
 use crate::harness::comparison::Comparison;
 use crate::harness::folder::Folder;
 use crate::harness::rounds::Contender;
+use crate::harness::usage::{self, Usage};
 use crate::harness::{page_cache, undo};
 use crate::load::Mode;
-use crate::units::{depth, piece_bytes, seconds_ns, size_bytes, window_ns};
+use crate::units::{content_bytes, depth, piece_bytes, seconds_ns, window_ns};
+
+/// The Python that is asked for libtorrent unless another is named.
+const PYTHON: &str = "python3";
 
 /// Something with a name that `--only` may choose.
 pub trait Named {
@@ -94,12 +99,27 @@ pub struct Load {
 #[derive(Debug, Args)]
 pub struct Pieces {
     /// The length of the file of random bytes that is made.
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = content_bytes)]
     pub size: u64,
 
     /// The length of a piece: a power of two.
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = piece_bytes)]
     pub piece_size: u32,
+}
+
+impl Pieces {
+    /// Whether `bytes` in such pieces are a torrent.
+    pub fn check(&self, bytes: u64) -> Result<(), Usage> {
+        let count = bytes.div_ceil(u64::from(self.piece_size));
+        if count <= u64::from(PIECES_MAX) {
+            return Ok(());
+        }
+        Err(Usage(format!(
+            "--piece-size {}K: {bytes} B have {count} such pieces, and a torrent has at most \
+             {PIECES_MAX}: ask for longer pieces",
+            self.piece_size >> 10
+        )))
+    }
 }
 
 /// One file to hash: made or given, in the page cache or not.
@@ -118,6 +138,20 @@ pub struct HashedFile {
 }
 
 impl HashedFile {
+    /// Whether there can be such a file, and such a page cache.
+    pub fn check(&self, common: &Common) -> Result<(), Usage> {
+        if self.cold {
+            page_cache::check_drop("--cold")?;
+        }
+        match &self.data {
+            Some(path) => self.pieces.check(usage::file("--data", path)?),
+            None => {
+                self.pieces.check(self.pieces.size)?;
+                common.check_room(self.pieces.size)
+            }
+        }
+    }
+
     /// Names it, `bytes` long, in the report.
     pub fn describe(&self, bytes: u64, report: &mut Comparison) {
         let piece = self.pieces.piece_size >> 10;
@@ -145,7 +179,7 @@ impl HashedFile {
 #[derive(Debug, Args)]
 pub struct Python {
     /// A Python that has libtorrent.
-    #[arg(long, value_name = "FILE", default_value = "python3")]
+    #[arg(long, value_name = "FILE", default_value = PYTHON)]
     libtorrent_python: PathBuf,
 }
 
@@ -153,6 +187,15 @@ impl Python {
     /// Where it is.
     pub fn path(&self) -> PathBuf {
         absolute(&self.libtorrent_python)
+    }
+
+    /// Whether it is there, if it was named: without the usual one libtorrent is left out.
+    pub fn check(&self) -> Result<(), Usage> {
+        if self.libtorrent_python == Path::new(PYTHON) {
+            return Ok(());
+        }
+        let what_to_do = "give a Python that has libtorrent, or leave the option out";
+        usage::program("--libtorrent-python", &self.path(), what_to_do)
     }
 }
 
@@ -191,12 +234,42 @@ impl Common {
         }
     }
 
+    /// Whether the program `seedring` is there, for those who cannot do without it.
+    pub fn check_seedring(&self) -> Result<(), Usage> {
+        let what_to_do =
+            "build it (cargo build --release -p seedring), or give the path of a build";
+        usage::program("--seedring", &self.seedring(), what_to_do)
+    }
+
+    /// Whether `bytes` may be written for this run.
+    pub fn check_room(&self, bytes: u64) -> Result<(), Usage> {
+        usage::disk_room("--size", &self.parent(), bytes)
+    }
+
+    /// The folder in which that of this run is made.
+    pub fn parent(&self) -> PathBuf {
+        let given = self.directory.as_deref().map(absolute);
+        given.unwrap_or_else(std::env::temp_dir)
+    }
+
+    /// Whether all that was named is there.
+    pub fn check(&self) -> Result<(), Usage> {
+        usage::cores("--pin", &self.pin)?;
+        if let Some(directory) = &self.directory {
+            usage::folder("--directory", directory)?;
+        }
+        if self.seedring.is_some() {
+            self.check_seedring()?;
+        }
+        self.python.check()
+    }
+
     /// A folder for this run; it is removed when it is dropped, or when the user wants an end: from
-    /// now on, signals undo whatever was begun.
+    /// now on, signals undo whatever was begun. What the command line asks for is checked before:
+    /// see [`Self::check`].
     pub fn workspace(&self) -> anyhow::Result<Folder> {
         undo::on_signals().context("cannot catch signals")?;
-        let parent = self.directory.as_deref().map(absolute);
-        Folder::new("seedring-bench-", parent.as_deref())
+        Folder::new("seedring-bench-", Some(&self.parent()))
     }
 }
 
@@ -240,11 +313,6 @@ impl Choice {
         })
     }
 }
-
-/// The command line asks for what cannot be: exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
 
 /// Programs run in folders of their own, so what they are given must not depend on ours. A name
 /// without a slash is looked up in the PATH, and links stay links: a Python's virtual environment

@@ -1,16 +1,21 @@
 //! The page cache: how much of a file is in it (`fincore` of util-linux), and how to get it in or
 //! out.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
+use crate::harness::usage::Usage;
+
 /// The share of a file that must be in the page cache for it to count as cached: what fincore
 /// cannot see, such as the last page that is being written, is less.
 const CACHED_SHARE: f64 = 0.999;
+
+/// What is written to this file empties the page cache.
+const DROP: &str = "/proc/sys/vm/drop_caches";
 
 /// The bytes of `file` that are in the page cache; none where fincore is not installed.
 pub fn cached_bytes(file: &Path) -> Option<u64> {
@@ -57,12 +62,27 @@ fn read_through(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether [`drop_all`] may be called, which `option` asks for.
+pub fn check_drop(option: &str) -> Result<(), Usage> {
+    check_drop_by(option, DROP)
+}
+
+fn check_drop_by(option: &str, path: &str) -> Result<(), Usage> {
+    // Opening it drops nothing.
+    match OpenOptions::new().write(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Usage(format!(
+            "{option} empties the page cache by {path}, which cannot be written to ({error}): run \
+             it as root, or leave the option out"
+        ))),
+    }
+}
+
 /// Empties the page cache of the whole machine. Needs root.
 pub fn drop_all() -> anyhow::Result<()> {
     // Dirty pages stay unless they are written first.
     rustix::fs::sync();
-    fs::write("/proc/sys/vm/drop_caches", "3")
-        .context("cannot drop the page cache (/proc/sys/vm/drop_caches): --cold needs root")
+    fs::write(DROP, "3").with_context(|| format!("cannot drop the page cache ({DROP})"))
 }
 
 #[cfg(test)]
@@ -79,5 +99,13 @@ mod tests {
         assert!(cached_bytes(&file).is_none_or(|bytes| bytes >= 1 << 20));
         assert_eq!(cached_bytes(&folder.path().join("absent")), None);
         assert!(warm(&folder.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_emptied_is_told_before_a_run() {
+        let error = check_drop_by("--cold", "/proc/no such file").unwrap_err();
+        let said = error.to_string();
+        assert!(said.starts_with("--cold empties the page cache"), "{said}");
+        assert!(said.contains("run it as root"), "{said}");
     }
 }

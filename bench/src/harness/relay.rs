@@ -1,11 +1,14 @@
-//! A long link between programs on one machine: connections pass through here, and what they carry comes as late and
-//! as slowly as over a line of a given round trip and rate. Kernels without `netem` have no other.
+//! A long link between programs on one machine: connections pass through here, and what they carry
+//! comes as late and as slowly as over a line of a given round trip and rate. Kernels without
+//! `netem` have no other.
 //!
-//! Each direction is a line of its own, which all connections share: bytes take their turn on it at its rate, and
-//! arrive half a round trip later. TCP sees the two short ends alone, so what is tested is whether a client keeps
-//! enough requests on the way, not the kernel's congestion control.
+//! Each direction is a line of its own, which all connections share: bytes take their turn on it at
+//! its rate, and arrive half a round trip later. TCP sees the two short ends alone, so what is
+//! tested is whether a client keeps enough requests on the way, not the kernel's congestion
+//! control.
 //!
-//! Limits: [`CONNECTIONS_MAX`], and as many bytes on the way as the line holds.
+//! Limits: [`CONNECTIONS_MAX`], and as many bytes on the way as the line holds, of which there are
+//! at most [`ON_THE_WAY_BYTES_MAX`].
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,6 +20,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use crate::harness::usage::Usage;
+
 /// Connections at a time; more are closed.
 const CONNECTIONS_MAX: usize = 256;
 
@@ -26,9 +31,13 @@ const AHEAD: Duration = Duration::from_millis(5);
 /// What is passed on at a time, in bytes.
 const PACKET_BYTES: usize = 16 << 10;
 
+/// What a line may hold in each direction: it is in memory here.
+const ON_THE_WAY_BYTES_MAX: f64 = (1 << 30) as f64;
+
 /// A line.
 #[derive(Debug, Clone, Copy)]
 pub struct Link {
+    /// From one end to the other and back.
     pub round_trip: Duration,
     /// Of each direction, in bytes per second.
     pub rate: u64,
@@ -40,11 +49,29 @@ impl Link {
         Duration::from_secs_f64(bytes as f64 / self.rate as f64)
     }
 
-    /// How many packets are on the way at most.
+    /// Whether what is on the way fits into memory.
+    pub fn check(self) -> Result<(), Usage> {
+        if self.on_the_way_bytes() <= ON_THE_WAY_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Usage(format!(
+            "--round-trip {} --link-rate {}: such a line holds {:.0} GiB, which would be in \
+             memory here, and 1 GiB at most: ask for a shorter or a slower one",
+            self.round_trip.as_millis(),
+            self.rate,
+            self.on_the_way_bytes() / ON_THE_WAY_BYTES_MAX
+        )))
+    }
+
+    /// What is on the way in one direction at most.
+    fn on_the_way_bytes(self) -> f64 {
+        self.rate as f64 * (self.round_trip / 2 + AHEAD).as_secs_f64()
+    }
+
+    /// How many packets that is.
     fn packets(self) -> usize {
-        let bytes = self.rate as f64 * (self.round_trip / 2 + AHEAD).as_secs_f64();
         // One more is about to leave, and packets of less than a read's length are there too.
-        2 + 2 * (bytes / PACKET_BYTES as f64).ceil() as usize
+        2 + 2 * (self.on_the_way_bytes() / PACKET_BYTES as f64).ceil() as usize
     }
 }
 
@@ -125,7 +152,8 @@ fn leave(from: &mut TcpStream, packets: &SyncSender<Packet>, line: &Line, link: 
         if packets.send(Packet { bytes, arrives }).is_err() {
             return;
         }
-        // Until it has nearly left: the socket's buffer holds what waits for the line, which never stands idle for that.
+        // Until it has nearly left: the socket's buffer holds what waits for the line, which never
+        // stands idle for that.
         thread::sleep(left.saturating_duration_since(Instant::now() + AHEAD));
     }
 }
@@ -145,6 +173,22 @@ fn arrive(packets: &Receiver<Packet>, mut to: TcpStream) {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_line_that_memory_cannot_hold_is_refused() {
+        let line = |ms, rate| Link {
+            round_trip: Duration::from_millis(ms),
+            rate,
+        };
+        line(100, 62_500_000).check().unwrap();
+        line(1_990, 1 << 30).check().unwrap();
+        let said = line(10_000, 1 << 30).check().unwrap_err().to_string();
+        assert!(
+            said.contains("--link-rate 1073741824: such a line holds 5 GiB"),
+            "{said}"
+        );
+        assert!(line(0, u64::MAX).check().is_err());
+    }
 
     #[test]
     fn what_is_sent_arrives_as_late_as_the_line_makes_it() {

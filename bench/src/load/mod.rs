@@ -9,6 +9,7 @@
 //! * [`stream`]: a socket; [`connection`]: a leecher with one; [`http`]: the same load by HTTP
 //!   ranges, for a web server as the floor.
 //! * [`worker`]: a thread with its connections on epoll.
+//! * [`room`]: whether the machine has room for so many leechers.
 //! * [`shared`]: the window, the progress and the failure, between threads.
 
 pub mod blocks;
@@ -18,6 +19,7 @@ pub mod http;
 pub mod latency;
 pub mod leecher;
 pub mod mode;
+pub mod room;
 pub mod shared;
 pub mod stream;
 pub mod verify;
@@ -29,7 +31,6 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::connection::Connection;
@@ -163,7 +164,7 @@ fn run_with(
     if let Some(pid) = plan.server_pid {
         ProcessSample::of(pid)?;
     }
-    raise_descriptor_limit();
+    room::raise_descriptor_limit();
     let shared = Arc::new(Shared::new());
     let workers: Vec<_> = (0..plan.threads)
         .map(|thread| spawn(thread, &shared))
@@ -290,19 +291,6 @@ fn connections_of(plan: &Plan, thread: usize) -> Vec<Connection> {
         Connection::new(leecher, Arc::clone(&socket), plan.local_address_of(at))
     };
     mine.map(connection).collect()
-}
-
-/// Every leecher is a descriptor; the soft limit is often 1,024. What cannot be had shows when
-/// connecting.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    );
 }
 
 /// What was read at the two ends of the window.

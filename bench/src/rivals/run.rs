@@ -30,7 +30,7 @@ use crate::report::Report;
 use crate::torrent::Torrent;
 
 /// The length of a block: what every client asks for.
-const BLOCK_BYTES: u32 = 16 << 10;
+pub const BLOCK_BYTES: u32 = 16 << 10;
 
 /// How long all peers may take to be unchoked; with some, the run then begins. aria2 never unchokes
 /// more than a few, so it takes this long in each of its runs.

@@ -4,10 +4,11 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::harness::children::Program;
 use crate::harness::undo::{self, Guard, Undo};
+use crate::harness::usage::Usage;
 
 const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
@@ -17,7 +18,8 @@ const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// Sets the congestion control that new sockets of the machine get, until the guard is dropped.
-/// Most servers cannot be told another way. Returns nothing to restore if it is set already.
+/// Most servers cannot be told another way. Returns nothing to restore if it is set already; that
+/// it cannot be set is a [`Usage`].
 pub fn set_congestion_control(name: &str) -> anyhow::Result<Option<Guard>> {
     let path = Path::new(CONGESTION_CONTROL);
     let before = std::fs::read_to_string(path)
@@ -31,12 +33,13 @@ pub fn set_congestion_control(name: &str) -> anyhow::Result<Option<Guard>> {
     });
     if let Err(error) = std::fs::write(path, name) {
         guard.forget_after(|| ());
-        bail!(
-            "cannot set TCP congestion control {name:?} ({error}): run as root, choose one of \
+        return Err(Usage(format!(
+            "--congestion-control {name}: it cannot be set ({error}): run as root, choose one of \
              {:?}, or keep the system's ({}) with --congestion-control system",
             available(),
             before.trim()
-        );
+        ))
+        .into());
     }
     Ok(Some(guard))
 }

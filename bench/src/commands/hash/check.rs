@@ -27,7 +27,7 @@ use crate::harness::probe::free_port;
 use crate::harness::rounds::{self, Contender};
 use crate::harness::servers::{Place, Server};
 use crate::measure::{ProcessSample, peak_resident_bytes};
-use crate::units::mebibytes;
+use crate::units::{mebibytes, threads};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,7 +69,8 @@ pub struct CheckArguments {
         long,
         value_name = "N[,N]",
         value_delimiter = ',',
-        default_value = "1,2"
+        default_value = "1,2",
+        value_parser = threads
     )]
     threads: Vec<usize>,
 
@@ -79,6 +80,8 @@ pub struct CheckArguments {
 
 pub fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
     let common = &arguments.common;
+    common.check()?;
+    arguments.file.check(common)?;
     let workspace = common.workspace()?;
     let folder = workspace.path();
     let libtorrent = Libtorrent::new(&common.python.path(), folder)?;

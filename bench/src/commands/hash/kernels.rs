@@ -16,8 +16,9 @@ use sha1::Digest as _;
 
 use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::environment::Environment;
-use crate::harness::options::{Choice, Pieces, Usage};
+use crate::harness::options::{Choice, Pieces};
 use crate::harness::rounds::{self, Contender};
+use crate::harness::usage::{self, Usage};
 use crate::load::blocks::Random;
 use crate::units::seconds_ns;
 
@@ -32,6 +33,9 @@ const SIZE: &str = "How much is hashed in one pass. More than the CPU's caches, 
                     from memory as pieces do";
 
 const COLUMNS: &[Column] = &[Column::GIGABYTES_PER_S];
+
+/// Of the machine's memory, this part may be filled with pieces: others are there too.
+const MEMORY_PART: u64 = 2;
 
 #[derive(Debug, Args)]
 #[command(
@@ -55,16 +59,12 @@ pub struct KernelsArguments {
 }
 
 pub fn run(arguments: &KernelsArguments) -> anyhow::Result<ExitCode> {
+    let pinned: Vec<usize> = arguments.pin.into_iter().collect();
+    usage::cores("--pin", &pinned)?;
+    let environment = Environment::here(&pinned);
+    let count = piece_count(&arguments.pieces, environment.memory_bytes)?;
     let piece_bytes = arguments.pieces.piece_size as usize;
-    let count = usize::try_from(arguments.pieces.size)? / piece_bytes;
-    if count == 0 {
-        return Err(Usage("--size must hold at least one piece".to_owned()).into());
-    }
     if let Some(core) = arguments.pin {
-        if core >= CpuSet::MAX_CPU {
-            let last = CpuSet::MAX_CPU - 1;
-            return Err(Usage(format!("--pin {core}: cores go up to {last}")).into());
-        }
         let mut cores = CpuSet::new();
         cores.set(core);
         sched_setaffinity(None, &cores)
@@ -81,8 +81,6 @@ pub fn run(arguments: &KernelsArguments) -> anyhow::Result<ExitCode> {
         duration: Duration::from_nanos(arguments.duration),
     };
     let contenders = arguments.choice.chosen(contenders(&job))?;
-    let pinned: Vec<usize> = arguments.pin.into_iter().collect();
-    let environment = Environment::here(&pinned);
     let mut report = Comparison::new("hash kernels", environment, COLUMNS, "gigabytes_per_s");
     report.setting(
         "data",
@@ -93,6 +91,25 @@ pub fn run(arguments: &KernelsArguments) -> anyhow::Result<ExitCode> {
     );
     let everybody = rounds::run(contenders, arguments.choice.rounds.count, &mut report);
     arguments.choice.print(&report, everybody)
+}
+
+/// How many pieces are hashed: they are all in memory.
+fn piece_count(pieces: &Pieces, memory_bytes: u64) -> Result<usize, Usage> {
+    let (bytes, piece_bytes) = (pieces.size, u64::from(pieces.piece_size));
+    if bytes < piece_bytes {
+        return Err(Usage(format!(
+            "--size {bytes}: it holds no piece of {piece_bytes} B: ask for more, or for a shorter \
+             --piece-size"
+        )));
+    }
+    let bytes_max = memory_bytes / MEMORY_PART;
+    if bytes > bytes_max {
+        return Err(Usage(format!(
+            "--size {bytes}: all of it is in memory, of which this machine has {memory_bytes} B: \
+             ask for at most {bytes_max}"
+        )));
+    }
+    usize::try_from(bytes / piece_bytes).map_err(|error| Usage(format!("--size: {error}")))
 }
 
 /// What everybody is to do.
@@ -249,6 +266,23 @@ mod tests {
         assert!(all.len() >= 4);
         for kernel in &mut all {
             kernel.run().unwrap();
+        }
+    }
+
+    #[test]
+    fn pieces_must_fit_into_memory_and_be_some() {
+        let count = |size| {
+            let piece_size = 1 << 14;
+            piece_count(&Pieces { size, piece_size }, 1 << 30)
+        };
+        assert_eq!(count(1 << 14).unwrap(), 1);
+        assert_eq!(count(1 << 29).unwrap(), 1 << 15);
+        for (wrong, why) in [((1 << 14) - 1, "no piece"), ((1 << 29) + 1, "in memory")] {
+            let error = count(wrong).unwrap_err().to_string();
+            assert!(
+                error.starts_with("--size ") && error.contains(why),
+                "{error}"
+            );
         }
     }
 

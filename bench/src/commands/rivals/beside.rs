@@ -5,10 +5,11 @@
 use std::process::ExitCode;
 
 use super::{
-    Published, RivalsArguments, begin, check_cores, check_names, conditions, head, ours, publish,
+    Published, RivalsArguments, begin, check, check_names, conditions, head, ours, publish,
     set_congestion_control, settings, tell,
 };
-use crate::harness::options::Usage;
+use crate::harness::usage::Usage;
+use crate::load::room::Room;
 use crate::rivals::Rival;
 use crate::rivals::beside::{COLD_PEERS, Comparison, HOT_PEERS, Session, rows};
 use crate::rivals::data::{DataSet, Lock};
@@ -16,8 +17,10 @@ use crate::rivals::run::Settings;
 
 /// Runs the session and prints the report.
 pub fn run(arguments: &RivalsArguments) -> anyhow::Result<ExitCode> {
-    let servers = chosen(arguments).map_err(Usage)?;
+    check(arguments, &Room::here())?;
+    let servers = chosen(arguments)?;
     let date = begin(arguments)?;
+    let restored = set_congestion_control(arguments)?;
     let directory = &arguments.directory;
     let hot = DataSet::prepare_named("seedring-bench-hot", directory, arguments.hot_size, tell)?;
     let cold = DataSet::prepare(directory, arguments.size, tell)?;
@@ -27,7 +30,6 @@ pub fn run(arguments: &RivalsArguments) -> anyhow::Result<ExitCode> {
         ..settings(arguments)
     };
     let mut lock = hot.lock();
-    let restored = set_congestion_control(arguments)?;
     let session = Session {
         servers: &servers,
         hot: &hot,
@@ -59,13 +61,14 @@ pub fn run(arguments: &RivalsArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// The servers of the command line; an error is a wrong one.
-pub(super) fn chosen(arguments: &RivalsArguments) -> Result<Vec<Box<dyn Rival>>, String> {
+pub(super) fn chosen(arguments: &RivalsArguments) -> Result<Vec<Box<dyn Rival>>, Usage> {
     let is_none = arguments.rivals.iter().map(String::as_str).eq(["none"]);
     if !arguments.rivals.is_empty() && !is_none {
-        return Err("--cold-with-hot is for our own server only: --rivals none".to_owned());
+        return Err(Usage(
+            "--cold-with-hot: it is for our own server only: give --rivals none".to_owned(),
+        ));
     }
     let servers = ours(arguments)?;
     check_names(&servers)?;
-    check_cores(arguments)?;
     Ok(servers)
 }
