@@ -408,8 +408,9 @@ impl Comparison {
         head.push("remarks");
         write_head(out, &head);
         for row in rows {
+            // A row whose runs all failed has no figures to mark.
             let mark = |cell: String| {
-                if row.is_verdict {
+                if row.is_verdict || row.load_limited == 0 {
                     cell
                 } else {
                     format!("{cell} †")

@@ -230,6 +230,7 @@ fn the_report_tells_everything_and_its_tables_hold_together() {
         "{text}"
     );
     assert!(text.contains("FAILED: it ¦ ended"), "{text}");
+    assert!(text.contains("| broken | – | – |"), "{text}");
     let mut columns = None;
     for line in text.lines() {
         let bars = line.matches('|').count();
