@@ -1,7 +1,8 @@
 //! Hashing the data on disk and comparing it with a torrent.
 //!
-//! Files are looked for beneath the data directory and nowhere else: no symbolic link inside it is
-//! followed, only regular files are opened, and no open blocks. A file is looked for under its safe
+//! Files are looked for beneath the data directory and nowhere else: a symbolic link inside it is
+//! followed if it is relative and leads to what is beneath it, as the data plane does; only regular
+//! files are opened, and no open blocks. A file is looked for under its safe
 //! path first, then under the name that the torrent spells; one of a torrent that is being fetched under
 //! its safe path, then under the name that it has until it is complete. Every file gets a stamp from before its
 //! bytes were read, and pieces of a file that changed meanwhile are not good.
@@ -180,7 +181,7 @@ pub fn verify_subset(
         .collect();
     let layout = StorageLayout::new(&lengths, metainfo.piece_length)?;
     drop(lengths);
-    let root = Root::open(directory, Links::Refused).map_err(|error| VerifyError::Directory {
+    let root = Root::open(directory, Links::Beneath).map_err(|error| VerifyError::Directory {
         path: directory.to_owned(),
         error,
     })?;

@@ -78,7 +78,7 @@ impl Root {
             match rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN | Errno::INTR) if attempts < OPEN_ATTEMPTS_MAX => {}
                 // A container's seccomp profile from before openat2 existed.
-                Err(Errno::NOSYS | Errno::PERM) if self.links == Links::Refused => {
+                Err(Errno::NOSYS | Errno::PERM) => {
                     return self.open_by_component(path, flags);
                 }
                 result => return result,
@@ -86,7 +86,7 @@ impl Root {
         }
     }
 
-    /// The same without `openat2`: folder by folder, none of which may be a link.
+    /// The same without `openat2`: folder by folder, none of which may be a link, whatever [`Links`] says.
     fn open_by_component(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::NOFOLLOW;
         let mut components = path.components().peekable();

@@ -4,6 +4,7 @@ use super::*;
 use crate::create::{CreateOptions, create};
 use crate::hashing::PageCache;
 use std::fs;
+use std::os::unix::fs::symlink;
 
 /// A directory `d` of four files and its torrent, 16 KiB a piece: `a` covers pieces 0 to 3, `b` 3
 /// and 4, `empty` none, `z/c` 4 to 6.
@@ -131,13 +132,34 @@ fn a_short_or_long_file_is_wrong_but_its_whole_pieces_count() {
 }
 
 #[test]
-fn links_and_special_files_are_not_followed_or_opened() {
+fn links_are_followed_to_what_is_beneath_the_folder() {
     let (dir, metainfo) = torrent();
-    let moved = dir.path().join("moved");
-    fs::rename(dir.path().join("d/a"), &moved).unwrap();
-    std::os::unix::fs::symlink("../moved", dir.path().join("d/a")).unwrap();
+    // The folder itself is the operator's word, wherever it leads.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("data");
+    symlink(dir.path(), &link).unwrap();
+    fs::rename(dir.path().join("d"), dir.path().join("e")).unwrap();
+    symlink("e", dir.path().join("d")).unwrap();
+    fs::rename(dir.path().join("e/a"), dir.path().join("moved")).unwrap();
+    symlink("../moved", dir.path().join("e/a")).unwrap();
+    let threads = NonZeroUsize::new(2);
+    let verified = verify(&metainfo, &link, threads, &PageCache, &mut |_| {
+        ControlFlow::Continue(())
+    });
+    assert!(verified.unwrap().is_good());
+}
+
+#[test]
+fn links_that_lead_outside_and_special_files_are_not_followed_or_opened() {
+    let (dir, metainfo) = torrent();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let moved = elsewhere.path().join("moved");
+    fs::copy(dir.path().join("d/a"), &moved).unwrap();
+    fs::remove_file(dir.path().join("d/a")).unwrap();
+    symlink(&moved, dir.path().join("d/a")).unwrap();
     fs::rename(dir.path().join("d/z"), dir.path().join("d/y")).unwrap();
-    std::os::unix::fs::symlink("y", dir.path().join("d/z")).unwrap();
+    // Absolute, although it leads to what is beneath: a path of this machine in a moved folder.
+    symlink(dir.path().join("d/y"), dir.path().join("d/z")).unwrap();
     fs::remove_file(dir.path().join("d/b")).unwrap();
     let mode = rustix::fs::Mode::RUSR;
     let fifo = dir.path().join("d/b");

@@ -25,7 +25,8 @@ Examples:
   seedring verify --json music.torrent -d ~ | jq 'select(.event == \"file\" and .state != \"good\")'
 
 Exit code 0: every file is there and every piece has the torrent's hash; 1: something is wrong, \
-listed per file. No symbolic link inside DIR is followed. --json prints progress lines, a line \
+listed per file. DIR may be a symbolic link; one inside it is followed if it is relative and leads \
+to what is inside. --json prints progress lines, a line \
 {\"event\":\"file\", path, length, state, pieces, pieces_bad, fault} for each file (state: good, \
 bad-pieces, missing, wrong-size, unreadable or not-checked), and at the end {\"event\":\"verified\", \
 good, name, info_hash_v1, pieces, pieces_good, files, files_wrong}.";
