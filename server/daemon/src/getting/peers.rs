@@ -3,6 +3,7 @@
 use control::announce::{Totals, TotalsNow, is_global};
 use proto::magnet::PeerAddress;
 use seedring_io::fetch::Fetch;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -64,11 +65,29 @@ impl Totals for Finder {
 /// addresses, since whoever made the link must not have us knock at doors inside our network. A name that cannot be
 /// resolved, or not in time, is told and left out.
 pub async fn resolve(named: &[PeerAddress], in_link: &[PeerAddress]) -> Vec<SocketAddr> {
+    resolve_by(look_up, named, in_link).await
+}
+
+/// The addresses of a name, as the system knows them.
+async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((host, port)).await?;
+    Ok(found.collect())
+}
+
+/// [`resolve`] with names found by `lookup`.
+async fn resolve_by<Found>(
+    lookup: impl Fn(String, u16) -> Found + Copy + Send + 'static,
+    named: &[PeerAddress],
+    in_link: &[PeerAddress],
+) -> Vec<SocketAddr>
+where
+    Found: Future<Output = io::Result<Vec<SocketAddr>>> + Send,
+{
     let mut lookups = JoinSet::new();
     let all = named.iter().map(|peer| (peer, true));
     for (peer, is_named) in all.chain(in_link.iter().map(|peer| (peer, false))) {
         let peer = peer.clone();
-        lookups.spawn(async move { (addresses_of(&peer).await, peer, is_named) });
+        lookups.spawn(async move { (addresses_of(lookup, &peer).await, peer, is_named) });
     }
     let mut addresses = Vec::new();
     while let Some(Ok((found, peer, is_named))) = lookups.join_next().await {
@@ -91,15 +110,20 @@ pub async fn resolve(named: &[PeerAddress], in_link: &[PeerAddress]) -> Vec<Sock
     addresses
 }
 
-async fn addresses_of(peer: &PeerAddress) -> Result<Vec<SocketAddr>, String> {
+async fn addresses_of<Found>(
+    lookup: impl Fn(String, u16) -> Found,
+    peer: &PeerAddress,
+) -> Result<Vec<SocketAddr>, String>
+where
+    Found: Future<Output = io::Result<Vec<SocketAddr>>>,
+{
     let (host, port) = match peer {
         PeerAddress::Socket(address) => return Ok(vec![*address]),
-        PeerAddress::Name(host, port) => (host.as_str(), *port),
+        PeerAddress::Name(host, port) => (host.clone(), *port),
     };
-    let found = timeout(LOOKUP_MAX, tokio::net::lookup_host((host, port))).await;
+    let found = timeout(LOOKUP_MAX, lookup(host, port)).await;
     let found = found.map_err(|_| "its name was not resolved in time".to_owned())?;
-    let found = found.map_err(|error| format!("its name cannot be resolved: {error}"))?;
-    Ok(found.collect())
+    found.map_err(|error| format!("its name cannot be resolved: {error}"))
 }
 
 #[cfg(test)]
@@ -110,12 +134,20 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
+    /// Knows one name, as no machine's resolver is asked.
+    async fn know(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+        match host.as_str() {
+            "localhost" => Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
     #[tokio::test]
     async fn a_link_s_peers_are_asked_where_they_are_global_and_the_user_s_anywhere() {
         let inside = ["127.0.0.1:1", "10.0.0.1:2", "[fe80::1]:3", "localhost:4"];
-        assert_eq!(resolve(&[], &peers(&inside)).await, []);
-        let named = resolve(&peers(&inside[..3]), &[]).await;
-        assert_eq!(named.len(), 3);
+        assert_eq!(resolve_by(know, &[], &peers(&inside)).await, []);
+        let named = resolve_by(know, &peers(&inside), &[]).await;
+        assert_eq!(named.len(), 4);
         let global = peers(&["9.9.9.9:5"]);
         let both = resolve(&peers(&["10.0.0.1:2"]), &global).await;
         assert_eq!(both.len(), 2, "{both:?}");
@@ -123,8 +155,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_nobody_knows_is_left_out() {
-        // Reserved for that (RFC 2606).
-        let found = resolve(&peers(&["nobody.invalid:1", "10.0.0.1:2"]), &[]).await;
+        let named = peers(&["nobody.invalid:1", "10.0.0.1:2"]);
+        let found = resolve_by(know, &named, &[]).await;
         assert_eq!(found, ["10.0.0.1:2".parse().unwrap()]);
     }
 }
