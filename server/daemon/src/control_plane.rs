@@ -1,20 +1,64 @@
 //! The start and the end of whatever runs a data plane beside it: logging, io_uring tried, the threads of the control
 //! plane.
 
+use crate::budget::Budget;
 use crate::failure::Failure;
+use crate::settings;
 use anyhow::Context;
+use control::announce::{AnnounceHandle, Announcer, Identity};
 use control::config::{Config, Environment};
+use proto::ids::PeerId;
+use seedring_io::plane::{Event, Plane, StartError};
 use seedring_io::{plane, refusal};
-use seedring_metrics::Registry;
+use seedring_metrics::{ControlCells, Registry};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Threads of the control plane: one waits for the disk or the network while the other goes on.
 const THREADS: usize = 2;
 
 /// How long the shards may take to close their connections when stopping.
 pub const PLANE_STOP: Duration = Duration::from_secs(4);
+
+/// Starts the data plane.
+///
+/// # Errors
+///
+/// io_uring is refused, or a port is taken.
+pub fn start_plane(
+    config: &Config,
+    budget: &Budget,
+    peer_id: PeerId,
+    registry: &Registry,
+) -> Result<(Plane, mpsc::UnboundedReceiver<Event>), Failure> {
+    let config = settings::plane(config, budget, peer_id);
+    Plane::start(config, registry).map_err(|error| match error {
+        StartError::Refused(refusal) => Failure::RingRefused(refusal.into()),
+        other => Failure::Failed(other.into()),
+    })
+}
+
+/// Starts what announces to trackers where peers reach us, if that is wanted.
+///
+/// # Errors
+///
+/// There are no random bytes, or no threads.
+pub fn start_announcer(
+    config: &Config,
+    peer_id: PeerId,
+    port: u16,
+    cells: &Arc<ControlCells>,
+) -> Result<Option<AnnounceHandle>, Failure> {
+    if !config.announce.enabled {
+        return Ok(None);
+    }
+    let key = settings::announce_key().context("no random bytes")?;
+    let identity = Identity { peer_id, key, port };
+    let announcer = Announcer::start(&settings::announce(config), identity, Arc::clone(cells));
+    Ok(Some(announcer.context("cannot start the announces")?))
+}
 
 /// Runs `main` on the control plane's threads, with cells for as many shards as `config` means.
 ///

@@ -13,13 +13,13 @@ use crate::signals::Signals;
 use crate::telling::{Announcement, Teller};
 use crate::torrents::{Look, Services, Torrents};
 use anyhow::{Context, anyhow};
-use control::announce::{AnnounceHandle, Announcer, Identity};
+use control::announce::AnnounceHandle;
 use control::config::Config;
 use control::exporter::{BuildInfo, Exporter};
 use control::http::{self, Readiness};
 use control::state::State;
 use control::tracker::{Tracker, TrackerHandle};
-use seedring_io::plane::{Event, Plane, StartError};
+use seedring_io::plane::{Event, Plane};
 use seedring_io::system;
 use seedring_metrics::{ControlCells, ControlGauge, Registry};
 use std::net::SocketAddr;
@@ -161,24 +161,9 @@ async fn start(
     }
     let (tracker, tracker_port) = start_tracker(config, &cells, stopped)?;
     let peer_id = settings::peer_id().context("no random bytes")?;
-    let (plane, events) = Plane::start(settings::plane(config, budget, peer_id), registry)
-        .map_err(|error| match error {
-            StartError::Refused(refusal) => Failure::RingRefused(refusal.into()),
-            other => Failure::Failed(other.into()),
-        })?;
+    let (plane, events) = control_plane::start_plane(config, budget, peer_id, registry)?;
     let peer_port = plane.addresses().first().map_or(0, SocketAddr::port);
-    let announcer = if config.announce.enabled {
-        let key = settings::announce_key().context("no random bytes")?;
-        let identity = Identity {
-            peer_id,
-            key,
-            port: peer_port,
-        };
-        let announcer = Announcer::start(&settings::announce(config), identity, Arc::clone(&cells));
-        Some(announcer.context("cannot start the announces")?)
-    } else {
-        None
-    };
+    let announcer = control_plane::start_announcer(config, peer_id, peer_port, &cells)?;
     cells.set(ControlGauge::Shards, plane.shards() as u64);
     cells.set(ControlGauge::ConnectionsMax, budget.connections_max);
     cells.set(ControlGauge::UploadRateLimit, config.limits.upload_rate.0);
