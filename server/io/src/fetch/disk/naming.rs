@@ -3,10 +3,12 @@
 //! Nothing is ever replaced: neither by a file that is made nor by one that gets its own name.
 
 use crate::fetch::disk::errors::{DiskError, cause_of_length, is_missing, is_unsupported};
+use crate::fetch::disk::settling::side_by_side;
 use crate::fetch::disk::{Disk, Stamps, open_retrying};
 use crate::ring;
 use crate::torrent::FaultCause;
 use engine::layout::FileIndex;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -136,22 +138,30 @@ impl Disk {
         }
     }
 
-    /// Forces the names to the disk that are new.
+    /// Forces the names to the disk that are new, a few folders side by side. After a failure no other is begun.
     pub(super) async fn sync_directories(&self) -> Result<(), DiskError> {
-        loop {
-            let next = self.directories.borrow_mut().pop_first();
-            let Some(path) = next else { return Ok(()) };
-            if let Err(error) = self.sync_directory(&path).await {
-                let failed = self.error_at(&self.path_of(&path), "sync the folder", &error);
-                self.directories.borrow_mut().insert(path);
-                return Err(failed);
+        let failure = RefCell::new(None);
+        side_by_side(|| async {
+            while failure.borrow().is_none() {
+                let next = self.directories.borrow_mut().pop_first();
+                let Some(path) = next else { return };
+                if let Err(error) = self.sync_directory(&path).await {
+                    let failed = self.error_at(&self.path_of(&path), "sync the folder", &error);
+                    self.directories.borrow_mut().insert(path);
+                    failure.borrow_mut().get_or_insert(failed);
+                }
             }
-        }
+        })
+        .await;
+        failure.into_inner().map_or(Ok(()), Err)
     }
 
     async fn sync_directory(&self, path: &CStr) -> io::Result<()> {
         #[cfg(test)]
         self.injected_fault("folder syncs fail", libc::EIO)?;
+        #[cfg(test)]
+        self.injected_wait(&format!("the sync of {path:?} waits").replace('/', " "))
+            .await;
         let root = Rc::new(ring::open_directory(self.data_dir()).await?);
         let directory = match path.is_empty() {
             true => root,

@@ -1,5 +1,7 @@
 //! Forcing to the disk what was written: files side by side, then the folders in which there are new names.
 //!
+//! Limits: eight syncs at a time ([`side_by_side`]).
+//!
 //! The kernel tells once of pages that it could not write, and drops them: a second sync that succeeds says nothing. So
 //! each failure is a doubt ([`Disk::doubts`]) about all that was written before it and not told as synced. The caller
 //! deals with it before anything else runs. The page cache is made to forget a file that failed
@@ -14,6 +16,20 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use tokio::sync::MutexGuard;
+
+/// Runs as many of the same worker as a disk's queue makes use of, until all have ended.
+pub(super) async fn side_by_side<W: Future<Output = ()>>(worker: impl Fn() -> W) {
+    tokio::join!(
+        worker(),
+        worker(),
+        worker(),
+        worker(),
+        worker(),
+        worker(),
+        worker(),
+        worker()
+    );
+}
 
 impl Disk {
     /// How often a sync has failed. What was written before the last time, and not told as synced then, is not to be
@@ -63,7 +79,7 @@ impl Disk {
             }
         }
         let (queue, failure) = (RefCell::new(queue), RefCell::new(None));
-        let worker = || async {
+        side_by_side(|| async {
             loop {
                 let next = queue.borrow_mut().pop_front();
                 let Some((index, file)) = next else { return };
@@ -77,18 +93,8 @@ impl Disk {
                     }
                 }
             }
-        };
-        // As many as a disk's queue makes use of.
-        tokio::join!(
-            worker(),
-            worker(),
-            worker(),
-            worker(),
-            worker(),
-            worker(),
-            worker(),
-            worker()
-        );
+        })
+        .await;
         match failure.into_inner() {
             None => Ok(()),
             Some(error) => {

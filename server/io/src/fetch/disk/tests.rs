@@ -277,3 +277,35 @@ fn errors_wait_ask_or_end() {
         assert_eq!(kind(number), "ends", "{number}");
     }
 }
+
+#[test]
+fn folders_are_synced_side_by_side() {
+    let content = Content::new(&[("a/f", PIECE), ("b/f", PIECE)], PIECE);
+    let (disk, folder) = disk(&content);
+    let waits = ["t a", "t b"].map(|name| format!("the sync of {name:?} waits"));
+    let waits = waits.map(|name| folder.path().join(name));
+    tokio_uring::start(async {
+        for piece in 0..2 {
+            write(&disk, &content, piece).await.unwrap();
+        }
+        for wait in &waits {
+            fs::write(wait, b"").unwrap();
+        }
+        let are_met = async {
+            while !waits.iter().all(|wait| wait.with_extension("now").exists()) {
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+            for wait in &waits {
+                fs::remove_file(wait).unwrap();
+            }
+        };
+        let limit = std::time::Duration::from_secs(60);
+        let both = async { tokio::join!(sync(&disk), are_met) };
+        let (synced, ()) = tokio::time::timeout(limit, both)
+            .await
+            .expect("one waits for the other");
+        assert_eq!(synced.unwrap().len(), 2);
+        assert!(disk.is_clean());
+        disk.close().await;
+    });
+}
