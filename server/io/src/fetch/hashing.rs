@@ -4,6 +4,9 @@
 //! most pieces are one run. Whoever is asked for digests of blocks, because the hash is wrong or because somebody is
 //! suspected, makes those too.
 //!
+//! A thread waits a moment for as many jobs as go side by side ([`LINGER`]), unless one of them is a part of a piece
+//! ([`HashJob::expected`]): the next part is read from the disk only after it.
+//!
 //! Limits: a job holds the memory of its segments, so the memory budget bounds the jobs that wait. Threads start with
 //! the first job, and end when the last shard has gone. A job that is lost, because it panicked or because there is no
 //! thread, is dropped: who waits for it hears that.
@@ -28,7 +31,8 @@ pub(crate) struct HashJob {
     pub(crate) state: Sha1,
     /// The segments, and how many bytes of each count.
     pub(crate) segments: Vec<(Arc<Sealed>, usize)>,
-    /// The hash that the piece should have, if this is all of it: if it has another, its blocks' digests are made.
+    /// The hash that the piece should have, if this is all of it: if it has another, its blocks' digests are made. A job
+    /// without it waits for no others.
     pub(crate) expected: Option<Sha1Digest>,
     /// Whether the blocks' digests are wanted whatever the hash.
     pub(crate) wants_digests: bool,
@@ -51,8 +55,9 @@ pub(crate) struct HashPool {
     started: Mutex<usize>,
 }
 
-#[derive(Default)]
 struct Queue {
+    /// How long a thread waits for more jobs.
+    linger: Duration,
     jobs: Mutex<Waiting>,
     /// There is a job where none was.
     more: Condvar,
@@ -66,19 +71,37 @@ struct Waiting {
     ended: bool,
 }
 
+impl Waiting {
+    /// Whether what there is should wait for more.
+    fn may_linger(&self) -> bool {
+        let is_room = (1..hash::lanes()).contains(&self.jobs.len());
+        is_room && !self.ended && self.jobs.iter().all(|job| job.expected.is_some())
+    }
+}
+
 impl Queue {
+    fn new(linger: Duration) -> Queue {
+        Queue {
+            linger,
+            jobs: Mutex::default(),
+            more: Condvar::new(),
+            full: Condvar::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, job: HashJob) {
         let mut waiting = self.lock();
+        let is_urgent = job.expected.is_none();
         waiting.jobs.push_back(job);
         let count = waiting.jobs.len();
         drop(waiting);
         if count == 1 {
             self.more.notify_one();
-        } else if count.is_multiple_of(hash::lanes()) {
+        } else if is_urgent || count.is_multiple_of(hash::lanes()) {
             // Whoever lingers has enough; if nobody does, who sleeps should begin.
             self.full.notify_one();
             self.more.notify_one();
@@ -98,10 +121,10 @@ impl Queue {
             let is_idle = |waiting: &mut Waiting| waiting.jobs.is_empty() && !waiting.ended;
             let woken = self.more.wait_while(waiting, is_idle);
             waiting = woken.unwrap_or_else(PoisonError::into_inner);
-            let is_room = |waiting: &mut Waiting| {
-                (1..hash::lanes()).contains(&waiting.jobs.len()) && !waiting.ended
-            };
-            let woken = self.full.wait_timeout_while(waiting, LINGER, is_room);
+            let may_linger = |waiting: &mut Waiting| waiting.may_linger();
+            let woken = self
+                .full
+                .wait_timeout_while(waiting, self.linger, may_linger);
             waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
             let count = waiting.jobs.len().min(hash::lanes());
             match count {
@@ -124,8 +147,12 @@ impl Queue {
 impl HashPool {
     /// A pool of so many threads.
     pub(crate) fn new(threads: usize) -> HashPool {
+        HashPool::lingering(threads, LINGER)
+    }
+
+    fn lingering(threads: usize, linger: Duration) -> HashPool {
         HashPool {
-            queue: Arc::default(),
+            queue: Arc::new(Queue::new(linger)),
             threads: threads.max(1),
             started: Mutex::new(0),
         }
@@ -249,6 +276,35 @@ mod tests {
             state = hashed.state;
         }
         assert_eq!(state.finish(), hash::sha1(&bytes));
+    }
+
+    #[test]
+    fn a_part_of_a_piece_waits_for_no_other() {
+        let pool = HashPool::lingering(1, Duration::from_secs(3_600));
+        let job = |expected| {
+            let (done, told) = oneshot::channel();
+            pool.submit(HashJob {
+                state: Sha1::new(),
+                segments: vec![sealed(b"some")],
+                expected,
+                wants_digests: false,
+                done,
+            });
+            told
+        };
+        // The second has the thread look at once, and both are hashed then.
+        let (whole, part) = (job(Some([0; 20])), job(None));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            for told in [whole, part, job(None)] {
+                let hashed = tokio::time::timeout(Duration::from_secs(60), told);
+                let hashed = hashed.await.expect("it waited for others").unwrap();
+                assert_eq!(hashed.state.finish(), hash::sha1(b"some"));
+            }
+        });
     }
 
     #[test]
