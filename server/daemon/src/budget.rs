@@ -9,6 +9,7 @@ use control::config::{Config, SendPath};
 use control::hashing::Limits;
 use engine::queue::RequestQueue;
 use seedring_io::direct::{SLOT_BYTES, slots_per_shard};
+use seedring_io::fetch::UNDECODED_BYTES_MAX;
 use seedring_io::pipes::PIPES_MAX;
 use seedring_io::windows::bytes_per_shard;
 
@@ -34,7 +35,7 @@ const CONNECTIONS_MIN: u64 = 8;
 const MEMORY_BASE: u64 = 64 << 20;
 
 /// Memory of one shard beside its buffers, in bytes: ring, completions, thread, tables, what downloads receive into.
-const MEMORY_PER_SHARD: u64 = 5 << 20;
+const MEMORY_PER_SHARD: u64 = (5 << 20) + UNDECODED_BYTES_MAX;
 
 /// Memory of one peer beside its queue, in bytes, when it does all that its limits allow: control messages at
 /// their limit and the rejects of a whole queue, both queued and on their way, a received message that is not

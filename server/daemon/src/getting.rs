@@ -21,7 +21,7 @@ use crate::progress::Reporter;
 use crate::settings;
 use crate::signals::Signals;
 use anyhow::{Context, anyhow};
-use control::announce::{AnnounceHandle, Announcer, Identity};
+use control::announce::AnnounceHandle;
 use control::config::{self, Config};
 use control::library::read_torrent;
 use control::resume::{Resume, ResumeError, Resumed};
@@ -38,7 +38,7 @@ use proto::metainfo::{Metainfo, with_trackers};
 use seedring_io::fetch::{
     Allocation, DESCRIPTORS_MAX, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs,
 };
-use seedring_io::plane::{Event, Plane, StartError};
+use seedring_io::plane::{Event, Plane};
 use seedring_io::system;
 use seedring_io::torrent::SeededTorrent;
 use seedring_metrics::{ControlCells, Gauge, Registry};
@@ -48,12 +48,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::Store;
 use tokio::sync::mpsc;
 
 /// Peers that are kept from the time before the download began.
 const KNOWN_MAX: usize = 1_000;
+
+/// How long a download may take to sync what it has when it is stopped: a disk may hang.
+const DOWNLOAD_STOP: Duration = Duration::from_secs(10);
 
 /// What to download, and how.
 pub struct Plan {
@@ -156,24 +159,10 @@ impl Getter {
         let left = limit.saturating_sub(DESCRIPTORS_MAX);
         let budget = Budget::plan(config, registry.shards() as u64, left);
         let peer_id = settings::peer_id().context("no random bytes")?;
-        let (plane, events) = Plane::start(settings::plane(config, &budget, peer_id), &registry)
-            .map_err(|error| match error {
-                StartError::Refused(refusal) => Failure::RingRefused(refusal.into()),
-                other => Failure::Failed(other.into()),
-            })?;
+        let (plane, events) = control_plane::start_plane(config, &budget, peer_id, &registry)?;
         let cells = registry.control();
-        let announcer = if config.announce.enabled {
-            let identity = Identity {
-                peer_id,
-                key: settings::announce_key().context("no random bytes")?,
-                port: plane.addresses().first().map_or(0, SocketAddr::port),
-            };
-            let announcer =
-                Announcer::start(&settings::announce(config), identity, Arc::clone(&cells));
-            Some(announcer.context("cannot start the announces")?)
-        } else {
-            None
-        };
+        let port = plane.addresses().first().map_or(0, SocketAddr::port);
+        let announcer = control_plane::start_announcer(config, peer_id, port, &cells)?;
         let (finder, found) = Finder::new();
         Ok(Getter {
             display: Display::new(plan.json),
@@ -498,11 +487,18 @@ impl Getter {
     async fn interrupt(&mut self, download: &mut Download) -> Result<End, Failure> {
         let mut end = End::Interrupted;
         let fetch = Arc::clone(&download.fetch);
-        let mut stopping = Box::pin(async move { fetch.stop().await });
+        let mut stopping = Box::pin(async move { fetch.stop(DOWNLOAD_STOP).await });
         let mut stopped = false;
         loop {
             tokio::select! {
-                () = &mut stopping, if !stopped => stopped = true,
+                ended = &mut stopping, if !stopped => {
+                    stopped = true;
+                    if !ended {
+                        tracing::warn!(
+                            "the disk did not take all in time; what it did not is fetched again"
+                        );
+                    }
+                }
                 event = download.events.recv() => match event {
                     Some(event) => {
                         if let ControlFlow::Break(other) = self.take(download, event).await? {

@@ -147,6 +147,22 @@ impl PeerList {
         Some(address)
     }
 
+    /// Notes an address with which there is a connection already, as if it had been taken. False if it is being tried
+    /// or kept away, or if there is no room.
+    pub fn connected(&mut self, address: SocketAddr, now: Time) -> bool {
+        let is_waiting = match self.known.get(&address) {
+            Some(known) => known.state != State::Taken,
+            None => self.add(address, now),
+        };
+        if !is_waiting {
+            return false;
+        }
+        self.forget(address);
+        let (state, failures) = (State::Taken, 0);
+        self.known.insert(address, Known { state, failures });
+        true
+    }
+
     /// When there will be an address to take.
     pub fn next_timeout(&self) -> Time {
         self.waiting
@@ -455,6 +471,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_connected_already_is_not_tried() {
+        let mut list = list();
+        assert!(list.connected(address(1), at(0)));
+        assert!(!list.add(address(1), at(0)), "it is known");
+        assert!(!list.connected(address(1), at(0)), "it is");
+        list.add(address(2), at(0));
+        assert!(list.connected(address(2), at(0)), "it only waited");
+        assert_eq!(list.take(at(9_999)), None);
+        list.ban(address(3));
+        assert!(!list.connected(address(3), at(0)));
+        list.left(address(1), at(0));
+        assert_eq!(list.next_timeout(), at(10));
+        list.check_invariants();
+    }
+
+    #[test]
     fn impossible_addresses_are_not_taken() {
         let mut list = list();
         for text in ["192.0.2.1:0", "0.0.0.0:80", "224.0.0.1:80", "[::]:80"] {
@@ -488,7 +520,7 @@ mod tests {
             let mut now = at(0);
             for _ in 0..500 {
                 let one = address(random.below(40) as u8 + 1);
-                match random.below(7) {
+                match random.below(9) {
                     0 | 1 => { list.add(one, now); }
                     2 => if let Some(next) = list.take(now) {
                         prop_assert!(!list.is_banned(next));
@@ -497,6 +529,12 @@ mod tests {
                     3 => if taken.remove(&one) { list.failed(one, now) },
                     4 => if taken.remove(&one) { list.left(one, now) },
                     5 => if taken.remove(&one) { list.postponed(one, now) },
+                    6 => if taken.remove(&one) { list.hung_up(one, now) },
+                    7 => {
+                        let connected = list.connected(one, now);
+                        prop_assert!(!(connected && list.is_banned(one)));
+                        prop_assert!(!connected || taken.insert(one), "{} is taken twice", one);
+                    }
                     _ => if random.below(20) == 0 { taken.remove(&one); list.ban(one) },
                 }
                 now = now + Duration::from_secs(random.below(30));

@@ -137,6 +137,32 @@ impl Session {
         peer: PeerIdentity,
         now: Time,
     ) -> Session {
+        let mut session = Session::silent(config, torrent, peer, now);
+        session.queue_pieces();
+        session.queue_extension_handshake();
+        session
+    }
+
+    /// The session of a connection over which the torrent's metadata came, so that its peer knows that we had no
+    /// piece then; we must have none now. What is said anew is the extension handshake.
+    pub fn continued(
+        config: Arc<SessionConfig>,
+        torrent: Arc<TorrentView>,
+        peer: PeerIdentity,
+        now: Time,
+    ) -> Session {
+        let mut session = Session::silent(config, torrent, peer, now);
+        session.queue_extension_handshake();
+        session
+    }
+
+    /// A session with nothing to say.
+    fn silent(
+        config: Arc<SessionConfig>,
+        torrent: Arc<TorrentView>,
+        peer: PeerIdentity,
+        now: Time,
+    ) -> Session {
         assert!(
             config.block_length_max <= BATCH_BYTES_MAX,
             "a block must fit into a batch"
@@ -148,7 +174,7 @@ impl Session {
                 "our own bitfield"
             );
         }
-        let mut session = Session {
+        Session {
             fast: config.fast_extension && peer.reserved.fast(),
             queue: RequestQueue::new(config.requests_max),
             pieces: torrent.pieces.clone(),
@@ -185,9 +211,7 @@ impl Session {
             uploaded_at_unchoke: 0,
             uploaded_at_round: 0,
             counters: SessionCounters::default(),
-        };
-        session.queue_opening();
-        session
+        }
     }
 
     /// Says whether blocks are fetched from the peer: it may send them then.
@@ -282,18 +306,24 @@ impl Session {
             && (self.peer_pieces as usize) < ALLOWED_FAST_PIECES_MAX
     }
 
-    /// Allows the peer those of `pieces` that we have (BEP 6): each of their bytes is sent once while it is choked.
-    pub fn allow_fast(&mut self, pieces: &[PieceIndex]) {
-        let have = pieces
-            .iter()
-            .copied()
-            .filter(|&piece| self.pieces.has(piece));
-        let allowed: Vec<PieceIndex> = have.take(ALLOWED_FAST_PIECES_MAX).collect();
-        for &piece in &allowed {
-            Message::AllowedFast(piece).encode(&mut self.control);
-            self.allowed_fast_bytes += u64::from(self.torrent.piece_length_of(piece));
+    /// Allows the peer those of `pieces` that we have (BEP 6) and whose bytes `reserve` grants: each of these bytes is
+    /// sent once while it is choked.
+    pub fn allow_fast(&mut self, pieces: &[PieceIndex], mut reserve: impl FnMut(u64) -> bool) {
+        let mut allowed = Vec::new();
+        for &piece in pieces {
+            let bytes = u64::from(self.torrent.piece_length_of(piece));
+            if allowed.len() < ALLOWED_FAST_PIECES_MAX && self.pieces.has(piece) && reserve(bytes) {
+                Message::AllowedFast(piece).encode(&mut self.control);
+                self.allowed_fast_bytes += bytes;
+                allowed.push(piece);
+            }
         }
         self.allowed_fast = Some(allowed);
+    }
+
+    /// Bytes of what it was allowed that the peer has not asked for while it was choked.
+    pub fn allowed_fast_bytes(&self) -> u64 {
+        self.allowed_fast_bytes
     }
 
     /// Says which pieces we have now. Queued requests for pieces that are gone are rejected, or dropped where

@@ -172,7 +172,8 @@ impl Connection {
             let count = allowed_fast::count(layout.piece_length());
             let (address, pieces) = (self.peer.ip(), layout.piece_count());
             let allowed = allowed_fast::pieces(address, torrent.info_hash(), pieces, count);
-            session.allow_fast(&allowed);
+            let given = &shard.limits.allowed_fast;
+            session.allow_fast(&allowed, |bytes| given.reserve(address, bytes, now));
             self.work.notify_one();
         }
         self.publish(shard, session);
@@ -331,6 +332,8 @@ struct Caller<'a> {
     visit: &'a mut Visit,
     /// Whether we began the connection, for a download.
     is_called: bool,
+    /// What has come behind its handshake, if the torrent's metadata came over it: it knows that we had no piece.
+    continued: Option<Vec<u8>>,
 }
 
 /// Serves an accepted socket, of which `received` has come already, until it closes; says why it did, or where it
@@ -356,6 +359,7 @@ pub(crate) async fn serve(
         peer,
         visit,
         is_called: false,
+        continued: None,
     };
     Served::Closed(converse(shard, caller, theirs, torrent).await)
 }
@@ -389,8 +393,36 @@ pub(crate) async fn call(
         peer,
         visit,
         is_called: true,
+        continued: None,
     };
     converse(shard, caller, theirs, torrent).await
+}
+
+/// A connection that we began for a torrent's metadata, and on which nothing else was asked for.
+pub(crate) struct Opened {
+    pub(crate) socket: Rc<TcpStream>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) theirs: Handshake,
+    /// What came behind the handshake and counts in a download.
+    pub(crate) received: Vec<u8>,
+}
+
+/// Goes on with a connection for `fetch`, which has no piece yet, until it closes; returns why it did.
+pub(crate) async fn go_on(
+    shard: &Rc<Shard>,
+    opened: Opened,
+    visit: &mut Visit,
+    fetch: &ActiveFetch,
+) -> CloseReason {
+    let caller = Caller {
+        socket: opened.socket,
+        peer: opened.peer,
+        visit,
+        is_called: true,
+        continued: Some(opened.received),
+    };
+    let torrent = Arc::clone(&fetch.torrent);
+    converse(shard, caller, opened.theirs, torrent).await
 }
 
 /// Joins the download that a torrent is, if it is not complete.
@@ -432,7 +464,12 @@ async fn converse(
         ip: Some(peer.ip()),
     };
     let now = shard.now();
-    let mut session = Session::new(shard.session_config(), torrent.view(), identity, now);
+    let begin = match &caller.continued {
+        Some(_) => Session::continued,
+        None => Session::new,
+    };
+    let received = caller.continued.unwrap_or_default();
+    let mut session = begin(shard.session_config(), torrent.view(), identity, now);
     session.set_fetching(fetching.is_some());
     let is_near = sockets::is_near(&*socket, peer.ip());
     let connection = Rc::new(Connection {
@@ -462,8 +499,8 @@ async fn converse(
         .map(|fetching| fetching.join(shard, &connection, fast, called));
     let read = async {
         let reason = match &connection.fetching {
-            Some(fetching) => receiving::read_blocks(shard, &connection, fetching).await,
-            None => read_messages(shard, &connection).await,
+            Some(fetching) => receiving::read_blocks(shard, &connection, fetching, received).await,
+            None => read_messages(shard, &connection, received).await,
         };
         connection.close(reason);
     };
@@ -473,7 +510,14 @@ async fn converse(
     };
     tokio::join!(read, write);
     connection.settle(shard).await;
-    connection.publish(shard, &connection.session.borrow());
+    let session = connection.session.borrow();
+    let unfetched = session.allowed_fast_bytes();
+    if unfetched > 0 {
+        let given = &shard.limits.allowed_fast;
+        given.give_back(peer.ip(), unfetched);
+    }
+    connection.publish(shard, &session);
+    drop(session);
     connection.closing().unwrap_or(CloseReason::PeerClosed)
 }
 
@@ -534,9 +578,9 @@ async fn greet(
     }
 }
 
-/// Receives and decodes messages into the session until the connection ends.
-async fn read_messages(shard: &Shard, connection: &Connection) -> CloseReason {
-    let mut buffer: Vec<u8> = Vec::with_capacity(RECEIVE_BYTES);
+/// Receives and decodes messages into the session until the connection ends; `buffer` has come already.
+async fn read_messages(shard: &Shard, connection: &Connection, mut buffer: Vec<u8>) -> CloseReason {
+    fit(&mut buffer, 0);
     loop {
         let (consumed, needed) = match connection.digest(shard, &buffer) {
             Ok(digested) => digested,

@@ -26,6 +26,7 @@ pub(crate) mod receiving;
 mod syncing;
 
 pub use disk::DESCRIPTORS_MAX;
+pub use receiving::UNDECODED_BYTES_MAX;
 
 use crate::torrent::{AddError, Fault, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
@@ -41,6 +42,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Orders that may wait for a download; a caller waits beyond that.
 const ORDERS_MAX: usize = 64;
@@ -479,11 +481,17 @@ impl Fetch {
 
     /// Ends the download: peers are closed, what was written is synced and told ([`FetchEvent::Synced`], to be read
     /// meanwhile or after). After completion it does nothing: the torrent is [`crate::plane::Plane::remove`]'s then.
-    pub async fn stop(&self) {
+    ///
+    /// False if it has not ended within `deadline`, because a disk hangs: it goes on ending, and what was not told as
+    /// synced is fetched again by whoever comes next.
+    pub async fn stop(&self, deadline: Duration) -> bool {
         let (done, stopped) = oneshot::channel();
-        if self.orders.send(Order::Stop(done)).await.is_ok() {
-            let _ = stopped.await;
-        }
+        let stop = async {
+            if self.orders.send(Order::Stop(done)).await.is_ok() {
+                let _ = stopped.await;
+            }
+        };
+        timeout(deadline, stop).await.is_ok()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Connections are counted once each, under a mutex. Rates are leased in slices, so that the mutex of a
 //! parent bucket is taken every few milliseconds and never per block.
 
+use crate::allowed_fast;
 use crate::plane::{PlaneConfig, RateLimits};
 use crate::shard::Shard;
 use crate::sockets::{is_local, stranger};
@@ -34,6 +35,8 @@ pub(crate) struct SharedLimits {
     /// Connections that we began.
     called: Arc<AtomicUsize>,
     connections: Mutex<Connections>,
+    /// What choked peers were given.
+    pub(crate) allowed_fast: allowed_fast::Given,
     rates: RateLimits,
     global: Option<SharedLimit>,
     local: Option<SharedLimit>,
@@ -86,6 +89,7 @@ impl SharedLimits {
             handshakes: AtomicUsize::new(0),
             called: Arc::default(),
             connections: Mutex::default(),
+            allowed_fast: allowed_fast::Given::default(),
             rates: config.rates,
             global: bucket(config.rates.global),
             local: bucket(config.rates.local),

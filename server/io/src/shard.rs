@@ -115,6 +115,8 @@ pub(crate) struct Shard {
     pub(crate) hashing: Arc<HashPool>,
     /// What connections of downloads receive into, one at a time.
     pub(crate) receive_buffer: RefCell<Box<[u8]>>,
+    /// What they keep of that undecoded, together.
+    pub(crate) kept_bytes: Rc<Cell<usize>>,
     random: RefCell<Random>,
     pub(crate) connections: RefCell<Slab<Rc<Connection>>>,
     /// All accepted sockets, greeted or not, so that stopping reaches each of them.
@@ -124,6 +126,8 @@ pub(crate) struct Shard {
     stopping: Cell<bool>,
     /// Told when a socket has gone.
     gone: Notify,
+    /// Told when a download has begun, or none will any more.
+    pub(crate) begun: Notify,
 }
 
 /// Starts the thread of a shard and waits until it listens.
@@ -255,6 +259,7 @@ impl Shard {
             segments: SegmentPool::new(Arc::clone(&seat.fetch_memory)),
             hashing: Arc::clone(&seat.hashing),
             receive_buffer: RefCell::new(vec![0; RECEIVE_BUFFER_BYTES].into()),
+            kept_bytes: Rc::default(),
             random: RefCell::new(Random::new(seat.seed.rotate_left(32))),
             connections: RefCell::default(),
             sockets: RefCell::default(),
@@ -262,6 +267,7 @@ impl Shard {
             started: seat.limits.started(),
             stopping: Cell::new(false),
             gone: Notify::new(),
+            begun: Notify::new(),
         }))
     }
 
@@ -305,6 +311,7 @@ impl Shard {
             }
         }
         self.stopping.set(true);
+        self.begun.notify_waiters();
         ticking.abort();
         let quiet = self.stop(&doors).await;
         for accept in accepting {

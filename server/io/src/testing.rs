@@ -1,7 +1,11 @@
 //! What the tests of this crate share: a configuration, and torrents with their files.
 
 use crate::fetch::FetchConfig;
+use crate::fetch::hashing::HashPool;
+use crate::fetch::memory::MemoryBudget;
+use crate::limits::SharedLimits;
 use crate::plane::{PlaneConfig, RateLimits};
+use crate::shard::ShardSeat;
 use crate::sockets::SocketOptions;
 use crate::torrent::SeededTorrent;
 use engine::choker::ChokerConfig;
@@ -9,6 +13,7 @@ use engine::layout::FileStamp;
 use engine::session::SessionConfig;
 use proto::ids::PeerId;
 use proto::metainfo::Metainfo;
+use seedring_metrics::Registry;
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io::Write;
@@ -17,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
 /// Reports that `test` cannot run here, to whoever counts that (`./test`).
 pub(crate) fn skip(test: &str, reason: &str) {
@@ -58,6 +64,28 @@ pub(crate) fn config() -> PlaneConfig {
         rates: RateLimits::default(),
         peer_id: PeerId(*b"-SR0100-testtesttest"),
         fetch: FetchConfig::default(),
+    }
+}
+
+/// What a shard starts with that nobody commands, and that has no memory for downloads.
+pub(crate) fn seat(config: PlaneConfig) -> ShardSeat {
+    let (_, commands) = mpsc::channel(1);
+    let (events, _) = mpsc::unbounded_channel();
+    ShardSeat {
+        index: 0,
+        count: 1,
+        core: None,
+        session_config: Arc::new(config.session.clone()),
+        seed: 1,
+        limits: Arc::new(SharedLimits::new(&config, 1)),
+        cells: Registry::new(1).shard(0),
+        listeners: Vec::new(),
+        config: Arc::new(config),
+        shards: Vec::new(),
+        fetch_memory: MemoryBudget::new(0),
+        hashing: Arc::new(HashPool::new(1)),
+        commands,
+        events,
     }
 }
 

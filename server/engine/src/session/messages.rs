@@ -17,8 +17,7 @@ pub(super) const INVALID_REQUESTS_MAX: u32 = 500;
 pub(super) const METADATA_REFUSALS_MAX: u32 = 500;
 
 impl Session {
-    pub(super) fn queue_opening(&mut self) {
-        let complete = self.pieces.is_all();
+    pub(super) fn queue_pieces(&mut self) {
         match &self.pieces {
             Pieces::All if self.fast => Message::HaveAll.encode(&mut self.control),
             Pieces::All => queue_full_bitfield(self.torrent.piece_count, &mut self.control),
@@ -30,6 +29,9 @@ impl Session {
                 _ => Message::Bitfield(&bits.to_bytes()).encode(&mut self.control),
             },
         }
+    }
+
+    pub(super) fn queue_extension_handshake(&mut self) {
         if !self.peer.reserved.extension_protocol() {
             return;
         }
@@ -37,7 +39,7 @@ impl Session {
         if self.torrent.metadata_bytes.is_some() {
             taken.push(Extension::Metadata);
         }
-        let mut upload_only = complete;
+        let mut upload_only = self.pieces.is_all();
         if let Pieces::Growing(bits) = &self.pieces {
             taken.push(Extension::DontHave);
             upload_only = !bits.wants_more();

@@ -1,12 +1,8 @@
 //! The cache over real files, without sockets: what is read, how often, and what happens when files change.
 
 use super::*;
-use crate::fetch::hashing::HashPool;
-use crate::fetch::memory::MemoryBudget;
 use crate::files::OpenFile;
-use crate::limits::SharedLimits;
 use crate::plane::SendPath;
-use crate::shard::ShardSeat;
 use crate::testing::{self, Data, PIECE_BYTES};
 use engine::choker::PeerKey;
 use engine::queue::BATCH_BYTES_MAX;
@@ -15,10 +11,8 @@ use engine::time::Time;
 use proto::handshake::{Reserved, ReservedBit};
 use proto::ids::PeerId;
 use proto::wire::{BlockRequest, Message};
-use seedring_metrics::Registry;
 use std::future::Future;
 use std::os::unix::fs::FileExt;
-use tokio::sync::mpsc;
 
 const BLOCK: u32 = 16 << 10;
 const CHUNK: u32 = PIECE_BYTES as u32;
@@ -28,25 +22,7 @@ fn in_shard<F: Future<Output = ()>>(test: impl FnOnce(Rc<Shard>) -> F) {
     let mut config = testing::config();
     config.send_path = SendPath::Direct;
     config.cache_bytes = 0;
-    let config = Arc::new(config);
-    let (_commands, commands) = mpsc::channel(1);
-    let (events, _events) = mpsc::unbounded_channel();
-    let seat = ShardSeat {
-        index: 0,
-        count: 1,
-        core: None,
-        session_config: Arc::new(config.session.clone()),
-        seed: 1,
-        limits: Arc::new(SharedLimits::new(&config, 1)),
-        cells: Registry::new(1).shard(0),
-        listeners: Vec::new(),
-        config,
-        shards: Vec::new(),
-        fetch_memory: MemoryBudget::new(0),
-        hashing: Arc::new(HashPool::new(1)),
-        commands,
-        events,
-    };
+    let seat = testing::seat(config);
     tokio_uring::start(async {
         let shard = Shard::new(&seat).unwrap();
         test(Rc::clone(&shard)).await;

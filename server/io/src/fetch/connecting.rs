@@ -1,25 +1,31 @@
-//! Connections that we begin: to addresses that trackers, peers or the user named.
+//! Connections that we begin: to addresses that trackers, peers or the user named. Those over which a torrent's metadata
+//! came ([`crate::fetch::metadata`]) go on as the download's.
 //!
 //! Limits: [`crate::fetch::FetchConfig`] says how many of a torrent are being begun, how many it has, and how many we
 //! began over all; and what is begun counts among the connections of the server as what is accepted does. An address
 //! that fails is left alone for a while ([`engine::peer_list`]).
 
 use crate::closing::CloseReason;
-use crate::connection;
+use crate::connection::{self, Opened};
 use crate::fetch::home::ActiveFetch;
 use crate::ring;
-use crate::shard::Shard;
+use crate::shard::{Shard, Visit};
 use crate::sockets;
+use engine::time::Time;
+use proto::ids::InfoHashV1;
 use seedring_metrics::Counter;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_uring::net::TcpStream;
 
 /// A peer that closes a connection within this time has not looked at what we want.
 const HASTE: Duration = Duration::from_secs(5);
+
+/// How long a connection over which metadata came waits for the download: until what is on the disk has been looked at.
+const DOWNLOAD_WAIT: Duration = Duration::from_secs(60);
 
 /// One connection that is being begun, until its handshake is done.
 pub(crate) struct Begun {
@@ -112,6 +118,18 @@ async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, b
     let connected_at = shard.now();
     let served = connection::call(shard, Rc::clone(&socket), address, &mut visit, fetch, begun);
     let reason = Box::pin(served).await;
+    note_end(shard, fetch, address, &visit, connected_at, reason);
+}
+
+/// Notes how a connection ended, for its address.
+fn note_end(
+    shard: &Shard,
+    fetch: &ActiveFetch,
+    address: SocketAddr,
+    visit: &Visit,
+    connected_at: Time,
+    reason: CloseReason,
+) {
     let is_greeted = visit.is_greeted();
     shard.cells.increment(reason.counter(is_greeted));
     tracing::debug!(peer = %address, ?reason, "connection closed");
@@ -129,6 +147,39 @@ async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, b
         _ if is_greeted => list.left(address, now),
         _ => list.failed(address, now),
     }
+}
+
+/// Waits until the torrent is being downloaded on this shard; `None` if it is not in time.
+async fn download_of(shard: &Shard, info_hash: InfoHashV1) -> Option<Rc<ActiveFetch>> {
+    let until = Instant::now() + DOWNLOAD_WAIT;
+    loop {
+        let begun = shard.begun.notified();
+        if shard.is_stopping() {
+            return None;
+        }
+        if let Some(fetch) = shard.fetch(info_hash) {
+            return Some(fetch);
+        }
+        timeout_at(until, begun).await.ok()?;
+    }
+}
+
+/// Keeps a connection over which a torrent's metadata came until the torrent is being downloaded, and goes on with it
+/// then. One that its peer has closed, or for which the download has no use, is dropped: it may call that peer itself.
+pub(crate) async fn keep(shard: &Rc<Shard>, opened: Opened, visit: &mut Visit) {
+    let (address, info_hash) = (opened.peer, opened.theirs.info_hash);
+    let Some(fetch) = download_of(shard, info_hash).await else {
+        return;
+    };
+    let now = shard.now();
+    // Its peer was told that we have nothing.
+    let is_empty = fetch.stored.get() == 0;
+    let is_of_use = is_empty && fetch.wants_peers() && !sockets::has_hung_up(&*opened.socket);
+    if !is_of_use || !fetch.list.borrow_mut().connected(address, now) {
+        return;
+    }
+    let reason = Box::pin(connection::go_on(shard, opened, visit, &fetch)).await;
+    note_end(shard, &fetch, address, visit, now, reason);
 }
 
 /// Waits until the connection is there, or is not to be had.

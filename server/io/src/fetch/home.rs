@@ -30,6 +30,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -471,11 +472,11 @@ impl ActiveFetch {
         if !self.sync(shard).await || !self.name_files(shard).await {
             return false;
         }
-        if self.stored.get() == self.torrent.layout().piece_count() {
+        if self.torrent.is_complete() {
             return true;
         }
-        // More may have been wanted meanwhile.
-        if self.download.borrow().is_done() {
+        // More may have been wanted meanwhile, and have come.
+        if self.download.borrow().is_done() && self.unsynced.borrow().is_empty() {
             self.selection_told.set(true);
             self.pieces.set_wants_more(false);
             for member in self.members.borrow().values() {
@@ -599,6 +600,21 @@ fn file_priorities(torrent: &SeededTorrent, given: &[Priority]) -> Vec<Priority>
     files.map(priority).collect()
 }
 
+/// The end of a download on its way: whether it is complete.
+type Concluding = Pin<Box<dyn Future<Output = bool>>>;
+
+/// Waits for what is under way, for ever if nothing is.
+async fn finished(concluding: &mut Option<Concluding>) -> bool {
+    match concluding {
+        Some(under_way) => {
+            let is_complete = under_way.await;
+            *concluding = None;
+            is_complete
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs a download until it is complete or stopped.
 pub(crate) async fn run(
     shard: Rc<Shard>,
@@ -612,6 +628,8 @@ pub(crate) async fn run(
     let mut stops = Vec::new();
     let mut is_complete = false;
     let mut is_steered = true;
+    // Beside everything else: the disk may take as long as it likes.
+    let mut concluding: Option<Concluding> = None;
     while !fetch.is_ending() && !is_complete {
         tokio::select! {
             order = orders.recv(), if is_steered => match order {
@@ -620,14 +638,21 @@ pub(crate) async fn run(
                 None => is_steered = false,
             },
             _ = ticks.tick() => fetch.tick(&shard),
-            _ = syncs.tick() => fetch.sync_aside(&shard),
+            _ = syncs.tick(), if concluding.is_none() => fetch.sync_aside(&shard),
             () = fetch.news.notified() => {}
+            complete = finished(&mut concluding) => is_complete = complete,
         }
         fetch.call_peers(&shard);
         let is_done = fetch.download.borrow().is_done() && !fetch.selection_told.get();
-        if is_done && !fetch.is_ending() && !fetch.is_stuck() {
-            is_complete = fetch.conclude(&shard).await;
+        let is_due = is_done && !fetch.is_ending() && !fetch.is_stuck() && !is_complete;
+        if is_due && concluding.is_none() {
+            let (shard, fetch) = (Rc::clone(&shard), Rc::clone(&fetch));
+            concluding = Some(Box::pin(async move { fetch.conclude(&shard).await }));
         }
+    }
+    if let Some(concluding) = concluding {
+        // What is being synced and renamed is not left halfway.
+        is_complete = concluding.await;
     }
     match is_complete {
         true => fetch.complete(&shard).await,

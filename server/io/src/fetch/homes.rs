@@ -92,6 +92,7 @@ impl Shard {
             None => {
                 let fetch = home::start(self, seat, done);
                 self.fetches.borrow_mut().insert(info_hash, fetch);
+                self.begun.notify_waiters();
             }
         }
     }

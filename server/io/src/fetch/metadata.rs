@@ -1,16 +1,18 @@
 //! The fetch of an `info` dictionary from peers (BEP 9), for a magnet link: until it is here nothing is known of the
-//! torrent, so these connections exchange nothing but that, and end with it.
+//! torrent, so these connections exchange nothing but that. When it is here they wait for the download, whose they are
+//! from then on ([`connecting::keep`]): a peer that is called again may still take the first connection to be alive.
 //!
 //! The pure [`MetadataExchange`] decides what is asked of whom and who lied; here are the connections, each a task, and
-//! the hash. What peers say besides, such as which pieces they have, is read and ignored.
+//! the hash. What peers say besides, such as which pieces they have, is kept for the download as it came.
 //!
 //! Limits: those of downloads for connections ([`crate::fetch::FetchConfig`]); [`RECEIVE_BYTES`] and the longest
-//! message for what of a connection's input is not decoded; [`PATIENCE`] for a peer that is of no use.
+//! message for what of a connection's input is not decoded; [`SAID_BYTES_MAX`] of what is kept, beyond which the
+//! connection ends with the metadata; [`PATIENCE`] for a peer that is of no use.
 
-use crate::connection::wait_readable;
-use crate::fetch::connecting::finish_connect;
+use crate::connection::{Opened, wait_readable};
+use crate::fetch::connecting::{self, finish_connect};
 use crate::fetch::{MetadataEvent, MetadataSeat, Order};
-use crate::limits::CallPlace;
+use crate::limits::{Admission, CallPlace};
 use crate::shard::{Shard, Visit};
 use crate::sockets;
 use engine::choker::PeerKey;
@@ -19,7 +21,7 @@ use engine::peer_list::{PeerList, PeerListConfig};
 use engine::time::Time;
 use hash::Sha1;
 use proto::extension::{Extension, ExtensionHandshake, HANDSHAKE_ID, MessageIds, MetadataMessage};
-use proto::handshake::{self, HANDSHAKE_BYTES, HandshakeStage};
+use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
 use proto::ids::InfoHashV1;
 use proto::limits;
 use proto::wire::{self, Decoded, FrameLimits, Message};
@@ -47,6 +49,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What is received at a time, in bytes.
 const RECEIVE_BYTES: usize = 20 << 10;
 
+/// What a peer may have said that counts in a download, in bytes: the bitfield of half a million pieces.
+const SAID_BYTES_MAX: usize = 64 << 10;
+
 /// What is hashed before others on the shard have their turn, in bytes.
 const HASH_BYTES: usize = 1 << 20;
 
@@ -60,7 +65,52 @@ struct Exchange {
     next_key: Cell<u64>,
     connections: Cell<usize>,
     news: Notify,
+    /// Whether it has ended, and whether with the metadata.
     is_over: Cell<bool>,
+    is_complete: Cell<bool>,
+    /// Told when it has ended.
+    ended: Notify,
+}
+
+/// How a call ended, as far as its address is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    /// We had no room.
+    NoRoom,
+    /// It came to no handshake with a peer of use.
+    Failed,
+    /// It did.
+    Left,
+}
+
+/// What a peer has said that counts in a download: messages as they came.
+#[derive(Default)]
+struct Said {
+    bytes: Vec<u8>,
+    /// There was more than is kept.
+    is_cut: bool,
+}
+
+impl Said {
+    fn note(&mut self, message: &Message<'_>, encoded: &[u8]) {
+        let counts = match message {
+            Message::Bitfield(_) | Message::HaveAll | Message::HaveNone | Message::Have(_) => true,
+            Message::Choke | Message::Unchoke => true,
+            Message::Interested | Message::NotInterested => true,
+            Message::AllowedFast(_) | Message::Suggest(_) => true,
+            Message::Extended { id, .. } => *id == HANDSHAKE_ID,
+            _ => false,
+        };
+        if !counts {
+            return;
+        }
+        if self.bytes.len() + encoded.len() > SAID_BYTES_MAX {
+            self.is_cut = true;
+            self.bytes = Vec::new();
+        } else if !self.is_cut {
+            self.bytes.extend_from_slice(encoded);
+        }
+    }
 }
 
 /// A peer that is being called, or was.
@@ -71,6 +121,7 @@ struct Peer {
     id: Cell<Option<NonZeroU8>>,
     /// When it was of use last: it came, offered metadata, or sent some of them.
     useful_at: Cell<Time>,
+    said: RefCell<Said>,
 }
 
 impl Peer {
@@ -107,17 +158,8 @@ impl Peer {
 
 /// Fetches until the metadata are here or nobody wants them any more.
 pub(crate) async fn run(shard: Rc<Shard>, mut seat: MetadataSeat) {
-    let exchange = Rc::new(Exchange {
-        info_hash: seat.info_hash,
-        exchange: RefCell::new(MetadataExchange::new(MetadataConfig::default())),
-        peers: RefCell::default(),
-        list: RefCell::new(PeerList::new(PeerListConfig::default())),
-        published: Arc::clone(&seat.published),
-        next_key: Cell::new(1),
-        connections: Cell::new(0),
-        news: Notify::new(),
-        is_over: Cell::new(false),
-    });
+    let exchange = Exchange::new(seat.info_hash, Arc::clone(&seat.published));
+    let exchange = Rc::new(exchange);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !shard.is_stopping() {
@@ -132,17 +174,38 @@ pub(crate) async fn run(shard: Rc<Shard>, mut seat: MetadataSeat) {
         }
         exchange.call_peers(&shard);
         if let Some(info) = exchange.drive(&shard).await {
+            // Before it is told, so that none is missing when the download begins.
+            exchange.end(true);
             let _ = seat.events.send(MetadataEvent::Complete(info)).await;
-            break;
+            return;
         }
     }
-    exchange.is_over.set(true);
-    for peer in exchange.peers.borrow().values() {
-        peer.close();
-    }
+    exchange.end(false);
 }
 
 impl Exchange {
+    fn new(info_hash: InfoHashV1, published: Arc<Published>) -> Exchange {
+        Exchange {
+            info_hash,
+            exchange: RefCell::new(MetadataExchange::new(MetadataConfig::default())),
+            peers: RefCell::default(),
+            list: RefCell::new(PeerList::new(PeerListConfig::default())),
+            published,
+            next_key: Cell::new(1),
+            connections: Cell::new(0),
+            news: Notify::new(),
+            is_over: Cell::new(false),
+            is_complete: Cell::new(false),
+            ended: Notify::new(),
+        }
+    }
+
+    fn end(&self, is_complete: bool) {
+        self.is_complete.set(is_complete);
+        self.is_over.set(true);
+        self.ended.notify_waiters();
+    }
+
     fn add_peers(&self, shard: &Shard, peers: &[SocketAddr]) {
         let now = shard.now();
         let mut list = self.list.borrow_mut();
@@ -195,49 +258,84 @@ impl Exchange {
             self.connections.set(self.connections.get() + 1);
             let (exchange, shard) = (Rc::clone(self), Rc::clone(shard));
             tokio_uring::spawn(async move {
-                let was_of_use = exchange.call(&shard, address, place).await.is_some();
+                let outcome = exchange.call(&shard, address, place).await;
                 exchange.connections.set(exchange.connections.get() - 1);
-                let mut list = exchange.list.borrow_mut();
-                match was_of_use {
-                    _ if list.is_banned(address) => {}
-                    true => list.left(address, shard.now()),
-                    false => list.failed(address, shard.now()),
-                }
+                exchange.note_end(address, outcome, shard.now());
                 exchange.news.notify_one();
             });
         }
     }
 
-    /// Converses with one peer until the connection ends. `None` if it came to no handshake.
+    fn note_end(&self, address: SocketAddr, outcome: Outcome, now: Time) {
+        let mut list = self.list.borrow_mut();
+        match outcome {
+            _ if list.is_banned(address) => {}
+            Outcome::NoRoom => list.postponed(address, now),
+            Outcome::Failed => list.failed(address, now),
+            Outcome::Left => list.left(address, now),
+        }
+    }
+
+    /// Converses with one peer until the connection ends.
     async fn call(
         self: &Rc<Self>,
         shard: &Rc<Shard>,
         address: SocketAddr,
         _place: CallPlace,
+    ) -> Outcome {
+        let Ok(admission) = shard.limits.admit(address.ip()) else {
+            return Outcome::NoRoom;
+        };
+        match self.meet(shard, address, admission).await {
+            Some(()) => Outcome::Left,
+            None => Outcome::Failed,
+        }
+    }
+
+    /// The same with a place for the connection. `None` if it came to no handshake.
+    async fn meet(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        address: SocketAddr,
+        admission: Admission,
     ) -> Option<()> {
-        let admission = shard.limits.admit(address.ip()).ok()?;
         let socket = sockets::begin_connect(address, &shard.config.sockets).ok()?;
         let socket = Rc::new(TcpStream::from_std(socket));
         let mut visit = shard.visit(&socket, admission);
         finish_connect(shard, &socket).await.ok()?;
         let ours = shard.our_handshake(self.info_hash).encode();
         sockets::send_first(&*socket, &ours).ok()?;
-        let (received, fast) = self.greet(shard, &socket, &mut visit).await?;
+        let (theirs, received) = self.greet(shard, &socket, &mut visit).await?;
         let peer = Rc::new(Peer {
             socket,
             address,
             id: Cell::new(None),
             useful_at: Cell::new(shard.now()),
+            said: RefCell::default(),
         });
         let key = PeerKey(self.next_key.get());
         self.next_key.set(key.0 + 1);
         self.peers.borrow_mut().insert(key, Rc::clone(&peer));
         self.count_peers();
+        let fast = theirs.reserved.fast() && shard.session_config().fast_extension;
         peer.tell_nothing_is_here(fast);
-        self.converse(shard, key, &peer, received).await;
+        let rest = self.converse(shard, key, &peer, received).await;
         self.exchange.borrow_mut().peer_left(key);
         self.peers.borrow_mut().remove(&key);
         self.count_peers();
+        let Said { mut bytes, is_cut } = peer.said.take();
+        if let Some(rest) = rest.filter(|_| self.is_complete.get() && !is_cut) {
+            bytes.extend(rest);
+            let opened = Opened {
+                socket: Rc::clone(&peer.socket),
+                peer: address,
+                theirs,
+                received: bytes,
+            };
+            connecting::keep(shard, opened, &mut visit).await;
+        }
+        // A poll that nobody waits for any more may hold the socket open.
+        peer.close();
         Some(())
     }
 
@@ -246,13 +344,13 @@ impl Exchange {
         self.published.peers.store(peers, Ordering::Relaxed);
     }
 
-    /// Receives the peer's handshake, and returns what came after it, and whether it speaks BEP 6.
+    /// Receives the peer's handshake, and returns it with what came after it.
     async fn greet(
         &self,
         shard: &Shard,
         socket: &Rc<TcpStream>,
         visit: &mut Visit,
-    ) -> Option<(Vec<u8>, bool)> {
+    ) -> Option<(Handshake, Vec<u8>)> {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
         let greeting = async {
             loop {
@@ -280,11 +378,53 @@ impl Exchange {
             return None;
         }
         buffer.drain(..HANDSHAKE_BYTES.min(buffer.len()));
-        Some((buffer, theirs.reserved.fast()))
+        Some((theirs, buffer))
     }
 
-    /// Takes messages of a peer until the connection ends, or breaks the protocol.
-    async fn converse(&self, shard: &Shard, key: PeerKey, peer: &Peer, mut buffer: Vec<u8>) {
+    /// Takes messages of a peer until the exchange ends: returns what has come and is not decoded then. `None` if the
+    /// connection has ended before, or was of no use.
+    async fn converse(
+        &self,
+        shard: &Shard,
+        key: PeerKey,
+        peer: &Peer,
+        mut buffer: Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        self.introduce(shard, peer);
+        // The torrent's size is not known, so its bitfield may be any torrent's.
+        let limits = FrameLimits {
+            block_bytes_max: 0,
+            ..FrameLimits::for_torrent(limits::PIECES_MAX)
+        };
+        loop {
+            let ended = self.ended.notified();
+            if self.is_over.get() {
+                return Some(buffer);
+            }
+            let needed = self.digest(key, peer, &mut buffer, &limits, shard.now())?;
+            let room = needed.max(RECEIVE_BYTES);
+            buffer.reserve(room.saturating_sub(buffer.len()));
+            self.news.notify_one();
+            let patience = PATIENCE.saturating_sub(shard.now().since(peer.useful_at.get()));
+            let received = timeout(patience, receive(&peer.socket, &mut buffer));
+            let received = tokio::select! {
+                received = received => received,
+                // What waits for the socket is left to its next event.
+                () = ended => continue,
+            };
+            match received {
+                Ok(received) => received?,
+                Err(_elapsed) => {
+                    tracing::debug!(peer = %peer.address, "no metadata from it; closing");
+                    peer.close();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Says which extensions we speak.
+    fn introduce(&self, shard: &Shard, peer: &Peer) {
         let mut payload = Vec::new();
         let ours = ExtensionHandshake {
             messages: MessageIds::ours(&[Extension::Metadata]),
@@ -294,43 +434,36 @@ impl Exchange {
         ours.encode(&mut payload);
         let (id, payload) = (HANDSHAKE_ID, &payload[..]);
         peer.tell(&Message::Extended { id, payload });
-        // The torrent's size is not known, so its bitfield may be any torrent's.
-        let limits = FrameLimits {
-            block_bytes_max: 0,
-            ..FrameLimits::for_torrent(limits::PIECES_MAX)
-        };
-        while !self.is_over.get() {
-            let mut at = 0;
-            let needed = loop {
-                match wire::decode(buffer.get(at..).unwrap_or_default(), &limits) {
-                    Ok(Decoded::Message { message, consumed }) => {
-                        at += consumed;
-                        if self.take(key, peer, &message, shard.now()).is_none() {
-                            return;
-                        }
-                    }
-                    Ok(Decoded::Incomplete { needed }) => break needed,
-                    Err(error) => {
-                        tracing::debug!(peer = %peer.address, %error, "closing");
-                        return;
-                    }
+    }
+
+    /// Takes whole messages off the front of `buffer`; returns how many bytes the next one needs. `None` if one breaks
+    /// the protocol.
+    fn digest(
+        &self,
+        key: PeerKey,
+        peer: &Peer,
+        buffer: &mut Vec<u8>,
+        limits: &FrameLimits,
+        now: Time,
+    ) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            let rest = buffer.get(at..).unwrap_or_default();
+            match wire::decode(rest, limits) {
+                Ok(Decoded::Message { message, consumed }) => {
+                    self.take(key, peer, &message, now)?;
+                    let encoded = rest.get(..consumed).unwrap_or_default();
+                    peer.said.borrow_mut().note(&message, encoded);
+                    at += consumed;
                 }
-            };
-            buffer.drain(..at);
-            let room = needed.max(RECEIVE_BYTES);
-            buffer.reserve(room.saturating_sub(buffer.len()));
-            self.news.notify_one();
-            let patience = PATIENCE.saturating_sub(shard.now().since(peer.useful_at.get()));
-            let mut receiving = Box::pin(receive(&peer.socket, &mut buffer));
-            let Ok(received) = timeout(patience, &mut receiving).await else {
-                tracing::debug!(peer = %peer.address, "no metadata from it; closing");
-                // Ends the receive that is in flight, which is waited for.
-                peer.close();
-                let _ = receiving.await;
-                return;
-            };
-            if received.is_none() {
-                return;
+                Ok(Decoded::Incomplete { needed }) => {
+                    buffer.drain(..at);
+                    return Some(needed);
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %peer.address, %error, "closing");
+                    return None;
+                }
             }
         }
     }
@@ -391,4 +524,55 @@ async fn sha1_in_turns(bytes: &[u8]) -> [u8; 20] {
         tokio::task::yield_now().await;
     }
     state.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn want_of_room_on_our_side_is_no_failure_of_the_address() {
+        let mut config = testing::config();
+        config.connections_max = 1;
+        let seat = testing::seat(config);
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        tokio_uring::start(async {
+            let shard = Shard::new(&seat).unwrap();
+            let _theirs = shard.limits.admit(address.ip()).ok().unwrap();
+            let exchange = Rc::new(Exchange::new(InfoHashV1([1; 20]), Arc::default()));
+            let mut postponed = PeerList::new(PeerListConfig::default());
+            for list in [&mut *exchange.list.borrow_mut(), &mut postponed] {
+                list.add(address, Time(0));
+                assert_eq!(list.take(Time(0)), Some(address));
+            }
+            let place = shard.limits.call(1).unwrap();
+            let outcome = exchange.call(&shard, address, place).await;
+            exchange.note_end(address, outcome, Time(0));
+            postponed.postponed(address, Time(0));
+            let list = exchange.list.borrow();
+            assert_eq!(list.next_timeout(), postponed.next_timeout());
+        });
+    }
+
+    #[test]
+    fn what_a_peer_said_is_kept_as_far_as_it_counts_and_there_is_room() {
+        let mut said = Said::default();
+        let note = |said: &mut Said, message: &Message<'_>| {
+            let mut encoded = Vec::new();
+            message.encode(&mut encoded);
+            said.note(message, &encoded);
+            encoded
+        };
+        let bitfield = note(&mut said, &Message::Bitfield(&[1, 2]));
+        note(&mut said, &Message::KeepAlive);
+        let (id, payload) = (3, &b"metadata"[..]);
+        note(&mut said, &Message::Extended { id, payload });
+        let unchoke = note(&mut said, &Message::Unchoke);
+        assert_eq!(said.bytes, [bitfield, unchoke].concat());
+        let long = vec![0; SAID_BYTES_MAX];
+        note(&mut said, &Message::Bitfield(&long));
+        note(&mut said, &Message::Unchoke);
+        assert!(said.is_cut && said.bytes.is_empty(), "a part is of no use");
+    }
 }

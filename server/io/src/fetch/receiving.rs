@@ -7,7 +7,9 @@
 //! the kernel has handed it over; of others each is once, out of a cache that is still warm.
 //!
 //! Limits: a connection keeps of its own only the message that is not whole, and what it could not take for want of
-//! memory or room to answer: what one call brings, [`RECEIVE_BYTES`] or as many blocks as are foreseen. While it keeps some, nothing more is received.
+//! memory or room to answer: what one call brings, [`RECEIVE_BYTES`] or as many blocks as are foreseen. While it keeps
+//! some, nothing more is received. All connections of a shard keep [`KEPT_BYTES_MAX`]; while they do, a call brings no
+//! more than [`RECEIVE_BYTES_SCARCE`].
 
 use crate::closing::CloseReason;
 use crate::connection::{Connection, wait_readable};
@@ -34,6 +36,16 @@ pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
 
 /// The same behind as many blocks as are foreseen at a time: room for what is not a block.
 const RECEIVE_BYTES_BEHIND: usize = 4 << 10;
+
+/// What undecoded bytes all connections of a shard may keep before each of them receives little at a time.
+pub(crate) const KEPT_BYTES_MAX: usize = 2 << 20;
+
+/// What a shard's connections keep undecoded at most beside [`RECEIVE_BYTES_SCARCE`] each: the last one to receive much
+/// was just below the limit.
+pub const UNDECODED_BYTES_MAX: u64 = (KEPT_BYTES_MAX + 2 * RECEIVE_BYTES) as u64;
+
+/// What is received at a time while they keep so much: no more than a peer that asks for blocks costs anyway.
+const RECEIVE_BYTES_SCARCE: usize = 16 << 10;
 
 /// The room of that: a message that is not whole comes before it, of which a bitfield is the longest.
 pub(crate) const RECEIVE_BUFFER_BYTES: usize =
@@ -111,6 +123,37 @@ struct Coming {
     is_claimed: bool,
 }
 
+/// What a connection received and did not decode, counted with what the others of its shard keep.
+struct Kept {
+    bytes: Vec<u8>,
+    of_shard: Rc<Cell<usize>>,
+}
+
+impl Kept {
+    fn new(of_shard: &Rc<Cell<usize>>) -> Kept {
+        let (bytes, of_shard) = (Vec::new(), Rc::clone(of_shard));
+        Kept { bytes, of_shard }
+    }
+
+    /// Keeps `bytes` in place of what was kept before, which is returned.
+    fn replace(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        let others = self.of_shard.get() - self.bytes.len();
+        self.of_shard.set(others + bytes.len());
+        std::mem::replace(&mut self.bytes, bytes)
+    }
+
+    /// Whether so much is kept that little is to be received.
+    fn is_scarce(&self) -> bool {
+        self.of_shard.get() >= KEPT_BYTES_MAX
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.replace(Vec::new());
+    }
+}
+
 /// Why a reader stops for a while.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stop {
@@ -127,8 +170,7 @@ struct Reader<'a> {
     shard: &'a Rc<Shard>,
     connection: &'a Connection,
     fetching: &'a Fetching,
-    /// Received and not decoded.
-    kept: Vec<u8>,
+    kept: Kept,
     coming: Option<Coming>,
     foresight: Foresight,
     unasked_bytes: u64,
@@ -136,27 +178,27 @@ struct Reader<'a> {
     peer_queue: Option<u32>,
 }
 
-/// Receives and decodes until the connection ends.
+/// Receives and decodes until the connection ends; `received` has come already.
 pub(crate) async fn read_blocks(
     shard: &Rc<Shard>,
     connection: &Connection,
     fetching: &Fetching,
+    received: Vec<u8>,
 ) -> CloseReason {
     let mut reader = Reader {
         shard,
         connection,
         fetching,
-        kept: Vec::new(),
+        kept: Kept::new(&shard.kept_bytes),
         coming: None,
         foresight: Foresight::default(),
         unasked_bytes: 0,
         peer_queue: None,
     };
+    let mut next = reader.decode(&received);
+    drop(received);
     let reason = loop {
-        if let Err(error) = wait_readable(&connection.socket).await {
-            break CloseReason::of_socket(&error);
-        }
-        let mut stop = match reader.receive() {
+        let mut stop = match next {
             Ok(stop) => stop,
             Err(reason) => break reason,
         };
@@ -181,6 +223,10 @@ pub(crate) async fn read_blocks(
         if let Err(reason) = outcome {
             break reason;
         }
+        if let Err(error) = wait_readable(&connection.socket).await {
+            break CloseReason::of_socket(&error);
+        }
+        next = reader.receive();
     };
     reader.give_up_coming();
     reason
@@ -195,12 +241,12 @@ impl Reader<'_> {
     fn receive(&mut self) -> Result<Stop, CloseReason> {
         let shard = Rc::clone(self.shard);
         let mut scratch = shard.receive_buffer.borrow_mut();
-        let kept = self.kept.len();
+        let kept = self.kept.bytes.len();
         scratch
             .get_mut(..kept)
             .unwrap_or_default()
-            .copy_from_slice(&self.kept);
-        self.kept = Vec::new();
+            .copy_from_slice(&self.kept.bytes);
+        self.kept.replace(Vec::new());
         let mut foreseen = Foreseen::default();
         let received = {
             let fetch = Rc::clone(&self.fetching.fetch);
@@ -211,7 +257,9 @@ impl Reader<'_> {
             });
             // Behind what was kept, or what is to be dropped, it is not known where a block begins.
             let is_at_block = kept == 0 && self.coming.is_some() == target.is_some();
-            if is_at_block && !fetch.is_over() && self.foresight.is_worth_it() {
+            let is_scarce = self.kept.is_scarce();
+            let may_foresee = is_at_block && !is_scarce && !fetch.is_over();
+            if may_foresee && self.foresight.is_worth_it() {
                 self.foresee(&mut open, &mut foreseen);
             }
             let mut targets: Vec<(*mut u8, usize)> = Vec::with_capacity(RECEIVE_TARGETS_MAX);
@@ -219,6 +267,7 @@ impl Reader<'_> {
             targets.extend(foreseen.targets());
             // What comes behind blocks that are foreseen is best left for the next receive, to be foreseen then.
             let rest_bytes = match foreseen.is_full() {
+                _ if is_scarce => RECEIVE_BYTES_SCARCE,
                 true => RECEIVE_BYTES_BEHIND,
                 false => RECEIVE_BYTES,
             };
@@ -239,7 +288,8 @@ impl Reader<'_> {
             Ok((0, 0, 0)) => return Err(CloseReason::PeerClosed),
             Ok(counts) => counts,
             Err(error) if is_passing(&error) => {
-                self.kept = scratch.get(..kept).unwrap_or_default().to_vec();
+                let kept = scratch.get(..kept).unwrap_or_default().to_vec();
+                self.kept.replace(kept);
                 return Ok(Stop::Empty);
             }
             Err(error) => return Err(CloseReason::of_socket(&error)),
@@ -313,7 +363,7 @@ impl Reader<'_> {
 
     /// Decodes what was kept.
     fn decode_kept(&mut self) -> Result<Stop, CloseReason> {
-        let kept = std::mem::take(&mut self.kept);
+        let kept = self.kept.replace(Vec::new());
         self.decode(&kept)
     }
 
@@ -321,7 +371,8 @@ impl Reader<'_> {
     fn decode(&mut self, input: &[u8]) -> Result<Stop, CloseReason> {
         let now = self.shard.now();
         let (consumed, stop) = self.digest(input, now)?;
-        self.kept = input.get(consumed..).unwrap_or_default().to_vec();
+        let kept = input.get(consumed..).unwrap_or_default().to_vec();
+        self.kept.replace(kept);
         self.connection.after_input(self.shard, now);
         if !self.fetch().is_over() {
             self.fetch().drive(self.shard, now);
@@ -546,4 +597,25 @@ fn is_passing(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_connections_keep_is_counted_together() {
+        let of_shard = Rc::default();
+        let (mut one, mut other) = (Kept::new(&of_shard), Kept::new(&of_shard));
+        one.replace(vec![0; KEPT_BYTES_MAX - 1]);
+        assert!(!other.is_scarce());
+        other.replace(vec![0; 1]);
+        assert!(one.is_scarce() && other.is_scarce());
+        assert_eq!(other.replace(Vec::new()).len(), 1);
+        assert!(!one.is_scarce());
+        one.replace(vec![0; 5]);
+        assert_eq!(of_shard.get(), 5);
+        drop((one, other));
+        assert_eq!(of_shard.get(), 0);
+    }
 }

@@ -150,10 +150,11 @@ impl ActiveFetch {
     /// is a complete one from then on. False if it could not be done.
     pub(crate) async fn name_files(&self, shard: &Rc<Shard>) -> bool {
         let whole = self.whole_files();
+        // Of all there is before: what comes meanwhile is neither synced nor among these files.
+        let was_all = self.is_all_synced();
         match self.disk.finish(&whole).await {
             Ok(stamps) => {
-                let count = self.torrent.layout().piece_count();
-                if self.stored.get() == count {
+                if was_all && self.is_all_synced() {
                     self.torrent.complete(self.stamps_of_all(&stamps));
                 }
                 true
@@ -164,6 +165,12 @@ impl ActiveFetch {
                 false
             }
         }
+    }
+
+    /// Whether all pieces of the torrent are there, and none has come since the last sync.
+    fn is_all_synced(&self) -> bool {
+        let count = self.torrent.layout().piece_count();
+        self.stored.get() == count && self.unsynced.borrow().is_empty()
     }
 
     /// The files of which all pieces are there; empty ones are among them if they are wanted, or all others are there.

@@ -420,7 +420,7 @@ fn what_was_synced_is_enough_to_go_on() {
         }
     };
     server.until(&fetch, |progress| progress.pieces_stored > 0);
-    server.runtime.block_on(fetch.stop());
+    assert!(server.runtime.block_on(fetch.stop(PATIENCE)));
     let stored = fetch.progress().pieces_stored;
     let mut told = 0;
     while let Some(event) = server.runtime.block_on(events.recv()) {
@@ -485,7 +485,7 @@ fn what_others_would_see_is_not_written_to() {
         fetch.add_peers(&[seed.address()]);
         let is_failure = |event: &FetchEvent| matches!(event, FetchEvent::Failed(_));
         server.wait(&mut events, is_failure);
-        server.runtime.block_on(fetch.stop());
+        assert!(server.runtime.block_on(fetch.stop(PATIENCE)));
         assert_eq!(fs::read(&outside).unwrap(), b"precious");
     };
     place(&|outside, inside| fs::hard_link(outside, inside).unwrap());
@@ -725,9 +725,9 @@ fn a_torrent_that_is_here_already_is_not_begun_again() {
             ..
         })
     ));
-    server.runtime.block_on(fetch.stop());
+    assert!(server.runtime.block_on(fetch.stop(PATIENCE)));
     let (fetch, _events) = server.fetch(spec);
-    server.runtime.block_on(fetch.stop());
+    assert!(server.runtime.block_on(fetch.stop(PATIENCE)));
     server.stop();
 }
 

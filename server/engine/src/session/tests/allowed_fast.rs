@@ -7,7 +7,7 @@ fn allowed() -> Session {
     let mut session = session(FAST);
     give(&mut session, &Message::Interested).unwrap();
     assert!(session.wants_allowed_fast());
-    session.allow_fast(&[PieceIndex(3), PieceIndex(10)]);
+    session.allow_fast(&[PieceIndex(3), PieceIndex(10)], |_| true);
     assert!(!session.wants_allowed_fast(), "it is told once");
     let told = control(&mut session);
     let due = [3, 10].map(|piece| format!("{:?}", Message::AllowedFast(PieceIndex(piece))));
@@ -82,7 +82,29 @@ fn only_who_wants_something_and_has_next_to_nothing_is_allowed_any() {
     let mut partial = session_of(view, FAST, SessionConfig::default());
     partial.take_control(&mut Vec::new());
     give(&mut partial, &Message::Interested).unwrap();
-    partial.allow_fast(&[PieceIndex(3), PieceIndex(0)]);
+    partial.allow_fast(&[PieceIndex(3), PieceIndex(0)], |_| true);
     let due = format!("{:?}", Message::AllowedFast(PieceIndex(0)));
     assert_eq!(control(&mut partial), [due]);
+}
+
+#[test]
+fn what_was_not_granted_is_not_allowed_and_what_was_not_fetched_is_known() {
+    let mut session = session(FAST);
+    give(&mut session, &Message::Interested).unwrap();
+    let mut asked = Vec::new();
+    let pieces = [1, 2, 3].map(PieceIndex);
+    session.allow_fast(&pieces, |bytes| {
+        asked.push(bytes);
+        asked.len() == 2
+    });
+    assert_eq!(asked, [u64::from(PIECE); 3]);
+    let due = format!("{:?}", Message::AllowedFast(PieceIndex(2)));
+    assert_eq!(control(&mut session), [due]);
+    assert_eq!(session.allowed_fast_bytes(), u64::from(PIECE));
+    request(&mut session, block(2, 0, BLOCK)).unwrap();
+    assert_eq!(session.allowed_fast_bytes(), u64::from(PIECE - BLOCK));
+    let other = block(1, 0, BLOCK);
+    request(&mut session, other).unwrap();
+    assert_eq!(control(&mut session), rejects(&[other]));
+    session.check_invariants();
 }

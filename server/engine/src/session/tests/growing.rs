@@ -29,6 +29,33 @@ fn takes_news(session: &mut Session) {
 }
 
 #[test]
+fn who_gave_the_metadata_knows_that_no_piece_is_here() {
+    let bits = Arc::new(PieceBits::new(11, &[]));
+    let view = TorrentView {
+        pieces: Pieces::Growing(Arc::clone(&bits)),
+        ..torrent()
+    };
+    let peer = PeerIdentity {
+        peer_id: PeerId([7; 20]),
+        reserved: FULL,
+        ip: None,
+    };
+    let mut session = Session::continued(Arc::default(), Arc::new(view), peer, seconds(0));
+    session.set_fetching(true);
+    let told = control(&mut session);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("Extended"), "{told:?}");
+    // The second time that it says so, and what it says for the first time.
+    give(&mut session, &Message::HaveAll).unwrap();
+    takes_news(&mut session);
+    assert!(session.is_peer_complete());
+    bits.set(PieceIndex(4), true);
+    session.announce(PieceIndex(4));
+    let due = format!("{:?}", Message::Have(PieceIndex(4)));
+    assert_eq!(control(&mut session), [due]);
+}
+
+#[test]
 fn the_opening_says_which_pieces_are_here_and_that_more_are_wanted() {
     let opening = |reserved, pieces: &[u32]| control(&mut growing(reserved, pieces).0);
     assert_eq!(opening(FAST, &[]), ["HaveNone"]);

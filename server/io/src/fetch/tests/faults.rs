@@ -435,3 +435,51 @@ impl Drop for FullDisk {
         let _ = unmount.arg("-l").arg(self.path()).status();
     }
 }
+
+#[test]
+fn a_disk_that_hangs_in_the_last_sync_holds_nobody_up() {
+    let content = Content::new(&[("a", 4 * PIECE)], PIECE);
+    let server = server(config_without_syncs());
+    let folder = TempDir::new().unwrap();
+    let wait = Injected::new(&folder, "syncs wait");
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 0))]);
+    wait.met();
+    // It is steered meanwhile, and whoever stops it goes on after the deadline.
+    server.runtime.block_on(fetch.pause());
+    server.until(&fetch, |progress| progress.paused_by_user);
+    let stopped = server.runtime.block_on(fetch.stop(Duration::ZERO));
+    assert!(!stopped, "nothing can be synced");
+    drop(wait);
+    // What was under way comes to its end all the same.
+    assert_eq!(server.wait(&mut events, is_complete).len(), 4);
+    content.assert_is_in(folder.path());
+    server.stop();
+}
+
+#[test]
+fn what_is_wanted_during_the_last_sync_is_synced_before_all_is_complete() {
+    let content = Content::new(&[("a", 4 * PIECE), ("b", 4 * PIECE)], PIECE);
+    let server = server(config_without_syncs());
+    let folder = TempDir::new().unwrap();
+    let wait = Injected::new(&folder, "syncs wait");
+    let mut spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+    spec.priorities = vec![Priority::NORMAL, Priority::SKIP];
+    let (fetch, mut events) = server.fetch(spec);
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 0))]);
+    wait.met();
+    let all = vec![Priority::NORMAL; 2];
+    server.runtime.block_on(fetch.set_priorities(all));
+    server.until(&fetch, |progress| progress.pieces_stored == 8);
+    drop(wait);
+    assert_eq!(server.wait(&mut events, is_complete).len(), 8);
+    content.assert_is_in(folder.path());
+    server.stop();
+}
+
+/// Nothing is synced but at the end.
+fn config_without_syncs() -> PlaneConfig {
+    let mut config = config(1);
+    config.fetch.sync_period = Duration::from_secs(3_600);
+    config
+}

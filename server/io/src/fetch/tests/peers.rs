@@ -4,6 +4,7 @@
 use super::*;
 use crate::fetch::receiving::UNASKED_BYTES_MAX;
 use engine::random::Random;
+use proto::extension::{Extension, ExtensionHandshake, HANDSHAKE_ID, MessageIds, MetadataMessage};
 
 const BLOCK: usize = 16 << 10;
 
@@ -370,8 +371,133 @@ fn blocks_come_right_in_whatever_order_and_among_whatever_messages() {
     }
 }
 
+/// A seed by hand that takes one connection: it gives the metadata, then the pieces.
+fn giver_of_all(content: &Content) -> (SocketAddr, thread::JoinHandle<()>) {
+    let (listener, address) = listen(7);
+    let content = content.clone();
+    let giver = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        drop(listener);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let handshake = Handshake {
+            reserved: Reserved::NONE
+                .with(ReservedBit::FAST)
+                .with(ReservedBit::EXTENSION_PROTOCOL),
+            info_hash: content.metainfo.info_hash_v1.unwrap(),
+            peer_id: PeerId([b'0'; 20]),
+        };
+        stream.write_all(&handshake.encode()).unwrap();
+        stream.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
+        // All that a download has to know is said before there is one.
+        let mut opening = Vec::new();
+        Message::HaveAll.encode(&mut opening);
+        Message::Unchoke.encode(&mut opening);
+        let ours = ExtensionHandshake {
+            messages: MessageIds::ours(&[Extension::Metadata]),
+            metadata_bytes: Some(content.metainfo.info.len() as u32),
+            ..ExtensionHandshake::default()
+        };
+        let mut payload = Vec::new();
+        ours.encode(&mut payload);
+        let (id, payload) = (HANDSHAKE_ID, &payload[..]);
+        Message::Extended { id, payload }.encode(&mut opening);
+        stream.write_all(&opening).unwrap();
+        answer_all(stream, &content);
+    });
+    (address, giver)
+}
+
+/// Answers requests for metadata and for blocks until the connection ends.
+fn answer_all(mut stream: TcpStream, content: &Content) {
+    let mut theirs = MessageIds::default();
+    let mut times_empty = 0;
+    while let Some(body) = read_message(&mut stream) {
+        let mut answer = Vec::new();
+        match (body.first(), body.get(1)) {
+            (Some(&wire::id::HAVE_NONE), _) => times_empty += 1,
+            (Some(&wire::id::EXTENDED), Some(&HANDSHAKE_ID)) => {
+                theirs.update(&ExtensionHandshake::parse(&body[2..]).unwrap().messages);
+            }
+            (Some(&wire::id::EXTENDED), _) => {
+                let message = MetadataMessage::parse(&body[2..]).unwrap();
+                let MetadataMessage::Request { piece } = message else {
+                    continue;
+                };
+                let info = &content.metainfo.info;
+                let mut payload = Vec::new();
+                let block = info.chunks(BLOCK).nth(piece as usize).unwrap();
+                let total_bytes = info.len() as u32;
+                MetadataMessage::Data {
+                    piece,
+                    total_bytes,
+                    block,
+                }
+                .encode(&mut payload);
+                let id = theirs.get(Extension::Metadata).unwrap().get();
+                let payload = &payload[..];
+                Message::Extended { id, payload }.encode(&mut answer);
+            }
+            (Some(&wire::id::REQUEST), _) => {
+                let number = |at: usize| u32::from_be_bytes(body[at..at + 4].try_into().unwrap());
+                let block = BlockRequest {
+                    piece: PieceIndex(number(1)),
+                    begin: number(5),
+                    length: number(9),
+                };
+                answer = block_message(content, block, 0);
+            }
+            _ => {}
+        }
+        if stream.write_all(&answer).is_err() {
+            break;
+        }
+    }
+    assert_eq!(times_empty, 1, "BEP 6 has it said once");
+}
+
 #[test]
-fn who_gave_the_metadata_is_called_again_at_once_and_lets_us_in() {
+fn the_connection_over_which_the_metadata_came_is_the_download_s() {
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let server = server(config(1));
+    let (seed, giver) = giver_of_all(&content);
+    let info_hash = content.metainfo.info_hash_v1.unwrap();
+    let begun = server.plane.fetch_metadata(info_hash);
+    let (metadata, mut told) = server.runtime.block_on(begun).unwrap();
+    metadata.add_peers(&[seed]);
+    let event = async { tokio::time::timeout(PATIENCE, told.recv()).await };
+    let event = server.runtime.block_on(event).expect("in time");
+    assert!(matches!(event, Some(MetadataEvent::Complete(_))));
+    drop(metadata);
+    // Nobody names the seed again, and nobody could call it: it takes no other connection.
+    let folder = TempDir::new().unwrap();
+    let (_fetch, mut events) =
+        server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    server.wait(&mut events, is_complete);
+    content.assert_is_in(folder.path());
+    server.stop();
+    giver.join().unwrap();
+}
+
+#[test]
+fn a_connection_over_which_metadata_came_does_not_hold_up_a_stop() {
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let server = server(config(1));
+    let begun = server
+        .plane
+        .fetch_metadata(content.metainfo.info_hash_v1.unwrap());
+    let (metadata, mut told) = server.runtime.block_on(begun).unwrap();
+    let (seed, giver) = giver_of_all(&content);
+    metadata.add_peers(&[seed]);
+    let event = async { tokio::time::timeout(PATIENCE, told.recv()).await };
+    let event = server.runtime.block_on(event).expect("in time");
+    assert!(matches!(event, Some(MetadataEvent::Complete(_))));
+    // Panics if something is still in flight after a while.
+    server.stop();
+    giver.join().unwrap();
+}
+
+#[test]
+fn who_gave_the_metadata_goes_on_or_is_called_again_at_once_and_lets_us_in() {
     let content = Content::new(&[("a", 8 * PIECE)], PIECE);
     let mut config_of_source = config(2);
     config_of_source.shards = 3;
@@ -387,8 +513,7 @@ fn who_gave_the_metadata_is_called_again_at_once_and_lets_us_in() {
     source.until(&fetch, |progress| progress.pieces_stored == 7);
     let info_hash = content.metainfo.info_hash_v1.unwrap();
     let server = server(config(1));
-    // The end of one connection and the next come together, and are seen by different shards.
-    for _ in 0..8 {
+    for round in 0..16 {
         let begun = server.plane.fetch_metadata(info_hash);
         let (metadata, mut told) = server.runtime.block_on(begun).unwrap();
         metadata.add_peers(&[source.address()]);
@@ -397,14 +522,21 @@ fn who_gave_the_metadata_is_called_again_at_once_and_lets_us_in() {
         assert!(matches!(event, Some(MetadataEvent::Complete(_))));
         drop(metadata);
         let folder = TempDir::new().unwrap();
-        let spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+        let mut spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+        if round % 2 == 0 {
+            // It was told that we have nothing, so it is called again: the end of one connection and the next come
+            // together, and are seen by different shards.
+            fs::create_dir(folder.path().join("t")).unwrap();
+            fs::write(folder.path().join("t/a.part"), &content.bytes[..PIECE]).unwrap();
+            spec.verified = vec![0x80];
+        }
         let (again, _events) = server.fetch(spec);
         again.add_peers(&[source.address()]);
         server.until(&again, |progress| {
             assert_eq!(progress.candidates, 0, "it waits to be called again");
             progress.pieces_stored == 7
         });
-        server.runtime.block_on(again.stop());
+        assert!(server.runtime.block_on(again.stop(PATIENCE)));
     }
     source.stop();
     server.stop();
