@@ -1,21 +1,23 @@
-//! Policy of a bounded cache of chunks: which chunk is in which slot, who uses it, and which one goes.
+//! Policy of a bounded cache of chunks: which chunk is in which slot, who uses it, and which one
+//! goes.
 //!
-//! A chunk is a fixed stretch of a piece ([`CHUNK_BYTES`], the last one of a piece shorter). Its slot holds
-//! one [`Extent`] of it: mostly all, sometimes only the blocks that one peer asked for. A slot is free, being
-//! read, or present; while it is read or has users it stays. Unused ones wait in three lists, and the victim
-//! comes from the first that applies:
+//! A chunk is a fixed stretch of a piece ([`CHUNK_BYTES`], the last one of a piece shorter). Its
+//! slot holds one [`Extent`] of it: mostly all, sometimes only the blocks that one peer asked for.
+//! A slot is free, being read, or present; while it is read or has users it stays. Unused ones wait
+//! in three lists, and the victim comes from the first that applies:
 //!
 //! 1. *passing*: a small extent of a chunk, whose slot is mostly empty: it goes first;
 //! 2. *probation*: chunks that one peer alone has used, least recently used first;
 //! 3. *shared*: chunks that a second peer has used. They go only when probation is down to a
-//!    [`PROBATION_SHARE`] of the slots, so that a peer that reads everything once does not push out what
-//!    several peers want; and [`SHARED_DECAY`] moves those that nobody wants any more back.
+//!    [`PROBATION_SHARE`] of the slots, so that a peer that reads everything once does not push out
+//!    what several peers want; and [`SHARED_DECAY`] moves those that nobody wants any more back.
 //!
-//! That is a segmented LRU whose promotion counts peers and not uses: one peer comes back to a chunk for each
-//! of its batches, which says nothing about the next peer.
+//! That is a segmented LRU whose promotion counts peers and not uses: one peer comes back to a
+//! chunk for each of its batches, which says nothing about the next peer.
 //!
-//! Limits: the number of slots, fixed at the start; all memory is allocated then. Every operation is O(1) but
-//! [`ChunkCache::forget`]. No clock, no I/O, no bytes: who owns the memory is the I/O layer.
+//! Limits: the number of slots, fixed at the start; all memory is allocated then. Every operation
+//! is O(1) but [`ChunkCache::forget`]. No clock, no I/O, no bytes: who owns the memory is the I/O
+//! layer.
 
 use crate::queue::BATCH_BYTES_MAX;
 use proto::ids::PieceIndex;
@@ -24,7 +26,8 @@ use std::collections::HashMap;
 /// The length of a chunk, in bytes: the longest batch, so that a batch touches two chunks at most.
 pub const CHUNK_BYTES: u32 = BATCH_BYTES_MAX;
 
-/// Shared chunks are pushed out only when unused chunks on probation are at most one in so many slots.
+/// Shared chunks are pushed out only when unused chunks on probation are at most one in so many
+/// slots.
 pub const PROBATION_SHARE: u32 = 4;
 
 /// After so many evictions the shared chunk used longest ago goes back on probation.
@@ -139,8 +142,8 @@ struct Entry {
     home: Home,
     /// Those who send its bytes or wait for them, and the read itself.
     users: u32,
-    /// Whether the map leads here: not once another slot has taken the chunk over or its torrent has gone.
-    /// Then the slot is free when its last user goes.
+    /// Whether the map leads here: not once another slot has taken the chunk over or its torrent
+    /// has gone. Then the slot is free when its last user goes.
     mapped: bool,
     first_user: UserId,
     /// Fetched ahead, and nobody has used it yet.
@@ -202,7 +205,8 @@ impl ChunkCache {
             ahead: 0,
             evictions_until_decay: SHARED_DECAY,
         };
-        // So that the first slots are handed out first, and memory that is never needed is never touched.
+        // So that the first slots are handed out first, and memory that is never needed is never
+        // touched.
         (0..slots).for_each(|slot| cache.link_last(slot));
         cache
     }
@@ -285,8 +289,9 @@ impl ChunkCache {
         true
     }
 
-    /// Gives `extent` of a chunk, which was not found, a slot to be read into, and says what had to go for it.
-    /// The read is a user of the slot until [`Self::read_done`]. `None` if every slot is used.
+    /// Gives `extent` of a chunk, which was not found, a slot to be read into, and says what had to
+    /// go for it. The read is a user of the slot until [`Self::read_done`]. `None` if every slot is
+    /// used.
     ///
     /// What else the cache had of the chunk is forgotten; its users keep it until they are done.
     pub fn start_read(
@@ -326,8 +331,8 @@ impl ChunkCache {
         Some((Slot(slot), evicted))
     }
 
-    /// Ends the read of a slot: its bytes are here if `success`, else the chunk is forgotten. True when nobody
-    /// waited for it.
+    /// Ends the read of a slot: its bytes are here if `success`, else the chunk is forgotten. True
+    /// when nobody waited for it.
     pub fn read_done(&mut self, slot: Slot, success: bool) -> bool {
         let entry = &mut self.entries[slot.index()];
         assert_eq!(entry.state, State::Reading, "each read ends once");
@@ -391,7 +396,8 @@ impl ChunkCache {
         &self.lists[home as usize]
     }
 
-    /// Takes a chunk that the map has lost from its slot: now if nobody uses it, else with the last user.
+    /// Takes a chunk that the map has lost from its slot: now if nobody uses it, else with the last
+    /// user.
     fn disown(&mut self, slot: u32) {
         let entry = &mut self.entries[slot as usize];
         entry.mapped = false;
@@ -436,8 +442,8 @@ impl ChunkCache {
         Some((victim, Some(Evicted { key, unused })))
     }
 
-    /// Puts the shared chunk used longest ago back on probation, at times: else those that were wanted once
-    /// would stay for ever.
+    /// Puts the shared chunk used longest ago back on probation, at times: else those that were
+    /// wanted once would stay for ever.
     fn decay(&mut self) {
         self.evictions_until_decay -= 1;
         if self.evictions_until_decay > 0 {

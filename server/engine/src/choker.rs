@@ -1,21 +1,24 @@
 //! Which peers may request: upload slots.
 //!
-//! *Of a complete torrent*: by default slots are unlimited. Whoever is interested is unchoked at once, which is
-//! the fastest ramp and what a seed with enough bandwidth wants. With a limit a round every 15 s chooses by
-//! [`SeedPolicy`].
+//! *Of a complete torrent*: by default slots are unlimited. Whoever is interested is unchoked at
+//! once, which is the fastest ramp and what a seed with enough bandwidth wants. With a limit a
+//! round every 15 s chooses by [`SeedPolicy`].
 //!
-//! *Of a torrent that we still download*: a round every 10 s chooses by [`LeechPolicy`], by default those from
-//! whom we download fastest; without a limit there are as many slots as the upload rate is good for.
+//! *Of a torrent that we still download*: a round every 10 s chooses by [`LeechPolicy`], by default
+//! those from whom we download fastest; without a limit there are as many slots as the upload rate
+//! is good for.
 //!
-//! In both, some slots go to peers at random (optimistic unchoke, BEP 3), so that each is tried in time. Peers of
-//! both kinds share the slots by demand. Which kind a peer is of says its view, so a torrent that completes
-//! needs nothing done: its peers keep their slots until the next round, which judges them as a seed does.
+//! In both, some slots go to peers at random (optimistic unchoke, BEP 3), so that each is tried in
+//! time. Peers of both kinds share the slots by demand. Which kind a peer is of says its view, so a
+//! torrent that completes needs nothing done: its peers keep their slots until the next round,
+//! which judges them as a seed does.
 //!
-//! Cost: O(n) without a limit, with no allocation but the caller's list of changes; with a limit O(n) by
-//! selection, and a draw of O(n) for each optimistic slot that is free; scratch lists are kept.
+//! Cost: O(n) without a limit, with no allocation but the caller's list of changes; with a limit
+//! O(n) by selection, and a draw of O(n) for each optimistic slot that is free; scratch lists are
+//! kept.
 //!
-//! Not here: which connection is closed, and how slots are shared between torrents: a shard's choker sees all
-//! its peers alike. The global number is divided over shards by [`lease_slots`].
+//! Not here: which connection is closed, and how slots are shared between torrents: a shard's
+//! choker sees all its peers alike. The global number is divided over shards by [`lease_slots`].
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -31,7 +34,8 @@ pub use leech::LeechPolicy;
 
 use leech::SlotsByRate;
 
-/// A peer that connected less than this ago is three times as likely to be chosen optimistically (BEP 3).
+/// A peer that connected less than this ago is three times as likely to be chosen optimistically
+/// (BEP 3).
 const NEW_PEER_AGE: Duration = Duration::from_secs(60);
 
 /// How long a peer keeps a round-robin slot at least, as in libtorrent.
@@ -69,7 +73,8 @@ pub struct PeerView {
     pub uploaded_in_round: u64,
     /// Bytes sent to it since it was last unchoked.
     pub uploaded_since_unchoke: u64,
-    /// How much of the torrent it has, in bytes: what it says or what we sent it, whichever is more.
+    /// How much of the torrent it has, in bytes: what it says or what we sent it, whichever is
+    /// more.
     pub progress_bytes: u64,
     /// The length of its torrent, in bytes.
     pub total_length: u64,
@@ -85,16 +90,18 @@ pub struct PeerView {
 /// (`seed_choking_algorithm`, implemented in its `src/choker.cpp`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SeedPolicy {
-    /// Keeps a peer until it got its quota ([`ChokerConfig::quota_pieces`] and a minute), then lets others
-    /// have the slot; among the rest the fastest, then whoever waits longest. libtorrent's `round_robin`.
+    /// Keeps a peer until it got its quota ([`ChokerConfig::quota_pieces`] and a minute), then lets
+    /// others have the slot; among the rest the fastest, then whoever waits longest. libtorrent's
+    /// `round_robin`.
     #[default]
     RoundRobin,
-    /// Prefers the peers to whom we sent most in the last round, then whoever waits longest. Gets the most
-    /// out of a link, and starves slow peers but for optimistic slots. libtorrent's `fastest_upload`.
+    /// Prefers the peers to whom we sent most in the last round, then whoever waits longest. Gets
+    /// the most out of a link, and starves slow peers but for optimistic slots. libtorrent's
+    /// `fastest_upload`.
     FastestUpload,
-    /// Prefers peers that have just begun or are almost done over those in the middle, which can best trade
-    /// with each other: Chow, Golubchik, Misra, "Improving BitTorrent: A Simple Approach" (IPTPS 2008).
-    /// libtorrent's `anti_leech`.
+    /// Prefers peers that have just begun or are almost done over those in the middle, which can
+    /// best trade with each other: Chow, Golubchik, Misra, "Improving BitTorrent: A Simple
+    /// Approach" (IPTPS 2008). libtorrent's `anti_leech`.
     AntiLeech,
 }
 
@@ -170,7 +177,8 @@ struct Share {
 }
 
 impl Choker {
-    /// A choker whose first round is due the shorter interval from `now`. The same seed makes the same choices.
+    /// A choker whose first round is due the shorter interval from `now`. The same seed makes the
+    /// same choices.
     pub fn new(config: ChokerConfig, seed: u64, now: Time) -> Choker {
         let slots_by_rate = SlotsByRate::new(now);
         Choker {
@@ -186,8 +194,8 @@ impl Choker {
         }
     }
 
-    /// Changes how many peers may be unchoked at a time; 0: unlimited. Takes effect in the next round, which
-    /// the caller may hold at once.
+    /// Changes how many peers may be unchoked at a time; 0: unlimited. Takes effect in the next
+    /// round, which the caller may hold at once.
     pub fn set_slots(&mut self, slots: u32) {
         self.config.slots = slots;
     }
@@ -202,22 +210,23 @@ impl Choker {
         self.next_round
     }
 
-    /// Whether a peer that has just become interested may be unchoked at once, without waiting for a round,
-    /// when `unchoked` peers are unchoked already.
+    /// Whether a peer that has just become interested may be unchoked at once, without waiting for
+    /// a round, when `unchoked` peers are unchoked already.
     pub fn may_unchoke(&self, role: Role, unchoked: u32) -> bool {
         let room = self.config.slots == 0 || unchoked < self.config.slots;
         room && (role == Role::Seeding || self.leech_slots_free > 0)
     }
 
-    /// Takes a slot without waiting for a round, if [`Self::may_unchoke`]: the caller unchokes the peer.
+    /// Takes a slot without waiting for a round, if [`Self::may_unchoke`]: the caller unchokes the
+    /// peer.
     pub fn claim(&mut self, role: Role, unchoked: u32) -> bool {
         let may = self.may_unchoke(role, unchoked);
         self.leech_slots_free -= u32::from(may && role == Role::Downloading);
         may
     }
 
-    /// Holds a round: appends to `changes` what must change so that at most `slots` peers, all of them
-    /// interested, are unchoked. No peer is named twice.
+    /// Holds a round: appends to `changes` what must change so that at most `slots` peers, all of
+    /// them interested, are unchoked. No peer is named twice.
     pub fn round(&mut self, peers: &[PeerView], now: Time, changes: &mut Vec<ChokeChange>) {
         let [seeding, downloading] = self.start_round(peers, now);
         if self.config.slots == 0 && !peers.iter().any(|peer| peer.role == Role::Downloading) {
@@ -241,8 +250,8 @@ impl Choker {
         self.optimistic.sort_unstable();
         self.drawn.clear();
 
-        // The chosen ones are in front; the rest, and whoever is not interested, is choked. First the chokes, so
-        // that slots are free when they are given.
+        // The chosen ones are in front; the rest, and whoever is not interested, is choked. First
+        // the chokes, so that slots are free when they are given.
         let parts = [
             of_seeding.split_at(chosen_seeding),
             of_downloading.split_at(chosen_downloading),
@@ -349,8 +358,8 @@ impl Choker {
         share.slots
     }
 
-    /// Moves `count` optimistic choices to the front of who waits: those of the last choice while it lasts, and
-    /// new ones in the place of those who left, or got a regular slot.
+    /// Moves `count` optimistic choices to the front of who waits: those of the last choice while
+    /// it lasts, and new ones in the place of those who left, or got a regular slot.
     fn draw(&mut self, waiting: &mut [u32], count: usize, peers: &[PeerView], now: Time) {
         let mut front = 0;
         for place in 0..waiting.len() {
@@ -378,8 +387,8 @@ impl Choker {
         self.drawn.extend(keys);
     }
 
-    /// Whether a peer that is not interested any more keeps its slot: where slots are unlimited it takes
-    /// nothing from others, and need not wait when it wants something again.
+    /// Whether a peer that is not interested any more keeps its slot: where slots are unlimited it
+    /// takes nothing from others, and need not wait when it wants something again.
     fn keeps_idle(&self, role: Role) -> bool {
         self.config.slots == 0 && role == Role::Seeding
     }
@@ -394,8 +403,8 @@ impl PeerView {
     }
 }
 
-/// How many of the slots are optimistic, if so many are `wanted` (0: a fifth). One slot alone is not: it would
-/// go round without policy.
+/// How many of the slots are optimistic, if so many are `wanted` (0: a fifth). One slot alone is
+/// not: it would go round without policy.
 fn optimistic_slots(slots: usize, wanted: u32) -> usize {
     let wanted = match wanted {
         0 => (slots / 5).max(1),
@@ -419,8 +428,8 @@ fn chance(peer: &PeerView, now: Time) -> u64 {
     }
 }
 
-/// Where a peer stands: the lowest ranks get the slots. The key makes it a total order. The second flag is
-/// whether it must wait behind its equals.
+/// Where a peer stands: the lowest ranks get the slots. The key makes it a total order. The second
+/// flag is whether it must wait behind its equals.
 type Rank = (bool, Reverse<u64>, bool, Time, PeerKey);
 
 fn rank(peer: &PeerView, config: &ChokerConfig, now: Time) -> Rank {

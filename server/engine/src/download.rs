@@ -1,22 +1,24 @@
 //! One torrent that is being fetched: what is asked of whom, what becomes of each block, who lied.
 //!
 //! The three that decide are the picker ([`crate::picker`]: which blocks), a pipeline for each peer
-//! ([`crate::pipeline`]: how many, and until when) and blame ([`crate::picker::blame`]: who sent what a hash
-//! refused). This brings them together for one torrent: an input changes them, and what is to be done about it
-//! comes out as [`Action`]s. After each input the caller drains [`Download::take_action`]; when it has no more
-//! input at hand it calls [`Download::refill`], which asks peers for more, so that the requests for what one read from
-//! a socket has brought go out together.
+//! ([`crate::pipeline`]: how many, and until when) and blame ([`crate::picker::blame`]: who sent
+//! what a hash refused). This brings them together for one torrent: an input changes them, and what
+//! is to be done about it comes out as [`Action`]s. After each input the caller drains
+//! [`Download::take_action`]; when it has no more input at hand it calls [`Download::refill`],
+//! which asks peers for more, so that the requests for what one read from a socket has brought go
+//! out together.
 //!
-//! A piece goes through these states: some blocks are here → all are ([`Action::Check`]) → its hash is right
-//! ([`Download::piece_good`]) → it is on disk ([`Download::piece_stored`]) → peers are told
-//! ([`Action::Announce`]). A wrong hash begins it anew.
+//! A piece goes through these states: some blocks are here → all are ([`Action::Check`]) → its hash
+//! is right ([`Download::piece_good`]) → it is on disk ([`Download::piece_stored`]) → peers are
+//! told ([`Action::Announce`]). A wrong hash begins it anew.
 //!
-//! Limits: what is requested and not here ([`DownloadConfig::request_bytes_max`]), and what is here and not on disk
-//! ([`DownloadConfig::unstored_bytes_max`], beyond which nothing is requested); allowed-fast and suggested pieces of a
-//! peer ([`HINTS_MAX`]). Each input costs O(1) beside what picker and pipeline state; a tick is O(peers).
+//! Limits: what is requested and not here ([`DownloadConfig::request_bytes_max`]), and what is here
+//! and not on disk ([`DownloadConfig::unstored_bytes_max`], beyond which nothing is requested);
+//! allowed-fast and suggested pieces of a peer ([`HINTS_MAX`]). Each input costs O(1) beside what
+//! picker and pipeline state; a tick is O(peers).
 //!
-//! Not here: bytes, files, hashes, messages. A peer's key is used once: a peer that comes again has another, or it
-//! would be blamed for what the one before it sent.
+//! Not here: bytes, files, hashes, messages. A peer's key is used once: a peer that comes again has
+//! another, or it would be blamed for what the one before it sent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -33,8 +35,8 @@ use crate::picker::{
 use crate::pipeline::{Arrival, Pipeline, PipelineConfig, RequestBudget};
 use crate::time::Time;
 
-/// Pieces that a peer may allow us although it chokes us, and that it may suggest (BEP 6): each of the two lists.
-/// More are ignored, of suggestions the oldest is forgotten.
+/// Pieces that a peer may allow us although it chokes us, and that it may suggest (BEP 6): each of
+/// the two lists. More are ignored, of suggestions the oldest is forgotten.
 pub const HINTS_MAX: usize = 32;
 
 /// How a download works.
@@ -87,7 +89,8 @@ pub enum Action {
     },
     /// What is here of this piece is of no use.
     Forget(PieceIndex),
-    /// All of this piece is here: hash it, and answer by [`Download::piece_good`] or [`Download::piece_bad`].
+    /// All of this piece is here: hash it, and answer by [`Download::piece_good`] or
+    /// [`Download::piece_bad`].
     Check(PieceIndex),
     /// This piece is verified and on disk: tell all peers (BEP 3).
     Announce(PieceIndex),
@@ -212,7 +215,8 @@ impl Download {
         self.unstored_bytes
     }
 
-    /// A peer whose handshake is done, and what it has. `fast`: both sides speak the fast extension (BEP 6).
+    /// A peer whose handshake is done, and what it has. `fast`: both sides speak the fast extension
+    /// (BEP 6).
     pub fn peer_joined(&mut self, peer: PeerKey, fast: bool, pieces: PeerPieces<'_>) {
         if self.peers.contains_key(&peer) {
             return;
@@ -251,7 +255,8 @@ impl Download {
         }
     }
 
-    /// Takes a message that the peer's session has found to be in order. Of a block it says what to do with the bytes.
+    /// Takes a message that the peer's session has found to be in order. Of a block it says what to
+    /// do with the bytes.
     pub fn handle_message(
         &mut self,
         peer: PeerKey,
@@ -300,8 +305,8 @@ impl Download {
         None
     }
 
-    /// The peer says what it has, after it joined, and perhaps again: aria2 sends a bitfield in place of many haves.
-    /// While blocks are under way from it, what it had before stays.
+    /// The peer says what it has, after it joined, and perhaps again: aria2 sends a bitfield in
+    /// place of many haves. While blocks are under way from it, what it had before stays.
     pub fn set_pieces(&mut self, peer: PeerKey, pieces: PeerPieces<'_>) {
         let Some(source) = self.peers.get_mut(&peer) else {
             return;
@@ -414,16 +419,17 @@ impl Download {
         self.wake(peer);
     }
 
-    /// Whether a block that is beginning to come from the peer is one to keep, as far as one can tell before it is
-    /// whole: it was requested, and nobody has brought it meanwhile.
+    /// Whether a block that is beginning to come from the peer is one to keep, as far as one can
+    /// tell before it is whole: it was requested, and nobody has brought it meanwhile.
     pub fn expects(&self, peer: PeerKey, block: BlockRequest) -> bool {
         let source = self.peers.get(&peer);
         source.is_some_and(|source| source.pipeline.expects(&block))
             && self.picker.is_missing(block)
     }
 
-    /// The blocks to keep that come next from the peer, if it answers in the order of the requests. `coming` is left
-    /// out, and so is all behind one that somebody else has brought: the peer may leave that out.
+    /// The blocks to keep that come next from the peer, if it answers in the order of the requests.
+    /// `coming` is left out, and so is all behind one that somebody else has brought: the peer may
+    /// leave that out.
     pub fn upcoming(
         &self,
         peer: PeerKey,
@@ -436,7 +442,8 @@ impl Download {
             .take_while(|&block| self.picker.is_missing(block))
     }
 
-    /// A block has come from the peer. Only of one to keep are the bytes needed; it counts as here then.
+    /// A block has come from the peer. Only of one to keep are the bytes needed; it counts as here
+    /// then.
     pub fn block(&mut self, peer: PeerKey, block: BlockRequest, now: Time) -> Verdict {
         let Some(source) = self.peers.get_mut(&peer) else {
             return Verdict::Drop;
@@ -457,7 +464,8 @@ impl Download {
                 Verdict::Keep
             }
             Received::Duplicate | Received::Unwanted => {
-                // Given back, fetched from another, and here after all: the picker knew nothing of it.
+                // Given back, fetched from another, and here after all: the picker knew nothing of
+                // it.
                 self.picker.request_failed(peer, block);
                 Verdict::Drop
             }
@@ -469,7 +477,8 @@ impl Download {
         self.blame.remembers(piece)
     }
 
-    /// The hash of a piece is right. `digests` are those of its blocks, in order, if they are needed.
+    /// The hash of a piece is right. `digests` are those of its blocks, in order, if they are
+    /// needed.
     pub fn piece_good(&mut self, piece: PieceIndex, digests: &[BlockDigest]) {
         let Some(is_good) = self.unstored.get_mut(&piece) else {
             return;
@@ -482,7 +491,8 @@ impl Download {
         }
     }
 
-    /// The hash of a piece is wrong. `digests` are those of its blocks, in order. It will be fetched again.
+    /// The hash of a piece is wrong. `digests` are those of its blocks, in order. It will be
+    /// fetched again.
     pub fn piece_bad(&mut self, piece: PieceIndex, digests: &[BlockDigest]) {
         if self.unstored.get(&piece) != Some(&false) {
             return;

@@ -1,10 +1,11 @@
 //! Storage layout: which bytes of which files a block of a piece is.
 //!
-//! A torrent's content is its files put end to end (BEP 3), pad files (BEP 47) included. This module maps
-//! blocks to file ranges and files to pieces, by arithmetic alone: it opens nothing and knows no path.
+//! A torrent's content is its files put end to end (BEP 3), pad files (BEP 47) included. This
+//! module maps blocks to file ranges and files to pieces, by arithmetic alone: it opens nothing and
+//! knows no path.
 //!
-//! Limits: 2^32 − 1 files, [`limits::PIECES_MAX`] pieces. Memory: 16 bytes for each file that is not empty.
-//! A look-up is one binary search; iterating allocates nothing.
+//! Limits: 2^32 − 1 files, [`limits::PIECES_MAX`] pieces. Memory: 16 bytes for each file that is
+//! not empty. A look-up is one binary search; iterating allocates nothing.
 
 use std::ops::Range;
 
@@ -148,8 +149,8 @@ impl StorageLayout {
                 .is_some_and(|end| end <= self.piece_length_of(piece))
     }
 
-    /// The runs of bytes that the block is made of, in order, empty files skipped. A block that is not wholly
-    /// inside its piece has none.
+    /// The runs of bytes that the block is made of, in order, empty files skipped. A block that is
+    /// not wholly inside its piece has none.
     pub fn block_ranges(&self, piece: PieceIndex, begin: u32, length: u32) -> BlockRanges<'_> {
         let start = match self.piece_start(piece) {
             Some(start) if self.contains_block(piece, begin, length) => start + u64::from(begin),
@@ -175,8 +176,8 @@ impl StorageLayout {
         self.block_ranges(piece, 0, self.piece_length_of(piece))
     }
 
-    /// The pieces that hold bytes of `file`, as indices; empty for an empty or unknown file. These are the
-    /// pieces that can no longer be trusted when the file has changed.
+    /// The pieces that hold bytes of `file`, as indices; empty for an empty or unknown file. These
+    /// are the pieces that can no longer be trusted when the file has changed.
     pub fn pieces_of_file(&self, file: FileIndex) -> Range<u32> {
         let Ok(span) = self.spans.binary_search_by_key(&file, |span| span.file) else {
             return 0..0;
@@ -245,7 +246,8 @@ impl Iterator for BlockRanges<'_> {
     }
 }
 
-/// What identifies one state of a file on disk: if two stamps are alike, the bytes are taken to be too.
+/// What identifies one state of a file on disk: if two stamps are alike, the bytes are taken to be
+/// too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct FileStamp {
     /// The device that holds the file.
@@ -254,29 +256,32 @@ pub struct FileStamp {
     pub inode: u64,
     /// The length in bytes.
     pub size: u64,
-    /// When the content last changed, in nanoseconds since 1970; can be set back by anyone who may write.
+    /// When the content last changed, in nanoseconds since 1970; can be set back by anyone who may
+    /// write.
     pub mtime_ns: i64,
-    /// When content or attributes last changed, in nanoseconds since 1970; kept by the kernel alone.
+    /// When content or attributes last changed, in nanoseconds since 1970; kept by the kernel
+    /// alone.
     pub ctime_ns: i64,
 }
 
 impl FileStamp {
-    /// Nanoseconds since 1970 from a kernel's pair of seconds and nanoseconds, held at the ends of `i64`
-    /// (the years 1677 and 2262).
+    /// Nanoseconds since 1970 from a kernel's pair of seconds and nanoseconds, held at the ends of
+    /// `i64` (the years 1677 and 2262).
     pub fn nanoseconds(seconds: i64, nanoseconds: u32) -> i64 {
         seconds
             .saturating_mul(1_000_000_000)
             .saturating_add(i64::from(nanoseconds))
     }
 
-    /// Whether anything differs, the change time included: the strict test, for a file under a running server.
-    /// It also tells of a writer who sets the modification time back, and errs on renames and `chmod`.
+    /// Whether anything differs, the change time included: the strict test, for a file under a
+    /// running server. It also tells of a writer who sets the modification time back, and errs on
+    /// renames and `chmod`.
     pub fn differs_from(&self, other: &FileStamp) -> bool {
         self != other
     }
 
-    /// Whether device, inode, size or modification time differ: the test for stored state, where a `chmod`, a
-    /// new hard link or a rename between two runs must not cost a full check.
+    /// Whether device, inode, size or modification time differ: the test for stored state, where a
+    /// `chmod`, a new hard link or a rename between two runs must not cost a full check.
     pub fn content_differs_from(&self, other: &FileStamp) -> bool {
         FileStamp {
             ctime_ns: 0,

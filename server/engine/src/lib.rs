@@ -1,7 +1,7 @@
 //! BitTorrent state machines: bytes and times come in, actions come out.
 //!
-//! Pure: no I/O, no clock, no randomness of its own, no tokio, no libc (its `Cargo.toml` is the proof), so
-//! that a test drives any of them in virtual time from one seed.
+//! Pure: no I/O, no clock, no randomness of its own, no tokio, no libc (its `Cargo.toml` is the
+//! proof), so that a test drives any of them in virtual time from one seed.
 #![forbid(unsafe_code)]
 
 pub mod cache;

@@ -1,19 +1,22 @@
 //! Getting a torrent's `info` dictionary from peers, when only its hash is known (BEP 9).
 //!
-//! Blocks of 16 KiB are asked of several peers at a time. When all are here, [`Action::Check`] hands them over to
-//! whoever can hash them; the answer is [`MetadataExchange::checked`]. There is one hash for the whole, so a bad one
-//! does not say which block is wrong:
+//! Blocks of 16 KiB are asked of several peers at a time. When all are here, [`Action::Check`]
+//! hands them over to whoever can hash them; the answer is [`MetadataExchange::checked`]. There is
+//! one hash for the whole, so a bad one does not say which block is wrong:
 //! - all blocks came from one peer: it lied, [`Action::Ban`];
-//! - they came from several: what the peer with the most of them sent is kept and the rest asked of it alone, so that
-//!   the next bad hash has one culprit. From then on one peer at a time is asked.
+//! - they came from several: what the peer with the most of them sent is kept and the rest asked of
+//!   it alone, so that the next bad hash has one culprit. From then on one peer at a time is asked.
 //!
-//! How long the dictionary is, is hearsay too: peers that say the same length are asked together, the most numerous
-//! first, and the next length's turn comes when none of them can be asked any more.
+//! How long the dictionary is, is hearsay too: peers that say the same length are asked together,
+//! the most numerous first, and the next length's turn comes when none of them can be asked any
+//! more.
 //!
-//! Limits: one set of blocks at a time, so at most `proto::limits::METAINFO_BYTES_MAX`, and only what has come takes
-//! memory; [`MetadataConfig::requests_max`] of each peer. An input costs O(log blocks), a refill O(peers).
+//! Limits: one set of blocks at a time, so at most `proto::limits::METAINFO_BYTES_MAX`, and only
+//! what has come takes memory; [`MetadataConfig::requests_max`] of each peer. An input costs O(log
+//! blocks), a refill O(peers).
 //!
-//! Not here: messages, hashes, and whether what has the right hash is a torrent. A peer's key is used once.
+//! Not here: messages, hashes, and whether what has the right hash is a torrent. A peer's key is
+//! used once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -29,10 +32,11 @@ const REST_DOUBLINGS_MAX: u32 = 5;
 /// How the exchange works.
 #[derive(Clone, Copy, Debug)]
 pub struct MetadataConfig {
-    /// Requests to one peer that wait for an answer. rTorrent drops each that comes before it has sent its last
-    /// answer.
+    /// Requests to one peer that wait for an answer. rTorrent drops each that comes before it has
+    /// sent its last answer.
     pub requests_max: usize,
-    /// How long a peer may take for an answer. Then the block is asked of others, and the peer rests.
+    /// How long a peer may take for an answer. Then the block is asked of others, and the peer
+    /// rests.
     pub answer_timeout: Duration,
     /// How long a peer that gave no answer, or a reject, is left alone; it doubles each time.
     pub rest: Duration,
@@ -106,8 +110,8 @@ enum Stage {
     Idle,
     /// Blocks are on their way.
     Assembling(Assembly),
-    /// The blocks are with whoever hashes them; who sent how many of them is kept, and the blocks of the one who sent
-    /// the most if there were several.
+    /// The blocks are with whoever hashes them; who sent how many of them is kept, and the blocks
+    /// of the one who sent the most if there were several.
     Checking {
         senders: BTreeMap<PeerKey, u32>,
         kept: Assembly,
@@ -161,8 +165,8 @@ impl MetadataExchange {
         }
     }
 
-    /// A peer has said that the metadata are so long (`metadata_size` of its extension handshake) and takes requests.
-    /// Said again, the later length counts.
+    /// A peer has said that the metadata are so long (`metadata_size` of its extension handshake)
+    /// and takes requests. Said again, the later length counts.
     pub fn peer_joined(&mut self, peer: PeerKey, total_bytes: u32) {
         if metadata_blocks(total_bytes) == 0 || self.is_done() {
             return;
@@ -364,8 +368,8 @@ impl MetadataExchange {
         }
     }
 
-    /// Asks for what is missing, and gives up waiting for what took too long. To be called after inputs and at
-    /// [`Self::next_timeout`].
+    /// Asks for what is missing, and gives up waiting for what took too long. To be called after
+    /// inputs and at [`Self::next_timeout`].
     pub fn refill(&mut self, now: Time) {
         if matches!(self.stage, Stage::Checking { .. } | Stage::Done) {
             return;
@@ -426,8 +430,8 @@ impl MetadataExchange {
         }
     }
 
-    /// Goes on with the blocks at hand while somebody can be asked for the rest; else begins with other peers, if
-    /// some can be asked.
+    /// Goes on with the blocks at hand while somebody can be asked for the rest; else begins with
+    /// other peers, if some can be asked.
     fn choose_assembly(&mut self, now: Time) {
         if let Stage::Assembling(assembly) = &self.stage {
             let mut peers = self.peers.iter();

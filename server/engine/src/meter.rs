@@ -1,8 +1,9 @@
-//! A rate over the last seconds: what a peer gives or takes, as the choker compares it and as it is shown.
+//! A rate over the last seconds: what a peer gives or takes, as the choker compares it and as it is
+//! shown.
 //!
-//! Bytes are counted in slots of a second. The rate is that of the last [`WINDOW_SECONDS`], of a younger meter
-//! that of its life, so that a peer of ten seconds is not rated at half of what it does. Adding is O(1), but for
-//! the slots that a pause has emptied, at most a window of them.
+//! Bytes are counted in slots of a second. The rate is that of the last [`WINDOW_SECONDS`], of a
+//! younger meter that of its life, so that a peer of ten seconds is not rated at half of what it
+//! does. Adding is O(1), but for the slots that a pause has emptied, at most a window of them.
 
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ impl RateMeter {
     pub fn rate(&mut self, now: Time) -> u64 {
         self.advance(now);
         let age = now.since(self.started_at);
-        // The window is the slots: those that are full, and what has passed of the second that is counted.
+        // The window is the slots: those that are full, and what has passed of the second that is
+        // counted.
         let full = Duration::from_secs(WINDOW_SECONDS - 1);
         let span = age.min(full + (age - Duration::from_secs(self.second)));
         let rate = u128::from(self.total) * 1_000_000_000 / span.max(AGE_MIN).as_nanos();

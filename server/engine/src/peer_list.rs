@@ -1,13 +1,14 @@
 //! The addresses at which peers of one torrent may be, and which of them to try next.
 //!
-//! An address waits for its turn, is being connected, is connected, or waits again: after a failure twice as long
-//! each time, and after what was no fault of its own for a moment. Who lied is kept away, with its host, or with the
-//! IPv6 network that one customer gets. All addresses are hearsay: none is tried more often than its wait allows,
-//! however often it is named.
+//! An address waits for its turn, is being connected, is connected, or waits again: after a failure
+//! twice as long each time, and after what was no fault of its own for a moment. Who lied is kept
+//! away, with its host, or with the IPv6 network that one customer gets. All addresses are hearsay:
+//! none is tried more often than its wait allows, however often it is named.
 //!
-//! Limits: [`PeerListConfig::addresses_max`], beyond which the one that failed most often is forgotten for a new one,
-//! if one failed; [`BANNED_MAX`] strangers that are kept away, the oldest of whom is let off. Every call is
-//! O(log n), but for a full list, which looks through the addresses that wait, and a ban, which looks through all.
+//! Limits: [`PeerListConfig::addresses_max`], beyond which the one that failed most often is
+//! forgotten for a new one, if one failed; [`BANNED_MAX`] strangers that are kept away, the oldest
+//! of whom is let off. Every call is O(log n), but for a full list, which looks through the
+//! addresses that wait, and a ban, which looks through all.
 //!
 //! Not here: how many are tried at a time, which is the caller's.
 
@@ -37,8 +38,9 @@ pub struct PeerListConfig {
     pub retry_max: Duration,
     /// After so many failures in a row an address is forgotten.
     pub failures_max: u32,
-    /// While so few addresses are known none is forgotten, and none waits longer than [`Self::retry_few`]: there is
-    /// nobody else to ask, and the one that was busy, or started after us, may be the only seed.
+    /// While so few addresses are known none is forgotten, and none waits longer than
+    /// [`Self::retry_few`]: there is nobody else to ask, and the one that was busy, or started
+    /// after us, may be the only seed.
     pub few: usize,
     /// How long an address waits at most while few are known.
     pub retry_few: Duration,
@@ -118,8 +120,8 @@ impl PeerList {
         }
     }
 
-    /// Takes an address that somebody named. False if it is known, can be nobody's, is kept away, or if there is no
-    /// room.
+    /// Takes an address that somebody named. False if it is known, can be nobody's, is kept away,
+    /// or if there is no room.
     pub fn add(&mut self, address: SocketAddr, now: Time) -> bool {
         let ip = address.ip();
         let is_possible = address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast();
@@ -133,8 +135,8 @@ impl PeerList {
         true
     }
 
-    /// Takes the address that has waited longest, if one may be tried now. It is given back by [`Self::failed`] or
-    /// [`Self::left`].
+    /// Takes the address that has waited longest, if one may be tried now. It is given back by
+    /// [`Self::failed`] or [`Self::left`].
     pub fn take(&mut self, now: Time) -> Option<SocketAddr> {
         let &(time, number, address) = self.waiting.first()?;
         if time > now {
@@ -147,8 +149,8 @@ impl PeerList {
         Some(address)
     }
 
-    /// Notes an address with which there is a connection already, as if it had been taken. False if it is being tried
-    /// or kept away, or if there is no room.
+    /// Notes an address with which there is a connection already, as if it had been taken. False if
+    /// it is being tried or kept away, or if there is no room.
     pub fn connected(&mut self, address: SocketAddr, now: Time) -> bool {
         let is_waiting = match self.known.get(&address) {
             Some(known) => known.state != State::Taken,
@@ -202,8 +204,9 @@ impl PeerList {
         }
     }
 
-    /// The peer has closed a connection as soon as it had it. It may hold our last one to be alive still, as Transmission
-    /// does for a moment when its metadata were fetched: so it is tried again soon. The next time it has failed.
+    /// The peer has closed a connection as soon as it had it. It may hold our last one to be alive
+    /// still, as Transmission does for a moment when its metadata were fetched: so it is tried
+    /// again soon. The next time it has failed.
     pub fn hung_up(&mut self, address: SocketAddr, now: Time) {
         match self.known.get(&address) {
             Some(Known { failures: 0, .. }) => {
@@ -214,7 +217,8 @@ impl PeerList {
         }
     }
 
-    /// An address that was taken could not be tried, or not be kept, because we had no room: it is none the worse.
+    /// An address that was taken could not be tried, or not be kept, because we had no room: it is
+    /// none the worse.
     pub fn postponed(&mut self, address: SocketAddr, now: Time) {
         if let Some(known) = self.known.remove(&address) {
             if let State::Waiting(time, number) = known.state {
@@ -230,7 +234,8 @@ impl PeerList {
         self.keep_away(Stranger::Address(address));
     }
 
-    /// Keeps a liar away: its host, or on a loopback address, which is everybody's here, that address alone.
+    /// Keeps a liar away: its host, or on a loopback address, which is everybody's here, that
+    /// address alone.
     pub fn ban(&mut self, address: SocketAddr) {
         self.keep_away(Stranger::of(address));
         let known: Vec<SocketAddr> = self.known.keys().copied().collect();

@@ -4,35 +4,36 @@
 //!
 //! 1. the free blocks of pieces that it is working on;
 //! 2. another open piece that it may join, the highest priority and the nearest to its end first;
-//! 3. a new piece: the highest priority (priority comes before all else, 2. included), then the fewest peers
-//!    that have it, then by chance. The first [`PickerConfig::random_first_pieces`] are any piece, so that there
-//!    is something to trade soon; with [`PieceOrder::Sequential`] it is the lowest. A piece that the peer
-//!    suggests (BEP 6) is taken before others of its priority;
+//! 3. a new piece: the highest priority (priority comes before all else, 2. included), then the
+//!    fewest peers that have it, then by chance. The first [`PickerConfig::random_first_pieces`]
+//!    are any piece, so that there is something to trade soon; with [`PieceOrder::Sequential`] it
+//!    is the lowest. A piece that the peer suggests (BEP 6) is taken before others of its priority;
 //! 4. for a fast peer, an open piece that others are working on;
-//! 5. end-game: when all that is missing is requested, blocks that are requested from others already, from
-//!    [`PickerConfig::endgame_requesters`] peers at most. When one comes, the others are cancelled. While there are
-//!    missing pieces that nobody present has there is none: who hangs then is found out by its timeouts
-//!    ([`crate::pipeline`]).
+//! 5. end-game: when all that is missing is requested, blocks that are requested from others
+//!    already, from [`PickerConfig::endgame_requesters`] peers at most. When one comes, the others
+//!    are cancelled. While there are missing pieces that nobody present has there is none: who
+//!    hangs then is found out by its timeouts ([`crate::pipeline`]).
 //!
-//! Speed classes ([`Sharing`]): a fast peer begins pieces of its own, in which slow peers get no blocks, so
-//! that a slow one never holds up what a fast one has almost done; slow peers share pieces among themselves.
-//! A piece in which nobody has requests is anybody's.
+//! Speed classes ([`Sharing`]): a fast peer begins pieces of its own, in which slow peers get no
+//! blocks, so that a slow one never holds up what a fast one has almost done; slow peers share
+//! pieces among themselves. A piece in which nobody has requests is anybody's.
 //!
-//! Bounds: [`PIECES_MAX`](proto::limits::PIECES_MAX) pieces, [`PEERS_MAX`] peers. A piece is begun only while
-//! those with free blocks are fewer than [`PickerConfig::open_pieces_spare`] and one for each peer; what fails
-//! its hash, is given back, or was open before a peer left may come on top, and is finished first. When so many
-//! are open, a piece in which nobody has requests is forgotten ([`Event::Dropped`]) before a new one is begun:
-//! first one that nobody has any more, then the one with the fewest blocks received. Pieces without free blocks
-//! are bounded by the requests that are under way, and by what the caller lets wait for its hash.
+//! Bounds: [`PIECES_MAX`](proto::limits::PIECES_MAX) pieces, [`PEERS_MAX`] peers. A piece is begun
+//! only while those with free blocks are fewer than [`PickerConfig::open_pieces_spare`] and one for
+//! each peer; what fails its hash, is given back, or was open before a peer left may come on top,
+//! and is finished first. When so many are open, a piece in which nobody has requests is forgotten
+//! ([`Event::Dropped`]) before a new one is begun: first one that nobody has any more, then the one
+//! with the fewest blocks received. Pieces without free blocks are bounded by the requests that are
+//! under way, and by what the caller lets wait for its hash.
 //!
-//! Memory: 11.2 to 12.2 bytes for each piece that is not open, by how many priorities are in use; 24 for each
-//! block of one that is; a bit for each piece and each peer that has some but not all. Cost: see [`Work`];
-//! `have` and all that concerns one block are O(1), a piece that is wanted no longer is O(peers), a bitfield
-//! O(pieces) in words.
+//! Memory: 11.2 to 12.2 bytes for each piece that is not open, by how many priorities are in use;
+//! 24 for each block of one that is; a bit for each piece and each peer that has some but not all.
+//! Cost: see [`Work`]; `have` and all that concerns one block are O(1), a piece that is wanted no
+//! longer is O(peers), a bitfield O(pieces) in words.
 //!
-//! The caller handles an input, then drains [`Picker::take_event`]. It owns what needs time: how many blocks a
-//! peer is asked for, when a request has timed out, how fast a peer is. Not here either: whether a peer chokes us,
-//! whom to ban for a bad piece ([`blame`]), and the bytes.
+//! The caller handles an input, then drains [`Picker::take_event`]. It owns what needs time: how
+//! many blocks a peer is asked for, when a request has timed out, how fast a peer is. Not here
+//! either: whether a peer chokes us, whom to ban for a bad piece ([`blame`]), and the bytes.
 
 use std::collections::VecDeque;
 
@@ -77,18 +78,20 @@ pub enum PieceOrder {
 /// How peers share pieces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sharing {
-    /// A peer that sends a whole piece within `whole_piece_s` seconds gets pieces of its own; slower ones, and
-    /// those that are not measured yet, share.
+    /// A peer that sends a whole piece within `whole_piece_s` seconds gets pieces of its own;
+    /// slower ones, and those that are not measured yet, share.
     ///
-    /// By default 30 s. A piece becomes of use to others when it is whole, so this bounds how long we sit on
-    /// what we have got from a peer; and it is half of the minute after which a request is commonly given up, so
-    /// one lost block delays its piece by twice its time, not by ten times.
+    /// By default 30 s. A piece becomes of use to others when it is whole, so this bounds how long
+    /// we sit on what we have got from a peer; and it is half of the minute after which a request
+    /// is commonly given up, so one lost block delays its piece by twice its time, not by ten
+    /// times.
     BySpeed {
         /// How long a whole piece may take, in seconds.
         whole_piece_s: u32,
     },
-    /// Every peer gets pieces of its own, and no more than `peers_per_piece` work on one at a time (end-game
-    /// aside): for a data center, where all are fast and whole pieces are what peers can pass on.
+    /// Every peer gets pieces of its own, and no more than `peers_per_piece` work on one at a time
+    /// (end-game aside): for a data center, where all are fast and whole pieces are what peers can
+    /// pass on.
     WholePieces {
         /// Peers with requests in one piece, at most; at least 1.
         peers_per_piece: u32,
@@ -106,17 +109,18 @@ impl Default for Sharing {
 pub struct PickerConfig {
     /// In which order pieces are begun.
     pub order: PieceOrder,
-    /// So many pieces are begun at random before `order` counts. By default 4: what a peer needs to have
-    /// something for others is any piece, soon, and the rarest ones come from the fewest peers.
+    /// So many pieces are begun at random before `order` counts. By default 4: what a peer needs to
+    /// have something for others is any piece, soon, and the rarest ones come from the fewest
+    /// peers.
     pub random_first_pieces: u32,
     /// How peers share pieces.
     pub sharing: Sharing,
-    /// How many pieces may have free blocks besides one for each peer; at least 1. By default 16: room for
-    /// those that slow peers share, and for those that peers have left.
+    /// How many pieces may have free blocks besides one for each peer; at least 1. By default 16:
+    /// room for those that slow peers share, and for those that peers have left.
     pub open_pieces_spare: u32,
-    /// From how many peers a block may be requested in the end-game, [`REQUESTERS_MAX`] at most; 1 is no
-    /// end-game. By default 3: the second gets past one peer that hangs, the third past two, and what is
-    /// wasted is at most twice what was left.
+    /// From how many peers a block may be requested in the end-game, [`REQUESTERS_MAX`] at most; 1
+    /// is no end-game. By default 3: the second gets past one peer that hangs, the third past two,
+    /// and what is wasted is at most twice what was left.
     pub endgame_requesters: u32,
 }
 
@@ -148,7 +152,8 @@ pub enum PeerPieces<'a> {
 pub struct Wish<'a> {
     /// How many blocks, at most.
     pub count: u32,
-    /// Only these pieces, the first first: the allowed-fast set (BEP 6) while the peer chokes us. `None`: any.
+    /// Only these pieces, the first first: the allowed-fast set (BEP 6) while the peer chokes us.
+    /// `None`: any.
     pub only: Option<&'a [PieceIndex]>,
     /// Pieces that the peer suggests (BEP 6), the best first.
     pub suggested: &'a [PieceIndex],
@@ -170,18 +175,21 @@ pub enum Received {
 /// What the caller has to do besides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// The block is not needed from this peer any more: send a cancel, and take it out of its pipeline.
+    /// The block is not needed from this peer any more: send a cancel, and take it out of its
+    /// pipeline.
     Cancel {
         /// The peer.
         peer: PeerKey,
         /// The block.
         block: BlockRequest,
     },
-    /// The blocks of this piece are forgotten: it is no longer open, and will be begun anew if it is wanted.
+    /// The blocks of this piece are forgotten: it is no longer open, and will be begun anew if it
+    /// is wanted.
     Dropped(PieceIndex),
 }
 
-/// What a picker has done since it was made, counted. It shows what a call costs where time would not.
+/// What a picker has done since it was made, counted. It shows what a call costs where time would
+/// not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Work {
     /// Pieces that entered, left or changed their class in the order, one by one: each is O(1).
@@ -210,8 +218,8 @@ pub struct Picker {
 }
 
 impl Picker {
-    /// A picker for the pieces of `layout`, of which those in the bitfield `verified` are there already. The same
-    /// seed and the same calls make the same choices.
+    /// A picker for the pieces of `layout`, of which those in the bitfield `verified` are there
+    /// already. The same seed and the same calls make the same choices.
     pub fn new(
         config: PickerConfig,
         layout: &StorageLayout,
@@ -236,8 +244,8 @@ impl Picker {
         }
     }
 
-    /// What is still to be done because of the last call; `None` when all is. The caller takes these until
-    /// there are none, after each call.
+    /// What is still to be done because of the last call; `None` when all is. The caller takes
+    /// these until there are none, after each call.
     pub fn take_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -298,8 +306,8 @@ impl Picker {
         self.pieces.memory_bytes()
     }
 
-    /// Changes how much one piece is wanted. What was received of an open piece that is now skipped is
-    /// forgotten. O(peers).
+    /// Changes how much one piece is wanted. What was received of an open piece that is now skipped
+    /// is forgotten. O(peers).
     pub fn set_priority(&mut self, piece: PieceIndex, priority: Priority) {
         if !self.pieces.contains(piece) || self.pieces.priority(piece) == priority {
             return;
@@ -314,8 +322,8 @@ impl Picker {
         }
     }
 
-    /// Changes how much all pieces are wanted; there is one priority for each. O(pieces), and O(pieces) words for
-    /// each peer.
+    /// Changes how much all pieces are wanted; there is one priority for each. O(pieces), and
+    /// O(pieces) words for each peer.
     pub fn set_priorities(&mut self, priorities: &[Priority]) {
         assert_eq!(priorities.len(), self.pieces.count() as usize);
         for (piece, &priority) in (0..).map(PieceIndex).zip(priorities) {
@@ -348,8 +356,9 @@ impl Picker {
         self.pieces.set_verified(piece);
     }
 
-    /// The hash of a complete piece was wrong: all its blocks are free again. Returns who sent each of them, in
-    /// order, for [`blame`]; nothing, and nothing changes, if the piece is not complete.
+    /// The hash of a complete piece was wrong: all its blocks are free again. Returns who sent each
+    /// of them, in order, for [`blame`]; nothing, and nothing changes, if the piece is not
+    /// complete.
     pub fn piece_failed(&mut self, piece: PieceIndex) -> Vec<PeerKey> {
         let Some(place) = self.open_place(piece) else {
             return Vec::new();
@@ -364,7 +373,8 @@ impl Picker {
         senders
     }
 
-    /// What we had of this piece is lost, whether verified or in part: it is missing again. O(peers).
+    /// What we had of this piece is lost, whether verified or in part: it is missing again.
+    /// O(peers).
     pub fn piece_lost(&mut self, piece: PieceIndex) {
         self.drop_open(piece);
         if self.is_verified(piece) {

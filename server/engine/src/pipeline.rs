@@ -1,30 +1,34 @@
-//! How many blocks are requested of one peer at a time (pipelining, BEP 3), and when a request is given up.
+//! How many blocks are requested of one peer at a time (pipelining, BEP 3), and when a request is
+//! given up.
 //!
-//! The peer is owed enough requests that it never runs dry while one of ours is on its way: at least twice rate
-//! times round trip, both measured ([`estimate`]). As the measured rate is at first what a few requests allow,
-//! that doubles the window each round trip until the link is full, which is TCP's slow start without a phase of
-//! its own. To that come a reserve of [`PipelineConfig::reserve_time`] against hiccups on either side, and for
-//! slow peers [`PipelineConfig::queue_time`] of work up to [`PipelineConfig::queue_bytes`], so that a slow peer
-//! never holds blocks for longer than that. Above are the peer's own limit (`reqq`, BEP 10), ours, and what the
-//! torrent may have under way in all ([`RequestBudget`]); a peer that refuses requests is asked for fewer.
+//! The peer is owed enough requests that it never runs dry while one of ours is on its way: at
+//! least twice rate times round trip, both measured ([`estimate`]). As the measured rate is at
+//! first what a few requests allow, that doubles the window each round trip until the link is full,
+//! which is TCP's slow start without a phase of its own. To that come a reserve of
+//! [`PipelineConfig::reserve_time`] against hiccups on either side, and for slow peers
+//! [`PipelineConfig::queue_time`] of work up to [`PipelineConfig::queue_bytes`], so that a slow
+//! peer never holds blocks for longer than that. Above are the peer's own limit (`reqq`, BEP 10),
+//! ours, and what the torrent may have under way in all ([`RequestBudget`]); a peer that refuses
+//! requests is asked for fewer.
 //!
-//! A full window hides the round trip behind the peer's queue. So now and then, unless an answer showed it
-//! anyway, the window is held below rate times round trip until one answer has come with nothing queued before
-//! it: the cost is an eighth of a round trip or two in 16 s.
+//! A full window hides the round trip behind the peer's queue. So now and then, unless an answer
+//! showed it anyway, the window is held below rate times round trip until one answer has come with
+//! nothing queued before it: the cost is an eighth of a round trip or two in 16 s.
 //!
-//! A request times out after twice the time that the answers before it need, within limits. Where the peer
-//! answers in order and goes on, nothing times out before [`PipelineConfig::timeout_max`]; where an answer
-//! was skipped, or nothing comes any more, the request is given back for others to fetch. A peer that sent no
-//! block for [`PipelineConfig::snub_after`] is snubbing us (BEP 3): it gets one request at a time, until a
-//! block comes.
+//! A request times out after twice the time that the answers before it need, within limits. Where
+//! the peer answers in order and goes on, nothing times out before [`PipelineConfig::timeout_max`];
+//! where an answer was skipped, or nothing comes any more, the request is given back for others to
+//! fetch. A peer that sent no block for [`PipelineConfig::snub_after`] is snubbing us (BEP 3): it
+//! gets one request at a time, until a block comes.
 //!
-//! A choke voids all requests (BEP 3), or with the fast extension none: each is rejected by itself (BEP 6).
+//! A choke voids all requests (BEP 3), or with the fast extension none: each is rejected by itself
+//! (BEP 6).
 //!
 //! Every event is O(1), a choke and a time-out one step for each request given back. Memory:
 //! [`outstanding`].
 //!
-//! Not here: which blocks are requested (the picker's), the messages (the session's), the rates of a peer as
-//! shown and as the choker wants them ([`crate::meter`]).
+//! Not here: which blocks are requested (the picker's), the messages (the session's), the rates of
+//! a peer as shown and as the choker wants them ([`crate::meter`]).
 
 use std::time::Duration;
 
@@ -42,8 +46,8 @@ pub use budget::RequestBudget;
 use estimate::{Estimate, bytes_in, time_for};
 use outstanding::{Outstanding, Sent, Standing};
 
-/// How many requests a peer queues that does not say: "the default in libtorrent", as BEP 10 has it under
-/// `reqq`.
+/// How many requests a peer queues that does not say: "the default in libtorrent", as BEP 10 has it
+/// under `reqq`.
 pub const PEER_QUEUE_DEFAULT: u32 = 250;
 
 /// Requests to a peer of which nothing is known yet.
@@ -52,8 +56,8 @@ const REQUESTS_AT_START: u64 = 4;
 /// However slow, a peer has one request to work on and one to go on with.
 const REQUESTS_MIN: u64 = 2;
 
-/// After so many rejects with no block between, the peer is left alone for [`REJECT_PAUSE`]: a peer that
-/// refuses everything must not keep us busy at the pace of its round trip.
+/// After so many rejects with no block between, the peer is left alone for [`REJECT_PAUSE`]: a peer
+/// that refuses everything must not keep us busy at the pace of its round trip.
 const REJECTS_IN_A_ROW_MAX: u32 = 32;
 const REJECT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -73,7 +77,8 @@ pub struct PipelineConfig {
     pub queue_time: Duration,
     /// Up to so many bytes the queue is as long as `queue_time`.
     pub queue_bytes: u64,
-    /// How much work every peer holds at least, in time at its rate: what a late thread or a jittery link costs.
+    /// How much work every peer holds at least, in time at its rate: what a late thread or a
+    /// jittery link costs.
     pub reserve_time: Duration,
     /// A request times out no earlier than this.
     pub timeout_min: Duration,
@@ -107,8 +112,8 @@ pub enum Arrival {
     Expected,
     /// It was requested, but the request was given back since: of use if nobody else brought it.
     Late,
-    /// It was never requested, or so long ago that it is forgotten. Without the fast extension that may be the
-    /// second answer to a block that was requested twice, so it alone is no offence.
+    /// It was never requested, or so long ago that it is forgotten. Without the fast extension that
+    /// may be the second answer to a block that was requested twice, so it alone is no offence.
     Unrequested,
 }
 
@@ -180,8 +185,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// The pipeline of a peer that chokes us, as every peer does at first. `fast`: both sides speak the fast
-    /// extension.
+    /// The pipeline of a peer that chokes us, as every peer does at first. `fast`: both sides speak
+    /// the fast extension.
     pub fn new(config: PipelineConfig, fast: bool) -> Pipeline {
         Pipeline {
             config,
@@ -206,14 +211,15 @@ impl Pipeline {
         }
     }
 
-    /// Takes the peer's `reqq` (BEP 10): how many requests it queues. What is outstanding above stays so.
+    /// Takes the peer's `reqq` (BEP 10): how many requests it queues. What is outstanding above
+    /// stays so.
     pub fn set_peer_queue(&mut self, requests: u32) {
         self.peer_queue = requests.max(1);
     }
 
-    /// How many blocks of 16 KiB may be requested now; 0 while the peer chokes us. While it does not, nothing
-    /// is outstanding and it did not refuse us again and again, it is 1 at least, the budget notwithstanding,
-    /// so that no peer starves.
+    /// How many blocks of 16 KiB may be requested now; 0 while the peer chokes us. While it does
+    /// not, nothing is outstanding and it did not refuse us again and again, it is 1 at least, the
+    /// budget notwithstanding, so that no peer starves.
     pub fn room(&self, budget: &RequestBudget, now: Time) -> u32 {
         if self.choked {
             return 0;
@@ -221,7 +227,8 @@ impl Pipeline {
         self.room_below(self.target_bytes(), budget, now)
     }
 
-    /// How many blocks may be requested of the pieces that the peer allowed although it chokes us (BEP 6).
+    /// How many blocks may be requested of the pieces that the peer allowed although it chokes us
+    /// (BEP 6).
     pub fn allowed_fast_room(&self, budget: &RequestBudget, now: Time) -> u32 {
         if !self.fast || !self.choked {
             return self.room(budget, now);
@@ -328,8 +335,8 @@ impl Pipeline {
         true
     }
 
-    /// Says that the block is not wanted from this peer any more. `true` if it was waited for, and a cancel is
-    /// to be sent.
+    /// Says that the block is not wanted from this peer any more. `true` if it was waited for, and
+    /// a cancel is to be sent.
     pub fn cancelled(&mut self, block: &BlockRequest, budget: &mut RequestBudget) -> bool {
         let cancelled = self.outstanding.give_back(block).is_some();
         if cancelled {
@@ -340,8 +347,9 @@ impl Pipeline {
         cancelled
     }
 
-    /// Says that the peer chokes us. Without the fast extension all requests are void: they are appended to
-    /// `given_back`, and need no cancel. With it each is going to be rejected or answered.
+    /// Says that the peer chokes us. Without the fast extension all requests are void: they are
+    /// appended to `given_back`, and need no cancel. With it each is going to be rejected or
+    /// answered.
     pub fn choked(&mut self, budget: &mut RequestBudget, given_back: &mut Vec<BlockRequest>) {
         self.choked = true;
         self.owing_since = None;
@@ -382,8 +390,8 @@ impl Pipeline {
         next
     }
 
-    /// Gives back what has timed out: the blocks are appended to `given_back`, and are to be cancelled, because
-    /// the peer may still send them. Calling it early does no harm.
+    /// Gives back what has timed out: the blocks are appended to `given_back`, and are to be
+    /// cancelled, because the peer may still send them. Calling it early does no harm.
     pub fn handle_timeout(
         &mut self,
         budget: &mut RequestBudget,
@@ -400,7 +408,8 @@ impl Pipeline {
             given_back.push(sent.block);
             self.counters.timed_out += 1;
             if sent.order < self.answered_order {
-                // It was skipped. A peer without the fast extension drops without a word what it cannot queue.
+                // It was skipped. A peer without the fast extension drops without a word what it
+                // cannot queue.
                 self.lower_ceiling(sent.ahead, now);
             } else {
                 stalled = true;
@@ -420,7 +429,8 @@ impl Pipeline {
         }
     }
 
-    /// Returns the memory, if no request is remembered: for a peer of which we want nothing any more.
+    /// Returns the memory, if no request is remembered: for a peer of which we want nothing any
+    /// more.
     pub fn shrink(&mut self) {
         self.outstanding.shrink();
     }
@@ -438,8 +448,8 @@ impl Pipeline {
             return self.probe_bytes();
         }
         let config = &self.config;
-        // Deviation counts for one round trip at most: a growing window itself makes round trips deviate, and
-        // would go on growing.
+        // Deviation counts for one round trip at most: a growing window itself makes round trips
+        // deviate, and would go on growing.
         let round_trips = 2 * base + base.min(4 * self.estimate.deviation());
         let span = round_trips
             .max(config.reserve_time)
@@ -520,8 +530,8 @@ impl Pipeline {
             .min(self.requests_max().saturating_sub(self.outstanding.len()))
     }
 
-    /// How low the window is held to measure the base: seven eighths of what fills the link, so that
-    /// nothing queues.
+    /// How low the window is held to measure the base: seven eighths of what fills the link, so
+    /// that nothing queues.
     fn probe_bytes(&self) -> u64 {
         let rate = self.estimate.rate().unwrap_or(0);
         let on_the_way = bytes_in(rate, self.estimate.base().unwrap_or_default());
@@ -544,8 +554,8 @@ impl Pipeline {
             )
     }
 
-    /// When a request is given back. If none after it was answered yet, the peer may just be slow: it has time
-    /// while blocks come.
+    /// When a request is given back. If none after it was answered yet, the peer may just be slow:
+    /// it has time while blocks come.
     fn expires_at(&self, sent: &Sent) -> Time {
         if sent.order < self.answered_order {
             return sent.deadline;
@@ -604,8 +614,8 @@ impl Pipeline {
         self.probe_interval = (2 * self.probe_interval).min(PROBE_INTERVAL_MAX);
     }
 
-    /// Breaks a measurement off, since the peer stopped sending. The next answers have nothing queued before
-    /// them, so the next term is soon enough.
+    /// Breaks a measurement off, since the peer stopped sending. The next answers have nothing
+    /// queued before them, so the next term is soon enough.
     fn stop_probe(&mut self) {
         if !matches!(self.probe, Probe::Due(_)) {
             self.probe = Probe::Due(Time::default());

@@ -1,12 +1,13 @@
 //! The requests that one peer waits on, in the order in which they came.
 //!
-//! Requests leave at the front in batches of adjacent blocks (one read, one send), or from anywhere when the
-//! peer cancels. Two equal requests are two requests: each is answered, and a cancel takes back the newer one
-//! (BEP 6: one answer to each request).
+//! Requests leave at the front in batches of adjacent blocks (one read, one send), or from anywhere
+//! when the peer cancels. Two equal requests are two requests: each is answered, and a cancel takes
+//! back the newer one (BEP 6: one answer to each request).
 //!
-//! Cost: push, cancel and each block of a batch are O(1) amortised. A peer that crafts hash collisions makes
-//! a cancel walk at most the queue. Memory: nothing until the first request, then 20 bytes a slot in powers of
-//! two, at most [`RequestQueue::memory_bytes_max`]; given back by [`RequestQueue::shrink`].
+//! Cost: push, cancel and each block of a batch are O(1) amortised. A peer that crafts hash
+//! collisions makes a cancel walk at most the queue. Memory: nothing until the first request, then
+//! 20 bytes a slot in powers of two, at most [`RequestQueue::memory_bytes_max`]; given back by
+//! [`RequestQueue::shrink`].
 //!
 //! Not here: whether a request is valid or allowed, which is the session's.
 
@@ -109,8 +110,9 @@ const EMPTY: Slot = Slot {
 
 /// The bounded request queue of one peer: see the module.
 ///
-/// A ring of slots, numbered by a sequence that wraps, and a hash index whose buckets chain from the newest
-/// request to older ones. A chain ends where it leaves the ring, so taking from the front unlinks nothing.
+/// A ring of slots, numbered by a sequence that wraps, and a hash index whose buckets chain from
+/// the newest request to older ones. A chain ends where it leaves the ring, so taking from the
+/// front unlinks nothing.
 pub struct RequestQueue {
     /// A power of two, or none.
     slots: Vec<Slot>,
@@ -224,9 +226,9 @@ impl RequestQueue {
         self.gather(bytes_max).map(|(batch, _)| batch)
     }
 
-    /// Takes the longest run of adjacent blocks at the front: at most [`BATCH_BLOCKS_MAX`] blocks and
-    /// `bytes_max` (and [`BATCH_BYTES_MAX`]) bytes. `None` if the queue is empty or the first block alone is
-    /// longer than `bytes_max`.
+    /// Takes the longest run of adjacent blocks at the front: at most [`BATCH_BLOCKS_MAX`] blocks
+    /// and `bytes_max` (and [`BATCH_BYTES_MAX`]) bytes. `None` if the queue is empty or the first
+    /// block alone is longer than `bytes_max`.
     pub fn next_batch(&mut self, bytes_max: u32) -> Option<Batch> {
         let (batch, used) = self.gather(bytes_max)?;
         self.head = self.head.wrapping_add(used);
@@ -263,8 +265,8 @@ impl RequestQueue {
         self.bytes = 0;
     }
 
-    /// Gives memory back: all of it when the queue is empty. For the session's idle timeout, so that a busy
-    /// queue that runs empty for a moment does not allocate again and again.
+    /// Gives memory back: all of it when the queue is empty. For the session's idle timeout, so
+    /// that a busy queue that runs empty for a moment does not allocate again and again.
     pub fn shrink(&mut self) {
         if self.live == 0 {
             *self = RequestQueue::new(self.requests_max);
@@ -323,7 +325,8 @@ impl RequestQueue {
             if !self.is_cancelled(last) {
                 break;
             }
-            // The number will be used again, so the index must forget it: it is the newest of its bucket.
+            // The number will be used again, so the index must forget it: it is the newest of its
+            // bucket.
             let Slot { mut block, older } = self.slots[self.index(last)];
             block.length &= !CANCELLED;
             let bucket = self.bucket_of(block);
@@ -363,7 +366,8 @@ impl RequestQueue {
         *self.slot_mut(sequence) = Slot { block, older };
     }
 
-    /// Where in the ring the request of this sequence number is, from the head; `None` if it is not there.
+    /// Where in the ring the request of this sequence number is, from the head; `None` if it is not
+    /// there.
     fn position(&self, sequence: u32) -> Option<u32> {
         let position = sequence.wrapping_sub(self.head);
         (position < self.used).then_some(position)

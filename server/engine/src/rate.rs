@@ -1,13 +1,16 @@
-//! Upload rate limits: token buckets in levels (global, torrent, peer class), shared by shards in slices.
+//! Upload rate limits: token buckets in levels (global, torrent, peer class), shared by shards in
+//! slices.
 //!
 //! One limit is one [`SharedBucket`], which the I/O layer keeps behind a lock. Each shard holds a
-//! [`ShardBucket`] of it: a slice of a few milliseconds of the rate, taken in one locked exchange and then spent
-//! without a lock. A slice that is not spent expires and goes back, so an idle shard holds no budget.
+//! [`ShardBucket`] of it: a slice of a few milliseconds of the rate, taken in one locked exchange
+//! and then spent without a lock. A slice that is not spent expires and goes back, so an idle shard
+//! holds no budget.
 //!
-//! To send, a shard asks all levels of a peer at once by [`take`]; it gets bytes from all of them or from none.
-//! If a level is short, the shard exchanges that level's slice ([`SharedBucket::exchange`]) and tries again, or
-//! is told when to ask again. Peers of a shard that wait for one level should wait in line, first come first
-//! served: that is the I/O layer's; between shards this module keeps the line.
+//! To send, a shard asks all levels of a peer at once by [`take`]; it gets bytes from all of them
+//! or from none. If a level is short, the shard exchanges that level's slice
+//! ([`SharedBucket::exchange`]) and tries again, or is told when to ask again. Peers of a shard
+//! that wait for one level should wait in line, first come first served: that is the I/O layer's;
+//! between shards this module keeps the line.
 //!
 //! ```text
 //! loop {
@@ -21,10 +24,10 @@
 //! }
 //! ```
 //!
-//! Guarantee, over all shards together: in any window of length `t` at most `rate * t + burst` bytes, exactly
-//! and at any rate up to [`RATE_MAX`]. Bytes are charged when a slice is lent, which is up to [`SLICE_LIFE`]
-//! before they are sent; the burst that a limit names includes what that adds. A changed limit is seen by every
-//! shard within 200 ms ([`WAIT_MAX`]), without being told.
+//! Guarantee, over all shards together: in any window of length `t` at most `rate * t + burst`
+//! bytes, exactly and at any rate up to [`RATE_MAX`]. Bytes are charged when a slice is lent, which
+//! is up to [`SLICE_LIFE`] before they are sent; the burst that a limit names includes what that
+//! adds. A changed limit is seen by every shard within 200 ms ([`WAIT_MAX`]), without being told.
 //!
 //! Not here: locks, waiting, whose turn it is within a shard.
 
@@ -46,7 +49,8 @@ const SLICE_OF_RATE: Duration = Duration::from_millis(4);
 /// A shard in line that does not come back for so long after its time loses its place.
 const LINE_GRACE: Duration = Duration::from_millis(100);
 
-/// A shard waits so long for all that it wants, rather than for the least of it: fewer, larger slices.
+/// A shard waits so long for all that it wants, rather than for the least of it: fewer, larger
+/// slices.
 const WAIT_FOR_MORE: Duration = Duration::from_millis(2);
 
 /// The longest that a shard is told to wait, so that it sees a changed limit.
@@ -108,8 +112,8 @@ impl ShardBucket {
         self.bytes += bytes;
     }
 
-    /// When to call [`SharedBucket::release`], so that an idle shard holds nothing; [`Time::NEVER`] if it
-    /// holds nothing now.
+    /// When to call [`SharedBucket::release`], so that an idle shard holds nothing; [`Time::NEVER`]
+    /// if it holds nothing now.
     pub fn next_timeout(&self) -> Time {
         if self.bytes == 0 {
             Time::NEVER
@@ -126,8 +130,8 @@ impl ShardBucket {
     }
 }
 
-/// Takes bytes from all `levels` or from none. Grants as much of the demand as every level has, at least
-/// `bytes_min`; else names the first level that is short, whose slice is to be exchanged.
+/// Takes bytes from all `levels` or from none. Grants as much of the demand as every level has, at
+/// least `bytes_min`; else names the first level that is short, whose slice is to be exchanged.
 ///
 /// A level without a limit need not be in the list.
 pub fn take(levels: &mut [&mut ShardBucket], demand: Demand, now: Time) -> Result<u32, usize> {
@@ -187,8 +191,8 @@ impl SharedBucket {
         self.limit
     }
 
-    /// Changes the limit from `now` on. A limit in the place of none starts empty, because what was sent just
-    /// before was not counted.
+    /// Changes the limit from `now` on. A limit in the place of none starts empty, because what was
+    /// sent just before was not counted.
     pub fn set_limit(&mut self, limit: Option<RateLimit>, now: Time) {
         self.limit = limit;
         let slices = limit.as_ref().map(RateLimit::for_slices);
@@ -201,9 +205,10 @@ impl SharedBucket {
         }
     }
 
-    /// Takes back what `local` did not spend, and gives it a new slice of at least `demand.bytes_min`; or says
-    /// when to ask again. A shard that was refused stands in line: until it got its slice, left by
-    /// [`Self::release`] or did not come back, what it waits for is given to nobody else.
+    /// Takes back what `local` did not spend, and gives it a new slice of at least
+    /// `demand.bytes_min`; or says when to ask again. A shard that was refused stands in line:
+    /// until it got its slice, left by [`Self::release`] or did not come back, what it waits for is
+    /// given to nobody else.
     pub fn exchange(
         &mut self,
         local: &mut ShardBucket,
@@ -253,7 +258,8 @@ impl SharedBucket {
     }
 
     /// Takes back what `local` did not spend, and its place in the line: when its time has come
-    /// ([`ShardBucket::next_timeout`]), and when the shard has nobody left who waits for this limit.
+    /// ([`ShardBucket::next_timeout`]), and when the shard has nobody left who waits for this
+    /// limit.
     pub fn release(&mut self, local: &mut ShardBucket) {
         self.settle(local);
         self.line.retain(|other| other.shard != local.shard);

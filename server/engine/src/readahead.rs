@@ -1,8 +1,9 @@
 //! How much of a chunk is read when a peer asks for a part of it.
 //!
-//! A chunk is longer than a block, so a peer that goes through a piece in order is best served by one read of
-//! the whole chunk; one that picks blocks here and there by reads of just those. Nothing but the requests
-//! tells the two apart, so the answer is taken from what the peer has queued and where it was before.
+//! A chunk is longer than a block, so a peer that goes through a piece in order is best served by
+//! one read of the whole chunk; one that picks blocks here and there by reads of just those.
+//! Nothing but the requests tells the two apart, so the answer is taken from what the peer has
+//! queued and where it was before.
 //!
 //! Limits: looks at [`LOOK_AHEAD_MAX`] requests. Pure arithmetic; keeps nothing.
 

@@ -1,4 +1,5 @@
-//! Runs of adjacent bytes among the requests that a peer has queued: what is worth reading before its turn comes.
+//! Runs of adjacent bytes among the requests that a peer has queued: what is worth reading before
+//! its turn comes.
 //!
 //! Pure; keeps nothing but where the peer was last.
 
@@ -34,8 +35,8 @@ impl From<&Batch> for Run {
     }
 }
 
-/// Joins `queued` requests into runs of at most `run_bytes_max`, in order, and ends before they are more than
-/// `bytes_max` in all.
+/// Joins `queued` requests into runs of at most `run_bytes_max`, in order, and ends before they are
+/// more than `bytes_max` in all.
 pub fn runs(
     queued: impl Iterator<Item = BlockRequest>,
     run_bytes_max: u32,
@@ -89,8 +90,9 @@ impl Progress {
         };
     }
 
-    /// What a peer that goes on in order will ask for after `latest` in its piece, which has `piece_bytes`: as much as it has taken in order so far, at most `bytes_max`. A peer that has not asked for
-    /// two runs in order is not believed to go on.
+    /// What a peer that goes on in order will ask for after `latest` in its piece, which has
+    /// `piece_bytes`: as much as it has taken in order so far, at most `bytes_max`. A peer that has
+    /// not asked for two runs in order is not believed to go on.
     pub fn expected(&self, latest: Run, piece_bytes: u32, bytes_max: u32) -> Option<Run> {
         let last = self.last.filter(|last| last.piece == latest.piece)?;
         let in_order = last.end() == latest.end() && last.bytes > latest.bytes;

@@ -1,19 +1,22 @@
-//! One peer connection, after the handshake: a state machine without I/O. It serves what we have; what is fetched
-//! from the peer is [`crate::download`]'s, which sees the peer's messages after this has, and speaks through it.
+//! One peer connection, after the handshake: a state machine without I/O. It serves what we have;
+//! what is fetched from the peer is [`crate::download`]'s, which sees the peer's messages after
+//! this has, and speaks through it.
 //!
-//! Messages come in by [`Session::handle_message`]. What is to be sent comes out in two streams: small
-//! messages, encoded ([`Session::take_control`]), and batches of blocks ([`Session::next_batch`]) that the I/O
-//! layer sends without their bytes ever passing here. Control goes out before the next batch, never inside one.
+//! Messages come in by [`Session::handle_message`]. What is to be sent comes out in two streams:
+//! small messages, encoded ([`Session::take_control`]), and batches of blocks
+//! ([`Session::next_batch`]) that the I/O layer sends without their bytes ever passing here.
+//! Control goes out before the next batch, never inside one.
 //!
-//! Every request that is accepted is answered once: by a batch, by a reject (BEP 6), or it is legally dropped
-//! (cancelled or choked without the fast extension). Limits: [`SessionConfig`]. Each message costs O(1), but
-//! for a bitfield, an extension message and a choke, which cost their length. What a peer can make a session
-//! hold is its request queue and `control_bytes_max` plus the rejects of one whole queue.
+//! Every request that is accepted is answered once: by a batch, by a reject (BEP 6), or it is
+//! legally dropped (cancelled or choked without the fast extension). Limits: [`SessionConfig`].
+//! Each message costs O(1), but for a bitfield, an extension message and a choke, which cost their
+//! length. What a peer can make a session hold is its request queue and `control_bytes_max` plus
+//! the rejects of one whole queue.
 //!
 //! For serving, only how many pieces the peer has matters, so no bitfield of it is kept here.
 //!
-//! Not here: what is fetched, peer exchange, choosing whom to unchoke ([`crate::choker`]), rate limits
-//! ([`crate::rate`]).
+//! Not here: what is fetched, peer exchange, choosing whom to unchoke ([`crate::choker`]), rate
+//! limits ([`crate::rate`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,13 +38,16 @@ mod messages;
 pub use config::{PeerIdentity, PieceBits, Pieces, SessionConfig, TorrentView};
 pub use disconnect::{Disconnect, DisconnectKind};
 
-/// How long a queue keeps its memory after the last message, so that a busy one does not allocate anew.
+/// How long a queue keeps its memory after the last message, so that a busy one does not allocate
+/// anew.
 const QUEUE_SHRINK_AFTER: Duration = Duration::from_secs(10);
 
-/// Pieces that a peer may fetch although it is choked (BEP 6), and how many it has at most to be given them.
+/// Pieces that a peer may fetch although it is choked (BEP 6), and how many it has at most to be
+/// given them.
 pub const ALLOWED_FAST_PIECES_MAX: usize = 10;
 
-/// What a session has counted since its start. They only grow; the I/O layer publishes the differences.
+/// What a session has counted since its start. They only grow; the I/O layer publishes the
+/// differences.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SessionCounters {
     /// Messages from the peer.
@@ -58,7 +64,8 @@ pub struct SessionCounters {
     pub requests_refused: u64,
     /// Accepted requests that were answered by a reject later: cancelled, choked, failed.
     pub requests_rejected: u64,
-    /// Accepted requests that were dropped without an answer, as BEP 3 has it: cancelled, choked, failed.
+    /// Accepted requests that were dropped without an answer, as BEP 3 has it: cancelled, choked,
+    /// failed.
     pub requests_dropped: u64,
     /// Requests that were ignored, as BEP 3 has it: while choked, or into a full queue.
     pub requests_ignored: u64,
@@ -91,12 +98,14 @@ pub struct Session {
     /// Requests since the peer was choked.
     choked_requests: u32,
     invalid_requests: u32,
-    /// Pieces that the peer may fetch while it is choked, once it has been told so, and what is left to be sent of them.
+    /// Pieces that the peer may fetch while it is choked, once it has been told so, and what is
+    /// left to be sent of them.
     allowed_fast: Option<Vec<PieceIndex>>,
     allowed_fast_bytes: u64,
 
     interested: bool,
-    /// How many pieces the peer says it has; haves for the same piece count again, up to the piece count.
+    /// How many pieces the peer says it has; haves for the same piece count again, up to the piece
+    /// count.
     peer_pieces: u32,
     /// A bitfield or have-all said that the peer is complete.
     peer_complete: bool,
@@ -129,8 +138,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session whose handshakes are done. Its opening messages are queued: which pieces we have, and the
-    /// extension handshake.
+    /// A session whose handshakes are done. Its opening messages are queued: which pieces we have,
+    /// and the extension handshake.
     pub fn new(
         config: Arc<SessionConfig>,
         torrent: Arc<TorrentView>,
@@ -143,8 +152,9 @@ impl Session {
         session
     }
 
-    /// The session of a connection over which the torrent's metadata came, so that its peer knows that we had no
-    /// piece then; we must have none now. What is said anew is the extension handshake.
+    /// The session of a connection over which the torrent's metadata came, so that its peer knows
+    /// that we had no piece then; we must have none now. What is said anew is the extension
+    /// handshake.
     pub fn continued(
         config: Arc<SessionConfig>,
         torrent: Arc<TorrentView>,
@@ -219,8 +229,8 @@ impl Session {
         self.fetching = fetching;
     }
 
-    /// The limits to decode this peer's messages with: it may send no block while we fetch nothing, and no longer
-    /// ones than we ask for.
+    /// The limits to decode this peer's messages with: it may send no block while we fetch nothing,
+    /// and no longer ones than we ask for.
     pub fn frame_limits(&self) -> FrameLimits {
         FrameLimits {
             block_bytes_max: if self.fetching {
@@ -232,8 +242,8 @@ impl Session {
         }
     }
 
-    /// Takes one message from the peer. On an error the connection is to be closed. Afterwards the I/O layer
-    /// looks at [`Self::wants_unchoke`], [`Self::take_control`] and [`Self::next_batch`].
+    /// Takes one message from the peer. On an error the connection is to be closed. Afterwards the
+    /// I/O layer looks at [`Self::wants_unchoke`], [`Self::take_control`] and [`Self::next_batch`].
     pub fn handle_message(&mut self, message: &Message<'_>, now: Time) -> Result<(), Disconnect> {
         self.counters.messages += 1;
         self.received_at = now;
@@ -264,9 +274,9 @@ impl Session {
         Ok(())
     }
 
-    /// Whether to read from the peer. It is to be asked before every message, those already read included:
-    /// `false` while queued control messages are over the limit, and, for a peer that cannot be sent rejects,
-    /// while its request queue is full.
+    /// Whether to read from the peer. It is to be asked before every message, those already read
+    /// included: `false` while queued control messages are over the limit, and, for a peer that
+    /// cannot be sent rejects, while its request queue is full.
     pub fn wants_input(&self) -> bool {
         self.control.len() <= self.config.control_bytes_max
             && (self.fast || self.choked || self.queue.len() < self.config.requests_max)
@@ -277,8 +287,8 @@ impl Session {
         self.interested && self.choked
     }
 
-    /// Chokes or unchokes the peer. A choke answers what is queued by rejects, or drops it where the fast
-    /// extension is not spoken (BEP 3). Batches in flight still go out.
+    /// Chokes or unchokes the peer. A choke answers what is queued by rejects, or drops it where
+    /// the fast extension is not spoken (BEP 3). Batches in flight still go out.
     pub fn set_choked(&mut self, choked: bool, now: Time) {
         if choked == self.choked {
             return;
@@ -297,8 +307,8 @@ impl Session {
         }
     }
 
-    /// Whether the peer is one to be allowed some pieces while it is choked: it wants something, has next to nothing,
-    /// and has not been allowed any before.
+    /// Whether the peer is one to be allowed some pieces while it is choked: it wants something,
+    /// has next to nothing, and has not been allowed any before.
     pub fn wants_allowed_fast(&self) -> bool {
         self.fast
             && self.wants_unchoke()
@@ -306,8 +316,8 @@ impl Session {
             && (self.peer_pieces as usize) < ALLOWED_FAST_PIECES_MAX
     }
 
-    /// Allows the peer those of `pieces` that we have (BEP 6) and whose bytes `reserve` grants: each of these bytes is
-    /// sent once while it is choked.
+    /// Allows the peer those of `pieces` that we have (BEP 6) and whose bytes `reserve` grants:
+    /// each of these bytes is sent once while it is choked.
     pub fn allow_fast(&mut self, pieces: &[PieceIndex], mut reserve: impl FnMut(u64) -> bool) {
         let mut allowed = Vec::new();
         for &piece in pieces {
@@ -326,9 +336,9 @@ impl Session {
         self.allowed_fast_bytes
     }
 
-    /// Says which pieces we have now. Queued requests for pieces that are gone are rejected, or dropped where
-    /// the fast extension is not spoken. Pieces that came back need not be announced: the peer was never told
-    /// that they were gone.
+    /// Says which pieces we have now. Queued requests for pieces that are gone are rejected, or
+    /// dropped where the fast extension is not spoken. Pieces that came back need not be announced:
+    /// the peer was never told that they were gone.
     pub fn set_pieces(&mut self, pieces: Pieces) {
         self.pieces = pieces;
         for _ in 0..self.queue.len() {
@@ -341,7 +351,8 @@ impl Session {
         }
     }
 
-    /// Moves the queued control messages to the end of `out`; they are to be sent before the next batch.
+    /// Moves the queued control messages to the end of `out`; they are to be sent before the next
+    /// batch.
     pub fn take_control(&mut self, out: &mut Vec<u8>) {
         self.input_was_unwanted |= !self.wants_input();
         if out.is_empty() {
@@ -363,8 +374,8 @@ impl Session {
         Message::Have(piece).encode(&mut self.control);
     }
 
-    /// Tells the peer that we have lost `piece`, as far as it understands that (BEP 54), and answers its requests
-    /// for what our pieces say is not there any more.
+    /// Tells the peer that we have lost `piece`, as far as it understands that (BEP 54), and
+    /// answers its requests for what our pieces say is not there any more.
     pub fn take_back(&mut self, piece: PieceIndex) {
         if let Some(id) = self.peer_extensions.get(Extension::DontHave) {
             let payload = &piece.0.to_be_bytes()[..];
@@ -409,9 +420,9 @@ impl Session {
         self.queue.peek_batch(bytes_max)
     }
 
-    /// Takes the next blocks to send, at most `bytes_max` bytes of content (from the rate limit). `None` if
-    /// there are none, or if the first is longer than `bytes_max`. Each batch taken is to be given back once:
-    /// to [`Self::batch_sent`] or to [`Self::batch_failed`].
+    /// Takes the next blocks to send, at most `bytes_max` bytes of content (from the rate limit).
+    /// `None` if there are none, or if the first is longer than `bytes_max`. Each batch taken is to
+    /// be given back once: to [`Self::batch_sent`] or to [`Self::batch_failed`].
     pub fn next_batch(&mut self, bytes_max: u32) -> Option<Batch> {
         let batch = self.queue.next_batch(bytes_max)?;
         self.in_flight_blocks += u64::from(batch.count);
@@ -427,8 +438,8 @@ impl Session {
         self.useful_at = now;
     }
 
-    /// Says that the batch cannot be sent, and that no byte of it was: its requests are rejected, or dropped
-    /// where the fast extension is not spoken.
+    /// Says that the batch cannot be sent, and that no byte of it was: its requests are rejected,
+    /// or dropped where the fast extension is not spoken.
     pub fn batch_failed(&mut self, batch: &Batch) {
         self.take_off_flight(batch);
         for block in batch.blocks() {
@@ -451,7 +462,8 @@ impl Session {
         self.sent_at = now;
     }
 
-    /// Says that for `waited` the peer took nothing because we had nothing to give: our disk was read.
+    /// Says that for `waited` the peer took nothing because we had nothing to give: our disk was
+    /// read.
     pub fn send_excused(&mut self, waited: Duration) {
         self.progress_at = self.progress_at + waited;
     }
@@ -510,8 +522,8 @@ impl Session {
         next
     }
 
-    /// Does what is due at `now`: queues a keep-alive, gives memory back, or says that the connection is to be
-    /// closed. Calling it early does no harm.
+    /// Does what is due at `now`: queues a keep-alive, gives memory back, or says that the
+    /// connection is to be closed. Calling it early does no harm.
     pub fn handle_timeout(&mut self, now: Time) -> Result<(), Disconnect> {
         if self.input_was_unwanted {
             // It was we who did not read.

@@ -1,11 +1,11 @@
 //! One aligned mapping, cut into slots of one size: the memory of the chunk cache.
 //!
-//! Reads past the page cache (`O_DIRECT`) want memory at page boundaries. The mapping is anonymous, so a slot
-//! costs memory from its first use on; it asks for huge pages, because a read has to find the physical page
-//! behind every page of its target.
+//! Reads past the page cache (`O_DIRECT`) want memory at page boundaries. The mapping is anonymous,
+//! so a slot costs memory from its first use on; it asks for huge pages, because a read has to find
+//! the physical page behind every page of its target.
 //!
-//! Limits: the slots are counted out at the start, and nothing grows. Which slot is whose to write is not known
-//! here.
+//! Limits: the slots are counted out at the start, and nothing grows. Which slot is whose to write
+//! is not known here.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -16,7 +16,8 @@ pub(crate) const ALIGNMENT: usize = 4096;
 /// The size of a huge page on the machines that have them of use here.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Slots of memory, see the module. Freed when it is dropped: whoever reads into a slot keeps it alive.
+/// Slots of memory, see the module. Freed when it is dropped: whoever reads into a slot keeps it
+/// alive.
 pub(crate) struct AlignedMemory {
     mapping: NonNull<u8>,
     mapped_bytes: usize,
@@ -37,7 +38,8 @@ impl AlignedMemory {
         let too_much = || io::Error::from_raw_os_error(libc::ENOMEM);
         let used = slots.checked_mul(slot_bytes).ok_or_else(too_much)?;
         let mapped_bytes = used.checked_add(HUGE_PAGE_BYTES).ok_or_else(too_much)?;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that
+        // exists.
         let mapping = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -53,7 +55,8 @@ impl AlignedMemory {
         }
         let mapping = NonNull::new(mapping.cast::<u8>()).ok_or_else(too_much)?;
         let skip = mapping.as_ptr().align_offset(HUGE_PAGE_BYTES);
-        // SAFETY: less than a huge page from the start, and the mapping is one longer than what is used.
+        // SAFETY: less than a huge page from the start, and the mapping is one longer than what is
+        // used.
         let start = unsafe { mapping.add(skip) };
         // A kernel without huge pages refuses, and ordinary ones do.
         // SAFETY: the range lies in the mapping that was just made.
@@ -82,8 +85,8 @@ impl AlignedMemory {
 
 impl Drop for AlignedMemory {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours alone, made by `new` with this length, and nobody has a slot any more:
-        // reads and sends keep this memory alive until they have ended.
+        // SAFETY: the mapping is ours alone, made by `new` with this length, and nobody has a slot
+        // any more: reads and sends keep this memory alive until they have ended.
         unsafe { libc::munmap(self.mapping.as_ptr().cast(), self.mapped_bytes) };
     }
 }

@@ -1,7 +1,9 @@
-//! One connection's dealings with its rate limits: asking, waiting in line, spending what was granted.
+//! One connection's dealings with its rate limits: asking, waiting in line, spending what was
+//! granted.
 //!
-//! The wait goes on while other things are sent ([`Allowance::arrive_during`]): whoever is first in a line
-//! and does not move up holds up every peer behind him, and a socket may stay full for minutes.
+//! The wait goes on while other things are sent ([`Allowance::arrive_during`]): whoever is first in
+//! a line and does not move up holds up every peer behind him, and a socket may stay full for
+//! minutes.
 
 use crate::connection::Connection;
 use crate::limits;
@@ -37,8 +39,8 @@ impl<'a> Allowance<'a> {
         }
     }
 
-    /// Takes the next blocks within the rate limits. `None` if no request waits, or while the limits let none
-    /// through; then [`Self::arrive`] waits for them.
+    /// Takes the next blocks within the rate limits. `None` if no request waits, or while the
+    /// limits let none through; then [`Self::arrive`] waits for them.
     pub(crate) fn next_batch(&mut self) -> Option<Batch> {
         let bytes_max = self.shard.config.batch_bytes;
         let (session, levels) = (&self.connection.session, &self.connection.levels);
@@ -70,7 +72,8 @@ impl<'a> Allowance<'a> {
         None
     }
 
-    /// Waits for the grant; for ever if none is waited for. May be dropped: the place in line is kept.
+    /// Waits for the grant; for ever if none is waited for. May be dropped: the place in line is
+    /// kept.
     pub(crate) async fn arrive(&mut self) {
         match &mut self.state {
             State::Waiting(grant) => {
@@ -95,8 +98,8 @@ impl<'a> Allowance<'a> {
         }
     }
 
-    /// Takes blocks for `granted` bytes and gives back what they leave. (Requests may have been cancelled
-    /// while the grant was waited for.)
+    /// Takes blocks for `granted` bytes and gives back what they leave. (Requests may have been
+    /// cancelled while the grant was waited for.)
     fn spend(&self, granted: u32) -> Option<Batch> {
         let batch = self.connection.session.borrow_mut().next_batch(granted);
         let used = batch.as_ref().map_or(0, |batch| batch.bytes);

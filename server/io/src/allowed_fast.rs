@@ -1,12 +1,15 @@
-//! Which pieces a peer may fetch although it is choked (BEP 6), so that one that has nothing yet gets something to give.
+//! Which pieces a peer may fetch although it is choked (BEP 6), so that one that has nothing yet
+//! gets something to give.
 //!
-//! The set follows from the peer's network and the torrent, so that whoever comes again, or from the next address, gets
-//! no other pieces. What a stranger is given so is counted over all its connections and torrents, for [`PERIOD`] from
-//! the first time on: whoever closes and connects again goes on where it was.
+//! The set follows from the peer's network and the torrent, so that whoever comes again, or from
+//! the next address, gets no other pieces. What a stranger is given so is counted over all its
+//! connections and torrents, for [`PERIOD`] from the first time on: whoever closes and connects
+//! again goes on where it was.
 //!
-//! Limits: [`PIECES_MAX`] pieces of a torrent, and [`BYTES_MAX`] of one stranger (a v4 address, a v6 /64), unless its
-//! first piece is longer; [`STRANGERS_MAX`] of them are counted at a time. When there are so many, another is allowed
-//! nothing before the first of them is forgotten: it waits for a slot as it would without BEP 6.
+//! Limits: [`PIECES_MAX`] pieces of a torrent, and [`BYTES_MAX`] of one stranger (a v4 address, a
+//! v6 /64), unless its first piece is longer; [`STRANGERS_MAX`] of them are counted at a time. When
+//! there are so many, another is allowed nothing before the first of them is forgotten: it waits
+//! for a slot as it would without BEP 6.
 
 use crate::sockets::stranger;
 use engine::session::ALLOWED_FAST_PIECES_MAX as PIECES_MAX;
@@ -26,7 +29,8 @@ const PERIOD: Duration = Duration::from_secs(60 * 60);
 /// How many strangers are remembered, at about a hundred bytes each.
 const STRANGERS_MAX: usize = 4_096;
 
-/// Rounds of the hash, each of which names five pieces: in a torrent of few pieces the same come again and again.
+/// Rounds of the hash, each of which names five pieces: in a torrent of few pieces the same come
+/// again and again.
 const ROUNDS_MAX: usize = 100;
 
 /// How many pieces of this length a peer is allowed.
@@ -35,7 +39,8 @@ pub(crate) fn count(piece_length: u32) -> usize {
     usize::try_from(fitting).map_or(PIECES_MAX, |fitting| fitting.clamp(1, PIECES_MAX))
 }
 
-/// The first `count` pieces of the set of a peer at `address`, as BEP 6 computes it; fewer if the torrent has fewer.
+/// The first `count` pieces of the set of a peer at `address`, as BEP 6 computes it; fewer if the
+/// torrent has fewer.
 pub(crate) fn pieces(
     address: IpAddr,
     info_hash: InfoHashV1,
@@ -78,8 +83,8 @@ struct Strangers {
 }
 
 impl Given {
-    /// Notes that who is at `address` may have `bytes` more. False if that is too much for it, or nobody else can be
-    /// remembered.
+    /// Notes that who is at `address` may have `bytes` more. False if that is too much for it, or
+    /// nobody else can be remembered.
     pub(crate) fn reserve(&self, address: IpAddr, bytes: u64, now: Time) -> bool {
         let stranger = stranger(address);
         let mut strangers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,7 +122,8 @@ impl Strangers {
     }
 }
 
-/// The v4 /24 of an address, as BEP 6 has it. Of IPv6 it says nothing: the /64 is what one customer gets.
+/// The v4 /24 of an address, as BEP 6 has it. Of IPv6 it says nothing: the /64 is what one customer
+/// gets.
 fn network(address: IpAddr) -> Vec<u8> {
     match address.to_canonical() {
         IpAddr::V4(address) => {

@@ -1,7 +1,8 @@
 //! How long requests wait for their blocks, per group of requests that arrived together.
 //!
-//! Marks "so many requests had been accepted at this time" and reads them off when as many have been
-//! answered. Bounded: beyond [`MARKS_MAX`] a group joins the one before it and shares its (older) time.
+//! Marks "so many requests had been accepted at this time" and reads them off when as many have
+//! been answered. Bounded: beyond [`MARKS_MAX`] a group joins the one before it and shares its
+//! (older) time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -31,8 +32,8 @@ impl AnswerClock {
         }
     }
 
-    /// Notes that `answered` requests have been answered so far, and returns how long the newest group that
-    /// is answered in full has waited.
+    /// Notes that `answered` requests have been answered so far, and returns how long the newest
+    /// group that is answered in full has waited.
     pub(crate) fn answered(&mut self, answered: u64, now: Instant) -> Option<Duration> {
         let mut waited = None;
         while let Some(&(accepted, since)) = self.marks.front() {

@@ -1,9 +1,10 @@
-//! The bounded pool of payload buffers of one shard, registered with its ring where the kernel allows it.
+//! The bounded pool of payload buffers of one shard, registered with its ring where the kernel
+//! allows it.
 //!
-//! The number of buffers is fixed when the shard starts, so that memory is a number in the configuration.
-//! Who finds the pool empty waits in line, first come first served: a connection that gives its buffer back
-//! and asks for the next one comes after those that wait. A buffer given to an operation belongs to it until
-//! its last completion.
+//! The number of buffers is fixed when the shard starts, so that memory is a number in the
+//! configuration. Who finds the pool empty waits in line, first come first served: a connection
+//! that gives its buffer back and asks for the next one comes after those that wait. A buffer given
+//! to an operation belongs to it until its last completion.
 
 use seedring_metrics::{Counter, ShardCells};
 use std::io;
@@ -12,10 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
 use tokio_uring::buf::{IoBuf, IoBufMut};
 
-/// The most buffers that one pool has: what the kernel registers at once, and what `FixedBufPool` takes.
+/// The most buffers that one pool has: what the kernel registers at once, and what `FixedBufPool`
+/// takes.
 pub const BUFFERS_MAX: usize = libc::UIO_MAXIOV as usize;
 
-/// Whether the pool's buffers are registered with the ring (saves the kernel pinning pages per operation).
+/// Whether the pool's buffers are registered with the ring (saves the kernel pinning pages per
+/// operation).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Registration {
     /// Register; where the limit on locked memory forbids it, go on with plain buffers and say so.
@@ -32,19 +35,20 @@ pub struct BufferPool {
     pool: FixedBufPool<Vec<u8>>,
     buffer_bytes: usize,
     count: usize,
-    /// One permit per buffer. The pool's own waiting is not fair: whoever runs takes what was just freed.
+    /// One permit per buffer. The pool's own waiting is not fair: whoever runs takes what was just
+    /// freed.
     line: Arc<Semaphore>,
     registered: bool,
 }
 
 impl BufferPool {
-    /// Makes `count` buffers of `buffer_bytes` each, at most [`BUFFERS_MAX`]. Call inside the shard's
-    /// runtime.
+    /// Makes `count` buffers of `buffer_bytes` each, at most [`BUFFERS_MAX`]. Call inside the
+    /// shard's runtime.
     ///
     /// # Errors
     ///
-    /// The kernel's refusal to register them, with [`Registration::Require`] only; `ENOMEM` means that
-    /// `RLIMIT_MEMLOCK` is too low.
+    /// The kernel's refusal to register them, with [`Registration::Require`] only; `ENOMEM` means
+    /// that `RLIMIT_MEMLOCK` is too low.
     pub fn new(count: usize, buffer_bytes: usize, registration: Registration) -> io::Result<Self> {
         let count = count.min(BUFFERS_MAX);
         let pool = FixedBufPool::new((0..count).map(|_| Vec::with_capacity(buffer_bytes)));
@@ -132,8 +136,8 @@ pub struct Buffer {
 impl Buffer {
     /// The bytes filled so far.
     pub fn filled(&self) -> &[u8] {
-        // SAFETY: `filled` bytes from the start have been written by the kernel or by `fill_zero`, and stay
-        // valid as long as `inner` is owned.
+        // SAFETY: `filled` bytes from the start have been written by the kernel or by `fill_zero`,
+        // and stay valid as long as `inner` is owned.
         unsafe { std::slice::from_raw_parts(self.inner.stable_ptr(), self.filled) }
     }
 
@@ -142,8 +146,8 @@ impl Buffer {
         self.registered.then(|| self.inner.buf_index())
     }
 
-    /// Where `length` bytes at `start` are to be written; `None` unless that continues what is filled and
-    /// lies inside the buffer.
+    /// Where `length` bytes at `start` are to be written; `None` unless that continues what is
+    /// filled and lies inside the buffer.
     pub fn spare_mut(&mut self, start: usize, length: usize) -> Option<*mut u8> {
         let end = start.checked_add(length)?;
         if start != self.filled || end > self.inner.bytes_total() {

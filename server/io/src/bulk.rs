@@ -64,8 +64,8 @@ pub struct BulkReader {
     under_way: usize,
     /// The flag of [`Way::Passing`], or none where the kernel has none.
     passing_flags: i32,
-    /// Whether the ring itself has failed: reads may be under way whose end nobody learns, so nothing
-    /// is started any more.
+    /// Whether the ring itself has failed: reads may be under way whose end nobody learns, so
+    /// nothing is started any more.
     failed: bool,
 }
 
@@ -107,8 +107,8 @@ impl BulkReader {
     }
 
     /// Starts to read from `offset` of `file` to `place` in the memory; [`BulkReader::submit`]
-    /// hands it to the kernel. `None` if it cannot be: there is no room for another read, the read is
-    /// not aligned as its way demands, or the ring has failed ([`BulkReader::wait`]).
+    /// hands it to the kernel. `None` if it cannot be: there is no room for another read, the read
+    /// is not aligned as its way demands, or the ring has failed ([`BulkReader::wait`]).
     ///
     /// # Panics
     ///
@@ -191,8 +191,9 @@ impl BulkReader {
     ///
     /// # Errors
     ///
-    /// What the kernel said of the read, or of the ring. After the latter the read may still be under
-    /// way: nothing can be started any more, and the memory stays mapped when the reader is dropped.
+    /// What the kernel said of the read, or of the ring. After the latter the read may still be
+    /// under way: nothing can be started any more, and the memory stays mapped when the reader is
+    /// dropped.
     ///
     /// # Panics
     ///
@@ -477,8 +478,8 @@ mod tests {
         let mut reader = BulkReader::new(ALIGNMENT_BYTES).unwrap();
         let id = reader.start(&file, 0, 0..100, Way::Passing).unwrap();
         let null = File::open("/dev/null").unwrap();
-        // SAFETY: both descriptors are open; the ring's number stands for something else from now on,
-        // and the ring's memory stays mapped.
+        // SAFETY: both descriptors are open; the ring's number stands for something else from now
+        // on, and the ring's memory stays mapped.
         let replaced = unsafe { libc::dup2(null.as_raw_fd(), reader.ring.as_raw_fd()) };
         assert!(replaced >= 0);
         assert!(reader.wait(id).is_err());

@@ -1,8 +1,8 @@
 //! Whether and how an open file is read past the page cache (`O_DIRECT`).
 //!
-//! Such reads start and end at multiples of an alignment that the file system names (`statx`, Linux 6.1) or
-//! that fits every ordinary one. Where they are refused, the file is read through the page cache, and that is
-//! said once.
+//! Such reads start and end at multiples of an alignment that the file system names (`statx`, Linux
+//! 6.1) or that fits every ordinary one. Where they are refused, the file is read through the page
+//! cache, and that is said once.
 
 use crate::aligned::ALIGNMENT;
 use std::ffi::CStr;
@@ -13,8 +13,8 @@ use std::sync::Once;
 /// The path that means the descriptor itself.
 const ITSELF: &CStr = c"";
 
-/// Makes reads of `file` bypass the page cache, and returns the alignment that they need, in bytes. `None` if
-/// they go through the page cache.
+/// Makes reads of `file` bypass the page cache, and returns the alignment that they need, in bytes.
+/// `None` if they go through the page cache.
 pub(crate) fn enable(file: &impl AsRawFd) -> Option<u32> {
     let descriptor = file.as_raw_fd();
     let alignment = match alignment(descriptor) {
@@ -58,7 +58,8 @@ fn alignment(descriptor: RawFd) -> Result<u32, String> {
         )
     };
     if answer != 0 || found.stx_mask & libc::STATX_DIOALIGN == 0 {
-        // An older kernel, or a file system that does not say: whole pages suit all that can do it at all.
+        // An older kernel, or a file system that does not say: whole pages suit all that can do it
+        // at all.
         return Ok(ALIGNMENT as u32);
     }
     let alignment = found.stx_dio_offset_align.max(found.stx_dio_mem_align);

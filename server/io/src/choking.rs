@@ -1,4 +1,5 @@
-//! Whom this shard unchokes: the pure choker, fed with this shard's peers and its lease of the slots.
+//! Whom this shard unchokes: the pure choker, fed with this shard's peers and its lease of the
+//! slots.
 
 use crate::shard::Shard;
 use engine::choker::Role;
@@ -10,8 +11,8 @@ impl Shard {
         self.has_slots.get() && self.choker.borrow_mut().claim(role, self.unchoked_peers())
     }
 
-    /// Renews the lease of the slots, and holds a round of the choker when one is due, when the lease no
-    /// longer covers who is unchoked, or when it has room and somebody waits.
+    /// Renews the lease of the slots, and holds a round of the choker when one is due, when the
+    /// lease no longer covers who is unchoked, or when it has room and somebody waits.
     pub(crate) fn rechoke(&self, now: Time) {
         let connections = self.connections.borrow();
         let mut interested = 0;

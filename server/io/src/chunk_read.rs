@@ -1,12 +1,13 @@
-//! Reads one extent of a chunk into its slot: layout, files, reads at the file system's alignment, and the
-//! proof that the bytes are the verified ones.
+//! Reads one extent of a chunk into its slot: layout, files, reads at the file system's alignment,
+//! and the proof that the bytes are the verified ones.
 //!
-//! A read that bypasses the page cache brings whole aligned units, so the bytes that are wanted begin somewhere
-//! inside the first unit. Those of the first file stay where they land; what follows from other files (small
-//! ones, in one piece) is moved up to them, so that a slot always holds one run of bytes.
+//! A read that bypasses the page cache brings whole aligned units, so the bytes that are wanted
+//! begin somewhere inside the first unit. Those of the first file stay where they land; what
+//! follows from other files (small ones, in one piece) is moved up to them, so that a slot always
+//! holds one run of bytes.
 //!
-//! Limits: one read in flight per chunk; a slot has [`SLACK_BYTES`] more than its chunk for what alignment
-//! costs. Does not open more than one file at a time.
+//! Limits: one read in flight per chunk; a slot has [`SLACK_BYTES`] more than its chunk for what
+//! alignment costs. Does not open more than one file at a time.
 
 use crate::aligned::ALIGNMENT;
 use crate::direct::Lease;
@@ -23,8 +24,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a slot needs beside its chunk: the units before and after the first file's bytes, and the same for the
-/// file that is being added behind them.
+/// What a slot needs beside its chunk: the units before and after the first file's bytes, and the
+/// same for the file that is being added behind them.
 pub(crate) const SLACK_BYTES: usize = 4 * ALIGNMENT;
 
 /// Which bytes of a torrent to read.
@@ -116,8 +117,8 @@ async fn read_range(
         }
         other => other.map(|()| plan),
     };
-    // After the read, so that an unchanged stamp proves what was read (docs/adr/0004-verified-bytes.md). A file
-    // that is shorter than it was says so here too.
+    // After the read, so that an unchanged stamp proves what was read
+    // (docs/adr/0004-verified-bytes.md). A file that is shorter than it was says so here too.
     check_stamp(torrent, index, &file)?;
     let plan = result.map_err(|error| torrent.fault(index, FaultCause::of_io(&error)))?;
     let start = plan.at + plan.skip;

@@ -1,11 +1,13 @@
-//! One peer's connection, from its handshake to its close: a reader and a writer around one pure session.
+//! One peer's connection, from its handshake to its close: a reader and a writer around one pure
+//! session.
 //!
-//! The path of a block: [`read_messages`] receives, [`Connection::digest`] decodes and feeds the session, which
-//! checks and queues → [`write`] takes a batch within the rate limits ([`crate::allowance`]) →
-//! [`crate::sending`] sends it, as pages ([`crate::splicing`]) or from a buffer ([`crate::payload`]).
+//! The path of a block: [`read_messages`] receives, [`Connection::digest`] decodes and feeds the
+//! session, which checks and queues → [`write`] takes a batch within the rate limits
+//! ([`crate::allowance`]) → [`crate::sending`] sends it, as pages ([`crate::splicing`]) or from a
+//! buffer ([`crate::payload`]).
 //!
-//! Limits: one receive and one send in flight; input stops while the session does not want it. No `.await`
-//! while the session is borrowed.
+//! Limits: one receive and one send in flight; input stops while the session does not want it. No
+//! `.await` while the session is borrowed.
 
 use crate::allowance::Allowance;
 use crate::allowed_fast;
@@ -43,8 +45,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 
-/// What a connection receives into, in bytes: 240 requests. A bitfield or an extension handshake that
-/// needs more grows it, up to the frame limit of the torrent, and it shrinks back after that.
+/// What a connection receives into, in bytes: 240 requests. A bitfield or an extension handshake
+/// that needs more grows it, up to the frame limit of the torrent, and it shrinks back after that.
 const RECEIVE_BYTES: usize = 4096;
 
 /// Waits on our side that are worth an excuse.
@@ -56,8 +58,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// How often its acknowledgements are looked at.
 const SETTLE_PERIOD: Duration = Duration::from_millis(5);
 
-/// What one peer is sent before others have their turn, in bytes. Sending without a copy never waits as long as
-/// the socket takes all.
+/// What one peer is sent before others have their turn, in bytes. Sending without a copy never
+/// waits as long as the socket takes all.
 const TURN_BYTES: u32 = 1 << 20;
 
 /// A connection whose handshake is done.
@@ -77,7 +79,8 @@ pub(crate) struct Connection {
     pub(crate) in_transit: RefCell<InTransit>,
     /// Where the peer was last.
     pub(crate) progress: Cell<Progress>,
-    /// Bytes that the socket takes at least, as far as is known: what it had room for less what it was given since.
+    /// Bytes that the socket takes at least, as far as is known: what it had room for less what it
+    /// was given since.
     pub(crate) room_bytes: Cell<usize>,
     /// Batches until its data count as being in memory: see [`crate::warming`].
     pub(crate) warmth: Cell<u32>,
@@ -197,8 +200,8 @@ impl Connection {
         }
     }
 
-    /// Feeds whole messages of `input` to the session as long as it wants them. Returns how many bytes they
-    /// took and how many the next message needs in all.
+    /// Feeds whole messages of `input` to the session as long as it wants them. Returns how many
+    /// bytes they took and how many the next message needs in all.
     fn digest(&self, shard: &Shard, input: &[u8]) -> Result<(usize, usize), CloseReason> {
         let now = shard.now();
         let mut session = self.session.borrow_mut();
@@ -271,8 +274,8 @@ impl Connection {
         }
     }
 
-    /// Waits until the peer has acknowledged the pages that are on their way to it, or drops them: as long as they
-    /// are, their files must be neither closed nor left to a writer.
+    /// Waits until the peer has acknowledged the pages that are on their way to it, or drops them:
+    /// as long as they are, their files must be neither closed nor left to a writer.
     async fn settle(&self, shard: &Shard) {
         let until = Instant::now() + SETTLE_MAX;
         // A batch that was broken off is not on its way any more.
@@ -332,12 +335,13 @@ struct Caller<'a> {
     visit: &'a mut Visit,
     /// Whether we began the connection, for a download.
     is_called: bool,
-    /// What has come behind its handshake, if the torrent's metadata came over it: it knows that we had no piece.
+    /// What has come behind its handshake, if the torrent's metadata came over it: it knows that we
+    /// had no piece.
     continued: Option<Vec<u8>>,
 }
 
-/// Serves an accepted socket, of which `received` has come already, until it closes; says why it did, or where it
-/// belongs.
+/// Serves an accepted socket, of which `received` has come already, until it closes; says why it
+/// did, or where it belongs.
 pub(crate) async fn serve(
     shard: &Rc<Shard>,
     socket: Rc<TcpStream>,
@@ -364,7 +368,8 @@ pub(crate) async fn serve(
     Served::Closed(converse(shard, caller, theirs, torrent).await)
 }
 
-/// Greets a peer that we called for `fetch`, and serves the connection until it closes; returns why it did.
+/// Greets a peer that we called for `fetch`, and serves the connection until it closes; returns why
+/// it did.
 pub(crate) async fn call(
     shard: &Rc<Shard>,
     socket: Rc<TcpStream>,
@@ -407,7 +412,8 @@ pub(crate) struct Opened {
     pub(crate) received: Vec<u8>,
 }
 
-/// Goes on with a connection for `fetch`, which has no piece yet, until it closes; returns why it did.
+/// Goes on with a connection for `fetch`, which has no piece yet, until it closes; returns why it
+/// did.
 pub(crate) async fn go_on(
     shard: &Rc<Shard>,
     opened: Opened,
@@ -548,8 +554,8 @@ async fn greet(
 ) -> Result<Greeted, NotGreeted> {
     buffer.reserve_exact(HANDSHAKE_BYTES.saturating_sub(buffer.len()));
     loop {
-        // A stream that is not BitTorrent, an encrypted one included, shows at its first wrong byte, and an
-        // unknown torrent after 48 bytes: both close at once.
+        // A stream that is not BitTorrent, an encrypted one included, shows at its first wrong
+        // byte, and an unknown torrent after 48 bytes: both close at once.
         match handshake::parse(buffer).map_err(|_| CloseReason::HandshakeInvalid)? {
             HandshakeStage::Incomplete { .. } => {}
             HandshakeStage::InfoHash { info_hash, .. } => match shard.find(info_hash) {
@@ -578,7 +584,8 @@ async fn greet(
     }
 }
 
-/// Receives and decodes messages into the session until the connection ends; `buffer` has come already.
+/// Receives and decodes messages into the session until the connection ends; `buffer` has come
+/// already.
 async fn read_messages(shard: &Shard, connection: &Connection, mut buffer: Vec<u8>) -> CloseReason {
     fit(&mut buffer, 0);
     loop {
@@ -614,7 +621,8 @@ pub(crate) async fn wait_readable(socket: &Rc<TcpStream>) -> io::Result<()> {
     ready.map(drop)
 }
 
-/// Waits for bytes and receives them into the free capacity of `buffer`, at most up to `length_max` in it.
+/// Waits for bytes and receives them into the free capacity of `buffer`, at most up to `length_max`
+/// in it.
 async fn receive(
     socket: &Rc<TcpStream>,
     buffer: &mut Vec<u8>,
@@ -640,7 +648,8 @@ fn fit(buffer: &mut Vec<u8>, needed: usize) {
     }
 }
 
-/// Sends what the session has to say until the connection ends. (To whom we called our handshake has been sent.)
+/// Sends what the session has to say until the connection ends. (To whom we called our handshake
+/// has been sent.)
 async fn write(shard: &Shard, connection: &Connection, is_called: bool) -> CloseReason {
     let mut outgoing = Outgoing::new();
     if !is_called {

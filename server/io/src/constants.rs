@@ -1,23 +1,25 @@
-//! Memory that the kernel may refer to for as long as it likes: block headers on their way through pipes, and
-//! the zeros of pad files.
+//! Memory that the kernel may refer to for as long as it likes: block headers on their way through
+//! pipes, and the zeros of pad files.
 //!
-//! A page that was handed to a pipe is part of packets until the receiver has acknowledged them, which nobody
-//! tells us. So a header is written once, to memory that was never written before, and when the arena is full
-//! all of its pages are given up by `madvise`: the kernel keeps those that packets still refer to, and we get
-//! fresh ones at the same address. Nothing has to be tracked.
+//! A page that was handed to a pipe is part of packets until the receiver has acknowledged them,
+//! which nobody tells us. So a header is written once, to memory that was never written before, and
+//! when the arena is full all of its pages are given up by `madvise`: the kernel keeps those that
+//! packets still refer to, and we get fresh ones at the same address. Nothing has to be tracked.
 //!
-//! Memory: [`ARENA_BYTES`] a shard, and a page more for every few headers that an unacknowledged packet holds.
+//! Memory: [`ARENA_BYTES`] a shard, and a page more for every few headers that an unacknowledged
+//! packet holds.
 
 use engine::queue::BATCH_BLOCKS_MAX;
 use proto::wire::PIECE_HEADER_BYTES;
 use std::io;
 use std::ptr::NonNull;
 
-/// What is handed out before the pages are given up, in bytes: headers of 1,024 batches, 256 MiB of content.
+/// What is handed out before the pages are given up, in bytes: headers of 1,024 batches, 256 MiB of
+/// content.
 const ARENA_BYTES: usize = 256 << 10;
 
-/// The distance of the headers of two batches, in bytes: a divisor of the page size, so that none straddles two
-/// pages.
+/// The distance of the headers of two batches, in bytes: a divisor of the page size, so that none
+/// straddles two pages.
 const STRIDE: usize = 256;
 
 const _: () = assert!(BATCH_BLOCKS_MAX * PIECE_HEADER_BYTES <= STRIDE);
@@ -45,7 +47,8 @@ impl HeaderArena {
     ///
     /// What the kernel said: no memory.
     pub fn new() -> io::Result<HeaderArena> {
-        // SAFETY: a new private mapping at an address of the kernel's choice concerns no other memory.
+        // SAFETY: a new private mapping at an address of the kernel's choice concerns no other
+        // memory.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -64,8 +67,8 @@ impl HeaderArena {
         }
     }
 
-    /// Keeps the `headers` of a batch, one after another, where they are never written to again. Of more than
-    /// [`BATCH_BLOCKS_MAX`] the first ones.
+    /// Keeps the `headers` of a batch, one after another, where they are never written to again. Of
+    /// more than [`BATCH_BLOCKS_MAX`] the first ones.
     ///
     /// # Errors
     ///
@@ -75,8 +78,8 @@ impl HeaderArena {
         headers: impl Iterator<Item = [u8; PIECE_HEADER_BYTES]>,
     ) -> io::Result<&[[u8; PIECE_HEADER_BYTES]]> {
         if self.used + STRIDE > ARENA_BYTES {
-            // SAFETY: the range is the whole of our own mapping, and no reference into it is alive: `keep`
-            // borrows the arena for as long as its result lives.
+            // SAFETY: the range is the whole of our own mapping, and no reference into it is alive:
+            // `keep` borrows the arena for as long as its result lives.
             let given_up = unsafe {
                 libc::madvise(self.start.as_ptr().cast(), ARENA_BYTES, libc::MADV_DONTNEED)
             };
@@ -85,25 +88,28 @@ impl HeaderArena {
             }
             self.used = 0;
         }
-        // SAFETY: `used + STRIDE` is at most the length of the mapping, so the place lies inside it.
+        // SAFETY: `used + STRIDE` is at most the length of the mapping, so the place lies inside
+        // it.
         let place = unsafe { self.start.as_ptr().add(self.used) };
         let place = place.cast::<[u8; PIECE_HEADER_BYTES]>();
         let mut count = 0;
         for header in headers.take(BATCH_BLOCKS_MAX) {
-            // SAFETY: so many fit into the stride, which has not been handed out since its page was fresh.
+            // SAFETY: so many fit into the stride, which has not been handed out since its page was
+            // fresh.
             unsafe { place.add(count).write(header) };
             count += 1;
         }
         self.used += STRIDE;
-        // SAFETY: the headers that have just been written; nobody writes there again while the result lives.
+        // SAFETY: the headers that have just been written; nobody writes there again while the
+        // result lives.
         Ok(unsafe { std::slice::from_raw_parts(place, count) })
     }
 }
 
 impl Drop for HeaderArena {
     fn drop(&mut self) {
-        // SAFETY: the range is the whole of our own mapping, and no reference into it outlives the arena. What
-        // pipes and packets refer to stays in the kernel's hands.
+        // SAFETY: the range is the whole of our own mapping, and no reference into it outlives the
+        // arena. What pipes and packets refer to stays in the kernel's hands.
         unsafe {
             libc::munmap(self.start.as_ptr().cast(), ARENA_BYTES);
         }

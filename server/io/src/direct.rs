@@ -1,16 +1,17 @@
-//! The `direct` send path: chunks of pieces, read past the page cache into a bounded cache of this shard's, from
-//! which peers are sent.
+//! The `direct` send path: chunks of pieces, read past the page cache into a bounded cache of this
+//! shard's, from which peers are sent.
 //!
-//! [`read_batch`] finds a batch's chunks in the cache, joins reads that are under way, or starts them, and
-//! starts those for what the peer has queued next. Which chunk stays is the policy's ([`engine::cache`]), how much
-//! of one is read is [`engine::readahead`]'s, the reading is [`crate::chunk_read`]'s.
+//! [`read_batch`] finds a batch's chunks in the cache, joins reads that are under way, or starts
+//! them, and starts those for what the peer has queued next. Which chunk stays is the policy's
+//! ([`engine::cache`]), how much of one is read is [`engine::readahead`]'s, the reading is
+//! [`crate::chunk_read`]'s.
 //!
-//! Limits: the slots, counted out at the start. A slot in use is not another's: who finds all in use waits in
-//! line, first come first served. Reads for later requests take slots only while half of them are idle, and only
-//! while fewer than [`READS_AHEAD_UNTIL`] reads are in flight.
+//! Limits: the slots, counted out at the start. A slot in use is not another's: who finds all in
+//! use waits in line, first come first served. Reads for later requests take slots only while half
+//! of them are idle, and only while fewer than [`READS_AHEAD_UNTIL`] reads are in flight.
 //!
-//! A slot's memory is written by one read at a time, whose [`Lease`] lives as long as the kernel may write, and
-//! shared by senders after that, whose [`Pin`]s keep it from being read into again.
+//! A slot's memory is written by one read at a time, whose [`Lease`] lives as long as the kernel
+//! may write, and shared by senders after that, whose [`Pin`]s keep it from being read into again.
 
 use crate::aligned::AlignedMemory;
 use crate::chunk_read::{self, SLACK_BYTES, Target};
@@ -41,14 +42,15 @@ pub const SLOTS_MIN: usize = 8;
 /// How many chunks a batch touches at most, since it is no longer than one.
 pub(crate) const PARTS_MAX: usize = 2;
 
-/// While so many reads are in flight, none is started for later requests: the disk is busy enough, and with
-/// many peers each one's next chunk is read while it waits its turn anyway.
+/// While so many reads are in flight, none is started for later requests: the disk is busy enough,
+/// and with many peers each one's next chunk is read while it waits its turn anyway.
 const READS_AHEAD_UNTIL: usize = 32;
 
 /// How many chunks are looked at beyond a peer's batch.
 const CHUNKS_AHEAD_MAX: usize = 4;
 
-/// How many slots of the cache one shard of `shards` has, for a configuration of `cache_bytes` over all.
+/// How many slots of the cache one shard of `shards` has, for a configuration of `cache_bytes` over
+/// all.
 pub fn slots_per_shard(cache_bytes: usize, shards: usize) -> usize {
     let share = cache_bytes / shards.max(1) / SLOT_BYTES;
     // The policy counts slots in 32 bits.
@@ -160,8 +162,9 @@ impl ChunkSlices {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.slices.iter().flatten().map(|slice| {
             let slot = slice.pin.direct.memory.slot(slice.pin.slot.index());
-            // SAFETY: the run lies inside what the read has filled (`finish` has checked that it lies in the
-            // slot), and nobody writes to a slot whose read is over as long as it is pinned.
+            // SAFETY: the run lies inside what the read has filled (`finish` has checked that it
+            // lies in the slot), and nobody writes to a slot whose read is over as long as it is
+            // pinned.
             unsafe { std::slice::from_raw_parts(slot.as_ptr().add(slice.start), slice.length) }
         })
     }
@@ -245,8 +248,8 @@ fn parts_of_range(
     })
 }
 
-/// Checks that the files of cached bytes are still what was verified. The bytes are the verified ones in any
-/// case, but a torrent whose files have changed is not to be served.
+/// Checks that the files of cached bytes are still what was verified. The bytes are the verified
+/// ones in any case, but a torrent whose files have changed is not to be served.
 async fn check_stamps(
     shard: &Shard,
     torrent: &Arc<SeededTorrent>,
@@ -310,13 +313,15 @@ impl Direct {
             return permits;
         }
         self.cells.increment(Counter::CacheWaits);
-        // All at once: one by one, those who hold one and wait for another could wait for each other.
+        // All at once: one by one, those who hold one and wait for another could wait for each
+        // other.
         let permits = self.idle.acquire_many(slots).await;
         permits.expect("nobody closes this semaphore")
     }
 
-    /// Pins the chunk of `part`, which is here, on its way, or read from now on; takes a slot from `reserved` if
-    /// nobody used it before. Also says whether the bytes are newly read. `None` if no read can be started.
+    /// Pins the chunk of `part`, which is here, on its way, or read from now on; takes a slot from
+    /// `reserved` if nobody used it before. Also says whether the bytes are newly read. `None` if
+    /// no read can be started.
     fn pin_or_read(
         self: &Rc<Self>,
         shard: &Shard,
@@ -531,7 +536,8 @@ impl Drop for Pin {
     }
 }
 
-/// The right to write to a slot: its read's alone, until the last operation of that read has completed.
+/// The right to write to a slot: its read's alone, until the last operation of that read has
+/// completed.
 pub(crate) struct Lease {
     direct: Rc<Direct>,
     slot: Slot,
@@ -554,7 +560,8 @@ impl Lease {
     /// Writes zeros: the content of a pad file (BEP 47).
     pub(crate) fn zero(&self, start: usize, length: usize) {
         let target = self.target(start, length).expect("a chunk fits its slot");
-        // SAFETY: inside the slot, which is this lease's alone to write, and no operation is in flight.
+        // SAFETY: inside the slot, which is this lease's alone to write, and no operation is in
+        // flight.
         unsafe { target.write_bytes(0, length) };
     }
 
@@ -565,7 +572,8 @@ impl Lease {
         }
         let source = self.target(from, length).expect("a chunk fits its slot");
         let target = self.target(to, length).expect("a chunk fits its slot");
-        // SAFETY: both lie inside the slot, which is this lease's alone, and no operation is in flight.
+        // SAFETY: both lie inside the slot, which is this lease's alone, and no operation is in
+        // flight.
         unsafe { source.copy_to(target, length) };
     }
 

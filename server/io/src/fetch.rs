@@ -1,15 +1,16 @@
-//! Downloads as the rest of the server sees them: begin one, look at it, steer it, hear what is safe on disk.
+//! Downloads as the rest of the server sees them: begin one, look at it, steer it, hear what is
+//! safe on disk.
 //!
-//! A torrent that is not complete has one home shard, which owns its pieces, its files and its peers; what is here
-//! talks to that shard by bounded channels and reads published numbers. The way of a block is told in
-//! docs/adr/0012-downloads.md.
+//! A torrent that is not complete has one home shard, which owns its pieces, its files and its
+//! peers; what is here talks to that shard by bounded channels and reads published numbers. The way
+//! of a block is told in docs/adr/0012-downloads.md.
 //!
-//! What a caller may rely on: a piece is told as synced ([`FetchEvent::Synced`]) only when its hash was right and its
-//! bytes have been forced to the disk after they were written. Whoever stores these and nothing else claims after a
-//! crash no piece that was not.
+//! What a caller may rely on: a piece is told as synced ([`FetchEvent::Synced`]) only when its hash
+//! was right and its bytes have been forced to the disk after they were written. Whoever stores
+//! these and nothing else claims after a crash no piece that was not.
 //!
-//! Not here: trackers and other sources of peers, the record of what is synced, whether files are still what they
-//! were when this process did not run: those are the caller's.
+//! Not here: trackers and other sources of peers, the record of what is synced, whether files are
+//! still what they were when this process did not run: those are the caller's.
 
 pub(crate) mod connecting;
 mod disk;
@@ -53,14 +54,15 @@ const EVENTS_MAX: usize = 64;
 /// How all downloads of a data plane work.
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
-    /// Memory for pieces that are coming, being hashed and being written, over all shards, in bytes.
+    /// Memory for pieces that are coming, being hashed and being written, over all shards, in
+    /// bytes.
     pub buffer_bytes: usize,
     /// Threads that hash; 0 for one per core.
     pub hash_threads: usize,
     /// How often what was written is forced to the disk.
     pub sync_period: Duration,
-    /// How long after a failed write it is tried again. After a failed sync, twice as long each time, up to some minutes:
-    /// what was written is fetched again then.
+    /// How long after a failed write it is tried again. After a failed sync, twice as long each
+    /// time, up to some minutes: what was written is fetched again then.
     pub retry_period: Duration,
     /// How long a connection that we begin may take.
     pub connect_timeout: Duration,
@@ -72,9 +74,11 @@ pub struct FetchConfig {
     pub outgoing_max: usize,
     /// How many requests one peer gets at most.
     pub requests_per_peer_max: u32,
-    /// How long a peer may be of no use before its place goes to another, when all places are taken.
+    /// How long a peer may be of no use before its place goes to another, when all places are
+    /// taken.
     pub patience: Duration,
-    /// Whole pieces first, for hosts that work for one owner (the choker has the other half of this).
+    /// Whole pieces first, for hosts that work for one owner (the choker has the other half of
+    /// this).
     pub datacenter: bool,
 }
 
@@ -113,17 +117,21 @@ pub struct FetchSpec {
     pub metainfo: Arc<Metainfo>,
     /// The directory that its paths are relative to; it exists.
     pub data_dir: PathBuf,
-    /// The pieces that are on disk and verified, as a bitfield message has them (BEP 3); empty for none.
+    /// The pieces that are on disk and verified, as a bitfield message has them (BEP 3); empty for
+    /// none.
     pub verified: Vec<u8>,
-    /// What each file was that holds verified pieces, in the torrent's order; may be empty. A file that is another
-    /// one now ([`FileStamp::device`], [`FileStamp::inode`]) or shorter ends the download before it is written to.
+    /// What each file was that holds verified pieces, in the torrent's order; may be empty. A file
+    /// that is another one now ([`FileStamp::device`], [`FileStamp::inode`]) or shorter ends the
+    /// download before it is written to.
     pub stamps: Vec<Option<FileStamp>>,
-    /// How much each file is wanted, in the torrent's order; empty for [`Priority::NORMAL`] all over.
+    /// How much each file is wanted, in the torrent's order; empty for [`Priority::NORMAL`] all
+    /// over.
     pub priorities: Vec<Priority>,
     /// Lowest pieces first, in place of the rarest.
     pub sequential: bool,
-    /// What is appended to the name of a file until all that is wanted is there, such as ".part"; may be empty. A
-    /// file that exists under its own name is taken as it is and keeps it; so does one whose name would become too long.
+    /// What is appended to the name of a file until all that is wanted is there, such as ".part";
+    /// may be empty. A file that exists under its own name is taken as it is and keeps it; so does
+    /// one whose name would become too long.
     pub suffix: String,
     /// How the space of files is taken.
     pub allocation: Allocation,
@@ -147,8 +155,9 @@ impl FetchSpec {
         }
     }
 
-    /// Gives files `suffix` until they are whole, or none if with it one of them would lie where another file or a
-    /// folder of the torrent does, on a file system that knows no case too: two files must never share one on disk.
+    /// Gives files `suffix` until they are whole, or none if with it one of them would lie where
+    /// another file or a folder of the torrent does, on a file system that knows no case too: two
+    /// files must never share one on disk.
     pub fn set_suffix(&mut self, suffix: &str) {
         let lower = |path: &[String]| path.join("/").to_lowercase();
         let files = || self.metainfo.files.iter().filter(|file| !file.pad);
@@ -165,8 +174,8 @@ impl FetchSpec {
     }
 }
 
-/// Where `file` of a torrent lies while it is being downloaded: below `data_dir`, with `suffix` unless it exists
-/// under its own name or that name would become too long.
+/// Where `file` of a torrent lies while it is being downloaded: below `data_dir`, with `suffix`
+/// unless it exists under its own name or that name would become too long.
 pub fn file_on_disk(
     metainfo: &Metainfo,
     file: FileIndex,
@@ -181,8 +190,8 @@ pub fn file_on_disk(
     }
 }
 
-/// Whether a file, which has its `own` path, gets a suffix: not if it is there already, and not if no file system could
-/// hold the name.
+/// Whether a file, which has its `own` path, gets a suffix: not if it is there already, and not if
+/// no file system could hold the name.
 pub(crate) fn takes_suffix(file: &File, own: &Path, suffix: &str) -> bool {
     let name = file.path.last().map_or(0, String::len);
     let fits = name + suffix.len() <= PATH_COMPONENT_BYTES_MAX;
@@ -317,8 +326,9 @@ pub enum FetchEvent {
     Synced {
         /// The pieces, those of earlier events not among them.
         pieces: Vec<PieceIndex>,
-        /// The files that were written to since the last time, as they are now. One that is not whole yet goes on
-        /// being written to, so of its stamp only device and inode will still hold after a crash.
+        /// The files that were written to since the last time, as they are now. One that is not
+        /// whole yet goes on being written to, so of its stamp only device and inode will still
+        /// hold after a crash.
         stamps: Vec<(FileIndex, FileStamp)>,
     },
     /// Nothing is requested any more because of this; it goes on by itself when it can.
@@ -335,13 +345,16 @@ pub enum FetchEvent {
         /// Its address.
         peer: SocketAddr,
     },
-    /// All files that are wanted are here and synced, and have their own names; others were left out, so the torrent
-    /// goes on as a partial seed (BEP 21). Comes again when more was wanted since.
+    /// All files that are wanted are here and synced, and have their own names; others were left
+    /// out, so the torrent goes on as a partial seed (BEP 21). Comes again when more was wanted
+    /// since.
     SelectionDone,
-    /// All is here and synced, files have their own names, and all shards serve it. It is the last event, but what
-    /// peers there are stay connected. The torrent is to be dealt with as any other one from here on.
+    /// All is here and synced, files have their own names, and all shards serve it. It is the last
+    /// event, but what peers there are stay connected. The torrent is to be dealt with as any other
+    /// one from here on.
     Complete(Arc<SeededTorrent>),
-    /// A file that was being written to was replaced, or left its place: the download has ended. It is the last event.
+    /// A file that was being written to was replaced, or left its place: the download has ended. It
+    /// is the last event.
     Failed(Fault),
 }
 
@@ -454,7 +467,8 @@ impl Fetch {
         }
     }
 
-    /// Addresses of peers to try. When too many wait already they are dropped: sources name them again.
+    /// Addresses of peers to try. When too many wait already they are dropped: sources name them
+    /// again.
     pub fn add_peers(&self, peers: &[SocketAddr]) {
         let _ = self.orders.try_send(Order::Peers(peers.to_vec()));
     }
@@ -479,11 +493,12 @@ impl Fetch {
         let _ = self.orders.send(Order::Sequential(sequential)).await;
     }
 
-    /// Ends the download: peers are closed, what was written is synced and told ([`FetchEvent::Synced`], to be read
-    /// meanwhile or after). After completion it does nothing: the torrent is [`crate::plane::Plane::remove`]'s then.
+    /// Ends the download: peers are closed, what was written is synced and told
+    /// ([`FetchEvent::Synced`], to be read meanwhile or after). After completion it does nothing:
+    /// the torrent is [`crate::plane::Plane::remove`]'s then.
     ///
-    /// False if it has not ended within `deadline`, because a disk hangs: it goes on ending, and what was not told as
-    /// synced is fetched again by whoever comes next.
+    /// False if it has not ended within `deadline`, because a disk hangs: it goes on ending, and
+    /// what was not told as synced is fetched again by whoever comes next.
     pub async fn stop(&self, deadline: Duration) -> bool {
         let (done, stopped) = oneshot::channel();
         let stop = async {

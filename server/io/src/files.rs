@@ -1,9 +1,10 @@
-//! Open files of one shard: read-only, beneath the torrent's root, at most so many at a time (LRU), and
-//! only while each is still the file that was verified.
+//! Open files of one shard: read-only, beneath the torrent's root, at most so many at a time (LRU),
+//! and only while each is still the file that was verified.
 //!
-//! A file is the verified one as long as its stamp (device, inode, size, mtime, ctime) is unchanged. The
-//! kernel moves mtime before it changes a byte, so a stamp that is unchanged *after* a read proves that
-//! what was read is what was verified. Unlinking and renaming over move ctime, and are seen too.
+//! A file is the verified one as long as its stamp (device, inode, size, mtime, ctime) is
+//! unchanged. The kernel moves mtime before it changes a byte, so a stamp that is unchanged *after*
+//! a read proves that what was read is what was verified. Unlinking and renaming over move ctime,
+//! and are seen too.
 
 use crate::bypass;
 use crate::leases;
@@ -29,8 +30,8 @@ const OPEN_TRIES_MAX: usize = 8;
 /// How long a lease that was refused for the moment is not asked for again.
 const LEASE_REST: Duration = Duration::from_secs(5);
 
-/// How long a leased file is not asked for its stamp and its lease again. A file that was renamed over or unlinked
-/// goes on being served for that long, with the bytes that were verified.
+/// How long a leased file is not asked for its stamp and its lease again. A file that was renamed
+/// over or unlinked goes on being served for that long, with the bytes that were verified.
 const PROOF_PERIOD: Duration = Duration::from_millis(100);
 
 /// The shortest list of leased files that is worth looking through for closed ones.
@@ -127,8 +128,9 @@ impl OpenFile {
         bypass::disable(self)
     }
 
-    /// Whether its stamp was found unchanged under its lease so lately that there is no need to ask again: under a
-    /// lease nobody writes to it, and the kernel takes a lease away from nobody who asks more often than this.
+    /// Whether its stamp was found unchanged under its lease so lately that there is no need to ask
+    /// again: under a lease nobody writes to it, and the kernel takes a lease away from nobody who
+    /// asks more often than this.
     pub fn is_proven(&self, now: Time) -> bool {
         let proven_at = self.proven_at.get();
         proven_at.is_some_and(|at| now.since(at) < PROOF_PERIOD)
@@ -154,8 +156,8 @@ impl AsRawFd for OpenFile {
     }
 }
 
-/// How long a file stays open without being read: a file that its owner has deleted holds its disk space
-/// as long as it is open.
+/// How long a file stays open without being read: a file that its owner has deleted holds its disk
+/// space as long as it is open.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// A lease as the file that it is on knows it.
@@ -179,7 +181,8 @@ pub struct FileTable {
     open: RefCell<LruCache<Key, (Rc<OpenFile>, Time)>>,
     /// Files on which a lease was taken, the table's and those that connections keep open.
     leased: RefCell<Vec<Weak<OpenFile>>>,
-    /// Files that have left the table while their pages were on their way, and how many there may be.
+    /// Files that have left the table while their pages were on their way, and how many there may
+    /// be.
     aside: RefCell<Vec<Weak<OpenFile>>>,
     aside_max: usize,
     /// Whether files are read past the page cache, where that is possible.
@@ -237,8 +240,8 @@ impl FileTable {
         }
     }
 
-    /// Opens `file` of `torrent` and checks that it is the verified one. Also says whether another file
-    /// was closed to make room.
+    /// Opens `file` of `torrent` and checks that it is the verified one. Also says whether another
+    /// file was closed to make room.
     ///
     /// # Errors
     ///
@@ -282,9 +285,9 @@ impl FileTable {
         }
     }
 
-    /// Whether `file` is under a lease, so that its pages can be sent as they are. A leased file is to be kept
-    /// open until they have arrived, also when it leaves the table; while many such ones are open, the answer
-    /// is no.
+    /// Whether `file` is under a lease, so that its pages can be sent as they are. A leased file is
+    /// to be kept open until they have arrived, also when it leaves the table; while many such ones
+    /// are open, the answer is no.
     pub fn is_leased(&self, file: &Rc<OpenFile>, now: Time) -> bool {
         if self.is_overdrawn() {
             return false;
@@ -314,7 +317,8 @@ impl FileTable {
         false
     }
 
-    /// Enters `file` into the list of the leased, once; now and then those that are closed leave it.
+    /// Enters `file` into the list of the leased, once; now and then those that are closed leave
+    /// it.
     fn list(&self, file: &Rc<OpenFile>) {
         if file.is_listed.replace(true) {
             return;
@@ -328,7 +332,8 @@ impl FileTable {
         leased.push(Rc::downgrade(file));
     }
 
-    /// Whether as many files as may be are open beside the table, because their pages are on their way.
+    /// Whether as many files as may be are open beside the table, because their pages are on their
+    /// way.
     fn is_overdrawn(&self) -> bool {
         let mut aside = self.aside.borrow_mut();
         if aside.len() >= self.aside_max {
@@ -420,7 +425,8 @@ pub fn check_stamp(
 
 /// Opens through the ring, again while a concurrent rename disturbs the lookup.
 ///
-/// The data directory is opened for each file and not kept: 10,000 torrents would keep as many descriptors.
+/// The data directory is opened for each file and not kept: 10,000 torrents would keep as many
+/// descriptors.
 async fn open_retrying(torrent: &SeededTorrent, file: FileIndex) -> io::Result<OwnedFd> {
     let (data_dir, path) = torrent.paths_for_kernel(file);
     let own = torrent.suffixed_paths(file).map(|(_, own)| own);
@@ -473,7 +479,8 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
         .saturating_add(nanoseconds)
 }
 
-/// A ring read of a file with `O_NONBLOCK` would answer `EAGAIN` for cold data instead of fetching it.
+/// A ring read of a file with `O_NONBLOCK` would answer `EAGAIN` for cold data instead of fetching
+/// it.
 pub(crate) fn clear_nonblocking(file: &OpenFile) -> io::Result<()> {
     // SAFETY: `F_SETFL` with plain flags on a descriptor that we own.
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } != 0 {

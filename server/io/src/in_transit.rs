@@ -1,9 +1,10 @@
-//! The files whose pages are on their way to one peer: in a pipe, in the socket, or sent and not acknowledged.
+//! The files whose pages are on their way to one peer: in a pipe, in the socket, or sent and not
+//! acknowledged.
 //!
 //! They stay open until then, and with them their leases, which keep writers away from those pages
-//! ([`crate::leases`]). A peer on this very machine, in a container perhaps, is handed the pages themselves and
-//! reads them some time after its kernel has acknowledged them; for peers that may be such ones they count as on
-//! their way for [`LINGER`] more.
+//! ([`crate::leases`]). A peer on this very machine, in a container perhaps, is handed the pages
+//! themselves and reads them some time after its kernel has acknowledged them; for peers that may
+//! be such ones they count as on their way for [`LINGER`] more.
 //!
 //! Limits: [`FILES_MAX`] files; beyond that a batch goes through a buffer.
 
@@ -18,8 +19,9 @@ use std::time::{Duration, Instant};
 /// Files of one peer at a time.
 const FILES_MAX: usize = 4;
 
-/// How long a program on this machine may leave what it has received unread. Nothing tells when it has read it; one
-/// that takes longer while its file is written to finds wrong bytes, which its hash check shows.
+/// How long a program on this machine may leave what it has received unread. Nothing tells when it
+/// has read it; one that takes longer while its file is written to finds wrong bytes, which its
+/// hash check shows.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// What one peer has not acknowledged.
@@ -40,7 +42,8 @@ struct Sent {
     arrived_at: Option<Instant>,
 }
 
-/// Files whose pages have arrived at peers that are gone, and since when: somebody nearby may not have read them.
+/// Files whose pages have arrived at peers that are gone, and since when: somebody nearby may not
+/// have read them.
 pub(crate) type Lingering = RefCell<Vec<(Rc<OpenFile>, Instant)>>;
 
 impl InTransit {
@@ -58,8 +61,8 @@ impl InTransit {
         self.given_bytes += bytes as u64;
     }
 
-    /// Notes that the next `bytes` for the socket hold pages of `file`. False if there are too many files, and
-    /// the pages are not to be sent.
+    /// Notes that the next `bytes` for the socket hold pages of `file`. False if there are too many
+    /// files, and the pages are not to be sent.
     pub(crate) fn add(&mut self, socket: &impl AsRawFd, file: &Rc<OpenFile>, bytes: usize) -> bool {
         let until = self.given_bytes + bytes as u64;
         if let Some(sent) = self
@@ -128,7 +131,8 @@ impl InTransit {
         });
     }
 
-    /// Leaves what has arrived, or was dropped with its socket, to `lingering` when the peer is gone.
+    /// Leaves what has arrived, or was dropped with its socket, to `lingering` when the peer is
+    /// gone.
     pub(crate) fn hand_over(&mut self, lingering: &Lingering) {
         let now = Instant::now();
         let mut lingering = lingering.borrow_mut();

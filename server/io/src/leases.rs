@@ -1,13 +1,14 @@
 //! Read leases on files: what makes sending without a copy safe (docs/adr/0009-send-paths.md).
 //!
-//! Pages on their way to a peer are the file's own, and a program that writes to the file would change them in
-//! flight. A read lease (`fcntl(2)`, `F_SETLEASE`) is granted only while nobody has the file open for writing,
-//! and whoever opens it for writing or truncates it then waits in the kernel until we have let go. We send
-//! nothing more without a copy, wait until what is on its way has been acknowledged, and let go.
+//! Pages on their way to a peer are the file's own, and a program that writes to the file would
+//! change them in flight. A read lease (`fcntl(2)`, `F_SETLEASE`) is granted only while nobody has
+//! the file open for writing, and whoever opens it for writing or truncates it then waits in the
+//! kernel until we have let go. We send nothing more without a copy, wait until what is on its way
+//! has been acknowledged, and let go.
 //!
-//! Limits: a writer waits [`DRAIN_MAX`] at most; a peer that has not acknowledged by then is cut off. Granted to the
-//! owner of the file or to who has `CAP_LEASE`, on local file systems; without it the data are sent through
-//! buffers.
+//! Limits: a writer waits [`DRAIN_MAX`] at most; a peer that has not acknowledged by then is cut
+//! off. Granted to the owner of the file or to who has `CAP_LEASE`, on local file systems; without
+//! it the data are sent through buffers.
 
 use crate::closing::CloseReason;
 use crate::files::OpenFile;
@@ -20,8 +21,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// How long a program that opens a file for writing waits for peers that are slow to acknowledge. The kernel
-/// would wait for `fs.lease-break-time`, 45 s by default.
+/// How long a program that opens a file for writing waits for peers that are slow to acknowledge.
+/// The kernel would wait for `fs.lease-break-time`, 45 s by default.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
 /// How often acknowledgements are looked at meanwhile.
@@ -38,12 +39,13 @@ struct Owner {
     thread: libc::pid_t,
 }
 
-/// Takes a read lease on `file` for the calling thread, which is told by [`LeaseSignal`] when a writer waits.
+/// Takes a read lease on `file` for the calling thread, which is told by [`LeaseSignal`] when a
+/// writer waits.
 ///
 /// # Errors
 ///
-/// `WouldBlock` while somebody has it open for writing; `EACCES` for a file of another user; `EINVAL` where the file
-/// system has no leases.
+/// `WouldBlock` while somebody has it open for writing; `EACCES` for a file of another user;
+/// `EINVAL` where the file system has no leases.
 pub fn take(file: &impl AsRawFd) -> io::Result<()> {
     let descriptor = file.as_raw_fd();
     // SAFETY: concerns a descriptor that its owner keeps open for the length of the call.
@@ -73,8 +75,8 @@ pub fn is_held(file: &impl AsRawFd) -> bool {
 
 /// Lets go of the lease: who waits goes on.
 pub fn give_up(file: &impl AsRawFd) {
-    // SAFETY: concerns a descriptor that its owner keeps open for the length of the call. Without a lease the
-    // kernel refuses, which is as good.
+    // SAFETY: concerns a descriptor that its owner keeps open for the length of the call. Without a
+    // lease the kernel refuses, which is as good.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
 }
 
@@ -117,7 +119,8 @@ impl LeaseSignal {
     /// What the kernel said.
     pub fn new() -> io::Result<LeaseSignal> {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: `sigemptyset` makes `set` whole before it is used; the calls only read it after that.
+        // SAFETY: `sigemptyset` makes `set` whole before it is used; the calls only read it after
+        // that.
         let number = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigaddset(set.as_mut_ptr(), libc::SIGIO);

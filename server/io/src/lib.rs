@@ -1,7 +1,8 @@
 //! The data plane: everything that touches the kernel.
 //!
-//! One shard is one thread with a ring of its own; a complete torrent is served by all of them. The public
-//! face is [`plane::Plane`]. `unsafe` is allowed in this crate; each block names its invariant.
+//! One shard is one thread with a ring of its own; a complete torrent is served by all of them. The
+//! public face is [`plane::Plane`]. `unsafe` is allowed in this crate; each block names its
+//! invariant.
 
 mod aligned;
 mod allowance;

@@ -1,7 +1,7 @@
 //! Numbers that hold for the whole server, and how shards use them without waiting for each other.
 //!
-//! Connections are counted once each, under a mutex. Rates are leased in slices, so that the mutex of a
-//! parent bucket is taken every few milliseconds and never per block.
+//! Connections are counted once each, under a mutex. Rates are leased in slices, so that the mutex
+//! of a parent bucket is taken every few milliseconds and never per block.
 
 use crate::allowed_fast;
 use crate::plane::{PlaneConfig, RateLimits};
@@ -243,7 +243,8 @@ pub(crate) struct Level {
     waits: Counter,
 }
 
-/// The limits that one peer is under, from the narrowest to the widest. Empty when nothing is limited.
+/// The limits that one peer is under, from the narrowest to the widest. Empty when nothing is
+/// limited.
 pub(crate) type Levels = Vec<Rc<Level>>;
 
 /// The rate limits of one shard.
@@ -352,8 +353,8 @@ pub(crate) fn try_grant(levels: &[Rc<Level>], demand: Demand, now: Time) -> Opti
     }
 }
 
-/// Takes bytes from all `levels`, waiting in each one's line. The narrowest comes first, so that who waits
-/// for its torrent's limit holds up nobody else. May be dropped at any time.
+/// Takes bytes from all `levels`, waiting in each one's line. The narrowest comes first, so that
+/// who waits for its torrent's limit holds up nobody else. May be dropped at any time.
 pub(crate) async fn grant(shard: &Shard, levels: &[Rc<Level>], demand: Demand) -> u32 {
     let mut turns = Vec::with_capacity(levels.len());
     for level in levels {

@@ -1,7 +1,9 @@
-//! What one send carries: control messages, then a batch of blocks, each its 13-byte header and its bytes of
-//! the payload, which lie in a buffer or in chunks of the cache. One `sendmsg` gathers them; a partial send continues where it stopped.
+//! What one send carries: control messages, then a batch of blocks, each its 13-byte header and its
+//! bytes of the payload, which lie in a buffer or in chunks of the cache. One `sendmsg` gathers
+//! them; a partial send continues where it stopped.
 //!
-//! One `Outgoing` belongs to one connection and is used again for every send: no allocation per block.
+//! One `Outgoing` belongs to one connection and is used again for every send: no allocation per
+//! block.
 
 use crate::direct;
 use crate::payload::Payload;
@@ -9,7 +11,8 @@ use engine::queue::BATCH_BLOCKS_MAX;
 use proto::wire::PIECE_HEADER_BYTES;
 use std::ptr;
 
-/// Control bytes, then a header and a payload slice per block; one slice more where a block lies in two runs.
+/// Control bytes, then a header and a payload slice per block; one slice more where a block lies in
+/// two runs.
 const PARTS_MAX: usize = 1 + 2 * BATCH_BLOCKS_MAX + (direct::PARTS_MAX - 1);
 
 /// A gathered message on its way to one socket.

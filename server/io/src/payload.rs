@@ -1,5 +1,6 @@
-//! The bytes of a batch: from the chunk cache where there is one ([`crate::direct`]), else read here into a buffer
-//! of the pool: layout, files, ring reads, and the proof that they are the verified ones.
+//! The bytes of a batch: from the chunk cache where there is one ([`crate::direct`]), else read
+//! here into a buffer of the pool: layout, files, ring reads, and the proof that they are the
+//! verified ones.
 //!
 //! Limits: one pool buffer per batch; who finds the pool empty waits in line.
 
@@ -144,7 +145,8 @@ async fn read_range(
             Err(error) => return Err(torrent.fault(index, FaultCause::of_io(&error))),
         }
     }
-    // After the read, so that an unchanged stamp proves what was read (docs/adr/0004-verified-bytes.md).
+    // After the read, so that an unchanged stamp proves what was read
+    // (docs/adr/0004-verified-bytes.md).
     check_stamp(torrent, index, &file)?;
     Ok(buffer)
 }

@@ -1,12 +1,15 @@
 //! Pipes of one shard: the way of pages from a file to a socket without a copy.
 //!
-//! A pipe is filled with references to pages, headers and file pages in turn, and emptied into a socket. It is
-//! borrowed for one batch at a time, so a shard needs few of them. All calls here return at once.
+//! A pipe is filled with references to pages, headers and file pages in turn, and emptied into a
+//! socket. It is borrowed for one batch at a time, so a shard needs few of them. All calls here
+//! return at once.
 //!
-//! The calls are made without the C library's wrappers, which are points where a thread may be cancelled.
+//! The calls are made without the C library's wrappers, which are points where a thread may be
+//! cancelled.
 //!
 //! Limits: [`PIPES_MAX`] pipes a shard, [`SLOTS`] references each. An unprivileged user may hold
-//! `fs.pipe-user-pages-soft` references in all; beyond that a pipe is too small, and none is handed out.
+//! `fs.pipe-user-pages-soft` references in all; beyond that a pipe is too small, and none is handed
+//! out.
 
 use crate::system::page_bytes;
 use std::cell::{Cell, RefCell};
@@ -108,8 +111,8 @@ impl PipePool {
         self.is_refused.get() || (self.free.borrow().is_empty() && !may_grow)
     }
 
-    /// Whether `error`, of putting pages into a pipe or of emptying one into a socket, says that this system does not
-    /// do that (a filter of system calls); no pipe is lent from then on.
+    /// Whether `error`, of putting pages into a pipe or of emptying one into a socket, says that
+    /// this system does not do that (a filter of system calls); no pipe is lent from then on.
     pub fn are_refused(&self, error: &io::Error) -> bool {
         let is_refusal = matches!(
             error.raw_os_error(),
@@ -122,7 +125,8 @@ impl PipePool {
         is_refusal
     }
 
-    /// How many pages the `length` bytes from `offset` of a file touch: the references that they take.
+    /// How many pages the `length` bytes from `offset` of a file touch: the references that they
+    /// take.
     pub fn pages(&self, offset: u64, length: u64) -> usize {
         let page = self.page_bytes as u64;
         let touched = (offset % page + length).div_ceil(page);
@@ -150,8 +154,8 @@ impl Pipe {
     }
 }
 
-/// A pipe on loan. It goes back when it is dropped; with something in it, it is closed instead, which drops the
-/// references.
+/// A pipe on loan. It goes back when it is dropped; with something in it, it is closed instead,
+/// which drops the references.
 pub struct BorrowedPipe {
     /// There until it is dropped.
     pipe: Option<Pipe>,
@@ -160,24 +164,25 @@ pub struct BorrowedPipe {
 }
 
 impl BorrowedPipe {
-    /// Appends references to the `parts`, of `bytes` in all, which are changed. What of them lies in files is in
-    /// memory already, or the call waits for the disk.
+    /// Appends references to the `parts`, of `bytes` in all, which are changed. What of them lies
+    /// in files is in memory already, or the call waits for the disk.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if there is no page at one of them; what the kernel said otherwise. The pipe is then to be dropped.
+    /// `EFAULT` if there is no page at one of them; what the kernel said otherwise. The pipe is
+    /// then to be dropped.
     ///
     /// # Safety
     ///
-    /// Each part is mapped memory. What of it belongs to no file must not be written to as long as the kernel refers
-    /// to it, which is until the receiver has acknowledged it: never again, or not before its page has been given
-    /// up by `madvise`.
+    /// Each part is mapped memory. What of it belongs to no file must not be written to as long as
+    /// the kernel refers to it, which is until the receiver has acknowledged it: never again, or
+    /// not before its page has been given up by `madvise`.
     pub unsafe fn append(&mut self, parts: &mut [libc::iovec], bytes: usize) -> io::Result<()> {
         let mut parts = parts;
         let end = self.held_bytes + bytes;
         loop {
-            // SAFETY: `parts` is valid for the length of the call; that its memory stays as it is after that is
-            // what our caller promises.
+            // SAFETY: `parts` is valid for the length of the call; that its memory stays as it is
+            // after that is what our caller promises.
             let moved = unsafe {
                 libc::syscall(
                     libc::SYS_vmsplice,
@@ -194,7 +199,8 @@ impl BorrowedPipe {
                     if self.held_bytes >= end {
                         return Ok(());
                     }
-                    // The kernel stops at a page that is not there and says why when it is asked for that one.
+                    // The kernel stops at a page that is not there and says why when it is asked
+                    // for that one.
                     parts = without(parts, count);
                 }
                 Err(_) => retry_if_interrupted()?,
@@ -202,14 +208,16 @@ impl BorrowedPipe {
         }
     }
 
-    /// Moves what the non-blocking `socket` takes now out of the pipe into it, and returns how many bytes.
+    /// Moves what the non-blocking `socket` takes now out of the pipe into it, and returns how many
+    /// bytes.
     ///
     /// # Errors
     ///
     /// `WouldBlock` if the socket is full; what the kernel said otherwise.
     pub fn send_to(&mut self, socket: &impl AsRawFd) -> io::Result<usize> {
         loop {
-            // SAFETY: both descriptors are open for the length of the call, which touches no memory of ours.
+            // SAFETY: both descriptors are open for the length of the call, which touches no memory
+            // of ours.
             let moved = unsafe {
                 libc::syscall(
                     libc::SYS_splice,

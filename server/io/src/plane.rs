@@ -1,7 +1,8 @@
-//! The data plane as the rest of the server sees it: start, add and remove torrents, hear of faults, stop.
+//! The data plane as the rest of the server sees it: start, add and remove torrents, hear of
+//! faults, stop.
 //!
-//! Callers are on an ordinary tokio runtime; every call goes to the shards by a bounded channel, and no call
-//! waits for a peer or a disk.
+//! Callers are on an ordinary tokio runtime; every call goes to the shards by a bounded channel,
+//! and no call waits for a peer or a disk.
 
 use crate::buffers::Registration;
 use crate::fetch::hashing::HashPool;
@@ -83,7 +84,8 @@ pub struct PlaneConfig {
 /// How payload gets from the disk to a socket (docs/adr/0009-send-paths.md).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SendPath {
-    /// By pipes where the pages are in memory and the file is under our lease, else through buffers.
+    /// By pipes where the pages are in memory and the file is under our lease, else through
+    /// buffers.
     #[default]
     Auto,
     /// By pipes, whatever is known of the pages and the file.
@@ -112,7 +114,8 @@ pub struct RateLimits {
 pub enum Event {
     /// A torrent's data are in doubt; it has been stopped on all shards.
     TorrentFault(Fault),
-    /// A shard's thread has ended although nobody stopped it: a bug, and a reason to end the process.
+    /// A shard's thread has ended although nobody stopped it: a bug, and a reason to end the
+    /// process.
     ShardLost(usize),
 }
 
@@ -189,7 +192,8 @@ pub fn shard_count(configured: usize) -> usize {
     }
 }
 
-/// Where a choker's chances start; without random bytes all shards make the same choices, which is as good.
+/// Where a choker's chances start; without random bytes all shards make the same choices, which is
+/// as good.
 fn seed() -> u64 {
     let mut bytes = [0; 8];
     let _ = system::random(&mut bytes);
@@ -330,8 +334,9 @@ impl Plane {
             .map_err(|_| FetchError::Stopping)
     }
 
-    /// Closes all connections and ends the shards, within `deadline`. False if some shard was not done
-    /// by then (an operation on a hung disk is not to be interrupted); its thread is left behind.
+    /// Closes all connections and ends the shards, within `deadline`. False if some shard was not
+    /// done by then (an operation on a hung disk is not to be interrupted); its thread is left
+    /// behind.
     pub async fn stop(&self, deadline: Duration) -> bool {
         let until = tokio::time::Instant::now() + deadline;
         for (commands, _) in &self.shards {

@@ -1,8 +1,8 @@
 //! Whether a range of a file is in the page cache, asked without waiting for a disk.
 //!
-//! `cachestat(2)` answers for a range at once (Linux 6.5, and only for who may write to the file or owns it); elsewhere
-//! one byte per probe is read with `RWF_NOWAIT`. The answer is a moment's: a page may go in the next one, and then
-//! whoever puts it into a pipe waits for the disk.
+//! `cachestat(2)` answers for a range at once (Linux 6.5, and only for who may write to the file or
+//! owns it); elsewhere one byte per probe is read with `RWF_NOWAIT`. The answer is a moment's: a
+//! page may go in the next one, and then whoever puts it into a pipe waits for the disk.
 
 use std::cell::Cell;
 use std::io;
@@ -11,7 +11,8 @@ use std::os::fd::AsRawFd;
 /// The number of `cachestat(2)` on all architectures with the common table.
 const SYS_CACHESTAT: libc::c_long = 451;
 
-/// The distance of two probes by reading, in bytes: three for a batch. More would cost as much as sending it.
+/// The distance of two probes by reading, in bytes: three for a batch. More would cost as much as
+/// sending it.
 const PROBE_BYTES: usize = 128 << 10;
 
 /// `struct cachestat_range` of linux/mman.h.
@@ -47,7 +48,8 @@ impl Residency {
         }
     }
 
-    /// Whether all of the `length` bytes from `offset` of `file` are in memory now. False when nobody says.
+    /// Whether all of the `length` bytes from `offset` of `file` are in memory now. False when
+    /// nobody says.
     pub fn is_resident(&self, file: &impl AsRawFd, offset: u64, length: u64) -> bool {
         if length == 0 {
             return true;
@@ -77,8 +79,8 @@ impl Residency {
             length: self.pages(offset, length) * self.page_bytes,
         };
         let mut found = Cachestat::default();
-        // SAFETY: the descriptor is open, and both structures are ours, of the kernel's layout, for the length
-        // of the call.
+        // SAFETY: the descriptor is open, and both structures are ours, of the kernel's layout, for
+        // the length of the call.
         let answer = unsafe {
             libc::syscall(
                 SYS_CACHESTAT,
@@ -95,7 +97,8 @@ impl Residency {
     }
 }
 
-/// Where a range is looked at when each of its pages would be too many: its ends and some places between.
+/// Where a range is looked at when each of its pages would be too many: its ends and some places
+/// between.
 pub fn probes(offset: u64, length: u64) -> impl Iterator<Item = u64> {
     let end = offset.saturating_add(length);
     let inside = (offset..end).step_by(PROBE_BYTES);
@@ -112,7 +115,8 @@ pub fn is_readable_at_once(file: &impl AsRawFd, offset: u64) -> bool {
         iov_base: (&raw mut byte).cast(),
         iov_len: 1,
     };
-    // SAFETY: the descriptor is open, and `target` points to a byte of ours, for the length of the call.
+    // SAFETY: the descriptor is open, and `target` points to a byte of ours, for the length of the
+    // call.
     unsafe {
         libc::preadv2(
             file.as_raw_fd(),
@@ -150,7 +154,8 @@ mod tests {
             assert!(residency.is_resident(&file, PAGE - 1, 2));
             assert!(residency.is_resident(&file, 0, 0));
         }
-        // A probe starts reading what it misses, and where the disk answers before it returns, it was there after all.
+        // A probe starts reading what it misses, and where the disk answers before it returns, it
+        // was there after all.
         for (residency, tries) in [(Residency::new(PAGE as usize), 1), (probing(), 100)] {
             assert!(is_missed(&residency, &file, 0, HALF, tries));
             assert!(is_missed(&residency, &file, HALF - 1, 2, tries));
@@ -158,7 +163,8 @@ mod tests {
         }
     }
 
-    /// Whether a range is said to be absent after its file's first half was dropped, in one of so many tries.
+    /// Whether a range is said to be absent after its file's first half was dropped, in one of so
+    /// many tries.
     fn is_missed(
         residency: &Residency,
         file: &std::fs::File,

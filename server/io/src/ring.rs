@@ -1,10 +1,12 @@
-//! Ring operations that tokio-uring's public API does not offer, added through `UnsubmittedOneshot`.
+//! Ring operations that tokio-uring's public API does not offer, added through
+//! `UnsubmittedOneshot`.
 //!
-//! This is the only file that builds submission entries. Every operation owns what the kernel may touch
-//! until its last completion, also when the future that waits for it is dropped: tokio-uring then keeps
-//! the operation's data in its driver until the completion has come.
+//! This is the only file that builds submission entries. Every operation owns what the kernel may
+//! touch until its last completion, also when the future that waits for it is dropped: tokio-uring
+//! then keeps the operation's data in its driver until the completion has come.
 //!
-//! Does not: multishot or zero-copy notifications; a completion with the MORE flag panics tokio-uring 0.5.
+//! Does not: multishot or zero-copy notifications; a completion with the MORE flag panics
+//! tokio-uring 0.5.
 
 use crate::buffers::Buffer;
 use crate::direct::Lease;
@@ -45,8 +47,8 @@ impl<D: 'static> OneshotOutputTransform for GiveBack<D> {
 ///
 /// # Safety
 ///
-/// Every pointer in `entry` must point into memory that `data` owns on the heap (so that it stays where it
-/// is when `data` moves), and every descriptor in `entry` must be kept open by `data`.
+/// Every pointer in `entry` must point into memory that `data` owns on the heap (so that it stays
+/// where it is when `data` moves), and every descriptor in `entry` must be kept open by `data`.
 unsafe fn submit<D: Unpin + 'static>(
     data: D,
     entry: squeue::Entry,
@@ -60,13 +62,14 @@ pub async fn open_directory(path: CString) -> io::Result<OwnedFd> {
     let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), data.as_ptr())
         .flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
         .build();
-    // SAFETY: the path's bytes live on the heap, owned by `data`; the entry holds no descriptor of ours.
+    // SAFETY: the path's bytes live on the heap, owned by `data`; the entry holds no descriptor of
+    // ours.
     let (result, _data) = unsafe { submit(data, entry) }.await;
     descriptor(result)
 }
 
-/// Opens `path` below `root` for reading, by `openat2` with `RESOLVE_BENEATH`: no component of the path,
-/// symbolic links included, may lead out of `root`.
+/// Opens `path` below `root` for reading, by `openat2` with `RESOLVE_BENEATH`: no component of the
+/// path, symbolic links included, may lead out of `root`.
 ///
 /// `O_NONBLOCK` keeps the open of a FIFO or a device from waiting; the caller clears it.
 /// Not to be cancelled: a descriptor that arrives after that would have no owner.
@@ -77,8 +80,9 @@ pub async fn open_beneath(root: Rc<OwnedFd>, path: CString) -> io::Result<OwnedF
     open_how(root, path, how).await
 }
 
-/// Opens `path` below `root` for writing; `make` makes it, and it must not be there then. Neither a link in its place
-/// is followed, nor a component that leads out of `root`. Not to be cancelled, see [`open_beneath`].
+/// Opens `path` below `root` for writing; `make` makes it, and it must not be there then. Neither a
+/// link in its place is followed, nor a component that leads out of `root`. Not to be cancelled,
+/// see [`open_beneath`].
 pub async fn open_for_writing(root: Rc<OwnedFd>, path: CString, make: bool) -> io::Result<OwnedFd> {
     let flags =
         libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
@@ -92,7 +96,8 @@ pub async fn open_for_writing(root: Rc<OwnedFd>, path: CString, make: bool) -> i
     open_how(root, path, how).await
 }
 
-/// Opens `file` once more, for writes that bypass the page cache: of whole pages, from and to page boundaries.
+/// Opens `file` once more, for writes that bypass the page cache: of whole pages, from and to page
+/// boundaries.
 pub async fn open_past_cache(file: Rc<OpenFile>) -> io::Result<OwnedFd> {
     // What the descriptor stands for, whatever name that has by now.
     let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
@@ -100,8 +105,8 @@ pub async fn open_past_cache(file: Rc<OpenFile>) -> io::Result<OwnedFd> {
     let data = Box::new((file, path, types::OpenHow::new().flags(flags as u64)));
     let here = types::Fd(libc::AT_FDCWD);
     let entry = opcode::OpenAt2::new(here, data.1.as_ptr(), &raw const data.2).build();
-    // SAFETY: the path's bytes and how it is to be opened live on the heap, owned by `data`, which also keeps the
-    // descriptor open that the path names.
+    // SAFETY: the path's bytes and how it is to be opened live on the heap, owned by `data`, which
+    // also keeps the descriptor open that the path names.
     let (result, _data) = unsafe { submit(data, entry) }.await;
     descriptor(result)
 }
@@ -118,7 +123,8 @@ async fn open_how(root: Rc<OwnedFd>, path: CString, how: types::OpenHow) -> io::
     let data = Box::new((root, path, how));
     let (root, path) = (types::Fd(data.0.as_raw_fd()), data.1.as_ptr());
     let entry = opcode::OpenAt2::new(root, path, &raw const data.2).build();
-    // SAFETY: the path's bytes and `how` live on the heap, owned by `data`, which also keeps `root` open.
+    // SAFETY: the path's bytes and `how` live on the heap, owned by `data`, which also keeps `root`
+    // open.
     let (result, _data) = unsafe { submit(data, entry) }.await;
     descriptor(result)
 }
@@ -148,8 +154,8 @@ pub async fn make_directory(parent: Rc<OwnedFd>, name: CString) -> io::Result<()
     result.map(drop)
 }
 
-/// Gives the file `from` in `directory` the name `to`. `exclusive`: unless there is one of that name, which not every
-/// file system can see to (`EINVAL`); else that one is replaced.
+/// Gives the file `from` in `directory` the name `to`. `exclusive`: unless there is one of that
+/// name, which not every file system can see to (`EINVAL`); else that one is replaced.
 pub async fn rename_in(
     directory: Rc<OwnedFd>,
     from: CString,
@@ -165,13 +171,14 @@ pub async fn rename_in(
     let entry = opcode::RenameAt::new(directory, data.1.as_ptr(), directory, data.2.as_ptr())
         .flags(flags)
         .build();
-    // SAFETY: both names' bytes live on the heap, owned by `data`, which also keeps `directory` open.
+    // SAFETY: both names' bytes live on the heap, owned by `data`, which also keeps `directory`
+    // open.
     let (result, _data) = unsafe { submit(data, entry) }.await;
     result.map(drop)
 }
 
-/// What `statx` says of `name` in `directory`, a link itself and not where it leads; of `directory`'s own file if the
-/// name is empty.
+/// What `statx` says of `name` in `directory`, a link itself and not where it leads; of
+/// `directory`'s own file if the name is empty.
 async fn stat_at<D: AsRawFd + 'static>(directory: Rc<D>, name: CString) -> io::Result<libc::statx> {
     // SAFETY: `statx` is plain data for which zeros are valid.
     let found: libc::statx = unsafe { std::mem::zeroed() };
@@ -182,8 +189,8 @@ async fn stat_at<D: AsRawFd + 'static>(directory: Rc<D>, name: CString) -> io::R
         .flags(flags)
         .mask(libc::STATX_BASIC_STATS | libc::STATX_BTIME)
         .build();
-    // SAFETY: the name's bytes and what is written to live on the heap, owned by `data`, which also keeps the
-    // directory open.
+    // SAFETY: the name's bytes and what is written to live on the heap, owned by `data`, which also
+    // keeps the directory open.
     let (result, data) = unsafe { submit(data, entry) }.await;
     result.map(|_| data.2)
 }
@@ -194,8 +201,8 @@ pub(crate) struct Found {
     pub(crate) stamp: FileStamp,
     /// How many names it has.
     pub(crate) links: u64,
-    /// When it was made, in nanoseconds since the epoch, where the file system knows that: what tells a file from
-    /// another one that got its inode after it.
+    /// When it was made, in nanoseconds since the epoch, where the file system knows that: what
+    /// tells a file from another one that got its inode after it.
     pub(crate) birth_ns: Option<i64>,
 }
 
@@ -234,11 +241,13 @@ fn found_of(found: &libc::statx) -> Option<Found> {
     })
 }
 
-/// Closes a file, for which some file systems wait: for what was written, or for the blocks of one that was deleted.
+/// Closes a file, for which some file systems wait: for what was written, or for the blocks of one
+/// that was deleted.
 pub(crate) async fn close(descriptor: OwnedFd) {
     let number = descriptor.into_raw_fd();
     let entry = opcode::Close::new(types::Fd(number)).build();
-    // SAFETY: the entry holds no pointer, and the descriptor is the operation's from here on: nobody else closes it.
+    // SAFETY: the entry holds no pointer, and the descriptor is the operation's from here on:
+    // nobody else closes it.
     let (result, ()) = unsafe { submit((), entry) }.await;
     if let Err(error) = result {
         tracing::debug!(%error, "closing a file");
@@ -285,13 +294,14 @@ pub(crate) async fn write_at(
     )
     .offset(offset)
     .build();
-    // SAFETY: the bytes lie in `memory`, which nobody changes and which the operation keeps; `file` keeps the
-    // descriptor open.
+    // SAFETY: the bytes lie in `memory`, which nobody changes and which the operation keeps; `file`
+    // keeps the descriptor open.
     let (result, _data) = unsafe { submit((memory, file), entry) }.await;
     result.map(|count| count as usize)
 }
 
-/// Reads up to `length` bytes of `file` from `offset` to `start` of `segment`, and returns how many.
+/// Reads up to `length` bytes of `file` from `offset` to `start` of `segment`, and returns how
+/// many.
 pub(crate) async fn read_into_segment(
     file: Rc<OpenFile>,
     mut segment: Segment,
@@ -305,8 +315,8 @@ pub(crate) async fn read_into_segment(
     let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), target, length as u32)
         .offset(offset)
         .build();
-    // SAFETY: `target` points to `length` bytes of the segment's memory, which the operation owns; `file` keeps the
-    // descriptor open.
+    // SAFETY: `target` points to `length` bytes of the segment's memory, which the operation owns;
+    // `file` keeps the descriptor open.
     let (result, (segment, _file)) = unsafe { submit((segment, file), entry) }.await;
     (result.map(|count| count as usize), segment)
 }
@@ -318,10 +328,11 @@ fn descriptor(result: io::Result<u32>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Reads up to `length` bytes of `file` from `offset` into `buffer` at `start`, and returns how many.
+/// Reads up to `length` bytes of `file` from `offset` into `buffer` at `start`, and returns how
+/// many.
 ///
-/// The buffer comes back with the result in every case. Uses the registered form when the pool's buffers
-/// are registered with the ring.
+/// The buffer comes back with the result in every case. Uses the registered form when the pool's
+/// buffers are registered with the ring.
 pub async fn read_at(
     file: Rc<OpenFile>,
     mut buffer: Buffer,
@@ -342,8 +353,8 @@ pub async fn read_at(
             .offset(offset)
             .build(),
     };
-    // SAFETY: `target` points to `length` bytes inside the pool's buffer, which lives on the heap and which
-    // `buffer` owns alone until it is dropped; `file` keeps the descriptor open.
+    // SAFETY: `target` points to `length` bytes inside the pool's buffer, which lives on the heap
+    // and which `buffer` owns alone until it is dropped; `file` keeps the descriptor open.
     let (result, (mut buffer, _file)) = unsafe { submit((buffer, file), entry) }.await;
     let result = result.map(|count| count as usize);
     if let Ok(count) = result {
@@ -353,8 +364,8 @@ pub async fn read_at(
     (result, buffer)
 }
 
-/// Has the reads of a range of `file` started; a thread of the kernel does that, since it may have to wait for a
-/// place in the disk's queue or for where the bytes lie.
+/// Has the reads of a range of `file` started; a thread of the kernel does that, since it may have
+/// to wait for a place in the disk's queue or for where the bytes lie.
 pub async fn ask_for(file: Rc<OpenFile>, offset: u64, length: u32) -> io::Result<()> {
     let length = libc::off_t::from(length);
     let entry = opcode::Fadvise::new(
@@ -390,7 +401,8 @@ pub async fn read_byte(file: Rc<OpenFile>, offset: u64) -> io::Result<bool> {
     result.map(|count| count == 1)
 }
 
-/// Reads up to `length` bytes of `file` from `offset` into the slot of `lease` at `start`, and returns how many.
+/// Reads up to `length` bytes of `file` from `offset` into the slot of `lease` at `start`, and
+/// returns how many.
 pub(crate) async fn read_into_slot(
     file: Rc<OpenFile>,
     lease: Rc<Lease>,
@@ -405,8 +417,8 @@ pub(crate) async fn read_into_slot(
     let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), target, length as u32)
         .offset(offset)
         .build();
-    // SAFETY: `target` points to `length` bytes inside the slot, which nobody else reads or writes and which is
-    // not freed as long as `lease` lives; `file` keeps the descriptor open.
+    // SAFETY: `target` points to `length` bytes inside the slot, which nobody else reads or writes
+    // and which is not freed as long as `lease` lives; `file` keeps the descriptor open.
     let (result, _data) = unsafe { submit((lease, file), entry) }.await;
     result.map(|count| count as usize)
 }
@@ -421,7 +433,8 @@ pub fn poll<D: AsRawFd + 'static>(
     unsafe { submit(object, entry) }
 }
 
-/// Sends what is left of `outgoing`, as much as the socket takes without waiting, and returns the count.
+/// Sends what is left of `outgoing`, as much as the socket takes without waiting, and returns the
+/// count.
 ///
 /// A full socket is `WouldBlock`. The caller has one send in flight per socket.
 pub async fn send(
@@ -432,8 +445,8 @@ pub async fn send(
     let entry = opcode::SendMsg::new(types::Fd(socket.as_raw_fd()), message)
         .flags((libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as u32)
         .build();
-    // SAFETY: `message` and all that it points to live in the box and in the buffers that the box owns;
-    // the operation keeps the socket open.
+    // SAFETY: `message` and all that it points to live in the box and in the buffers that the box
+    // owns; the operation keeps the socket open.
     let (result, (_socket, outgoing)) = unsafe { submit((socket, outgoing), entry) }.await;
     (result.map(|count| count as usize), outgoing)
 }

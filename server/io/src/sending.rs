@@ -1,9 +1,9 @@
-//! One round of a connection's writer: control bytes, then a batch by the path that suits it, with waits while the
-//! socket is full.
+//! One round of a connection's writer: control bytes, then a batch by the path that suits it, with
+//! waits while the socket is full.
 //!
-//! Limits: one send in flight per socket. A full socket keeps what it holds of ours, a buffer or a pipe, for
-//! [`HOLD`], or not at all while others wait for one; after that it is given back and the rest of the batch is
-//! had again when the socket takes bytes, so that slow readers hold no memory.
+//! Limits: one send in flight per socket. A full socket keeps what it holds of ours, a buffer or a
+//! pipe, for [`HOLD`], or not at all while others wait for one; after that it is given back and the
+//! rest of the batch is had again when the socket takes bytes, so that slow readers hold no memory.
 
 use crate::closing::CloseReason;
 use crate::connection::Connection;
@@ -97,7 +97,8 @@ pub(crate) async fn send_round(
     (sent, outgoing)
 }
 
-/// Sends `batch`, by another path each time that its socket was full for long if that suits better then.
+/// Sends `batch`, by another path each time that its socket was full for long if that suits better
+/// then.
 async fn send_batch(
     shard: &Shard,
     connection: &Connection,
@@ -189,14 +190,15 @@ async fn copy(
     (sent, outgoing)
 }
 
-/// Waits until the socket has room for a batch, before anything is had for it: a batch that fits is sent at
-/// once, and what it took is free, and still in the cache, for the next one.
+/// Waits until the socket has room for a batch, before anything is had for it: a batch that fits is
+/// sent at once, and what it took is free, and still in the cache, for the next one.
 async fn wait_for_room(
     shard: &Shard,
     connection: &Connection,
     bytes: usize,
 ) -> Result<(), CloseReason> {
-    // It only grows but for what it is given, so the system is asked when what is known does not suffice.
+    // It only grows but for what it is given, so the system is asked when what is known does not
+    // suffice.
     if connection.room_bytes.get() >= bytes {
         return Ok(());
     }
@@ -260,8 +262,8 @@ pub(crate) fn patience(wanted: bool) -> Duration {
     if wanted { Duration::ZERO } else { HOLD }
 }
 
-/// Waits until the socket takes bytes or breaks. If that takes longer than `patience`, what is held for it is given
-/// back by `release` meanwhile, and the answer is false.
+/// Waits until the socket takes bytes or breaks. If that takes longer than `patience`, what is held
+/// for it is given back by `release` meanwhile, and the answer is false.
 ///
 /// # Errors
 ///

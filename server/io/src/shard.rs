@@ -1,7 +1,8 @@
-//! One shard: a thread with its ring, its listeners, its connections, and nothing of another shard's.
+//! One shard: a thread with its ring, its listeners, its connections, and nothing of another
+//! shard's.
 //!
-//! Limits: connections by [`crate::limits`], buffers and open files by their pools. The tick loops over this
-//! shard's connections once a second, never over torrents.
+//! Limits: connections by [`crate::limits`], buffers and open files by their pools. The tick loops
+//! over this shard's connections once a second, never over torrents.
 
 use crate::buffers::{BUFFERS_MAX, BufferPool, Registration};
 use crate::closing::CloseReason;
@@ -186,8 +187,9 @@ fn run(mut seat: ShardSeat, ready: &std::sync::mpsc::Sender<std::io::Result<()>>
         events: seat.events.clone(),
         armed: true,
     };
-    // Dropping the runtime frees what operations in flight still read and write, so that is done only when
-    // nothing is in flight; else, and when a panic passes here, it is left to the end of the process.
+    // Dropping the runtime frees what operations in flight still read and write, so that is done
+    // only when nothing is in flight; else, and when a panic passes here, it is left to the end of
+    // the process.
     let runtime = ManuallyDrop::new(runtime);
     let quiet = runtime.block_on(async {
         let listeners = std::mem::take(&mut seat.listeners);
@@ -271,8 +273,8 @@ impl Shard {
         }))
     }
 
-    /// Accepts, ticks and obeys until told to stop; then closes everything. False if operations are still in
-    /// flight after that.
+    /// Accepts, ticks and obeys until told to stop; then closes everything. False if operations are
+    /// still in flight after that.
     async fn live(
         self: &Rc<Self>,
         listeners: Vec<std::net::TcpListener>,
@@ -322,7 +324,8 @@ impl Shard {
         quiet
     }
 
-    /// Shuts every socket down, so that its operations complete, and waits for that. False if some did not.
+    /// Shuts every socket down, so that its operations complete, and waits for that. False if some
+    /// did not.
     async fn stop(&self, doors: &[Rc<TcpListener>]) -> bool {
         for door in doors {
             // Completes the accept that is in flight.
@@ -634,14 +637,14 @@ impl Drop for Visit {
     }
 }
 
-/// How many buffers each shard's pool holds: its share, at least two, so that one read overlaps one send, and
-/// at most what a pool can have.
+/// How many buffers each shard's pool holds: its share, at least two, so that one read overlaps one
+/// send, and at most what a pool can have.
 fn buffers_per_shard(config: &PlaneConfig, shards: usize) -> usize {
     (config.buffer_bytes / config.batch_bytes as usize / shards).clamp(2, BUFFERS_MAX)
 }
 
-/// How many files each shard's table keeps open: four fifths of its share, at least 16; the rest is for those that
-/// have left the table while their pages were on their way.
+/// How many files each shard's table keeps open: four fifths of its share, at least 16; the rest is
+/// for those that have left the table while their pages were on their way.
 fn files_per_shard(config: &PlaneConfig, shards: usize) -> NonZeroUsize {
     let files = (config.open_files_max / shards * 4 / 5).max(16);
     NonZeroUsize::new(files).unwrap_or(NonZeroUsize::MIN)

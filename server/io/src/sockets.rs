@@ -1,7 +1,7 @@
 //! Listening sockets and the options of accepted ones, by socket2.
 //!
-//! Each shard listens on the same port with `SO_REUSEPORT`; the kernel spreads connections over them.
-//! v4 and v6 are sockets of their own (`IPV6_V6ONLY`), so that either may be absent.
+//! Each shard listens on the same port with `SO_REUSEPORT`; the kernel spreads connections over
+//! them. v4 and v6 are sockets of their own (`IPV6_V6ONLY`), so that either may be absent.
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
@@ -61,8 +61,8 @@ fn bound(address: SocketAddr, options: &SocketOptions, shared: bool) -> io::Resu
     Ok(socket)
 }
 
-/// Finds a port free for all `addresses` when the first asks for port 0, by binding and trying again:
-/// a port that the kernel gave for v4 may be taken on v6.
+/// Finds a port free for all `addresses` when the first asks for port 0, by binding and trying
+/// again: a port that the kernel gave for v4 may be taken on v6.
 ///
 /// # Errors
 ///
@@ -124,7 +124,8 @@ pub fn tune_accepted(socket: &impl AsRawFd) {
     let _ = socket.set_tcp_keepalive(&probe);
 }
 
-/// Makes calls on `socket` return at once: a splice to it would wait otherwise, whatever its flags say.
+/// Makes calls on `socket` return at once: a splice to it would wait otherwise, whatever its flags
+/// say.
 ///
 /// # Errors
 ///
@@ -135,8 +136,8 @@ pub fn set_nonblocking(socket: &impl AsRawFd) -> io::Result<()> {
     SockRef::from(&descriptor).set_nonblocking(true)
 }
 
-/// Receives what is there into the free capacity of `buffer`, at most up to `length_max` bytes in it, and returns
-/// how many bytes; 0 is the end of the stream.
+/// Receives what is there into the free capacity of `buffer`, at most up to `length_max` bytes in
+/// it, and returns how many bytes; 0 is the end of the stream.
 ///
 /// # Errors
 ///
@@ -169,8 +170,8 @@ pub fn receive(
 /// Most `targets` of [`receive_into`].
 pub const RECEIVE_TARGETS_MAX: usize = 33;
 
-/// Receives what is there: first into the `targets`, one after another, then into `rest`. Returns how many bytes in
-/// all; 0 is the end of the stream.
+/// Receives what is there: first into the `targets`, one after another, then into `rest`. Returns
+/// how many bytes in all; 0 is the end of the stream.
 ///
 /// # Errors
 ///
@@ -182,7 +183,8 @@ pub const RECEIVE_TARGETS_MAX: usize = 33;
 ///
 /// # Safety
 ///
-/// Each target is so many bytes of memory that nobody else has a reference to for the length of the call.
+/// Each target is so many bytes of memory that nobody else has a reference to for the length of the
+/// call.
 pub unsafe fn receive_into(
     socket: &impl AsRawFd,
     targets: &[(*mut u8, usize)],
@@ -203,13 +205,14 @@ pub unsafe fn receive_into(
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = targets.len() + 1;
-    // SAFETY: all parts are ours to write for the length of the call, the targets by the caller's promise; the socket
-    // is open.
+    // SAFETY: all parts are ours to write for the length of the call, the targets by the caller's
+    // promise; the socket is open.
     let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// Begins a connection to `address`; [`connect_result`] says what came of it when the socket has become writable.
+/// Begins a connection to `address`; [`connect_result`] says what came of it when the socket has
+/// become writable.
 ///
 /// # Errors
 ///
@@ -244,7 +247,8 @@ pub fn connect_result(socket: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
-/// Whether the peer has closed its side, or all of the connection; what it sent before may still be there to be read.
+/// Whether the peer has closed its side, or all of the connection; what it sent before may still be
+/// there to be read.
 pub fn has_hung_up(socket: &impl AsRawFd) -> bool {
     let hung_up = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
     let mut look = libc::pollfd {
@@ -252,7 +256,8 @@ pub fn has_hung_up(socket: &impl AsRawFd) -> bool {
         events: libc::POLLRDHUP,
         revents: 0,
     };
-    // SAFETY: the pointer is to one such structure, which outlives the call; with no time-out it returns at once.
+    // SAFETY: the pointer is to one such structure, which outlives the call; with no time-out it
+    // returns at once.
     let found = unsafe { libc::poll(&raw mut look, 1, 0) };
     found == 1 && look.revents & hung_up != 0
 }
@@ -283,8 +288,9 @@ pub fn duplicate(socket: &impl AsRawFd) -> io::Result<TcpStream> {
     Ok(descriptor.try_clone_to_owned()?.into())
 }
 
-/// How many bytes of what `socket` was given have not been acknowledged by the peer; none when the connection is
-/// gone, and with it what was queued. All of them, as far as one knows, where the kernel does not say.
+/// How many bytes of what `socket` was given have not been acknowledged by the peer; none when the
+/// connection is gone, and with it what was queued. All of them, as far as one knows, where the
+/// kernel does not say.
 pub fn unacknowledged(socket: &impl AsRawFd) -> u64 {
     let mut bytes: libc::c_int = 0;
     // SAFETY: `SIOCOUTQ`, whose number is that of `TIOCOUTQ`, writes one integer.
@@ -304,8 +310,8 @@ fn is_closed(socket: &impl AsRawFd) -> bool {
     const TCP_CLOSE: u8 = 7;
     let mut state = 0_u8;
     let mut length = size_of_val(&state) as libc::socklen_t;
-    // SAFETY: `state` and `length` are ours to write for the length of the call, and `length` is the size of
-    // `state`: the kernel writes no more than that.
+    // SAFETY: `state` and `length` are ours to write for the length of the call, and `length` is
+    // the size of `state`: the kernel writes no more than that.
     let answer = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -318,8 +324,8 @@ fn is_closed(socket: &impl AsRawFd) -> bool {
     answer == 0 && state == TCP_CLOSE
 }
 
-/// Whether the peer of `socket` may be on this machine, or in a container on it: at an address of this machine or
-/// site. Packets to it are handed over as they are.
+/// Whether the peer of `socket` may be on this machine, or in a container on it: at an address of
+/// this machine or site. Packets to it are handed over as they are.
 pub fn is_near(socket: &impl AsRawFd, peer: IpAddr) -> bool {
     // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
     let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
@@ -328,14 +334,14 @@ pub fn is_near(socket: &impl AsRawFd, peer: IpAddr) -> bool {
     is_local(peer) || ours.is_none_or(|ours| ours.ip() == peer)
 }
 
-/// Breaks the connection and drops what is queued in `socket`, so that none of it is sent any more; at the latest
-/// when it is closed.
+/// Breaks the connection and drops what is queued in `socket`, so that none of it is sent any more;
+/// at the latest when it is closed.
 pub fn abort(socket: &impl AsRawFd) {
     // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
     let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
     let _ = SockRef::from(&descriptor).set_linger(Some(Duration::ZERO));
-    // SAFETY: `sockaddr` is plain data for which zeros are valid; its family is then AF_UNSPEC, by which
-    // connecting means disconnecting.
+    // SAFETY: `sockaddr` is plain data for which zeros are valid; its family is then AF_UNSPEC, by
+    // which connecting means disconnecting.
     unsafe {
         let nowhere: libc::sockaddr = std::mem::zeroed();
         let length = size_of::<libc::sockaddr>() as libc::socklen_t;
@@ -343,16 +349,16 @@ pub fn abort(socket: &impl AsRawFd) {
     }
 }
 
-/// How many bytes `socket` takes now without waiting, about: its send buffer less what is queued in it.
-/// `None` where the kernel does not say.
+/// How many bytes `socket` takes now without waiting, about: its send buffer less what is queued in
+/// it. `None` where the kernel does not say.
 pub fn send_room(socket: &impl AsRawFd) -> Option<usize> {
     /// Indices of `SO_MEMINFO`'s answer (linux/sock_diag.h).
     const SNDBUF: usize = 3;
     const WMEM_QUEUED: usize = 5;
     let mut info = [0_u32; 9];
     let mut length = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: `info` and `length` are ours to write for the length of the call, and `length` is the size
-    // of `info`.
+    // SAFETY: `info` and `length` are ours to write for the length of the call, and `length` is the
+    // size of `info`.
     let answer = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -366,15 +372,16 @@ pub fn send_room(socket: &impl AsRawFd) -> Option<usize> {
     known.then(|| info[SNDBUF].saturating_sub(info[WMEM_QUEUED]) as usize)
 }
 
-/// Shuts a listener down: an accept that is in flight completes with an error, and so does every later one.
+/// Shuts a listener down: an accept that is in flight completes with an error, and so does every
+/// later one.
 pub fn shut_down(listener: &impl AsRawFd) {
     // SAFETY: the listener is open for as long as it is borrowed, which is longer than this call.
     let descriptor = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
     let _ = SockRef::from(&descriptor).shutdown(Shutdown::Both);
 }
 
-/// The address by which connections of one stranger are counted: a v4 address, or a v6 /64, which is what
-/// one customer gets.
+/// The address by which connections of one stranger are counted: a v4 address, or a v6 /64, which
+/// is what one customer gets.
 pub fn stranger(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

@@ -1,9 +1,10 @@
-//! A batch sent without a copy: a pipe is filled with headers and pages in turn and emptied into the socket.
+//! A batch sent without a copy: a pipe is filled with headers and pages in turn and emptied into
+//! the socket.
 //!
-//! Only for what is in memory, so that no call waits for a disk, and only for files under a lease, so that
-//! nobody changes the pages on their way (docs/adr/0009-send-paths.md). Nothing reaches the socket before the
-//! whole batch is in the pipe and the files' stamps have been checked (under a lease, lately): a batch that
-//! cannot be sent is thrown away with its pipe.
+//! Only for what is in memory, so that no call waits for a disk, and only for files under a lease,
+//! so that nobody changes the pages on their way (docs/adr/0009-send-paths.md). Nothing reaches the
+//! socket before the whole batch is in the pipe and the files' stamps have been checked (under a
+//! lease, lately): a batch that cannot be sent is thrown away with its pipe.
 
 use crate::closing::CloseReason;
 use crate::connection::Connection;
@@ -93,16 +94,17 @@ fn are_still_leased(shard: &Shard, parts: &[Part]) -> bool {
     is_forced || files.all(|(_, file)| file.is_proven(shard.now()) || leases::is_held(&**file))
 }
 
-/// A pipe for the last `bytes` of a batch, whose files are then known to be on their way. `None` if none is
-/// free, if too many files are on their way to this peer, or if a lease has been lost since [`suits`] was asked.
+/// A pipe for the last `bytes` of a batch, whose files are then known to be on their way. `None` if
+/// none is free, if too many files are on their way to this peer, or if a lease has been lost since
+/// [`suits`] was asked.
 pub(crate) fn pipe_for(
     shard: &Shard,
     connection: &Connection,
     parts: &[Part],
     bytes: usize,
 ) -> Option<BorrowedPipe> {
-    // Nothing is waited for between this and the note that the files are on their way, on which a writer waits. A
-    // lease may also have been taken away, while this machine slept or stood still.
+    // Nothing is waited for between this and the note that the files are on their way, on which a
+    // writer waits. A lease may also have been taken away, while this machine slept or stood still.
     if !are_leased(shard, parts) || !are_still_leased(shard, parts) {
         return None;
     }
@@ -116,8 +118,8 @@ pub(crate) fn pipe_for(
     Some(pipe)
 }
 
-/// Sends what is left of `batch` through `pipe`. `None` if it can not be sent this way: a page can not be had, or
-/// the system refuses the calls. What was sent until then counts.
+/// Sends what is left of `batch` through `pipe`. `None` if it can not be sent this way: a page can
+/// not be had, or the system refuses the calls. What was sent until then counts.
 ///
 /// # Errors
 ///
@@ -168,8 +170,8 @@ pub(crate) async fn send(
     }
 }
 
-/// Checks the stamps of the files whose pages are in a pipe: unchanged, they prove that the pages are what was
-/// verified. Under a lease one check holds for a while.
+/// Checks the stamps of the files whose pages are in a pipe: unchanged, they prove that the pages
+/// are what was verified. Under a lease one check holds for a while.
 fn prove(shard: &Shard, torrent: &SeededTorrent, parts: &[Part]) -> Result<(), Fault> {
     let is_leased = shard.config.send_path != SendPath::Splice;
     let now = shard.now();
@@ -214,8 +216,8 @@ fn fill(
         content.append_to(&mut message, block.length as usize)?;
     }
     let bytes = message.bytes;
-    // SAFETY: the arena never writes to what it has handed out, the zeros are constant, and the rest is windows of
-    // files, which stay while a batch is put together.
+    // SAFETY: the arena never writes to what it has handed out, the zeros are constant, and the
+    // rest is windows of files, which stay while a batch is put together.
     let appended = unsafe { pipe.append(&mut message.parts, bytes) };
     appended.inspect_err(|error| {
         shard.pipes.are_refused(error);

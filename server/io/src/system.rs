@@ -80,15 +80,15 @@ const BACKGROUND_NICE: libc::c_int = 10;
 /// `IOPRIO_WHO_PROCESS` of linux/ioprio.h: one thread.
 const IOPRIO_WHO_PROCESS: libc::c_int = 1;
 
-/// Class "best effort", level 7, the lowest: after everybody else's reads, but never starved, as the
-/// class "idle" can be.
+/// Class "best effort", level 7, the lowest: after everybody else's reads, but never starved, as
+/// the class "idle" can be.
 const IOPRIO_LOWEST: libc::c_int = 2 << 13 | 7;
 
 /// Puts the calling thread's work after that of other threads, on cores and disks. Where the system
 /// refuses, the thread goes on as it is.
 pub fn work_in_background() {
-    // SAFETY: both take numbers only; 0 is the calling thread. A nicer thread needs no privilege, and
-    // raising a number that is higher already is refused without harm.
+    // SAFETY: both take numbers only; 0 is the calling thread. A nicer thread needs no privilege,
+    // and raising a number that is higher already is refused without harm.
     unsafe {
         if libc::getpriority(libc::PRIO_PROCESS, 0) < BACKGROUND_NICE {
             libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND_NICE);

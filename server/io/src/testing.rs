@@ -96,8 +96,8 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// Files of these names and lengths, of no particular bytes. One whose name starts with "pad" is a pad
-    /// file, which is on no disk.
+    /// Files of these names and lengths, of no particular bytes. One whose name starts with "pad"
+    /// is a pad file, which is on no disk.
     pub(crate) fn new(files: &[(&'static str, usize)]) -> Data {
         let dir = TempDir::new().unwrap();
         for (name, length) in files.iter().filter(|(name, _)| !is_pad(name)) {
@@ -112,7 +112,8 @@ impl Data {
         self.dir.path().join(self.files[file].0)
     }
 
-    /// The torrent of these files as they are now. Its hashes are not theirs: the data plane takes none.
+    /// The torrent of these files as they are now. Its hashes are not theirs: the data plane takes
+    /// none.
     pub(crate) fn torrent(&self) -> Arc<SeededTorrent> {
         self.torrent_of_pieces(PIECE_BYTES)
     }
@@ -167,8 +168,8 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    /// Files of these names and lengths in a folder `t`, of no particular bytes; those whose name starts with "pad"
-    /// are pad files.
+    /// Files of these names and lengths in a folder `t`, of no particular bytes; those whose name
+    /// starts with "pad" are pad files.
     pub(crate) fn new(files: &[(&'static str, usize)], piece_bytes: usize) -> Content {
         let folder = Arc::new(TempDir::new().unwrap());
         fs::create_dir(folder.path().join("t")).unwrap();

@@ -1,9 +1,10 @@
-//! A torrent as shards see it: shared by `Arc`, immutable but for a few totals and, while it is being downloaded,
-//! for what of it is there.
+//! A torrent as shards see it: shared by `Arc`, immutable but for a few totals and, while it is
+//! being downloaded, for what of it is there.
 //!
-//! A complete one is served by every shard, and its files are those that were verified, by their stamps. One that is
-//! being downloaded ([`crate::fetch`]) is its home shard's alone: its files change, so they have no stamps, and what
-//! may be served says its bitfield. It becomes a complete one in place, once.
+//! A complete one is served by every shard, and its files are those that were verified, by their
+//! stamps. One that is being downloaded ([`crate::fetch`]) is its home shard's alone: its files
+//! change, so they have no stamps, and what may be served says its bitfield. It becomes a complete
+//! one in place, once.
 
 use crate::fetch::{takes_suffix, with_suffix};
 use crate::limits::SharedLimit;
@@ -22,7 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Numbers torrents of one process apart, so that a torrent added again is not taken for its past self.
+/// Numbers torrents of one process apart, so that a torrent added again is not taken for its past
+/// self.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// A torrent whose every byte on disk has been verified, or will have been.
@@ -34,8 +36,8 @@ pub struct SeededTorrent {
     /// Of a complete torrent; set together with `stamps`.
     view: OnceLock<Arc<TorrentView>>,
     data_dir: PathBuf,
-    /// What each file was when it was verified; `None` for files without data on disk (pad files). Not set while the
-    /// torrent is being downloaded.
+    /// What each file was when it was verified; `None` for files without data on disk (pad files).
+    /// Not set while the torrent is being downloaded.
     stamps: OnceLock<Vec<Option<FileStamp>>>,
     /// What is known of a torrent that is or was being downloaded.
     partial: Option<Partial>,
@@ -53,7 +55,8 @@ struct Partial {
     suffix: String,
     /// Whether the file lies under its name with the suffix.
     suffixed: Box<[AtomicBool]>,
-    /// Device and inode of files that were opened for writing: another one in their place is not ours.
+    /// Device and inode of files that were opened for writing: another one in their place is not
+    /// ours.
     identities: Box<[OnceLock<(u64, u64)>]>,
 }
 
@@ -87,8 +90,8 @@ pub enum AddError {
 }
 
 impl SeededTorrent {
-    /// A torrent with its data below `data_dir`, verified when its files had these `stamps`
-    /// (one per file of the torrent, in its order; `None` for pad files). `paths` has the paths of those
+    /// A torrent with its data below `data_dir`, verified when its files had these `stamps` (one
+    /// per file of the torrent, in its order; `None` for pad files). `paths` has the paths of those
     /// files that lie elsewhere than the metainfo says, by their index.
     ///
     /// # Errors
@@ -112,8 +115,9 @@ impl SeededTorrent {
         Ok(torrent)
     }
 
-    /// A torrent that is being downloaded to `data_dir`, of which the pieces of the bitfield `verified` (empty: none)
-    /// are there. A file has `suffix` at the end of its name unless it exists under its own.
+    /// A torrent that is being downloaded to `data_dir`, of which the pieces of the bitfield
+    /// `verified` (empty: none) are there. A file has `suffix` at the end of its name unless it
+    /// exists under its own.
     pub(crate) fn partial(
         metainfo: Arc<Metainfo>,
         data_dir: &Path,
@@ -188,8 +192,8 @@ impl SeededTorrent {
         &self.layout
     }
 
-    /// What each file was when it was verified; `None` for files without data on disk (pad files), nothing while it is
-    /// being downloaded.
+    /// What each file was when it was verified; `None` for files without data on disk (pad files),
+    /// nothing while it is being downloaded.
     pub fn stamps(&self) -> &[Option<FileStamp>] {
         self.stamps.get().map_or(&[], Vec::as_slice)
     }
@@ -209,7 +213,8 @@ impl SeededTorrent {
         self.uploaded_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Ends the serving of this torrent on all shards, before their next block. True the first time.
+    /// Ends the serving of this torrent on all shards, before their next block. True the first
+    /// time.
     pub(crate) fn stop(&self) -> bool {
         !self.stopped.swap(true, Ordering::AcqRel)
     }
@@ -265,8 +270,8 @@ impl SeededTorrent {
         self.partial.as_ref().map(|partial| &partial.pieces)
     }
 
-    /// Whether `file` lies under its name with the suffix; its two paths relative to the data directory, for system
-    /// calls.
+    /// Whether `file` lies under its name with the suffix; its two paths relative to the data
+    /// directory, for system calls.
     pub(crate) fn suffixed_paths(&self, file: FileIndex) -> Option<(CString, CString)> {
         let partial = self.partial.as_ref()?;
         let is_suffixed = partial.suffixed.get(file.0 as usize)?;
@@ -414,7 +419,8 @@ pub enum FaultCause {
     /// The file system can hold no such file.
     #[error("the file system cannot hold it: {0}")]
     Unfit(String),
-    /// No descriptor or memory is left, or something was in the way for a moment: not the torrent's fault.
+    /// No descriptor or memory is left, or something was in the way for a moment: not the torrent's
+    /// fault.
     #[error("no resources: {0}")]
     Resources(String),
     /// The disk failed.
@@ -435,8 +441,8 @@ impl FaultCause {
         }
     }
 
-    /// The cause behind any other failed operation on an open file. What passes by itself (no memory, a
-    /// signal, a lease or a rename in the way) says nothing about the data.
+    /// The cause behind any other failed operation on an open file. What passes by itself (no
+    /// memory, a signal, a lease or a rename in the way) says nothing about the data.
     pub(crate) fn of_io(error: &io::Error) -> FaultCause {
         match error.raw_os_error() {
             Some(libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN | libc::EINTR) => {

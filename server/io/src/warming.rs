@@ -1,12 +1,14 @@
-//! Brings what peers wait for into the page cache, so that it can be sent from there without a copy.
+//! Brings what peers wait for into the page cache, so that it can be sent from there without a
+//! copy.
 //!
-//! A range that is not in memory is asked for by advice through the ring, which starts its reads, and ring reads of
-//! single bytes complete when they have come: nothing is copied and the shard does not wait. While
-//! one peer's batch is read, the ranges that it has queued after it are read as well, and a little of what it will
-//! ask for if it goes on in order. The kernel's own readahead is off: it does not know what peers have asked for.
+//! A range that is not in memory is asked for by advice through the ring, which starts its reads,
+//! and ring reads of single bytes complete when they have come: nothing is copied and the shard
+//! does not wait. While one peer's batch is read, the ranges that it has queued after it are read
+//! as well, and a little of what it will ask for if it goes on in order. The kernel's own readahead
+//! is off: it does not know what peers have asked for.
 //!
-//! A range is read once for all peers that wait for it. Limits: each peer waits for one range; reads ahead are at
-//! most [`AHEAD_BYTES`] for a peer and end where [`READS_MAX`] are under way.
+//! A range is read once for all peers that wait for it. Limits: each peer waits for one range;
+//! reads ahead are at most [`AHEAD_BYTES`] for a peer and end where [`READS_MAX`] are under way.
 
 use crate::connection::Connection;
 use crate::files::OpenFile;
@@ -26,8 +28,8 @@ use tokio::sync::Notify;
 /// What is read before its turn for one peer, in bytes.
 const AHEAD_BYTES: u32 = 1 << 20;
 
-/// The longest range that the kernel is asked for at once, in bytes: with the usual `read_ahead_kb` of 128 it follows
-/// advice no further.
+/// The longest range that the kernel is asked for at once, in bytes: with the usual `read_ahead_kb`
+/// of 128 it follows advice no further.
 const ASK_BYTES: u32 = 128 << 10;
 
 /// Reads of one shard under way beyond which nothing is read ahead: what keeps a fast disk busy.
@@ -82,8 +84,9 @@ impl Range {
         windows.are_resident(&self.file, self.offset, length, shard.now(), look)
     }
 
-    /// Whether all of it is in memory. Pages that are still being read count as being there for `cachestat`; this
-    /// shard knows of its own reads, so only while other shards have some under way is there a closer look.
+    /// Whether all of it is in memory. Pages that are still being read count as being there for
+    /// `cachestat`; this shard knows of its own reads, so only while other shards have some under
+    /// way is there a closer look.
     fn is_found(&self, shard: &Shard) -> bool {
         let (file, length) = (&*self.file, u64::from(self.length));
         let others_read = shard.limits.reads_under_way() > shard.warming.reads.borrow().len();
@@ -141,9 +144,9 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Waits for what of `parts`, the place of `batch`, is being read, and has the peer's queue read ahead if its
-/// data are cold. With `read` it also brings in what is not there; a failure shows when the bytes are wanted.
-/// True if all of them are in memory.
+/// Waits for what of `parts`, the place of `batch`, is being read, and has the peer's queue read
+/// ahead if its data are cold. With `read` it also brings in what is not there; a failure shows
+/// when the bytes are wanted. True if all of them are in memory.
 pub(crate) async fn warm(
     shard: &Shard,
     connection: &Connection,
@@ -171,7 +174,8 @@ pub(crate) async fn warm(
     let mut progress = connection.progress.get();
     progress.advance(Run::from(batch));
     connection.progress.set(progress);
-    // For a while after cold data what was read ahead is found in memory, and reading ahead has to go on.
+    // For a while after cold data what was read ahead is found in memory, and reading ahead has to
+    // go on.
     let warmth = connection.warmth.get();
     connection.warmth.set(match is_cold {
         true => WARM_BATCHES,
@@ -183,7 +187,8 @@ pub(crate) async fn warm(
     is_resident
 }
 
-/// Brings `range` into the page cache. False if that failed: whoever wants the bytes will find out why.
+/// Brings `range` into the page cache. False if that failed: whoever wants the bytes will find out
+/// why.
 async fn bring_in(shard: &Shard, range: Range) -> bool {
     let read = Rc::new(Read {
         start: range.offset,
@@ -251,7 +256,8 @@ fn look_ahead(shard: &Shard, connection: &Connection, batch: &Batch) {
     }
 }
 
-/// Starts the reads of `run`, as far as its files are open, it is not in memory, and not too many are under way.
+/// Starts the reads of `run`, as far as its files are open, it is not in memory, and not too many
+/// are under way.
 fn start(shard: &Shard, connection: &Connection, run: Run) {
     let torrent = &connection.torrent;
     for place in torrent
@@ -280,8 +286,8 @@ fn start(shard: &Shard, connection: &Connection, run: Run) {
 
 /// Turns the kernel's readahead for `file` off: a read fetches what it asks for.
 pub(crate) fn stop_readahead(file: &impl AsRawFd) {
-    // SAFETY: advice about a descriptor that its owner keeps open for the length of the call. Refused, reads
-    // fetch more than they ask for, which is no harm but the waste.
+    // SAFETY: advice about a descriptor that its owner keeps open for the length of the call.
+    // Refused, reads fetch more than they ask for, which is no harm but the waste.
     unsafe {
         libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM);
     }

@@ -1,12 +1,13 @@
-//! Windows of one shard: stretches of files mapped for the kernel to find their pages by, so that one call puts a
-//! whole batch, headers and pages, into a pipe.
+//! Windows of one shard: stretches of files mapped for the kernel to find their pages by, so that
+//! one call puts a whole batch, headers and pages, into a pipe.
 //!
-//! Nobody reads through a window. A page that is not there any more, because its file has shrunk or its disk fails, is
-//! an error of the call that asks for it and never a SIGBUS (docs/adr/0011-windows.md).
+//! Nobody reads through a window. A page that is not there any more, because its file has shrunk or
+//! its disk fails, is an error of the call that asks for it and never a SIGBUS
+//! (docs/adr/0011-windows.md).
 //!
-//! Limits: a number of bytes and of windows ([`Windows::new`]); the least recently used window goes when another is
-//! needed. A window of a file goes with the file. What is mapped and in the page cache counts as resident memory of
-//! the process and is none of its own.
+//! Limits: a number of bytes and of windows ([`Windows::new`]); the least recently used window goes
+//! when another is needed. A window of a file goes with the file. What is mapped and in the page
+//! cache counts as resident memory of the process and is none of its own.
 
 use crate::files::OpenFile;
 use crate::pipes::SLOTS;
@@ -23,28 +24,30 @@ use std::time::Duration;
 /// The size of a window, in bytes; the last one of a file is shorter.
 const WINDOW_BYTES: u64 = 16 << 20;
 
-/// The least that a shard maps, in bytes and in windows. One batch never needs so much, so that what it needs last
-/// pushes out nothing that it needed first: it lies in two long windows at most, and in files shorter than itself
-/// between them, at most as many as a pipe has slots.
+/// The least that a shard maps, in bytes and in windows. One batch never needs so much, so that
+/// what it needs last pushes out nothing that it needed first: it lies in two long windows at most,
+/// and in files shorter than itself between them, at most as many as a pipe has slots.
 const BYTES_MIN: u64 = 4 * WINDOW_BYTES;
 const WINDOWS_MIN: usize = 2 * SLOTS;
 
-/// The most windows of all shards, small files being one each: the kernel grants a process 65,530 mappings.
+/// The most windows of all shards, small files being one each: the kernel grants a process 65,530
+/// mappings.
 const WINDOWS_MAX: usize = 32_768;
 
 /// How finely is known what of a window was touched lately, in bytes.
 const TOUCH_BYTES: u64 = 16 << 10;
 
-/// How long a touch counts. To find a page by its mapping is no use of it in the eyes of the page cache, which would
-/// drop what everybody asks for as soon as what nobody does; so it is told of each page now and then.
+/// How long a touch counts. To find a page by its mapping is no use of it in the eyes of the page
+/// cache, which would drop what everybody asks for as soon as what nobody does; so it is told of
+/// each page now and then.
 const TOUCH_PERIOD: Duration = Duration::from_secs(10);
 
-/// Of how many ranges that were touched lately one is looked for in memory all the same. A prime, so that of peers who
-/// have their turns one after another it is not always the same.
+/// Of how many ranges that were touched lately one is looked for in memory all the same. A prime,
+/// so that of peers who have their turns one after another it is not always the same.
 const SAMPLE_EACH: u32 = 17;
 
-/// How long no touch is believed in after one was found wrong, because memory is so short that mapped pages are
-/// taken: at first, and at most. It doubles each time.
+/// How long no touch is believed in after one was found wrong, because memory is so short that
+/// mapped pages are taken: at first, and at most. It doubles each time.
 const DOUBT_PERIOD_MIN: Duration = Duration::from_secs(60);
 const DOUBT_PERIOD_MAX: Duration = Duration::from_secs(3600);
 
@@ -67,7 +70,8 @@ pub struct Windows {
 /// A file's number and the window's index in it.
 type Key = (u64, u64);
 
-/// A run of a file's bytes in a window, or of constant ones. Its memory is for the kernel to look at, not for us.
+/// A run of a file's bytes in a window, or of constant ones. Its memory is for the kernel to look
+/// at, not for us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     /// Where it starts.
@@ -82,8 +86,8 @@ pub fn bytes_per_shard(bytes_max: u64, shards: usize) -> u64 {
 }
 
 impl Windows {
-    /// The windows of one of `shards` shards, which map at most `bytes_max` bytes together, or what a batch of
-    /// each needs if that is more.
+    /// The windows of one of `shards` shards, which map at most `bytes_max` bytes together, or what
+    /// a batch of each needs if that is more.
     pub fn new(bytes_max: u64, shards: usize) -> Rc<Windows> {
         Rc::new(Windows {
             bytes_max: bytes_per_shard(bytes_max, shards),
@@ -102,13 +106,14 @@ impl Windows {
         self.bytes.get()
     }
 
-    /// Where `length` bytes of `file` from `offset` are mapped, or as many of them as are in one window. They are
-    /// within its `file_bytes` and in memory, or the call waits for the disk. The run is valid until this was
-    /// called for the next batch, and as long as `file` is open.
+    /// Where `length` bytes of `file` from `offset` are mapped, or as many of them as are in one
+    /// window. They are within its `file_bytes` and in memory, or the call waits for the disk. The
+    /// run is valid until this was called for the next batch, and as long as `file` is open.
     ///
     /// # Errors
     ///
-    /// What the kernel said: the file can not be mapped, which is remembered of it, or these bytes can not be had.
+    /// What the kernel said: the file can not be mapped, which is remembered of it, or these bytes
+    /// can not be had.
     pub fn find(
         self: &Rc<Self>,
         file: &OpenFile,
@@ -141,10 +146,10 @@ impl Windows {
         Ok(window.run(first, count))
     }
 
-    /// Whether the `length` bytes from `offset` of `file` are in memory: by `look`, or without it if they were touched
-    /// lately. The kernel takes pages that were in use lately, and are in page tables, after those that were not; where
-    /// memory is so short that it takes them all the same, a look now and then finds out, and nothing is
-    /// believed for a while.
+    /// Whether the `length` bytes from `offset` of `file` are in memory: by `look`, or without it
+    /// if they were touched lately. The kernel takes pages that were in use lately, and are in page
+    /// tables, after those that were not; where memory is so short that it takes them all the same,
+    /// a look now and then finds out, and nothing is believed for a while.
     pub fn are_resident(
         &self,
         file: &OpenFile,
@@ -177,7 +182,8 @@ impl Windows {
         }
     }
 
-    /// Whether all of the `length` bytes from `offset` of `file` are in windows and were touched lately.
+    /// Whether all of the `length` bytes from `offset` of `file` are in windows and were touched
+    /// lately.
     fn were_touched(&self, file: &OpenFile, offset: u64, length: u64, now: Time) -> bool {
         let Some(owner) = file.windows_so_far() else {
             return false;
@@ -332,8 +338,8 @@ impl Window {
         }
     }
 
-    /// Tells the page cache that the pages of the `count` bytes from `first` are in use, and enters them into the
-    /// page tables.
+    /// Tells the page cache that the pages of the `count` bytes from `first` are in use, and enters
+    /// them into the page tables.
     fn touch(&self, first: u64, count: u64) -> io::Result<()> {
         let from = first - first % page_bytes() as u64;
         let run = self.run(from, first + count - from);
@@ -360,8 +366,8 @@ fn units(first: u64, count: u64) -> std::ops::RangeInclusive<usize> {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        // SAFETY: the range is the whole of our own mapping, and runs of it are only for the kernel, which holds
-        // the pages that it was given.
+        // SAFETY: the range is the whole of our own mapping, and runs of it are only for the
+        // kernel, which holds the pages that it was given.
         unsafe {
             libc::munmap(self.start.as_ptr().cast(), self.bytes as usize);
         }
@@ -544,8 +550,8 @@ mod tests {
         assert!(!window.is_touched(0, TOUCH_BYTES + 1, now + TOUCH_PERIOD));
     }
 
-    /// How often of `times` memory is looked at for the first `length` bytes of `file`, which are there or not. A look
-    /// decides; without one they count as being there.
+    /// How often of `times` memory is looked at for the first `length` bytes of `file`, which are
+    /// there or not. A look decides; without one they count as being there.
     fn looks(
         windows: &Windows,
         file: &OpenFile,

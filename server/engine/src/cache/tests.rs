@@ -279,7 +279,8 @@ impl Model {
         self.slots - used as u32
     }
 
-    /// Drops a use; what nobody uses any more becomes the youngest, or goes if it is not to be found.
+    /// Drops a use; what nobody uses any more becomes the youngest, or goes if it is not to be
+    /// found.
     fn leave(&mut self, at: usize) -> bool {
         let mut held = self.held.remove(at);
         held.users -= 1;

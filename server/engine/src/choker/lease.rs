@@ -2,12 +2,14 @@
 
 use std::cmp::Reverse;
 
-/// Divides `total` slots over shards by `demand` (their interested peers). The parts add up to `total`.
+/// Divides `total` slots over shards by `demand` (their interested peers). The parts add up to
+/// `total`.
 ///
-/// While there are slots enough, each shard gets what it asks for, and the rest is spread evenly, so that a new
-/// peer finds a free slot wherever it connects. When there are too few, they are divided in proportion by largest
-/// remainders, ties to the lower index; then each shard that asks and would get none takes one from whoever has
-/// most (if there are that many slots), so that no peer waits for ever because of where it connected.
+/// While there are slots enough, each shard gets what it asks for, and the rest is spread evenly,
+/// so that a new peer finds a free slot wherever it connects. When there are too few, they are
+/// divided in proportion by largest remainders, ties to the lower index; then each shard that asks
+/// and would get none takes one from whoever has most (if there are that many slots), so that no
+/// peer waits for ever because of where it connected.
 pub fn lease_slots(total: u32, demand: &[u32]) -> Vec<u32> {
     if demand.is_empty() {
         return Vec::new();

@@ -1,4 +1,5 @@
-//! Whom a torrent that we still download unchokes: those who give (tit-for-tat, BEP 3), or everybody.
+//! Whom a torrent that we still download unchokes: those who give (tit-for-tat, BEP 3), or
+//! everybody.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -12,16 +13,18 @@ const SLOTS_MIN: u32 = 4;
 /// Which peers get slots in a torrent that we still download.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeechPolicy {
-    /// Those from whom we download fastest, and some at random so that better ones are found (BEP 3). A peer
-    /// that gives nothing, or that owes us blocks and sends none, gets a slot only by chance.
+    /// Those from whom we download fastest, and some at random so that better ones are found (BEP
+    /// 3). A peer that gives nothing, or that owes us blocks and sends none, gets a slot only by
+    /// chance.
     TitForTat {
         /// How many peers get one; 0: by the rate at which they take, see [`LeechPolicy`]'s module.
         slots: u32,
     },
-    /// Everybody who is interested, as hosts that work for one owner need no incentive. Above the limit those
-    /// from whom we download fastest, but nobody is left out for what it gives: hosts are so paired with each
-    /// other, and none has many takers and few givers. A limit makes the last host of a simulated data center a
-    /// third later (`docs/adr/0013-swarm-figures.md`), so it is for whoever cannot serve all.
+    /// Everybody who is interested, as hosts that work for one owner need no incentive. Above the
+    /// limit those from whom we download fastest, but nobody is left out for what it gives: hosts
+    /// are so paired with each other, and none has many takers and few givers. A limit makes the
+    /// last host of a simulated data center a third later (`docs/adr/0013-swarm-figures.md`), so it
+    /// is for whoever cannot serve all.
     Datacenter {
         /// How many peers get a slot; 0 counts as 1.
         slots_max: u32,
@@ -34,9 +37,10 @@ impl Default for LeechPolicy {
     }
 }
 
-/// How many slots there are by rate: the square root of six tenths of the rate in kB/s, as BitTorrent's first
-/// client had it for its configured rate, but of the measured one, and at least [`SLOTS_MIN`]. A slot then is
-/// worth more the faster we are, and there are always enough to find better peers.
+/// How many slots there are by rate: the square root of six tenths of the rate in kB/s, as
+/// BitTorrent's first client had it for its configured rate, but of the measured one, and at least
+/// [`SLOTS_MIN`]. A slot then is worth more the faster we are, and there are always enough to find
+/// better peers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlotsByRate {
     /// Since when the views count what was uploaded in the round.
@@ -97,8 +101,8 @@ impl LeechPolicy {
     }
 }
 
-/// Where a peer of a torrent that we download stands. Among equals who has a slot keeps it: a choke voids the
-/// requests of a peer, so to change for nothing costs both sides.
+/// Where a peer of a torrent that we download stands. Among equals who has a slot keeps it: a choke
+/// voids the requests of a peer, so to change for nothing costs both sides.
 pub(super) fn rank(peer: &PeerView, config: &ChokerConfig) -> super::Rank {
     (
         !config.leech.deserves(peer),

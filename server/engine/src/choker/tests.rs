@@ -73,7 +73,8 @@ fn apply(peers: &mut [PeerView], changes: &[ChokeChange], now: Time) -> BTreeSet
 
 /// The peers that a policy prefers: those that are unchoked besides the one optimistic choice.
 fn preferred(policy: SeedPolicy, slots: u32, mut peers: Vec<PeerView>, now: Time) -> BTreeSet<u64> {
-    // The optimistic slot falls to whoever the draw says, so several draws have the others in common.
+    // The optimistic slot falls to whoever the draw says, so several draws have the others in
+    // common.
     let mut common: Option<BTreeSet<u64>> = None;
     for seed in 0..50 {
         let config = ChokerConfig {
@@ -364,8 +365,9 @@ fn views() -> impl Strategy<Value = Vec<PeerView>> {
 }
 
 proptest! {
-    /// After every round: exactly as many are unchoked as slots and interest allow, all of them interested,
-    /// no peer is named twice, and nobody is preferred to a peer of a better rank but optimistically.
+    /// After every round: exactly as many are unchoked as slots and interest allow, all of them
+    /// interested, no peer is named twice, and nobody is preferred to a peer of a better rank but
+    /// optimistically.
     #[test]
     fn a_round_keeps_its_promises(
         mut peers in views(),
@@ -395,7 +397,8 @@ proptest! {
             prop_assert!(peers.iter().all(|peer| peer.interested || peer.choked));
             prop_assert_eq!(choker.next_timeout(), now + Duration::from_secs(15));
 
-            // The naive model: sort all who are interested; the first regular ones must be unchoked.
+            // The naive model: sort all who are interested; the first regular ones must be
+            // unchoked.
             if interested > slots as usize {
                 let config = ChokerConfig { slots, ..config };
                 let slots = slots as usize;

@@ -1,4 +1,5 @@
-//! A world of peers around one download: they answer, choke, come, go, keep silent and lie, in virtual time.
+//! A world of peers around one download: they answer, choke, come, go, keep silent and lie, in
+//! virtual time.
 
 use super::*;
 use crate::random::Random;
@@ -412,7 +413,8 @@ fn a_piece_that_is_allowed_comes_though_we_are_choked() {
     let mut world = World::new(5);
     let key = world.join(0..20, false, true);
     world.download.allowed_fast(key, PieceIndex(7));
-    // As the world sees it the peer gives all; that it is asked for nothing else is what is looked at.
+    // As the world sees it the peer gives all; that it is asked for nothing else is what is looked
+    // at.
     world.peers.get_mut(&key).unwrap().chokes = false;
     world.settle();
     let asked: HashSet<u32> = world.peers[&key]

@@ -277,7 +277,8 @@ fn length_said(kind: Kind, good: &[u8]) -> u32 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// With one honest peer that stays, the metadata come, whoever else is there; only liars are banned.
+    /// With one honest peer that stays, the metadata come, whoever else is there; only liars are
+    /// banned.
     #[test]
     fn it_ends_well_with_one_honest_peer(
         bytes in 1..12 * BLOCK,

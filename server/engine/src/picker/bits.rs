@@ -1,7 +1,7 @@
 //! A set of pieces, one bit each, in words.
 //!
-//! Piece 0 is the lowest bit of word 0: unlike on the wire (BEP 3), where it is the highest bit of byte 0, so
-//! that the lowest piece of a word is one instruction away.
+//! Piece 0 is the lowest bit of word 0: unlike on the wire (BEP 3), where it is the highest bit of
+//! byte 0, so that the lowest piece of a word is one instruction away.
 
 use proto::ids::PieceIndex;
 
@@ -31,7 +31,8 @@ impl Bits {
         bits
     }
 
-    /// A bitfield message's payload. Bytes that lack count as zeros, and what is beyond `pieces` is left out.
+    /// A bitfield message's payload. Bytes that lack count as zeros, and what is beyond `pieces` is
+    /// left out.
     pub fn from_wire(bitfield: &[u8], pieces: u32) -> Bits {
         let mut bits = Bits::with_room_for(pieces);
         for (word, bytes) in bits.words.iter_mut().zip(bitfield.chunks(8)) {

@@ -1,16 +1,17 @@
 //! Who lied: which peers sent the bytes that made a piece fail its hash.
 //!
-//! A hash fails for a whole piece, and a piece may come from many peers of whom one lies. So when it fails,
-//! the sender and a digest of the bytes of each block are remembered. When the piece has been fetched again and
-//! is right, whoever sent a block with other bytes is a liar, and nobody else. Whoever alone sent a whole bad
-//! piece is one at once.
+//! A hash fails for a whole piece, and a piece may come from many peers of whom one lies. So when
+//! it fails, the sender and a digest of the bytes of each block are remembered. When the piece has
+//! been fetched again and is right, whoever sent a block with other bytes is a liar, and nobody
+//! else. Whoever alone sent a whole bad piece is one at once.
 //!
-//! The caller computes the digests, so it chooses them: nobody who knows the function may be able to find
-//! bytes with the digest of others, so it is a cryptographic one, or keyed with a secret.
+//! The caller computes the digests, so it chooses them: nobody who knows the function may be able
+//! to find bytes with the digest of others, so it is a cryptographic one, or keyed with a secret.
 //!
-//! Bounds: [`BLOCKS_MAX`] blocks are remembered, 32 bytes each, over all pieces of a torrent; [`TRIES_MAX`] failures
-//! of one piece. When full, the oldest failure is forgotten: a liar may go free for the time being, and an
-//! honest peer is never blamed. A failure that alone would take more than all the room is not remembered.
+//! Bounds: [`BLOCKS_MAX`] blocks are remembered, 32 bytes each, over all pieces of a torrent;
+//! [`TRIES_MAX`] failures of one piece. When full, the oldest failure is forgotten: a liar may go
+//! free for the time being, and an honest peer is never blamed. A failure that alone would take
+//! more than all the room is not remembered.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,13 +19,15 @@ use proto::ids::PieceIndex;
 
 use crate::choker::PeerKey;
 
-/// Blocks whose senders are remembered, at most: 2 MiB, one failure of a piece of a GiB, or 1,024 of a MiB.
+/// Blocks whose senders are remembered, at most: 2 MiB, one failure of a piece of a GiB, or 1,024
+/// of a MiB.
 pub const BLOCKS_MAX: usize = 65_536;
 
 /// Failures of one piece that are remembered, the latest ones.
 pub const TRIES_MAX: usize = 4;
 
-/// A digest of a block's bytes, as the caller computes it: 128 bits, so that no two blocks share one by chance.
+/// A digest of a block's bytes, as the caller computes it: 128 bits, so that no two blocks share
+/// one by chance.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BlockDigest(pub [u8; 16]);
 
@@ -53,8 +56,8 @@ impl Blame {
         Blame::default()
     }
 
-    /// A piece was bad; `blocks` are the sender and the digest of each block, in order. Returns the liar if there
-    /// was one sender alone; else remembers.
+    /// A piece was bad; `blocks` are the sender and the digest of each block, in order. Returns the
+    /// liar if there was one sender alone; else remembers.
     pub fn piece_failed(
         &mut self,
         piece: PieceIndex,
@@ -90,8 +93,8 @@ impl Blame {
         self.tries.contains_key(&piece)
     }
 
-    /// A piece is right; `blocks` are the digests of its blocks, in order. Returns who sent others, each once,
-    /// and forgets the piece.
+    /// A piece is right; `blocks` are the digests of its blocks, in order. Returns who sent others,
+    /// each once, and forgets the piece.
     pub fn piece_verified(&mut self, piece: PieceIndex, blocks: &[BlockDigest]) -> Vec<PeerKey> {
         let mut liars = Vec::new();
         for failed in self.forget(piece) {

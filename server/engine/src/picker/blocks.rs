@@ -19,8 +19,9 @@ impl Picker {
             .is_some_and(|block| !block.is_received())
     }
 
-    /// A block has come from a peer that was asked for it, now or at some time: one that was given back is
-    /// still of use if it is missing. Whoever else is asked for it is to be cancelled. O(1).
+    /// A block has come from a peer that was asked for it, now or at some time: one that was given
+    /// back is still of use if it is missing. Whoever else is asked for it is to be cancelled.
+    /// O(1).
     pub fn block_received(&mut self, key: PeerKey, request: BlockRequest) -> Received {
         let (Some(peer), Some((place, block))) = (self.peers.find(key), self.locate(request))
         else {
@@ -46,8 +47,8 @@ impl Picker {
         Received::New
     }
 
-    /// A request will not be answered, or is waited for no longer: rejected (BEP 6), timed out, cancelled. The
-    /// block may be given to anybody. Tells whether it was under way. O(1).
+    /// A request will not be answered, or is waited for no longer: rejected (BEP 6), timed out,
+    /// cancelled. The block may be given to anybody. Tells whether it was under way. O(1).
     pub fn request_failed(&mut self, key: PeerKey, request: BlockRequest) -> bool {
         let (Some(peer), Some((place, block))) = (self.peers.find(key), self.locate(request))
         else {
@@ -60,8 +61,8 @@ impl Picker {
         under_way
     }
 
-    /// None of the peer's requests will be answered: it choked us, and does not speak the fast extension.
-    /// Returns how many there were. O(blocks of the pieces that it works on).
+    /// None of the peer's requests will be answered: it choked us, and does not speak the fast
+    /// extension. Returns how many there were. O(blocks of the pieces that it works on).
     pub fn requests_dropped(&mut self, key: PeerKey) -> u32 {
         let Some(peer) = self.peers.find(key) else {
             return 0;

@@ -10,8 +10,8 @@ use super::peers::PeerPlace;
 use super::{Event, Picker, PieceOrder, Priority, REQUESTERS_MAX, Sharing, Wish};
 use crate::choker::PeerKey;
 
-/// Pieces and blocks that are looked at for one choice in the end-game. What lies beyond is found by another call, which
-/// starts elsewhere.
+/// Pieces and blocks that are looked at for one choice in the end-game. What lies beyond is found
+/// by another call, which starts elsewhere.
 const ENDGAME_LOOKS_MAX: u64 = 4_096;
 
 /// Which open pieces a peer may join.
@@ -24,9 +24,9 @@ enum Join {
 }
 
 impl Picker {
-    /// Appends blocks to ask this peer for, [`Wish::count`] at most, and takes them as requested. A block is
-    /// never given to a peer that has been asked for it and has not answered. Fewer, or none, mean that there
-    /// is nothing more for this peer until something changes.
+    /// Appends blocks to ask this peer for, [`Wish::count`] at most, and takes them as requested. A
+    /// block is never given to a peer that has been asked for it and has not answered. Fewer, or
+    /// none, mean that there is nothing more for this peer until something changes.
     pub fn pick(&mut self, key: PeerKey, wish: Wish<'_>, requests: &mut Vec<BlockRequest>) {
         let Some(peer) = self.peers.find(key) else {
             return;
@@ -55,9 +55,9 @@ impl Picker {
         }
     }
 
-    /// Whether everything that is missing has been asked for. That what the peers have has been asked for is not
-    /// enough: where a slow seed gives out pieces that all neighbours then have in no time, it is so from the
-    /// first piece on, and each of its blocks would be fetched twice.
+    /// Whether everything that is missing has been asked for. That what the peers have has been
+    /// asked for is not enough: where a slow seed gives out pieces that all neighbours then have in
+    /// no time, it is so from the first piece on, and each of its blocks would be fetched twice.
     pub fn in_endgame(&self) -> bool {
         self.pieces.order().len() == 0 && self.open.len() > 0 && self.open.unfinished().is_empty()
     }
@@ -119,8 +119,8 @@ impl Picker {
         })
     }
 
-    /// Another open piece with free blocks: the highest priority, then the lowest piece (sequential) or the one
-    /// with the fewest free blocks.
+    /// Another open piece with free blocks: the highest priority, then the lowest piece
+    /// (sequential) or the one with the fewest free blocks.
     fn find_partial(&mut self, peer: PeerPlace, join: Join) -> Option<OpenPlace> {
         let unfinished = self.open.unfinished();
         self.pieces.work.looks += unfinished.len() as u64;
@@ -211,7 +211,8 @@ impl Picker {
         }
     }
 
-    /// Makes sure that one more piece may have free blocks, if need be by forgetting one that nobody works on.
+    /// Makes sure that one more piece may have free blocks, if need be by forgetting one that
+    /// nobody works on.
     fn make_room(&mut self) -> bool {
         let max = self.config.open_pieces_spare.max(1) as usize + self.peers.len();
         if self.open.unfinished().len() < max {
@@ -235,8 +236,8 @@ impl Picker {
         true
     }
 
-    /// Blocks that are requested from others: those from the fewest first. A slow peer is not asked for what
-    /// a fast one is asked for.
+    /// Blocks that are requested from others: those from the fewest first. A slow peer is not asked
+    /// for what a fast one is asked for.
     fn pick_twice(
         &mut self,
         peer: PeerPlace,
@@ -279,7 +280,8 @@ impl Picker {
         }
     }
 
-    /// Whether the block is requested from exactly so many others, and this peer may be asked for it too.
+    /// Whether the block is requested from exactly so many others, and this peer may be asked for
+    /// it too.
     fn may_request_again(
         &self,
         place: OpenPlace,

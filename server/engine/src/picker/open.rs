@@ -1,8 +1,8 @@
 //! The pieces that have been begun, and what is known of each of their blocks.
 //!
-//! Memory: 24 bytes a block and about 100 a piece, from a piece's first request until it is verified. Finding
-//! a piece, and every change of a block, is O(1); the next free block of a piece is found by a hint that only
-//! goes back when a block is given back.
+//! Memory: 24 bytes a block and about 100 a piece, from a piece's first request until it is
+//! verified. Finding a piece, and every change of a block, is O(1); the next free block of a piece
+//! is found by a hint that only goes back when a block is given back.
 
 use proto::ids::PieceIndex;
 

@@ -1,13 +1,13 @@
 //! The pieces that may be begun, in classes of equal priority and equal availability.
 //!
-//! Each class is a bucket without inner order: ties are broken at random when a piece is chosen, so that a
-//! change of class is a push and a swap-remove, O(1) whatever the distance. Buckets are made of chunks of
-//! [`CHUNK_PIECES`] slots from one pool, so that a million pieces that move from one class to the next leave
-//! nothing behind: memory is 4 bytes a piece and a 32nd to spare, and a chunk at most for each class that is not
-//! empty.
+//! Each class is a bucket without inner order: ties are broken at random when a piece is chosen, so
+//! that a change of class is a push and a swap-remove, O(1) whatever the distance. Buckets are made
+//! of chunks of [`CHUNK_PIECES`] slots from one pool, so that a million pieces that move from one
+//! class to the next leave nothing behind: memory is 4 bytes a piece and a 32nd to spare, and a
+//! chunk at most for each class that is not empty.
 //!
-//! Every priority that is in use keeps a set of its pieces besides, one bit each: it answers "the lowest piece
-//! that this peer has" and "any piece that this peer has" 64 pieces at a time.
+//! Every priority that is in use keeps a set of its pieces besides, one bit each: it answers "the
+//! lowest piece that this peer has" and "any piece that this peer has" 64 pieces at a time.
 //!
 //! Not here: where in the order a piece is (its slot), which [`super::pieces`] keeps.
 
@@ -19,8 +19,8 @@ use super::priority::{PRIORITIES, Priority};
 /// Slots in a chunk.
 const CHUNK_PIECES: usize = 64;
 
-/// For how many chunks an empty class keeps room in its list, so that a piece that comes and goes allocates
-/// nothing.
+/// For how many chunks an empty class keeps room in its list, so that a piece that comes and goes
+/// allocates nothing.
 const CHUNKS_KEPT: usize = 4;
 
 /// Where a piece stands in the pool of chunks.
@@ -120,7 +120,8 @@ impl Order {
         self.push(piece, priority, availability)
     }
 
-    /// Takes the piece at `slot` out. The piece that fills its place, if another one does, now stands there.
+    /// Takes the piece at `slot` out. The piece that fills its place, if another one does, now
+    /// stands there.
     pub fn remove(
         &mut self,
         slot: Slot,
@@ -134,8 +135,8 @@ impl Order {
         self.swap_remove(slot, priority, availability)
     }
 
-    /// Moves the piece at `slot` to another availability. Returns its new slot, and the piece that now stands
-    /// in the old one, if another one does.
+    /// Moves the piece at `slot` to another availability. Returns its new slot, and the piece that
+    /// now stands in the old one, if another one does.
     pub fn relocate(
         &mut self,
         slot: Slot,
@@ -214,7 +215,8 @@ impl Order {
         Slot(slot as u32)
     }
 
-    /// Fills `slot` with the last piece of its class, and returns that one unless it stood there itself.
+    /// Fills `slot` with the last piece of its class, and returns that one unless it stood there
+    /// itself.
     fn swap_remove(
         &mut self,
         slot: Slot,
@@ -280,7 +282,8 @@ impl Order {
     }
 }
 
-/// Adds a chunk to the pool, which grows by a 32nd: by half or twice, its spare room would outweigh all else.
+/// Adds a chunk to the pool, which grows by a 32nd: by half or twice, its spare room would outweigh
+/// all else.
 fn grow(pool: &mut Vec<PieceIndex>) -> u32 {
     let len = pool.len();
     if len == pool.capacity() {

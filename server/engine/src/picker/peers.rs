@@ -1,8 +1,8 @@
-//! What is known of every peer: its pieces, how many of them we want, how fast it is, and in which open pieces
-//! it has requests.
+//! What is known of every peer: its pieces, how many of them we want, how fast it is, and in which
+//! open pieces it has requests.
 //!
-//! Memory for each peer: a bit for each piece if it has some but not all, else nothing; 8 bytes for each open
-//! piece that it has requests in; about 100 bytes besides.
+//! Memory for each peer: a bit for each piece if it has some but not all, else nothing; 8 bytes for
+//! each open piece that it has requests in; about 100 bytes besides.
 
 use std::collections::HashMap;
 
@@ -49,8 +49,8 @@ pub(super) struct Assigned {
 pub(super) struct Peer {
     pub key: PeerKey,
     pub has: Has,
-    /// It had all once and told that it lost some: it is never counted as having all again, because each such
-    /// turn costs a sweep over all pieces.
+    /// It had all once and told that it lost some: it is never counted as having all again, because
+    /// each such turn costs a sweep over all pieces.
     pub lost_some: bool,
     /// How many pieces it has that we want; not kept for those that have all.
     pub interesting: u32,
@@ -60,8 +60,8 @@ pub(super) struct Peer {
     pub fast: bool,
     /// Where it has requests, oldest first.
     pub assigned: Vec<Assigned>,
-    /// A search for a new piece found nothing when [`super::pieces::Pieces::entries`] was this, and the peer
-    /// has got no piece since.
+    /// A search for a new piece found nothing when [`super::pieces::Pieces::entries`] was this, and
+    /// the peer has got no piece since.
     pub barren_at: Option<u64>,
 }
 
@@ -171,7 +171,8 @@ impl Peers {
         }
     }
 
-    /// A block of the open piece at `open` is requested from the peer. Tells whether it is its first there.
+    /// A block of the open piece at `open` is requested from the peer. Tells whether it is its
+    /// first there.
     pub fn assign(&mut self, place: PeerPlace, open: OpenPlace) -> bool {
         let assigned = &mut self.get_mut(place).assigned;
         // Mostly it is the piece that it was last given blocks of.

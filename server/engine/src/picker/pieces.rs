@@ -1,12 +1,14 @@
-//! What is known of every piece: how many peers have it, its priority, whether it is missing, open or
-//! verified, and, while it is missing and wanted, its place in the order.
+//! What is known of every piece: how many peers have it, its priority, whether it is missing, open
+//! or verified, and, while it is missing and wanted, its place in the order.
 //!
-//! Memory for each piece: 2 bytes of availability, 1 of priority and state, 4 of position, 4 to 4.25 in
-//! [`Order`], and 1/8 there for each priority that is in use: 11.2 to 11.5 bytes mostly, 12.2 with all seven.
+//! Memory for each piece: 2 bytes of availability, 1 of priority and state, 4 of position, 4 to
+//! 4.25 in [`Order`], and 1/8 there for each priority that is in use: 11.2 to 11.5 bytes mostly,
+//! 12.2 with all seven.
 //!
-//! Cost: a change of one piece is O(1). A bitfield costs a change for each piece that the peer has, or for
-//! each that it lacks and one linear sweep, whichever are fewer; beyond one in [`REBUILD_SHARE`] of all pieces
-//! the order is built anew, which is linear with a small constant. [`Work`] counts all of that.
+//! Cost: a change of one piece is O(1). A bitfield costs a change for each piece that the peer has,
+//! or for each that it lacks and one linear sweep, whichever are fewer; beyond one in
+//! [`REBUILD_SHARE`] of all pieces the order is built anew, which is linear with a small constant.
+//! [`Work`] counts all of that.
 
 use proto::ids::PieceIndex;
 
@@ -16,20 +18,20 @@ use super::order::{Order, Slot};
 use super::priority::Priority;
 use crate::random::Random;
 
-/// A bitfield that changes more than one in so many pieces rebuilds the order instead of moving them one by
-/// one: a move costs about as much as so many pieces of a rebuild.
+/// A bitfield that changes more than one in so many pieces rebuilds the order instead of moving
+/// them one by one: a move costs about as much as so many pieces of a rebuild.
 const REBUILD_SHARE: u32 = 8;
 
-/// Pieces that are looked at in the order, rarest first, before the sets are searched instead. A peer that
-/// lacks the rarest pieces, as most do, must not make a choice cost O(pieces).
+/// Pieces that are looked at in the order, rarest first, before the sets are searched instead. A
+/// peer that lacks the rarest pieces, as most do, must not make a choice cost O(pieces).
 pub(super) const WALK_MAX: u32 = 1_024;
 
-/// Pieces of the sets among which the rarest is taken then. It is rarer than all but a thousandth of what the
-/// peer has, on average.
+/// Pieces of the sets among which the rarest is taken then. It is rarer than all but a thousandth
+/// of what the peer has, on average.
 pub(super) const SAMPLE_MAX: u32 = 1_024;
 
-/// Random places of a class, or pieces of all, that are tried before the class or the set is walked through. A
-/// class of as many pieces is looked at whole.
+/// Random places of a class, or pieces of all, that are tried before the class or the set is walked
+/// through. A class of as many pieces is looked at whole.
 const PROBES: u32 = 16;
 
 /// "In no place": for pieces that are verified or skipped. Nothing reads it.
@@ -117,7 +119,8 @@ impl Pieces {
         self.order.len() + self.open
     }
 
-    /// Grows whenever a search that found nothing might find something now, the peer's own pieces aside.
+    /// Grows whenever a search that found nothing might find something now, the peer's own pieces
+    /// aside.
     pub fn entries(&self) -> u64 {
         self.entries
     }
@@ -219,14 +222,16 @@ impl Pieces {
     /// One more peer has every piece, and is to be counted with each. No piece changes its place.
     pub fn shift_up(&mut self) {
         self.work.swept += u64::from(self.count());
-        // None passes the number of peers, which is below 2^16; a check of each would make this ten times slower.
+        // None passes the number of peers, which is below 2^16; a check of each would make this ten
+        // times slower.
         for availability in &mut self.availability {
             *availability = availability.wrapping_add(1);
         }
         self.order.shift_up();
     }
 
-    /// A peer that had every piece, and was counted with each, has gone or is counted elsewhere now.
+    /// A peer that had every piece, and was counted with each, has gone or is counted elsewhere
+    /// now.
     pub fn shift_down(&mut self) {
         self.work.swept += u64::from(self.count());
         // This peer is counted with each, so none is 0, which the order asserts of its pieces.
@@ -319,8 +324,8 @@ impl Pieces {
         self.position[piece.0 as usize] = NOWHERE;
     }
 
-    /// The rarest missing piece of the highest priority above `above` that is in `has` (`None`: all pieces
-    /// are), by chance among equals.
+    /// The rarest missing piece of the highest priority above `above` that is in `has` (`None`: all
+    /// pieces are), by chance among equals.
     pub fn find_rarest(
         &mut self,
         has: Option<&Bits>,
@@ -435,7 +440,8 @@ impl Pieces {
         Walk::Absent
     }
 
-    /// The rarest of the first `sample` pieces of this priority that are in `has`, from a random word on.
+    /// The rarest of the first `sample` pieces of this priority that are in `has`, from a random
+    /// word on.
     fn sample(
         &mut self,
         priority: Priority,

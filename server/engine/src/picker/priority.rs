@@ -50,8 +50,9 @@ impl Default for Priority {
     }
 }
 
-/// The priority of each piece: the highest of the files that it touches. `files` are those of the layout, in
-/// its order; what lacks is skipped. Give pad files (BEP 47) [`Priority::SKIP`]: nobody needs their zeros.
+/// The priority of each piece: the highest of the files that it touches. `files` are those of the
+/// layout, in its order; what lacks is skipped. Give pad files (BEP 47) [`Priority::SKIP`]: nobody
+/// needs their zeros.
 ///
 /// Cost: O(pieces + files).
 pub fn piece_priorities(layout: &StorageLayout, files: &[Priority]) -> Vec<Priority> {

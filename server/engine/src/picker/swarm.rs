@@ -37,8 +37,8 @@ impl Picker {
         self.peers.add(peer);
     }
 
-    /// A peer has gone: its requests are given back, and its pieces are rarer. Costs what its coming cost, and
-    /// O(open pieces).
+    /// A peer has gone: its requests are given back, and its pieces are rarer. Costs what its
+    /// coming cost, and O(open pieces).
     pub fn peer_left(&mut self, key: PeerKey) {
         self.requests_dropped(key);
         let Some(place) = self.peers.find(key) else {
@@ -53,8 +53,8 @@ impl Picker {
         }
     }
 
-    /// The peer has got a piece (BEP 3). Tells whether that is news. O(1), but for the sweep when the last one
-    /// that it lacked has come.
+    /// The peer has got a piece (BEP 3). Tells whether that is news. O(1), but for the sweep when
+    /// the last one that it lacked has come.
     pub fn have(&mut self, key: PeerKey, piece: PieceIndex) -> bool {
         let Some(place) = self.peers.find(key) else {
             return false;
@@ -84,8 +84,8 @@ impl Picker {
         true
     }
 
-    /// The peer has lost a piece (BEP 54). Tells whether that is news. Requests for it stay until they are
-    /// answered or given back. O(1), but for one sweep if the peer had all.
+    /// The peer has lost a piece (BEP 54). Tells whether that is news. Requests for it stay until
+    /// they are answered or given back. O(1), but for one sweep if the peer had all.
     pub fn peer_lost(&mut self, key: PeerKey, piece: PieceIndex) -> bool {
         let Some(place) = self.peers.find(key) else {
             return false;
@@ -112,8 +112,9 @@ impl Picker {
         true
     }
 
-    /// How fast the peer sends, in bytes per second as the caller estimates it: it decides whether the peer
-    /// gets pieces of its own ([`Sharing`]). 0 for a peer that has stopped sending frees its pieces for others.
+    /// How fast the peer sends, in bytes per second as the caller estimates it: it decides whether
+    /// the peer gets pieces of its own ([`Sharing`]). 0 for a peer that has stopped sending frees
+    /// its pieces for others.
     pub fn set_rate(&mut self, key: PeerKey, bytes_per_s: u64) {
         if let Some(place) = self.peers.find(key) {
             let fast = self.is_fast(bytes_per_s);

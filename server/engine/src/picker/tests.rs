@@ -152,7 +152,8 @@ fn ties_are_broken_at_random_and_evenly() {
         let counts = first_choices(pieces, u64::from(pieces) * 100, |p| join_seed(p, 0), 0);
         assert!(even(&counts), "{pieces} pieces: {counts:?}");
     }
-    // A peer that has the lower half of them: the upper half must not fall on its last or first piece.
+    // A peer that has the lower half of them: the upper half must not fall on its last or first
+    // piece.
     let half = |picker: &mut Picker| {
         join_seed(picker, 0);
         join(picker, 1, 0..20);

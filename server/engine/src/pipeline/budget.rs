@@ -1,8 +1,9 @@
 //! How much one torrent may have requested at a time, of all its peers together.
 
-/// Bytes that are requested and not yet here: what the receive path, the disk and the end game must bear. The
-/// limit may change at any time, so that a slow disk can slow requests down. Each peer may have one request
-/// though the budget is used up, so it is exceeded by a block for each peer at most.
+/// Bytes that are requested and not yet here: what the receive path, the disk and the end game must
+/// bear. The limit may change at any time, so that a slow disk can slow requests down. Each peer
+/// may have one request though the budget is used up, so it is exceeded by a block for each peer at
+/// most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestBudget {
     bytes_max: u64,

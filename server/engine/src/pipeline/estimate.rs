@@ -1,13 +1,15 @@
 //! What the answered requests tell of a peer: its rate and its round trip.
 //!
-//! *Rate*: each answer gives a sample, the bytes that came between the sending of its request and now, over that
-//! time ("delivery rate", Cheng, Cardwell and others, draft-cheng-iccrg-delivery-rate-estimation). While few
-//! requests are outstanding such a sample is what these few allow; so a window of twice rate times round trip
-//! doubles each round until the link is full, and no more then. The estimate is the largest of the last one to
-//! two seconds, or rounds if they are longer.
+//! *Rate*: each answer gives a sample, the bytes that came between the sending of its request and
+//! now, over that time ("delivery rate", Cheng, Cardwell and others,
+//! draft-cheng-iccrg-delivery-rate-estimation). While few requests are outstanding such a sample is
+//! what these few allow; so a window of twice rate times round trip doubles each round until the
+//! link is full, and no more then. The estimate is the largest of the last one to two seconds, or
+//! rounds if they are longer.
 //!
-//! *Round trip*: from request to block, so with the time in the peer's queue. The base is the least seen; it
-//! is measured anew now and then with an empty queue ([`crate::pipeline`]), or it would never grow.
+//! *Round trip*: from request to block, so with the time in the peer's queue. The base is the least
+//! seen; it is measured anew now and then with an empty queue ([`crate::pipeline`]), or it would
+//! never grow.
 //!
 //! Not here: how many requests follow from it.
 
@@ -27,7 +29,8 @@ const RATE_WINDOW_HALF: Duration = Duration::from_secs(1);
 pub(super) struct Estimate {
     delivered: u64,
     delivered_at: Time,
-    /// The largest rates, in bytes per second, of the current half of the window and of the one before.
+    /// The largest rates, in bytes per second, of the current half of the window and of the one
+    /// before.
     rate: u64,
     rate_before: u64,
     half_started_at: Time,
@@ -38,8 +41,8 @@ pub(super) struct Estimate {
 }
 
 impl Estimate {
-    /// The bytes delivered so far, and when the last of them came, for a request that is about to be sent. If
-    /// none is outstanding, the time till now was our own silence and does not count.
+    /// The bytes delivered so far, and when the last of them came, for a request that is about to
+    /// be sent. If none is outstanding, the time till now was our own silence and does not count.
     pub fn mark(&mut self, idle: bool, now: Time) -> (u64, Time) {
         if idle {
             self.delivered_at = now;

@@ -1,10 +1,12 @@
 //! The requests that one peer has not answered, in the order in which they were sent.
 //!
-//! Two lists over one slab: requests that are *waited for*, and requests that were *given back* (timed out,
-//! cancelled, void by a choke), which are remembered because their blocks may still be on the way. A block is
-//! in at most one of them. Everything is O(1): a hash index finds a block, links take it out of its list.
+//! Two lists over one slab: requests that are *waited for*, and requests that were *given back*
+//! (timed out, cancelled, void by a choke), which are remembered because their blocks may still be
+//! on the way. A block is in at most one of them. Everything is O(1): a hash index finds a block,
+//! links take it out of its list.
 //!
-//! Memory: at most the two lists' limits, 80 bytes a request and the index; [`Outstanding::shrink`] returns it.
+//! Memory: at most the two lists' limits, 80 bytes a request and the index; [`Outstanding::shrink`]
+//! returns it.
 //!
 //! Not here: when a request has timed out, how many there may be.
 
@@ -30,7 +32,8 @@ pub(super) struct Sent {
     pub order: u64,
     /// How many requests were waited for when it was sent.
     pub ahead: u32,
-    /// The bytes that the peer had delivered when it was sent, and when it delivered the last of them.
+    /// The bytes that the peer had delivered when it was sent, and when it delivered the last of
+    /// them.
     pub delivered: u64,
     pub delivered_at: Time,
 }
@@ -63,8 +66,8 @@ const EMPTY: List = List {
     len: 0,
 };
 
-/// Mixes the three numbers of a block. The keys are requests that we chose ourselves, so no peer can aim at
-/// collisions; and a seed drawn from the system would not be pure.
+/// Mixes the three numbers of a block. The keys are requests that we chose ourselves, so no peer
+/// can aim at collisions; and a seed drawn from the system would not be pure.
 #[derive(Default)]
 struct BlockHasher {
     state: u64,
@@ -100,7 +103,8 @@ pub(super) struct Outstanding {
 }
 
 impl Outstanding {
-    /// Without requests and without memory; remembers at most `given_back_max` that were given back.
+    /// Without requests and without memory; remembers at most `given_back_max` that were given
+    /// back.
     pub fn new(given_back_max: u32) -> Outstanding {
         Outstanding {
             slots: Vec::new(),
@@ -128,8 +132,8 @@ impl Outstanding {
         self.bytes
     }
 
-    /// Adds a request behind all others. One that was given back before is waited for again; one that is
-    /// waited for already is refused.
+    /// Adds a request behind all others. One that was given back before is waited for again; one
+    /// that is waited for already is refused.
     pub fn push(&mut self, sent: Sent) -> bool {
         match self.index.get(&sent.block) {
             Some(&place) if self.slot(place).standing == Standing::Waiting => return false,

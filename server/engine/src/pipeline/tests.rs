@@ -113,7 +113,8 @@ fn the_window_doubles_while_answers_come_after_one_round_trip() {
             fixture.receive(block, (round + 1) * 400);
         });
     }
-    // Four, then what 3 s of the first rate are; once that is more than 1 MiB the round trips count.
+    // Four, then what 3 s of the first rate are; once that is more than 1 MiB the round trips
+    // count.
     assert_eq!(windows[0], 4);
     assert!(
         windows.windows(2).all(|pair| pair[1] >= 2 * pair[0]),
@@ -429,9 +430,9 @@ fn event() -> impl Strategy<Value = (u64, Event)> {
 }
 
 proptest! {
-    /// Whatever happens: each request is waited for until it is answered or given back, once; requests stay
-    /// below every limit; the budget is the sum; and an unchoked peer with nothing outstanding is asked for
-    /// something, unless it refused everything.
+    /// Whatever happens: each request is waited for until it is answered or given back, once;
+    /// requests stay below every limit; the budget is the sum; and an unchoked peer with nothing
+    /// outstanding is asked for something, unless it refused everything.
     #[test]
     fn requests_are_accounted_for(
         events in proptest::collection::vec(event(), 1..200),

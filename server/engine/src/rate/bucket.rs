@@ -24,7 +24,8 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// `bytes_per_second` with a burst of 50 ms and a batch. The rate is held between 1 and [`RATE_MAX`].
+    /// `bytes_per_second` with a burst of 50 ms and a batch. The rate is held between 1 and
+    /// [`RATE_MAX`].
     pub fn new(bytes_per_second: u64) -> RateLimit {
         RateLimit::with_burst(bytes_per_second, bytes_per_second / 20 + BURST_BYTES_MIN)
     }
@@ -60,8 +61,8 @@ impl RateLimit {
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// The limit for bytes that are lent in slices. They are sent up to [`SLICE_LIFE`] after they were lent, so
-    /// what is sent in a window was lent in a window that is longer by that.
+    /// The limit for bytes that are lent in slices. They are sent up to [`SLICE_LIFE`] after they
+    /// were lent, so what is sent in a window was lent in a window that is longer by that.
     pub(super) fn for_slices(&self) -> RateLimit {
         RateLimit {
             burst_bytes: self.burst_bytes - self.bytes_late(),
@@ -75,8 +76,8 @@ impl RateLimit {
     }
 }
 
-/// A token bucket. In any window of length `t` no more than `rate * t + burst` bytes are taken, and no part of
-/// a byte is lost between refills: what does not make a whole byte is kept.
+/// A token bucket. In any window of length `t` no more than `rate * t + burst` bytes are taken, and
+/// no part of a byte is lost between refills: what does not make a whole byte is kept.
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
     limit: RateLimit,
@@ -124,8 +125,8 @@ impl TokenBucket {
         self.tokens
     }
 
-    /// Takes up to `bytes_max` bytes, but at least `bytes_min`; or takes nothing and says when to ask again.
-    /// A `bytes_min` over the burst counts as the burst.
+    /// Takes up to `bytes_max` bytes, but at least `bytes_min`; or takes nothing and says when to
+    /// ask again. A `bytes_min` over the burst counts as the burst.
     pub fn take(&mut self, bytes_min: u64, bytes_max: u64, now: Time) -> Result<u64, Time> {
         self.refill(now);
         let least = bytes_min.min(self.limit.burst_bytes);
@@ -143,8 +144,8 @@ impl TokenBucket {
         self.clip();
     }
 
-    /// When the bucket will hold `bytes`, if nothing is taken and the burst has room for them. Exact: at that
-    /// nanosecond, and not one before.
+    /// When the bucket will hold `bytes`, if nothing is taken and the burst has room for them.
+    /// Exact: at that nanosecond, and not one before.
     pub fn time_of(&self, bytes: u64) -> Time {
         let missing = u128::from(bytes.saturating_sub(self.tokens)) * u128::from(NANOS);
         let missing = missing.saturating_sub(u128::from(self.remainder));

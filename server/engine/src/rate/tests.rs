@@ -15,8 +15,8 @@ const BATCH: Demand = Demand {
     bytes_max: 256 << 10,
 };
 
-/// Measures what a limit promises: over all windows, the most that was sent beyond `rate * t`. Exact, in
-/// 10^-9 byte.
+/// Measures what a limit promises: over all windows, the most that was sent beyond `rate * t`.
+/// Exact, in 10^-9 byte.
 struct Meter {
     rate: u64,
     level: u128,
@@ -317,8 +317,8 @@ impl Simulation {
     }
 }
 
-/// Never more than rate and burst, and at least 99.9 % of the rate, from 10 KB/s to 10 GB/s, on any number of
-/// shards; and no lock for every block where the rate is high.
+/// Never more than rate and burst, and at least 99.9 % of the rate, from 10 KB/s to 10 GB/s, on any
+/// number of shards; and no lock for every block where the rate is high.
 #[test]
 fn many_shards_use_the_whole_rate_and_no_more() {
     for (rate, seconds) in [
@@ -356,8 +356,8 @@ fn many_shards_use_the_whole_rate_and_no_more() {
     }
 }
 
-/// Shards that come and go: the bound holds, and while one shard always wants more than the rate, idle ones
-/// keep nothing from it.
+/// Shards that come and go: the bound holds, and while one shard always wants more than the rate,
+/// idle ones keep nothing from it.
 #[test]
 fn idle_shards_hold_no_budget() {
     for rate in [10_000, 1_000_000, 10_000_000_000] {
@@ -405,7 +405,8 @@ fn bursts_after_pauses_stay_within_the_bound() {
     }
 }
 
-/// A shard that is refused and never comes back (its peers are gone, or it hangs) holds up nobody for long.
+/// A shard that is refused and never comes back (its peers are gone, or it hangs) holds up nobody
+/// for long.
 #[test]
 fn a_shard_that_leaves_the_line_holds_up_nobody() {
     let limit = RateLimit::new(50_000);

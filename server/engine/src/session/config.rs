@@ -63,7 +63,8 @@ impl Default for SessionConfig {
 pub enum Pieces {
     /// All of them.
     All,
-    /// Those whose bit is set: laid out as a bitfield message (BEP 3), `ceil(pieces / 8)` bytes, spare bits 0.
+    /// Those whose bit is set: laid out as a bitfield message (BEP 3), `ceil(pieces / 8)` bytes,
+    /// spare bits 0.
     Some(Arc<[u8]>),
     /// Those of a torrent that is being downloaded, which change under all its sessions.
     Growing(Arc<PieceBits>),
@@ -87,9 +88,9 @@ impl Pieces {
     }
 }
 
-/// A bitfield that changes, laid out as a bitfield message (BEP 3). It is one torrent's, and its sessions share it:
-/// a copy for each would cost a bitfield for each piece and peer. Changed and read by one thread alone; the atomics
-/// only let others hold it.
+/// A bitfield that changes, laid out as a bitfield message (BEP 3). It is one torrent's, and its
+/// sessions share it: a copy for each would cost a bitfield for each piece and peer. Changed and
+/// read by one thread alone; the atomics only let others hold it.
 #[derive(Debug)]
 pub struct PieceBits {
     bytes: Box<[AtomicU8]>,
@@ -171,10 +172,11 @@ pub struct TorrentView {
     pub piece_length: u32,
     /// The length of the content, in bytes.
     pub total_length: u64,
-    /// The length of the `info` dictionary in bytes, if it is served to those who have a magnet link only
-    /// (BEP 9).
+    /// The length of the `info` dictionary in bytes, if it is served to those who have a magnet
+    /// link only (BEP 9).
     pub metadata_bytes: Option<u32>,
-    /// Whether the torrent is private (BEP 27): its metadata is served all the same, peers are not exchanged.
+    /// Whether the torrent is private (BEP 27): its metadata is served all the same, peers are not
+    /// exchanged.
     pub private: bool,
     /// Which pieces we have.
     pub pieces: Pieces,

@@ -39,13 +39,15 @@ pub enum Disconnect {
     /// An extended message that the protocol does not allow.
     #[error(transparent)]
     Extension(#[from] ExtensionError),
-    /// A request outside the torrent, or of length 0, from a peer that cannot be told so by a reject.
+    /// A request outside the torrent, or of length 0, from a peer that cannot be told so by a
+    /// reject.
     #[error(
         "request for {length} bytes at {begin} of piece {piece}, which is not within the torrent",
         piece = .0.piece, begin = .0.begin, length = .0.length
     )]
     RequestOutside(BlockRequest),
-    /// A request for more than we serve in one block, from a peer that cannot be told so by a reject.
+    /// A request for more than we serve in one block, from a peer that cannot be told so by a
+    /// reject.
     #[error("request for a block of {length} bytes, we serve at most {length_max}")]
     RequestTooLong {
         /// The length that it asked for, in bytes.

@@ -9,8 +9,8 @@ use super::{Disconnect, Pieces, Session};
 use crate::queue::Batch;
 use crate::time::Time;
 
-/// Requests outside the torrent or too long that are rejected before the peer is closed: a peer that heeds
-/// rejects never comes near.
+/// Requests outside the torrent or too long that are rejected before the peer is closed: a peer
+/// that heeds rejects never comes near.
 pub(super) const INVALID_REQUESTS_MAX: u32 = 500;
 
 /// Requests for metadata that are rejected before the peer is closed.
@@ -118,8 +118,8 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses a request that came while the peer is choked: rightly, if our choke was still on its way, but
-    /// then no more than a whole queue of them.
+    /// Refuses a request that came while the peer is choked: rightly, if our choke was still on its
+    /// way, but then no more than a whole queue of them.
     fn refuse_choked(&mut self, block: BlockRequest) -> Result<(), Disconnect> {
         self.choked_requests = self.choked_requests.saturating_add(1);
         if self.fast {
@@ -224,8 +224,9 @@ impl Session {
         Ok(())
     }
 
-    /// Also for a second time and later: BEP 3 knows one bitfield, but aria2 sends a new one in place of many
-    /// haves, and a seed that closed on it would leave that client without its only peer.
+    /// Also for a second time and later: BEP 3 knows one bitfield, but aria2 sends a new one in
+    /// place of many haves, and a seed that closed on it would leave that client without its only
+    /// peer.
     pub(super) fn set_peer_pieces(&mut self, pieces: u32, now: Time) {
         if pieces != self.peer_pieces {
             self.useful_at = now;
@@ -336,7 +337,8 @@ impl Session {
     }
 }
 
-/// Queues the bitfield of one who has every piece. Where there is no piece, there is nothing to say.
+/// Queues the bitfield of one who has every piece. Where there is no piece, there is nothing to
+/// say.
 fn queue_full_bitfield(piece_count: u32, out: &mut Vec<u8>) {
     if piece_count == 0 {
         return;

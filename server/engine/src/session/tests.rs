@@ -1,5 +1,5 @@
-//! One session at a time, message by message: the rows of section C of the reliability promises that concern
-//! a seed, and the timeouts.
+//! One session at a time, message by message: the rows of section C of the reliability promises
+//! that concern a seed, and the timeouts.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -411,7 +411,8 @@ fn a_pipelining_flood_is_bounded_for_plain_peers_by_not_reading() {
     assert_eq!(session.counters().requests_ignored, 0);
 }
 
-/// C5: a cancel is answered by a reject (BEP 6), or by nothing (BEP 3); in flight it comes too late.
+/// C5: a cancel is answered by a reject (BEP 6), or by nothing (BEP 3); in flight it comes too
+/// late.
 #[test]
 fn cancels_take_back_what_still_waits() {
     for reserved in [FAST, Reserved::NONE] {
@@ -491,7 +492,8 @@ fn a_failed_batch_is_rejected_or_dropped() {
     }
 }
 
-/// C7: a seed requests nothing, so every block is unrequested; the frame limits stop all but an empty one.
+/// C7: a seed requests nothing, so every block is unrequested; the frame limits stop all but an
+/// empty one.
 #[test]
 fn a_block_from_the_peer_ends_the_connection() {
     let mut session = session(FAST);
@@ -515,7 +517,8 @@ fn a_block_from_the_peer_ends_the_connection() {
     );
 }
 
-/// C10, C11: floods of haves, suggestions and the like change nothing but a number that has an upper end.
+/// C10, C11: floods of haves, suggestions and the like change nothing but a number that has an
+/// upper end.
 #[test]
 fn floods_of_haves_and_suggestions_neither_overflow_nor_grow() {
     let mut session = session(FAST);
@@ -552,8 +555,8 @@ fn floods_of_haves_and_suggestions_neither_overflow_nor_grow() {
     );
 }
 
-/// C11: the three messages that say what a peer has come right; the last one counts, because aria2 sends a
-/// bitfield again in place of many haves.
+/// C11: the three messages that say what a peer has come right; the last one counts, because aria2
+/// sends a bitfield again in place of many haves.
 #[test]
 fn bitfields_are_checked_and_the_last_one_counts() {
     let whole: [(Message<'_>, u32); 3] = [

@@ -1,10 +1,11 @@
-//! A seed with 240 peers in virtual time: sessions, choker and rate limit together, driven as the I/O layer
-//! drives them. Everything is drawn from one seed, so a failure replays by running its test again.
+//! A seed with 240 peers in virtual time: sessions, choker and rate limit together, driven as the
+//! I/O layer drives them. Everything is drawn from one seed, so a failure replays by running its
+//! test again.
 //!
-//! Messages are cut anywhere, sockets fill up, reads take time and fail, slots and limits change. Promised:
-//! each request is answered once, by a block, a reject, or a silence that BEP 3 allows; queues are bounded; who
-//! keeps to the protocol is never closed for breaking it, however slow; who breaks it, takes nothing, falls
-//! silent or needs nothing is closed; the rate limit holds.
+//! Messages are cut anywhere, sockets fill up, reads take time and fail, slots and limits change.
+//! Promised: each request is answered once, by a block, a reject, or a silence that BEP 3 allows;
+//! queues are bounded; who keeps to the protocol is never closed for breaking it, however slow; who
+//! breaks it, takes nothing, falls silent or needs nothing is closed; the rate limit holds.
 
 mod peer;
 mod server;

@@ -102,7 +102,8 @@ impl Peer {
             .sum()
     }
 
-    /// Whether all answers have arrived in the end: a vandal forgets what it asked, a sleeper reads nothing.
+    /// Whether all answers have arrived in the end: a vandal forgets what it asked, a sleeper reads
+    /// nothing.
     pub fn settles(&self) -> bool {
         !matches!(self.kind, Kind::Vandal | Kind::Sleeper)
     }

@@ -1,4 +1,5 @@
-//! The I/O layer of the simulation: sockets of limited size, reads that take time, limits on two shards.
+//! The I/O layer of the simulation: sockets of limited size, reads that take time, limits on two
+//! shards.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,16 +1,17 @@
-//! Swarms of a thousand hosts in virtual time: real pickers, pipelines and chokers ([`engine::download`],
-//! [`engine::choker`]) in a simulated network, with no I/O. All is drawn from one seed, so a failure replays by
-//! running its test again.
+//! Swarms of a thousand hosts in virtual time: real pickers, pipelines and chokers
+//! ([`engine::download`], [`engine::choker`]) in a simulated network, with no I/O. All is drawn
+//! from one seed, so a failure replays by running its test again.
 //!
-//! Each test prints how long the hosts took beside what no protocol can beat: with `u` for upload, `d` for
-//! download and `F` bytes, the last of `N` hosts is not complete before
-//! `max(F / u_seed, F / d_min, N F / (u_seed + sum u))` (Kumar, Ross: "Peer-Assisted File Distribution: The Minimum
-//! Distribution Time", 2006). The median host may be earlier. The figures, and what follows from them, are in
-//! `docs/adr/0013-swarm-figures.md`.
+//! Each test prints how long the hosts took beside what no protocol can beat: with `u` for upload,
+//! `d` for download and `F` bytes, the last of `N` hosts is not complete before `max(F / u_seed, F
+//! / d_min, N F / (u_seed + sum u))` (Kumar, Ross: "Peer-Assisted File Distribution: The Minimum
+//! Distribution Time", 2006). The median host may be earlier. The figures, and what follows from
+//! them, are in `docs/adr/0013-swarm-figures.md`.
 //!
-//! The torrent is small, for the time that tests take, and so is everything that a large one is to be compared by:
-//! 256 pieces and 20 neighbours are as 2,560 pieces and 200 neighbours, which is as many as a download has by default.
-//! Only blocks are as large as ever, so what is wasted at the end of each download weighs more than it would.
+//! The torrent is small, for the time that tests take, and so is everything that a large one is to
+//! be compared by: 256 pieces and 20 neighbours are as 2,560 pieces and 200 neighbours, which is as
+//! many as a download has by default. Only blocks are as large as ever, so what is wasted at the
+//! end of each download weighs more than it would.
 //!
 //! `SEEDRING_SWARM_PEERS=5000` in the environment makes all swarms that large.
 
@@ -38,7 +39,8 @@ fn hosts_in_swarm(by_default: usize) -> usize {
     })
 }
 
-/// A host as at a home: ten times as fast to it as from it, and 50 ms from one to the other and back.
+/// A host as at a home: ten times as fast to it as from it, and 50 ms from one to the other and
+/// back.
 fn home(class: usize, upload: u64) -> Host {
     Host {
         class,
@@ -152,7 +154,8 @@ fn a_data_center_completes_near_the_bound() {
     assert!(outcome.waste < 0.01);
 }
 
-/// One in five gives nothing. Who is complete leaves, so that nobody lives on the generosity of others.
+/// One in five gives nothing. Who is complete leaves, so that nobody lives on the generosity of
+/// others.
 #[test]
 fn who_gives_nothing_waits() {
     let outcome = |name, leech| {

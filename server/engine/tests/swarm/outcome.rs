@@ -47,7 +47,8 @@ pub struct Outcome {
     pub seed_copies: f64,
     /// What was received and of no use, as a part of what was received.
     pub waste: f64,
-    /// Jain's index of what contributors get for what they can give: rate of the download over rate of the uplink.
+    /// Jain's index of what contributors get for what they can give: rate of the download over rate
+    /// of the uplink.
     pub fairness: f64,
 }
 
@@ -121,7 +122,8 @@ impl Outcome {
     }
 }
 
-/// 1 if all are alike, 1/n if one has everything (Jain, Chiu, Hawe: "A Quantitative Measure of Fairness", 1984).
+/// 1 if all are alike, 1/n if one has everything (Jain, Chiu, Hawe: "A Quantitative Measure of
+/// Fairness", 1984).
 fn jain(values: &[f64]) -> f64 {
     let sum: f64 = values.iter().sum();
     let squares: f64 = values.iter().map(|value| value * value).sum();

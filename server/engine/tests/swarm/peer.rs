@@ -1,4 +1,5 @@
-//! One simulated host: its download, its choker, its links to others, and whose turn it is on its uplink.
+//! One simulated host: its download, its choker, its links to others, and whose turn it is on its
+//! uplink.
 
 use std::collections::VecDeque;
 

@@ -1,12 +1,13 @@
-//! A swarm in virtual time, event by event. A host is what our server is, without sockets, disk and hashes: a
-//! [`Download`] (picker, pipelines, blame), a [`Choker`], and for each link a [`RequestQueue`](engine::queue), driven in
-//! the order in which `server/io` drives them: an input, the actions, a refill; once a second a tick and, if due, a
-//! round of the choker.
+//! A swarm in virtual time, event by event. A host is what our server is, without sockets, disk and
+//! hashes: a [`Download`] (picker, pipelines, blame), a [`Choker`], and for each link a
+//! [`RequestQueue`](engine::queue), driven in the order in which `server/io` drives them: an input,
+//! the actions, a refill; once a second a tick and, if due, a round of the choker.
 //!
-//! The network: a message takes the sender's latency. A host's uplink sends one block at a time, its links in turn.
-//! What arrives waits for the downlink, first come, first served. A link has few blocks on their way at a time (those
-//! of a round trip at the full rate of the uplink, and one), as TCP has, so that a slow receiver holds up its own
-//! link and not the uplink. Messages other than blocks weigh nothing; hashing and writing take no time.
+//! The network: a message takes the sender's latency. A host's uplink sends one block at a time,
+//! its links in turn. What arrives waits for the downlink, first come, first served. A link has few
+//! blocks on their way at a time (those of a round trip at the full rate of the uplink, and one),
+//! as TCP has, so that a slow receiver holds up its own link and not the uplink. Messages other
+//! than blocks weigh nothing; hashing and writing take no time.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -546,8 +547,8 @@ impl Swarm {
         }
     }
 
-    /// Asks the tracker, as it were: who has few neighbours finds one more. Where hosts leave, who lacks what
-    /// none of its neighbours gives finds the seed, which is the first.
+    /// Asks the tracker, as it were: who has few neighbours finds one more. Where hosts leave, who
+    /// lacks what none of its neighbours gives finds the seed, which is the first.
     fn find_more(&mut self, index: usize) {
         let peer = &self.peers[index];
         if peer.gone || peer.download.is_none() {

@@ -1,4 +1,5 @@
-//! The cache over real files, without sockets: what is read, how often, and what happens when files change.
+//! The cache over real files, without sockets: what is read, how often, and what happens when files
+//! change.
 
 use super::*;
 use crate::files::OpenFile;

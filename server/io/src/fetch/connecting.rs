@@ -1,9 +1,10 @@
-//! Connections that we begin: to addresses that trackers, peers or the user named. Those over which a torrent's metadata
-//! came ([`crate::fetch::metadata`]) go on as the download's.
+//! Connections that we begin: to addresses that trackers, peers or the user named. Those over which
+//! a torrent's metadata came ([`crate::fetch::metadata`]) go on as the download's.
 //!
-//! Limits: [`crate::fetch::FetchConfig`] says how many of a torrent are being begun, how many it has, and how many we
-//! began over all; and what is begun counts among the connections of the server as what is accepted does. An address
-//! that fails is left alone for a while ([`engine::peer_list`]).
+//! Limits: [`crate::fetch::FetchConfig`] says how many of a torrent are being begun, how many it
+//! has, and how many we began over all; and what is begun counts among the connections of the
+//! server as what is accepted does. An address that fails is left alone for a while
+//! ([`engine::peer_list`]).
 
 use crate::closing::CloseReason;
 use crate::connection::{self, Opened};
@@ -24,7 +25,8 @@ use tokio_uring::net::TcpStream;
 /// A peer that closes a connection within this time has not looked at what we want.
 const HASTE: Duration = Duration::from_secs(5);
 
-/// How long a connection over which metadata came waits for the download: until what is on the disk has been looked at.
+/// How long a connection over which metadata came waits for the download: until what is on the disk
+/// has been looked at.
 const DOWNLOAD_WAIT: Duration = Duration::from_secs(60);
 
 /// One connection that is being begun, until its handshake is done.
@@ -164,8 +166,9 @@ async fn download_of(shard: &Shard, info_hash: InfoHashV1) -> Option<Rc<ActiveFe
     }
 }
 
-/// Keeps a connection over which a torrent's metadata came until the torrent is being downloaded, and goes on with it
-/// then. One that its peer has closed, or for which the download has no use, is dropped: it may call that peer itself.
+/// Keeps a connection over which a torrent's metadata came until the torrent is being downloaded,
+/// and goes on with it then. One that its peer has closed, or for which the download has no use, is
+/// dropped: it may call that peer itself.
 pub(crate) async fn keep(shard: &Rc<Shard>, opened: Opened, visit: &mut Visit) {
     let (address, info_hash) = (opened.peer, opened.theirs.info_hash);
     let Some(fetch) = download_of(shard, info_hash).await else {

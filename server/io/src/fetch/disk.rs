@@ -1,18 +1,19 @@
-//! The files of one download: opened and made, written to, read back, synced, renamed; all through the shard's ring,
-//! so that no disk holds up the shard.
+//! The files of one download: opened and made, written to, read back, synced, renamed; all through
+//! the shard's ring, so that no disk holds up the shard.
 //!
-//! A file is made below the data directory and nowhere else, with the directories on its way: no component of a path
-//! leads out of it, and neither a link nor a device nor a file with other names (hard links) in a file's place is
-//! written to. A file that was opened once is never made again: one that has gone since, or is another one, ends the
-//! download.
+//! A file is made below the data directory and nowhere else, with the directories on its way: no
+//! component of a path leads out of it, and neither a link nor a device nor a file with other names
+//! (hard links) in a file's place is written to. A file that was opened once is never made again:
+//! one that has gone since, or is another one, ends the download.
 //!
-//! A file that was written to stays open until it is synced: of one that was closed, the kernel may have forgotten
-//! that it could not write its pages. A sync that fails is told once and leaves those pages clean, so it puts all in
-//! doubt that was written since the last good one ([`Disk::doubts`]).
+//! A file that was written to stays open until it is synced: of one that was closed, the kernel may
+//! have forgotten that it could not write its pages. A sync that fails is told once and leaves
+//! those pages clean, so it puts all in doubt that was written since the last good one
+//! ([`Disk::doubts`]).
 //!
-//! Limits: [`FILES_OPEN_MAX`] files open at a time, those in use among them; each twice where they are written past the
-//! page cache. The one used longest ago is closed for
-//! another; where all wait to be synced, half of them are, and whoever wants another file waits.
+//! Limits: [`FILES_OPEN_MAX`] files open at a time, those in use among them; each twice where they
+//! are written past the page cache. The one used longest ago is closed for another; where all wait
+//! to be synced, half of them are, and whoever wants another file waits.
 //!
 //! Not here: when something is written or tried again.
 
@@ -74,9 +75,11 @@ pub(crate) struct Disk {
     dirty: RefCell<BTreeSet<FileIndex>>,
     /// Where what was written to a file ends.
     ends: RefCell<HashMap<FileIndex, u64>>,
-    /// When files that were opened before had been made: the inode of one that was deleted is used again.
+    /// When files that were opened before had been made: the inode of one that was deleted is used
+    /// again.
     births: RefCell<HashMap<FileIndex, Option<i64>>>,
-    /// Directories in which there are new names since they were last synced, relative to the data directory.
+    /// Directories in which there are new names since they were last synced, relative to the data
+    /// directory.
     directories: RefCell<BTreeSet<CString>>,
     /// Files that were synced to be closed, and nobody has heard of it.
     settled: RefCell<BTreeMap<FileIndex, FileStamp>>,
@@ -154,7 +157,8 @@ impl Disk {
         }
     }
 
-    /// Says which files are not wanted: they take no space but for what of them shares a piece with others.
+    /// Says which files are not wanted: they take no space but for what of them shares a piece with
+    /// others.
     pub(crate) fn set_unwanted(&self, unwanted: BTreeSet<FileIndex>) {
         *self.unwanted.borrow_mut() = unwanted;
     }
@@ -164,8 +168,8 @@ impl Disk {
         !self.unwanted.borrow().contains(&index)
     }
 
-    /// Writes `length` bytes from `start` of `memory` to the files that they belong to, which is at `begin` of `piece`.
-    /// Returns how many writes that took.
+    /// Writes `length` bytes from `start` of `memory` to the files that they belong to, which is at
+    /// `begin` of `piece`. Returns how many writes that took.
     pub(crate) async fn write(
         &self,
         piece: PieceIndex,
@@ -210,7 +214,8 @@ impl Disk {
                     Err(error) => return Err(self.error(index, "write to", &error)),
                 }
             }
-            // Now, not before: a sync that is under way may have begun before these bytes were there.
+            // Now, not before: a sync that is under way may have begun before these bytes were
+            // there.
             self.dirty.borrow_mut().insert(index);
             let mut ends = self.ends.borrow_mut();
             let known_end = ends.entry(index).or_insert(0);
@@ -262,7 +267,8 @@ impl Disk {
         Ok(segment)
     }
 
-    /// Up to `count` files that are not in use, those used longest ago: dirty ones, or such that can be closed.
+    /// Up to `count` files that are not in use, those used longest ago: dirty ones, or such that
+    /// can be closed.
     fn idle_files(&self, dirty: bool, count: usize) -> Vec<FileIndex> {
         let (open, marked) = (self.open.borrow(), self.dirty.borrow());
         let is_one = |(index, file): &(&FileIndex, &Rc<OpenFile>)| {
@@ -315,7 +321,8 @@ impl Disk {
             let folder = self.torrent.data_dir().display();
             tracing::info!(%error, %folder, "cannot write past the page cache there; writing through it");
         }
-        // Closed by whoever uses one, or with this; nothing was written that its close would wait for.
+        // Closed by whoever uses one, or with this; nothing was written that its close would wait
+        // for.
         self.direct.borrow_mut().clear();
     }
 
@@ -395,7 +402,8 @@ impl Disk {
         Ok(self.in_use(&file))
     }
 
-    /// Closes up to `count` files that are neither in use nor dirty, those used longest ago. Returns how many.
+    /// Closes up to `count` files that are neither in use nor dirty, those used longest ago.
+    /// Returns how many.
     async fn close_idle(&self, count: usize) -> usize {
         for closed in 0..count {
             let idle = self.idle_files(false, 1).pop();
@@ -497,8 +505,8 @@ impl Disk {
     }
 }
 
-/// How many of `length` bytes at `at` of a segment and `offset` of a file can be written past the page cache: whole
-/// pages, if both begin at a page.
+/// How many of `length` bytes at `at` of a segment and `offset` of a file can be written past the
+/// page cache: whole pages, if both begin at a page.
 fn pages_of(at: usize, offset: u64, length: usize) -> usize {
     match at.is_multiple_of(memory::ALIGNMENT) && offset.is_multiple_of(memory::ALIGNMENT as u64) {
         true => length - length % memory::ALIGNMENT,
@@ -513,7 +521,8 @@ async fn close(file: Rc<OpenFile>) {
     }
 }
 
-/// Cuts a file down to `length` bytes, on a thread of its own: rings know that only since Linux 6.9, and it is rare.
+/// Cuts a file down to `length` bytes, on a thread of its own: rings know that only since Linux
+/// 6.9, and it is rare.
 async fn cut(file: &OpenFile, length: u64) -> io::Result<()> {
     let descriptor = file.duplicate()?;
     let (done, told) = oneshot::channel();

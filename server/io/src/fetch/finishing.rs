@@ -1,12 +1,14 @@
-//! A piece from its last block to the disk: hashed and written at the same time, both out of the memory that its
-//! blocks came into.
+//! A piece from its last block to the disk: hashed and written at the same time, both out of the
+//! memory that its blocks came into.
 //!
-//! The download hears that the hash is right as soon as it is, and that the piece is stored when both are done. A
-//! piece that is wrong is forgotten only when its writes have ended, so that they never land on those of its
-//! successor; what is forgotten before says nothing any more ([`ActiveFetch::incarnation`]). Where the disk takes
-//! nothing, the memory is kept and the write is tried again until it does, or until another download needs the memory.
+//! The download hears that the hash is right as soon as it is, and that the piece is stored when
+//! both are done. A piece that is wrong is forgotten only when its writes have ended, so that they
+//! never land on those of its successor; what is forgotten before says nothing any more
+//! ([`ActiveFetch::incarnation`]). Where the disk takes nothing, the memory is kept and the write
+//! is tried again until it does, or until another download needs the memory.
 //!
-//! What was written before a sync failed is written again from memory, or, where it has left memory, fetched again.
+//! What was written before a sync failed is written again from memory, or, where it has left
+//! memory, fetched again.
 //!
 //! What of a long piece had to leave memory before it was whole is read back, segment by segment.
 
@@ -144,7 +146,8 @@ impl Work {
         self.tell(finished);
     }
 
-    /// Tells the download how it ended, at once: what of the piece is on the disk is in no doubt at this moment.
+    /// Tells the download how it ended, at once: what of the piece is on the disk is in no doubt at
+    /// this moment.
     fn tell(&self, finished: Result<Finished, Unfinished>) {
         if self.is_stale() {
             return;
@@ -265,7 +268,8 @@ impl Work {
         Ok((state.finish(), digests))
     }
 
-    /// Reads `bytes` of the segment that begins at `begin`, from `start` of it on. What cannot be read is lost.
+    /// Reads `bytes` of the segment that begins at `begin`, from `start` of it on. What cannot be
+    /// read is lost.
     async fn read_back(
         &self,
         begin: usize,
@@ -283,8 +287,8 @@ impl Work {
         })
     }
 
-    /// Writes what of the piece is in memory and gives the memory back: who waits for memory holds none, or those who
-    /// finish pieces would wait for each other.
+    /// Writes what of the piece is in memory and gives the memory back: who waits for memory holds
+    /// none, or those who finish pieces would wait for each other.
     async fn put_away(&self, open: &mut OpenPiece) -> Result<(), Unfinished> {
         for index in 0..open.parts.len() {
             let (begin, length) = open.extent(index);
@@ -344,13 +348,15 @@ impl Work {
         #[cfg(test)]
         let hashed = self.injected_loss(hashed).await;
         let Ok(hashed) = hashed else {
-            // Nobody will hash it. That is a bug, or there are no threads; it is not to be tried all the time.
+            // Nobody will hash it. That is a bug, or there are no threads; it is not to be tried
+            // all the time.
             tracing::error!(piece = %self.piece, "a piece was not hashed; it is fetched again");
             let period = self.shard.config.fetch.retry_period;
             self.fetch.rest(period, || self.is_stale()).await;
             return Err(Unfinished::Lost);
         };
-        // Others may be told of the right hash while the write is still under way: who lied is known now.
+        // Others may be told of the right hash while the write is still under way: who lied is
+        // known now.
         if is_whole && Some(hashed.state.clone().finish()) == expected && !self.is_stale() {
             let digests = &hashed.digests;
             let mut download = self.fetch.download.borrow_mut();
@@ -377,7 +383,8 @@ impl Work {
         }
     }
 
-    /// Writes the blocks of `segments`, as often as it takes. Returns the doubts when the writing that succeeded began.
+    /// Writes the blocks of `segments`, as often as it takes. Returns the doubts when the writing
+    /// that succeeded began.
     async fn write_all(&self, segments: &[Segment]) -> Result<u64, Unfinished> {
         let bytes = segments.iter().map(|segment| segment.memory.bytes().len());
         let bytes = bytes.sum();
@@ -452,7 +459,8 @@ impl Work {
 }
 
 impl ActiveFetch {
-    /// Waits for memory, for which room is made if the disk takes what is written; else what is in memory stays there.
+    /// Waits for memory, for which room is made if the disk takes what is written; else what is in
+    /// memory stays there.
     pub(crate) async fn wait_for_memory(&self, shard: &Rc<Shard>) {
         let is_stuck = self.is_stuck();
         if !is_stuck {
@@ -461,8 +469,9 @@ impl ActiveFetch {
         shard.segments.changed(!is_stuck).await;
     }
 
-    /// Makes room in memory: the segment used longest ago is written, or given up if there is nothing in it. Where the
-    /// disk takes nothing, a piece is given up, to be fetched again. False if there is none.
+    /// Makes room in memory: the segment used longest ago is written, or given up if there is
+    /// nothing in it. Where the disk takes nothing, a piece is given up, to be fetched again. False
+    /// if there is none.
     pub(crate) fn make_room(&self, shard: &Rc<Shard>) -> bool {
         if self.is_stuck() {
             return self.give_up_one(shard);

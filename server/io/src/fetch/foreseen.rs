@@ -1,8 +1,10 @@
-//! Blocks that a peer will send next if it answers in the order of the requests, as most do: they are received straight
-//! into their places, their headers beside, which saves the copy out of the buffer that all connections share.
+//! Blocks that a peer will send next if it answers in the order of the requests, as most do: they
+//! are received straight into their places, their headers beside, which saves the copy out of the
+//! buffer that all connections share.
 //!
-//! Nothing relies on it: what came is looked at header by header, and from the first that is another on, the bytes are
-//! gathered and decoded as any others ([`Foreseen::gather`]). Their places are as good as empty then.
+//! Nothing relies on it: what came is looked at header by header, and from the first that is
+//! another on, the bytes are gathered and decoded as any others ([`Foreseen::gather`]). Their
+//! places are as good as empty then.
 //!
 //! Limits: [`FORESEEN_MAX`] blocks at a time.
 
@@ -53,7 +55,8 @@ impl Foresight {
         self.received = bytes;
     }
 
-    /// How many blocks the next receive may bring: twice as much as the last. To find more places would be for nothing.
+    /// How many blocks the next receive may bring: twice as much as the last. To find more places
+    /// would be for nothing.
     pub(super) fn blocks(&self) -> usize {
         let blocks = 2 * self.received / BLOCK_LENGTH as usize;
         (2 + blocks).min(FORESEEN_MAX)

@@ -1,15 +1,15 @@
 //! Threads that hash the pieces of downloads, several at a time side by side ([`hash::lanes`]).
 //!
-//! A shard hands a run of a piece's segments over with the state of its hash so far, and is told the state after it;
-//! most pieces are one run. Whoever is asked for digests of blocks, because the hash is wrong or because somebody is
-//! suspected, makes those too.
+//! A shard hands a run of a piece's segments over with the state of its hash so far, and is told
+//! the state after it; most pieces are one run. Whoever is asked for digests of blocks, because the
+//! hash is wrong or because somebody is suspected, makes those too.
 //!
-//! A thread waits a moment for as many jobs as go side by side ([`LINGER`]), unless one of them is a part of a piece
-//! ([`HashJob::expected`]): the next part is read from the disk only after it.
+//! A thread waits a moment for as many jobs as go side by side ([`LINGER`]), unless one of them is
+//! a part of a piece ([`HashJob::expected`]): the next part is read from the disk only after it.
 //!
-//! Limits: a job holds the memory of its segments, so the memory budget bounds the jobs that wait. Threads start with
-//! the first job, and end when the last shard has gone. A job that is lost, because it panicked or because there is no
-//! thread, is dropped: who waits for it hears that.
+//! Limits: a job holds the memory of its segments, so the memory budget bounds the jobs that wait.
+//! Threads start with the first job, and end when the last shard has gone. A job that is lost,
+//! because it panicked or because there is no thread, is dropped: who waits for it hears that.
 
 use crate::fetch::memory::Sealed;
 use engine::picker::blame::BlockDigest;
@@ -21,8 +21,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// How long a thread waits for more jobs, so that all lanes have one: eight side by side cost 0.6 of the CPU of eight
-/// one after another. At 300 MB/s this is six pieces of 1 MiB; of a slow download nobody notices it.
+/// How long a thread waits for more jobs, so that all lanes have one: eight side by side cost 0.6
+/// of the CPU of eight one after another. At 300 MB/s this is six pieces of 1 MiB; of a slow
+/// download nobody notices it.
 const LINGER: Duration = Duration::from_millis(20);
 
 /// The next run of a piece.
@@ -31,8 +32,8 @@ pub(crate) struct HashJob {
     pub(crate) state: Sha1,
     /// The segments, and how many bytes of each count.
     pub(crate) segments: Vec<(Arc<Sealed>, usize)>,
-    /// The hash that the piece should have, if this is all of it: if it has another, its blocks' digests are made. A job
-    /// without it waits for no others.
+    /// The hash that the piece should have, if this is all of it: if it has another, its blocks'
+    /// digests are made. A job without it waits for no others.
     pub(crate) expected: Option<Sha1Digest>,
     /// Whether the blocks' digests are wanted whatever the hash.
     pub(crate) wants_digests: bool,
@@ -173,7 +174,8 @@ impl HashPool {
             let name = format!("hash-{started}");
             let work = move || {
                 while let Some(jobs) = queue.take() {
-                    // Whoever waits for these jobs sees them dropped; the others are not to wait for ever.
+                    // Whoever waits for these jobs sees them dropped; the others are not to wait
+                    // for ever.
                     if catch_unwind(AssertUnwindSafe(|| run(jobs))).is_err() {
                         tracing::error!("hashing a piece panicked, which is a bug");
                     }
@@ -217,7 +219,8 @@ fn run(mut jobs: Vec<HashJob>) {
             true => digests_of(&job.segments),
             false => Vec::new(),
         };
-        // Before it is told, so that the shard finds itself the only holder and uses the memory again.
+        // Before it is told, so that the shard finds itself the only holder and uses the memory
+        // again.
         drop(job.segments);
         let _ = job.done.send(Hashed { state, digests });
     }

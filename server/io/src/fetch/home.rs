@@ -1,8 +1,10 @@
-//! One download on its home shard: its pieces, its peers, its files, and what is to be done about them.
+//! One download on its home shard: its pieces, its peers, its files, and what is to be done about
+//! them.
 //!
-//! The pure [`Download`] decides; [`ActiveFetch::drive`] does what it says. What takes time is a task of its own: each
-//! whole piece ([`crate::fetch::finishing`]), each connection that is being begun ([`crate::fetch::connecting`]), a
-//! sync ([`crate::fetch::syncing`]). The task of the download itself ([`run`]) obeys orders and ticks.
+//! The pure [`Download`] decides; [`ActiveFetch::drive`] does what it says. What takes time is a
+//! task of its own: each whole piece ([`crate::fetch::finishing`]), each connection that is being
+//! begun ([`crate::fetch::connecting`]), a sync ([`crate::fetch::syncing`]). The task of the
+//! download itself ([`run`]) obeys orders and ticks.
 //!
 //! Limits: peers and connections being begun by [`FetchConfig`], memory by the shard's pool.
 
@@ -79,7 +81,8 @@ pub(crate) struct ActiveFetch {
     pub(crate) failed_syncs: Cell<u32>,
     /// Tasks that wait before the disk is said to work again.
     pub(crate) resting: Cell<u32>,
-    /// What each task holds that waits for the disk to take it, in bytes, and how many of them are to give it up.
+    /// What each task holds that waits for the disk to take it, in bytes, and how many of them are
+    /// to give it up.
     pub(crate) holding: RefCell<Vec<usize>>,
     pub(crate) to_give_up: Cell<usize>,
     pub(crate) stored: Cell<u32>,
@@ -255,8 +258,8 @@ impl ActiveFetch {
         }
     }
 
-    /// Which of its lives a piece is in: it begins another one whenever it is forgotten. What is under way for an
-    /// earlier one is of no meaning.
+    /// Which of its lives a piece is in: it begins another one whenever it is forgotten. What is
+    /// under way for an earlier one is of no meaning.
     pub(crate) fn incarnation(&self, piece: PieceIndex) -> u32 {
         self.incarnations.borrow().get(&piece).copied().unwrap_or(0)
     }
@@ -273,7 +276,8 @@ impl ActiveFetch {
         }
     }
 
-    /// What was written of these pieces is not to be believed: those that were `stored`, and those that were `begun`.
+    /// What was written of these pieces is not to be believed: those that were `stored`, and those
+    /// that were `begun`.
     pub(crate) fn lose(&self, shard: &Shard, stored: &[PieceIndex], begun: &[PieceIndex]) {
         for &piece in stored {
             self.pieces.set(piece, false);
@@ -467,7 +471,8 @@ impl ActiveFetch {
         }
     }
 
-    /// All that is wanted is there: syncs it and gives files their names. True if that was all of the torrent.
+    /// All that is wanted is there: syncs it and gives files their names. True if that was all of
+    /// the torrent.
     async fn conclude(&self, shard: &Rc<Shard>) -> bool {
         if !self.sync(shard).await || !self.name_files(shard).await {
             return false;

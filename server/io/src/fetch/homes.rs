@@ -1,9 +1,10 @@
 //! Which shard is the home of a download, as the shards know it of each other.
 //!
-//! A download begins and ends at its home; the others only know where that is, so that they can send peers there. A
-//! torrent that has become complete is every shard's.
+//! A download begins and ends at its home; the others only know where that is, so that they can
+//! send peers there. A torrent that has become complete is every shard's.
 //!
-//! Limits: the commands that may wait for a shard. A peer that would be one more is closed: it comes again.
+//! Limits: the commands that may wait for a shard. A peer that would be one more is closed: it
+//! comes again.
 
 use crate::connection::Elsewhere;
 use crate::fetch::home::{self, ActiveFetch};
@@ -20,7 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_uring::net::TcpStream;
 
 impl Shard {
-    /// Gives a socket to the shard that downloads its torrent; closes it where that is not possible.
+    /// Gives a socket to the shard that downloads its torrent; closes it where that is not
+    /// possible.
     pub(crate) fn hand_over(
         &self,
         socket: &Rc<TcpStream>,
@@ -43,7 +45,8 @@ impl Shard {
                     received: elsewhere.received,
                     admission,
                 };
-                // A shard with so many commands waiting has no time for peers: this one comes again.
+                // A shard with so many commands waiting has no time for peers: this one comes
+                // again.
                 let _ = home.try_send(Command::Adopt(Box::new(adopted)));
             }
             Err(error) => tracing::warn!(%error, %peer, "cannot hand a peer over"),
@@ -97,8 +100,8 @@ impl Shard {
         }
     }
 
-    /// Tells all other shards that this one is the home of a download. By the task that tells them of its end, too, so
-    /// that they hear of it in that order.
+    /// Tells all other shards that this one is the home of a download. By the task that tells them
+    /// of its end, too, so that they hear of it in that order.
     pub(crate) async fn tell_home(&self, info_hash: InfoHashV1) {
         self.tell_others(|| Command::Elsewhere(info_hash, Some(self.index)))
             .await;
@@ -111,8 +114,8 @@ impl Shard {
         (!fetch.is_ending()).then(|| Rc::clone(fetch))
     }
 
-    /// Makes room in memory for `fetch`: of what downloads hold whose disk takes nothing, which have no use for it; else
-    /// of its own segments if it has any, else of another download's.
+    /// Makes room in memory for `fetch`: of what downloads hold whose disk takes nothing, which
+    /// have no use for it; else of its own segments if it has any, else of another download's.
     pub(crate) fn make_room(self: &Rc<Self>, fetch: &ActiveFetch) {
         let all: Vec<_> = self.fetches.borrow().values().cloned().collect();
         let mut stuck = all.iter().filter(|other| other.is_stuck());

@@ -1,13 +1,16 @@
-//! Who is a peer of a download: who may join, who gives way when all places are taken, who is kept away.
+//! Who is a peer of a download: who may join, who gives way when all places are taken, who is kept
+//! away.
 //!
-//! What a peer says of itself decides nothing against others: a peer id is anybody's to copy, so two connections with
-//! one id are one peer only where they come from one host, and the one that was there first stays. (Where both sides
-//! called each other at the same moment, the one that the greater id began, so that both keep the same.)
+//! What a peer says of itself decides nothing against others: a peer id is anybody's to copy, so
+//! two connections with one id are one peer only where they come from one host, and the one that
+//! was there first stays. (Where both sides called each other at the same moment, the one that the
+//! greater id began, so that both keep the same.)
 //!
-//! Limits: [`FetchConfig::peers_max`](crate::fetch::FetchConfig), of which peers that came by themselves get three
-//! quarters at most, so that whoever fills our places cannot keep us from a seed; when all are taken, who was of no
-//! use for [`FetchConfig::patience`](crate::fetch::FetchConfig) gives way. [`DEPARTED_MAX`] peers are remembered after
-//! they have gone, because what they sent may turn out wrong later.
+//! Limits: [`FetchConfig::peers_max`](crate::fetch::FetchConfig), of which peers that came by
+//! themselves get three quarters at most, so that whoever fills our places cannot keep us from a
+//! seed; when all are taken, who was of no use for
+//! [`FetchConfig::patience`](crate::fetch::FetchConfig) gives way. [`DEPARTED_MAX`] peers are
+//! remembered after they have gone, because what they sent may turn out wrong later.
 
 use crate::closing::CloseReason;
 use crate::connection::Connection;
@@ -27,13 +30,15 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Peers that sent blocks and have gone, of whom the address is remembered; the first to go is forgotten first.
+/// Peers that sent blocks and have gone, of whom the address is remembered; the first to go is
+/// forgotten first.
 const DEPARTED_MAX: usize = 1_024;
 
 /// For so long two connections to one peer count as begun at the same moment.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
-/// A peer that wants something, or has something, may exchange nothing for so many times the patience.
+/// A peer that wants something, or has something, may exchange nothing for so many times the
+/// patience.
 const IDLE_FACTOR: u32 = 10;
 
 /// A peer of a download.
@@ -59,8 +64,9 @@ impl Member {
         self.connection.closing().is_some()
     }
 
-    /// Whether the connection goes on, as far as the kernel knows. One whose end has not been read yet is closed:
-    /// whoever calls again at once, as after it has got a torrent's metadata, is not to wait for us.
+    /// Whether the connection goes on, as far as the kernel knows. One whose end has not been read
+    /// yet is closed: whoever calls again at once, as after it has got a torrent's metadata, is not
+    /// to wait for us.
     fn stays(&self) -> bool {
         let is_gone = sockets::has_hung_up(&*self.connection.socket);
         if is_gone {
@@ -101,7 +107,8 @@ fn accepted_max(peers_max: usize) -> usize {
 }
 
 impl ActiveFetch {
-    /// Whether another peer may not join, who calls itself `peer_id`, and why not. Who gives way to it is closed.
+    /// Whether another peer may not join, who calls itself `peer_id`, and why not. Who gives way to
+    /// it is closed.
     pub(crate) fn refuses(
         &self,
         shard: &Shard,

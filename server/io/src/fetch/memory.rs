@@ -1,11 +1,14 @@
-//! The memory that pieces come into: segments at page boundaries, out of a number of bytes that all shards share.
+//! The memory that pieces come into: segments at page boundaries, out of a number of bytes that all
+//! shards share.
 //!
-//! A segment is filled by its shard ([`Segment`]), then sealed ([`Sealed`]) and read at once by a hash thread and by
-//! writes that the kernel has under way. When the last of them has let go of it, its memory is used again: taking
-//! pages from the kernel costs as much as hashing what is put into them.
+//! A segment is filled by its shard ([`Segment`]), then sealed ([`Sealed`]) and read at once by a
+//! hash thread and by writes that the kernel has under way. When the last of them has let go of it,
+//! its memory is used again: taking pages from the kernel costs as much as hashing what is put into
+//! them.
 //!
-//! Limits: [`MemoryBudget`]; a taker that finds nothing left waits, and whoever can makes room. Memory that is kept
-//! for reuse counts as used, and is given up for a segment of another size, and when another shard waits.
+//! Limits: [`MemoryBudget`]; a taker that finds nothing left waits, and whoever can makes room.
+//! Memory that is kept for reuse counts as used, and is given up for a segment of another size, and
+//! when another shard waits.
 
 use std::alloc::{self, Layout};
 use std::cell::{Cell, RefCell};
@@ -103,8 +106,8 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Where `length` bytes at `start` are to be written; `None` if they do not lie in the segment. Valid as long as
-    /// the segment.
+    /// Where `length` bytes at `start` are to be written; `None` if they do not lie in the segment.
+    /// Valid as long as the segment.
     pub(crate) fn target(&mut self, start: usize, length: usize) -> Option<*mut u8> {
         let end = start.checked_add(length)?;
         if end > self.memory.layout.size() {
@@ -119,7 +122,8 @@ impl Segment {
         let Some(target) = self.target(start, bytes.len()) else {
             return false;
         };
-        // SAFETY: `target` has room for them, and nobody else can have a reference into the segment.
+        // SAFETY: `target` has room for them, and nobody else can have a reference into the
+        // segment.
         unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         true
     }
@@ -130,8 +134,8 @@ impl Segment {
         if end > self.memory.layout.size() {
             return None;
         }
-        // SAFETY: inside the allocation, checked above; it began as zeros, and while `self` is borrowed nobody has a
-        // place in it to write to.
+        // SAFETY: inside the allocation, checked above; it began as zeros, and while `self` is
+        // borrowed nobody has a place in it to write to.
         Some(unsafe { std::slice::from_raw_parts(self.memory.start.add(start).as_ptr(), length) })
     }
 
@@ -207,7 +211,8 @@ impl SegmentPool {
         memory.flatten().map(|memory| Segment { memory })
     }
 
-    /// Waits until memory may have been given back. `counts`: whoever can is to make room meanwhile.
+    /// Waits until memory may have been given back. `counts`: whoever can is to make room
+    /// meanwhile.
     pub(crate) async fn changed(&self, counts: bool) {
         let told = timeout(RECHECK, self.freed.notified());
         if !counts {
@@ -227,8 +232,9 @@ impl SegmentPool {
         waiting.saturating_sub(self.waiting.get())
     }
 
-    /// Takes a segment back for reuse. While another shard waits for memory it is freed, and those who wait here are
-    /// not told: all of them look again soon, so that none has it before the others every time.
+    /// Takes a segment back for reuse. While another shard waits for memory it is freed, and those
+    /// who wait here are not told: all of them look again soon, so that none has it before the
+    /// others every time.
     pub(crate) fn give_back(&self, segment: Segment) {
         let memory = segment.memory;
         if self.wanted_elsewhere() > 0 {

@@ -1,13 +1,16 @@
-//! The fetch of an `info` dictionary from peers (BEP 9), for a magnet link: until it is here nothing is known of the
-//! torrent, so these connections exchange nothing but that. When it is here they wait for the download, whose they are
-//! from then on ([`connecting::keep`]): a peer that is called again may still take the first connection to be alive.
+//! The fetch of an `info` dictionary from peers (BEP 9), for a magnet link: until it is here
+//! nothing is known of the torrent, so these connections exchange nothing but that. When it is here
+//! they wait for the download, whose they are from then on ([`connecting::keep`]): a peer that is
+//! called again may still take the first connection to be alive.
 //!
-//! The pure [`MetadataExchange`] decides what is asked of whom and who lied; here are the connections, each a task, and
-//! the hash. What peers say besides, such as which pieces they have, is kept for the download as it came.
+//! The pure [`MetadataExchange`] decides what is asked of whom and who lied; here are the
+//! connections, each a task, and the hash. What peers say besides, such as which pieces they have,
+//! is kept for the download as it came.
 //!
-//! Limits: those of downloads for connections ([`crate::fetch::FetchConfig`]); [`RECEIVE_BYTES`] and the longest
-//! message for what of a connection's input is not decoded; [`SAID_BYTES_MAX`] of what is kept, beyond which the
-//! connection ends with the metadata; [`PATIENCE`] for a peer that is of no use.
+//! Limits: those of downloads for connections ([`crate::fetch::FetchConfig`]); [`RECEIVE_BYTES`]
+//! and the longest message for what of a connection's input is not decoded; [`SAID_BYTES_MAX`] of
+//! what is kept, beyond which the connection ends with the metadata; [`PATIENCE`] for a peer that
+//! is of no use.
 
 use crate::connection::{Opened, wait_readable};
 use crate::fetch::connecting::{self, finish_connect};
@@ -42,14 +45,15 @@ use super::Published;
 /// How often time-outs are looked at.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How long a peer may be of no use before its place goes to another, or to another try: some accept a connection,
-/// greet, and never say more.
+/// How long a peer may be of no use before its place goes to another, or to another try: some
+/// accept a connection, greet, and never say more.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What is received at a time, in bytes.
 const RECEIVE_BYTES: usize = 20 << 10;
 
-/// What a peer may have said that counts in a download, in bytes: the bitfield of half a million pieces.
+/// What a peer may have said that counts in a download, in bytes: the bitfield of half a million
+/// pieces.
 const SAID_BYTES_MAX: usize = 64 << 10;
 
 /// What is hashed before others on the shard have their turn, in bytes.
@@ -125,7 +129,8 @@ struct Peer {
 }
 
 impl Peer {
-    /// Sends a message that is so short that a socket takes it, unless its peer reads nothing: that one is closed.
+    /// Sends a message that is so short that a socket takes it, unless its peer reads nothing: that
+    /// one is closed.
     fn tell(&self, message: &Message<'_>) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
@@ -134,8 +139,8 @@ impl Peer {
         }
     }
 
-    /// Says that we have no piece, in place of a bitfield: BEP 6 demands it of who speaks it. Others may wait for a
-    /// bitfield, which they see by any other message not to come.
+    /// Says that we have no piece, in place of a bitfield: BEP 6 demands it of who speaks it.
+    /// Others may wait for a bitfield, which they see by any other message not to come.
     fn tell_nothing_is_here(&self, fast: bool) {
         self.tell(match fast {
             true => &Message::HaveNone,
@@ -381,8 +386,8 @@ impl Exchange {
         Some((theirs, buffer))
     }
 
-    /// Takes messages of a peer until the exchange ends: returns what has come and is not decoded then. `None` if the
-    /// connection has ended before, or was of no use.
+    /// Takes messages of a peer until the exchange ends: returns what has come and is not decoded
+    /// then. `None` if the connection has ended before, or was of no use.
     async fn converse(
         &self,
         shard: &Shard,
@@ -436,8 +441,8 @@ impl Exchange {
         peer.tell(&Message::Extended { id, payload });
     }
 
-    /// Takes whole messages off the front of `buffer`; returns how many bytes the next one needs. `None` if one breaks
-    /// the protocol.
+    /// Takes whole messages off the front of `buffer`; returns how many bytes the next one needs.
+    /// `None` if one breaks the protocol.
     fn digest(
         &self,
         key: PeerKey,

@@ -1,11 +1,14 @@
-//! The pieces of one download that have begun to come: where each block's bytes are until the piece is whole.
+//! The pieces of one download that have begun to come: where each block's bytes are until the piece
+//! is whole.
 //!
-//! A piece lies in segments of at most [`SEGMENT_BYTES_MAX`]. A segment has memory while blocks come into it; when
-//! memory is short, the one used longest ago is written to the disk before its piece is whole, and what comes later
-//! gets other memory, so that pieces of any length cost no more than the budget.
+//! A piece lies in segments of at most [`SEGMENT_BYTES_MAX`]. A segment has memory while blocks
+//! come into it; when memory is short, the one used longest ago is written to the disk before its
+//! piece is whole, and what comes later gets other memory, so that pieces of any length cost no
+//! more than the budget.
 //!
-//! A block whose first bytes have come is *claimed* by its peer: the rest is received straight into its place. A
-//! claim is lost to another peer that brings the block whole, and when the piece is forgotten.
+//! A block whose first bytes have come is *claimed* by its peer: the rest is received straight into
+//! its place. A claim is lost to another peer that brings the block whole, and when the piece is
+//! forgotten.
 //!
 //! Limits: the memory budget; claims, one for each peer.
 
@@ -120,9 +123,9 @@ impl OpenPieces {
         Ok(())
     }
 
-    /// A block's place, if nobody is bringing it and there is memory in plenty: for bytes that may turn out to be
-    /// others, in which case the place is as good as empty. Valid until these pieces are next changed, but for
-    /// further places.
+    /// A block's place, if nobody is bringing it and there is memory in plenty: for bytes that may
+    /// turn out to be others, in which case the place is as good as empty. Valid until these pieces
+    /// are next changed, but for further places.
     pub(crate) fn spare_place(
         &mut self,
         block: BlockRequest,
@@ -169,8 +172,8 @@ impl OpenPieces {
         }
     }
 
-    /// Where the bytes of a block from `done` on are to be received: valid until these pieces are next changed.
-    /// `None` if `peer` has no claim to it (any more).
+    /// Where the bytes of a block from `done` on are to be received: valid until these pieces are
+    /// next changed. `None` if `peer` has no claim to it (any more).
     pub(crate) fn target(
         &mut self,
         block: BlockRequest,
@@ -186,8 +189,8 @@ impl OpenPieces {
         Some((memory.target(at + done as usize, length)?, length))
     }
 
-    /// Notes that `peer` is bringing a block, for which there is a place. Whoever was before has lost it. Of a block
-    /// that is here nobody brings anything: what comes of it is dropped.
+    /// Notes that `peer` is bringing a block, for which there is a place. Whoever was before has
+    /// lost it. Of a block that is here nobody brings anything: what comes of it is dropped.
     pub(crate) fn claim(&mut self, block: BlockRequest, peer: PeerKey) {
         if let Some((part, _, bit)) = self.locate(block)
             && part.here & bit == 0
@@ -210,7 +213,8 @@ impl OpenPieces {
         true
     }
 
-    /// Notes that all bytes of a block have been put into its place. Nobody else may bring it any more.
+    /// Notes that all bytes of a block have been put into its place. Nobody else may bring it any
+    /// more.
     pub(crate) fn set_here(&mut self, block: BlockRequest) {
         self.claims.remove(&block);
         if let Some((part, _, bit)) = self.locate(block) {
@@ -258,9 +262,10 @@ impl OpenPieces {
         used.min_by_key(|(used, _)| *used).map(|(_, piece)| piece)
     }
 
-    /// Takes the memory of the segment used longest ago, preferably of one into which nothing is coming right now;
-    /// else whoever brings something there has lost it. `None` if no segment has memory; memory in which there is
-    /// nothing of worth is given back, which is an answer without anything to write.
+    /// Takes the memory of the segment used longest ago, preferably of one into which nothing is
+    /// coming right now; else whoever brings something there has lost it. `None` if no segment has
+    /// memory; memory in which there is nothing of worth is given back, which is an answer without
+    /// anything to write.
     pub(crate) fn take_spill(&mut self, pool: &SegmentPool) -> Option<Option<Spill>> {
         let with_memory = self.pieces.iter().flat_map(|(&piece, open)| {
             let parts = open.parts.iter().enumerate();
@@ -296,7 +301,8 @@ impl OpenPieces {
     }
 }
 
-/// The runs of adjacent blocks in `blocks`, of a segment of `length` bytes: each as its first byte and its length.
+/// The runs of adjacent blocks in `blocks`, of a segment of `length` bytes: each as its first byte
+/// and its length.
 pub(crate) fn runs(blocks: BlockMask, length: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut left = blocks;
     let mut shifted = 0;

@@ -1,15 +1,17 @@
 //! The reader of a connection from which blocks are fetched.
 //!
-//! One call receives what the socket has: first the rest of the block that is coming, straight into its place in its
-//! piece, then the blocks that are foreseen ([`Foreseen`]) into theirs, then whatever follows into a buffer that the
-//! shard has for all its connections. From there messages are decoded, whole blocks are copied to their places, and of
-//! the last one, which is seldom whole, what is there. So of a peer that answers in order hardly a byte is copied after
-//! the kernel has handed it over; of others each is once, out of a cache that is still warm.
+//! One call receives what the socket has: first the rest of the block that is coming, straight into
+//! its place in its piece, then the blocks that are foreseen ([`Foreseen`]) into theirs, then
+//! whatever follows into a buffer that the shard has for all its connections. From there messages
+//! are decoded, whole blocks are copied to their places, and of the last one, which is seldom
+//! whole, what is there. So of a peer that answers in order hardly a byte is copied after the
+//! kernel has handed it over; of others each is once, out of a cache that is still warm.
 //!
-//! Limits: a connection keeps of its own only the message that is not whole, and what it could not take for want of
-//! memory or room to answer: what one call brings, [`RECEIVE_BYTES`] or as many blocks as are foreseen. While it keeps
-//! some, nothing more is received. All connections of a shard keep [`KEPT_BYTES_MAX`]; while they do, a call brings no
-//! more than [`RECEIVE_BYTES_SCARCE`].
+//! Limits: a connection keeps of its own only the message that is not whole, and what it could not
+//! take for want of memory or room to answer: what one call brings, [`RECEIVE_BYTES`] or as many
+//! blocks as are foreseen. While it keeps some, nothing more is received. All connections of a
+//! shard keep [`KEPT_BYTES_MAX`]; while they do, a call brings no more than
+//! [`RECEIVE_BYTES_SCARCE`].
 
 use crate::closing::CloseReason;
 use crate::connection::{Connection, wait_readable};
@@ -37,22 +39,26 @@ pub(crate) const RECEIVE_BYTES: usize = 256 << 10;
 /// The same behind as many blocks as are foreseen at a time: room for what is not a block.
 const RECEIVE_BYTES_BEHIND: usize = 4 << 10;
 
-/// What undecoded bytes all connections of a shard may keep before each of them receives little at a time.
+/// What undecoded bytes all connections of a shard may keep before each of them receives little at
+/// a time.
 pub(crate) const KEPT_BYTES_MAX: usize = 2 << 20;
 
-/// What a shard's connections keep undecoded at most beside [`RECEIVE_BYTES_SCARCE`] each: the last one to receive much
-/// was just below the limit.
+/// What a shard's connections keep undecoded at most beside [`RECEIVE_BYTES_SCARCE`] each: the last
+/// one to receive much was just below the limit.
 pub const UNDECODED_BYTES_MAX: u64 = (KEPT_BYTES_MAX + 2 * RECEIVE_BYTES) as u64;
 
-/// What is received at a time while they keep so much: no more than a peer that asks for blocks costs anyway.
+/// What is received at a time while they keep so much: no more than a peer that asks for blocks
+/// costs anyway.
 const RECEIVE_BYTES_SCARCE: usize = 16 << 10;
 
-/// The room of that: a message that is not whole comes before it, of which a bitfield is the longest.
+/// The room of that: a message that is not whole comes before it, of which a bitfield is the
+/// longest.
 pub(crate) const RECEIVE_BUFFER_BYTES: usize =
     2 * RECEIVE_BYTES + (limits::PIECES_MAX as usize).div_ceil(8);
 
-/// Payload that a peer may send without having been asked, in bytes, before it is closed, beside a sixteenth of what
-/// was asked. Some is honest: what was asked so long ago that it is forgotten, or was on its way at the end.
+/// Payload that a peer may send without having been asked, in bytes, before it is closed, beside a
+/// sixteenth of what was asked. Some is honest: what was asked so long ago that it is forgotten, or
+/// was on its way at the end.
 pub(crate) const UNASKED_BYTES_MAX: u64 = 16 << 20;
 
 /// What a connection is to the download that it serves.
@@ -265,15 +271,17 @@ impl Reader<'_> {
             let mut targets: Vec<(*mut u8, usize)> = Vec::with_capacity(RECEIVE_TARGETS_MAX);
             targets.extend(target);
             targets.extend(foreseen.targets());
-            // What comes behind blocks that are foreseen is best left for the next receive, to be foreseen then.
+            // What comes behind blocks that are foreseen is best left for the next receive, to be
+            // foreseen then.
             let rest_bytes = match foreseen.is_full() {
                 _ if is_scarce => RECEIVE_BYTES_SCARCE,
                 true => RECEIVE_BYTES_BEHIND,
                 false => RECEIVE_BYTES,
             };
             let rest = scratch.get_mut(kept..kept + rest_bytes).unwrap_or_default();
-            // SAFETY: the places of the blocks are valid until the pieces are next changed, for which they would have
-            // to be borrowed again, and nobody else writes to them: the first is this peer's, the others nobody's.
+            // SAFETY: the places of the blocks are valid until the pieces are next changed, for
+            // which they would have to be borrowed again, and nobody else writes to them: the first
+            // is this peer's, the others nobody's.
             let received =
                 unsafe { sockets::receive_into(&*self.connection.socket, &targets, rest) };
             let direct = target.map_or(0, |(_, length)| length);
@@ -323,8 +331,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes the blocks that came as they were foreseen, out of `bytes` that came where they were. Returns how many
-    /// bytes those are: what is behind them is something else, or not enough to tell.
+    /// Takes the blocks that came as they were foreseen, out of `bytes` that came where they were.
+    /// Returns how many bytes those are: what is behind them is something else, or not enough to
+    /// tell.
     fn take_foreseen(&mut self, foreseen: &Foreseen, bytes: usize) -> usize {
         let mut taken = 0;
         if bytes == 0 {
@@ -380,7 +389,8 @@ impl Reader<'_> {
         Ok(stop)
     }
 
-    /// Takes messages off the front of `input`; returns how many bytes they were, and why that was all.
+    /// Takes messages off the front of `input`; returns how many bytes they were, and why that was
+    /// all.
     fn digest(&mut self, input: &[u8], now: Time) -> Result<(usize, Stop), CloseReason> {
         let limits = self.connection.session.borrow().frame_limits();
         let mut at = 0;

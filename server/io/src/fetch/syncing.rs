@@ -1,10 +1,11 @@
 //! What is safe: written pieces are forced to the disk once a period, and told after that.
 //!
-//! The order is what a crash leaves to be believed: the bytes are written, their files marked, the piece is noted, the
-//! files synced, the piece told. If a sync fails, nothing is believed that was written since the last good one, be it a
-//! piece that was stored before or while it failed, one that is being stored, or what of one had to leave memory: the
-//! kernel may have dropped those pages and says so once. It is written again from memory or fetched again, after a
-//! pause that doubles with each failure: a disk that never syncs is not to be fed with the same data for ever.
+//! The order is what a crash leaves to be believed: the bytes are written, their files marked, the
+//! piece is noted, the files synced, the piece told. If a sync fails, nothing is believed that was
+//! written since the last good one, be it a piece that was stored before or while it failed, one
+//! that is being stored, or what of one had to leave memory: the kernel may have dropped those
+//! pages and says so once. It is written again from memory or fetched again, after a pause that
+//! doubles with each failure: a disk that never syncs is not to be fed with the same data for ever.
 
 use crate::fetch::FetchEvent;
 use crate::fetch::home::ActiveFetch;
@@ -32,7 +33,8 @@ impl ActiveFetch {
         });
     }
 
-    /// Forces to the disk what is written and tells of it. False if that failed: what was written is lost then.
+    /// Forces to the disk what is written and tells of it. False if that failed: what was written
+    /// is lost then.
     pub(crate) async fn sync(&self, shard: &Rc<Shard>) -> bool {
         let _one_at_a_time = self.syncing.lock().await;
         let begun = self.disk.begin_sync().await;
@@ -100,8 +102,8 @@ impl ActiveFetch {
         }
     }
 
-    /// Waits until the disk is to be tried again, holding `bytes` of memory that others may want: until these are to be
-    /// given up, `is_over`, or the download ends.
+    /// Waits until the disk is to be tried again, holding `bytes` of memory that others may want:
+    /// until these are to be given up, `is_over`, or the download ends.
     pub(crate) async fn rest_holding(
         &self,
         bytes: usize,
@@ -117,8 +119,8 @@ impl ActiveFetch {
         ours.map(|at| holding.swap_remove(at));
     }
 
-    /// Whether whoever asks, who holds `bytes`, is to give them up: somebody wants them. The last one keeps what is
-    /// little: its next try says whether the disk works.
+    /// Whether whoever asks, who holds `bytes`, is to give them up: somebody wants them. The last
+    /// one keeps what is little: its next try says whether the disk works.
     pub(crate) fn gives_up(&self, bytes: usize, shard: &Shard) -> bool {
         let count = self.to_give_up.get();
         self.to_give_up.set(count.saturating_sub(1));
@@ -126,14 +128,16 @@ impl ActiveFetch {
         count > 0 && !(is_last && is_little(bytes, shard))
     }
 
-    /// Notes that a write which failed is not tried again. If no other is, somebody else has to end the pause.
+    /// Notes that a write which failed is not tried again. If no other is, somebody else has to end
+    /// the pause.
     pub(crate) fn has_given_up(&self, shard: &Rc<Shard>) {
         if self.holding.borrow().is_empty() {
             self.try_again_later(shard);
         }
     }
 
-    /// Has one of those who hold memory that can not be written give it up. False if there is none (more).
+    /// Has one of those who hold memory that can not be written give it up. False if there is none
+    /// (more).
     pub(crate) fn have_one_given_up(&self, shard: &Rc<Shard>) -> bool {
         let count = self.to_give_up.get();
         let holding = self.holding.borrow();
@@ -146,8 +150,8 @@ impl ActiveFetch {
         true
     }
 
-    /// Gives the files that are whole their own names, and makes the empty ones. When that is all of the torrent, it
-    /// is a complete one from then on. False if it could not be done.
+    /// Gives the files that are whole their own names, and makes the empty ones. When that is all
+    /// of the torrent, it is a complete one from then on. False if it could not be done.
     pub(crate) async fn name_files(&self, shard: &Rc<Shard>) -> bool {
         let whole = self.whole_files();
         // Of all there is before: what comes meanwhile is neither synced nor among these files.
@@ -173,7 +177,8 @@ impl ActiveFetch {
         self.stored.get() == count && self.unsynced.borrow().is_empty()
     }
 
-    /// The files of which all pieces are there; empty ones are among them if they are wanted, or all others are there.
+    /// The files of which all pieces are there; empty ones are among them if they are wanted, or
+    /// all others are there.
     fn whole_files(&self) -> BTreeSet<FileIndex> {
         let layout = self.torrent.layout();
         let is_complete = self.stored.get() == layout.piece_count();
@@ -207,8 +212,8 @@ fn is_little(bytes: usize, shard: &Shard) -> bool {
     bytes <= shard.config.fetch.buffer_bytes / 4
 }
 
-/// How long nothing is requested after so many failed syncs in a row: `shortest` after the first, then twice as long
-/// each time, up to [`REST_MAX`].
+/// How long nothing is requested after so many failed syncs in a row: `shortest` after the first,
+/// then twice as long each time, up to [`REST_MAX`].
 fn rest_after(failed_syncs: u32, shortest: Duration) -> Duration {
     let doublings = failed_syncs.saturating_sub(1).min(16);
     let period = shortest.saturating_mul(1 << doublings);

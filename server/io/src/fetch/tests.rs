@@ -1,5 +1,5 @@
-//! Downloads over loopback, from our own seeds and from scripted ones. Waits end when their event comes; the limits on
-//! them only end a failed test.
+//! Downloads over loopback, from our own seeds and from scripted ones. Waits end when their event
+//! comes; the limits on them only end a failed test.
 
 use super::*;
 use crate::plane::{Event, Plane, PlaneConfig};
@@ -73,7 +73,8 @@ impl Server {
         event.expect("an event in time").expect("it has not ended")
     }
 
-    /// Reads events up to the one that `is_it`; returns the pieces that were told as synced until then.
+    /// Reads events up to the one that `is_it`; returns the pieces that were told as synced until
+    /// then.
     fn wait(
         &self,
         events: &mut mpsc::Receiver<FetchEvent>,

@@ -1,4 +1,5 @@
-//! The data plane over loopback. Waits end when their event comes; the limits on them only end a failed test.
+//! The data plane over loopback. Waits end when their event comes; the limits on them only end a
+//! failed test.
 
 use super::*;
 use crate::testing::{self, Data, PIECE_BYTES};
@@ -98,8 +99,8 @@ fn fetch(stream: &mut TcpStream, data: &Data, begin: usize, length: usize) {
     assert!(answer[9..] == bytes[begin..begin + length]);
 }
 
-/// Writes requests and their cancels, reading none of the rejects, until the server reads no more: its
-/// sockets are full then.
+/// Writes requests and their cancels, reading none of the rejects, until the server reads no more:
+/// its sockets are full then.
 fn fill_with_rejects(stream: &mut TcpStream) {
     let request = block(PIECE_BYTES, 16 << 10);
     let mut pairs = encoded(&Message::Request(request));

@@ -209,8 +209,8 @@ fn in_a_data_center_everybody_is_unchoked_up_to_the_limit() {
     );
 }
 
-/// A torrent that completes changes only how its peers are ranked: who is unchoked stays so until the round,
-/// and an optimistic slot lasts its time.
+/// A torrent that completes changes only how its peers are ranked: who is unchoked stays so until
+/// the round, and an optimistic slot lasts its time.
 #[test]
 fn a_torrent_that_completes_keeps_its_peers_slots() {
     let config = ChokerConfig {
@@ -278,8 +278,8 @@ fn mixed_views() -> impl Strategy<Value = Vec<PeerView>> {
 }
 
 proptest! {
-    /// After every round: at most as many are unchoked as there are slots, in downloads at most their own
-    /// number; none is left unused while somebody waits; the best givers have theirs.
+    /// After every round: at most as many are unchoked as there are slots, in downloads at most
+    /// their own number; none is left unused while somebody waits; the best givers have theirs.
     #[test]
     fn a_round_of_both_roles_keeps_its_promises(
         mut peers in mixed_views(),
@@ -315,7 +315,8 @@ proptest! {
                 prop_assert!(open(Role::Downloading) <= wanted);
             }
 
-            // The naive model: sort all who deserve a slot; the first regular ones must be unchoked.
+            // The naive model: sort all who deserve a slot; the first regular ones must be
+            // unchoked.
             let given = open(Role::Downloading);
             if given < interested(Role::Downloading) && given > 0 {
                 let candidates = before.iter().filter(|peer| peer.interested && peer.role == Role::Downloading);

@@ -117,7 +117,8 @@ fn becoming_a_seed_is_one_sweep_and_ceasing_to_be_one_counts_once() {
 fn a_new_piece_from_a_seed_is_one_look() {
     let mut picker = picker(MANY, 1);
     join_seed(&mut picker, 0);
-    // Those of one class are one look each, whatever their number; in small classes all are looked at.
+    // Those of one class are one look each, whatever their number; in small classes all are looked
+    // at.
     let work = work_of(&mut picker, |picker| {
         let mut requests = Vec::new();
         let wish = Wish {
@@ -170,8 +171,8 @@ fn a_peer_without_the_rarest_pieces_is_served_within_a_bound() {
     assert!(word_starts < 10, "{word_starts}");
 }
 
-/// What haves, blocks, verified pieces, departures and choices cost in a torrent of so many pieces that so many
-/// peers fetch with us.
+/// What haves, blocks, verified pieces, departures and choices cost in a torrent of so many pieces
+/// that so many peers fetch with us.
 fn work_in(pieces: u32, peers: u64) -> [Work; 5] {
     let mut picker = picker(pieces, 2);
     join_seed(&mut picker, 0);

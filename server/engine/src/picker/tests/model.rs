@@ -1,9 +1,10 @@
-//! The picker's rules once more, naively: sets and scans, nothing kept that can be computed. [`run`] reads a
-//! sequence of calls from bytes, makes each on a picker and on the model, and compares all that comes out; a
-//! choice must be one that the model allows, and every one that it makes.
+//! The picker's rules once more, naively: sets and scans, nothing kept that can be computed.
+//! [`run`] reads a sequence of calls from bytes, makes each on a picker and on the model, and
+//! compares all that comes out; a choice must be one that the model allows, and every one that it
+//! makes.
 //!
-//! Only what is public is used, so that the fuzz target includes this file as it is. Torrents are small enough
-//! that a walk through the order never tires, so that "the rarest" is exact.
+//! Only what is public is used, so that the fuzz target includes this file as it is. Torrents are
+//! small enough that a walk through the order never tires, so that "the rarest" is exact.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -573,7 +574,8 @@ impl Pair {
         Pair { picker, model }
     }
 
-    /// One call. Returns the events that are left of a pick; those of other calls are still in the picker.
+    /// One call. Returns the events that are left of a pick; those of other calls are still in the
+    /// picker.
     fn call(&mut self, bytes: &mut Bytes<'_>) -> Vec<Event> {
         match bytes.byte() % 20 {
             0 | 1 => self.join(bytes),

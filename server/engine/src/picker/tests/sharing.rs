@@ -52,7 +52,8 @@ fn a_slow_peer_waits_rather_than_hold_up_a_fast_one() {
     join_seed(&mut picker, 1);
     assert_eq!(pick(&mut picker, 0, 2).len(), 2);
     assert_eq!(pick(&mut picker, 1, 2), []);
-    // It hangs: then its piece is anybody's, and so are the blocks that it is asked for when it is given up.
+    // It hangs: then its piece is anybody's, and so are the blocks that it is asked for when it is
+    // given up.
     picker.set_rate(PeerKey(0), 0);
     assert_eq!(pick(&mut picker, 1, 1), [block(0, 2)]);
     assert!(picker.request_failed(PeerKey(0), block(0, 0)));
@@ -190,7 +191,8 @@ fn what_nobody_has_any_more_is_forgotten_first() {
         dropped
     };
     let dropped = |piece| [Event::Dropped(PieceIndex(piece))];
-    // 1 and 2 are at nobody, 2 has fewer blocks than 1; 0 has the fewest, but its peer is still there.
+    // 1 and 2 are at nobody, 2 has fewer blocks than 1; 0 has the fewest, but its peer is still
+    // there.
     assert_eq!(begun(&mut picker, 5), dropped(2));
     assert_eq!(begun(&mut picker, 6), dropped(5));
     picker.set_priority(PieceIndex(6), Priority::SKIP);

@@ -1,5 +1,5 @@
-//! A peer behind a link, in virtual time: requests go there, are served one after another at the link's rate,
-//! and blocks come back in order, after delays that vary.
+//! A peer behind a link, in virtual time: requests go there, are served one after another at the
+//! link's rate, and blocks come back in order, after delays that vary.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};

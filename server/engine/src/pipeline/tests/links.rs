@@ -33,7 +33,8 @@ fn measure(link: Link) -> Run {
     simulation.run(6_000, 20 * SECOND)
 }
 
-/// That every link of the table, changed by `change`, is filled to nine tenths, and nothing times out.
+/// That every link of the table, changed by `change`, is filled to nine tenths, and nothing times
+/// out.
 fn check_table(change: impl Fn(&mut Link)) {
     let mut failures = Vec::new();
     let mut worst = (u64::MAX, 0, 0);
@@ -85,7 +86,8 @@ fn links_whose_socket_is_read_late_are_filled() {
     check_table(|link| link.read_interval = 2 * MILLISECOND);
 }
 
-/// As BEP 10 has it, a peer that says nothing queues 250: the window stays there, though the link is longer.
+/// As BEP 10 has it, a peer that says nothing queues 250: the window stays there, though the link
+/// is longer.
 #[test]
 fn a_peer_that_tells_no_queue_gets_250_requests() {
     let link = Link {
@@ -150,7 +152,8 @@ fn a_link_that_becomes_longer_is_filled_again() {
     assert_eq!(long.counters.timed_out, 0);
 }
 
-/// A full window hides the round trip; were it not measured apart, the window would grow to its limit.
+/// A full window hides the round trip; were it not measured apart, the window would grow to its
+/// limit.
 #[test]
 fn the_window_stays_at_a_few_round_trips_for_minutes() {
     let link = Link {
@@ -169,8 +172,8 @@ fn the_window_stays_at_a_few_round_trips_for_minutes() {
     assert!(run.rate() * 100 > link.rate * 97, "{run:?}");
 }
 
-/// A rate that falls to a hundredth leaves requests for minutes outstanding: they time out in time or come,
-/// and then the window fits the new rate.
+/// A rate that falls to a hundredth leaves requests for minutes outstanding: they time out in time
+/// or come, and then the window fits the new rate.
 #[test]
 fn a_link_that_becomes_slow_holds_little_in_the_end() {
     let mut simulation = Simulation::new(
@@ -193,7 +196,8 @@ fn a_link_that_becomes_slow_holds_little_in_the_end() {
     assert!(after.held_max < 4 * SECOND, "{after:?}");
 }
 
-/// A peer that drops what it cannot queue, and promised more than it takes: the window finds its limit.
+/// A peer that drops what it cannot queue, and promised more than it takes: the window finds its
+/// limit.
 #[test]
 fn a_peer_that_drops_requests_is_found_out() {
     let link = Link {

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A session whose choked peer wants something and was allowed pieces 3 and 10, of which it is told.
+/// A session whose choked peer wants something and was allowed pieces 3 and 10, of which it is
+/// told.
 fn allowed() -> Session {
     let mut session = session(FAST);
     give(&mut session, &Message::Interested).unwrap();

@@ -75,7 +75,8 @@ fn metadata_that_is_not_there_is_rejected() {
     assert_eq!(session.counters().metadata_refused, 1);
 }
 
-/// C15: whoever asks for metadata again and again gets it a few times, then rejects, then is closed.
+/// C15: whoever asks for metadata again and again gets it a few times, then rejects, then is
+/// closed.
 #[test]
 fn a_metadata_flood_is_bounded_then_closed() {
     let mut session = session(FULL);

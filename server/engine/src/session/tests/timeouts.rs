@@ -52,7 +52,8 @@ fn keep_alives_go_out_when_nothing_else_does() {
     assert_eq!(session.next_timeout(), seconds(180), "the idle timeout");
 }
 
-/// C9: bytes wait, and the peer takes none. A peer that takes one byte now and then is slow, not stalled.
+/// C9: bytes wait, and the peer takes none. A peer that takes one byte now and then is slow, not
+/// stalled.
 #[test]
 fn a_reader_that_never_drains_is_closed_and_a_slow_one_is_not() {
     let mut session = unchoked(FAST);

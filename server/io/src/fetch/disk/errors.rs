@@ -85,7 +85,8 @@ pub(super) fn is_missing(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOENT)
 }
 
-/// Whether an error says that this file, or its name, is nothing for this file system: no waiting changes that.
+/// Whether an error says that this file, or its name, is nothing for this file system: no waiting
+/// changes that.
 pub(super) fn is_unfit(number: i32) -> bool {
     matches!(
         number,

@@ -1,4 +1,5 @@
-//! The names of files: made with the folders on their way, changed when a file is whole, forced to the disk.
+//! The names of files: made with the folders on their way, changed when a file is whole, forced to
+//! the disk.
 //!
 //! Nothing is ever replaced: neither by a file that is made nor by one that gets its own name.
 
@@ -18,7 +19,8 @@ use std::rc::Rc;
 use std::sync::Once;
 
 impl Disk {
-    /// Makes the empty files, and gives each file of `files`, which are whole, its own name. Returns what each is then.
+    /// Makes the empty files, and gives each file of `files`, which are whole, its own name.
+    /// Returns what each is then.
     pub(crate) async fn finish(&self, files: &BTreeSet<FileIndex>) -> Result<Stamps, DiskError> {
         let mut stamps = Vec::with_capacity(files.len());
         for &index in files {
@@ -62,8 +64,9 @@ impl Disk {
         }
     }
 
-    /// Makes the directories on the way to `path`, below `root`. Each is opened from `root`, as the file will be: a link
-    /// to elsewhere below `root` leads out of the folder that it is in, and is none the worse for that.
+    /// Makes the directories on the way to `path`, below `root`. Each is opened from `root`, as the
+    /// file will be: a link to elsewhere below `root` leads out of the folder that it is in, and is
+    /// none the worse for that.
     async fn make_directories(&self, root: &Rc<OwnedFd>, path: &CString) -> Result<(), DiskError> {
         let mut parent = Rc::clone(root);
         let bytes = path.as_bytes();
@@ -126,8 +129,9 @@ impl Disk {
         if !is_unsupported(&failed) {
             return Err(error(failed));
         }
-        // NFS and some FUSE file systems can not see to it that nothing is replaced. A link and the removal of the old
-        // name would do that, but a crash between them would leave a file with two names, which we do not write to.
+        // NFS and some FUSE file systems can not see to it that nothing is replaced. A link and the
+        // removal of the old name would do that, but a crash between them would leave a file with
+        // two names, which we do not write to.
         match there {
             Err(absent) if is_missing(&absent) => {
                 let renamed = ring::rename_in(directory, from, to, false).await;
@@ -138,7 +142,8 @@ impl Disk {
         }
     }
 
-    /// Forces the names to the disk that are new, a few folders side by side. After a failure no other is begun.
+    /// Forces the names to the disk that are new, a few folders side by side. After a failure no
+    /// other is begun.
     pub(super) async fn sync_directories(&self) -> Result<(), DiskError> {
         let failure = RefCell::new(None);
         side_by_side(|| async {
@@ -168,7 +173,8 @@ impl Disk {
             false => Rc::new(ring::open_directory_beneath(root, path.to_owned()).await?),
         };
         match ring::sync_directory(directory).await {
-            // Of directories some file systems know no sync, and one that may not be read can not be synced.
+            // Of directories some file systems know no sync, and one that may not be read can not
+            // be synced.
             Err(error) if is_unsupported(&error) || error.raw_os_error() == Some(libc::EACCES) => {
                 tell_of_unsynced(&self.path_of(path), &error);
                 Ok(())

@@ -1,11 +1,12 @@
-//! Forcing to the disk what was written: files side by side, then the folders in which there are new names.
+//! Forcing to the disk what was written: files side by side, then the folders in which there are
+//! new names.
 //!
 //! Limits: eight syncs at a time ([`side_by_side`]).
 //!
-//! The kernel tells once of pages that it could not write, and drops them: a second sync that succeeds says nothing. So
-//! each failure is a doubt ([`Disk::doubts`]) about all that was written before it and not told as synced. The caller
-//! deals with it before anything else runs. The page cache is made to forget a file that failed
-//! ([`Disk::forget_pages`]).
+//! The kernel tells once of pages that it could not write, and drops them: a second sync that
+//! succeeds says nothing. So each failure is a doubt ([`Disk::doubts`]) about all that was written
+//! before it and not told as synced. The caller deals with it before anything else runs. The page
+//! cache is made to forget a file that failed ([`Disk::forget_pages`]).
 
 use crate::fetch::disk::errors::DiskError;
 use crate::fetch::disk::{Disk, FILES_OPEN_MAX, Stamps};
@@ -32,8 +33,8 @@ pub(super) async fn side_by_side<W: Future<Output = ()>>(worker: impl Fn() -> W)
 }
 
 impl Disk {
-    /// How often a sync has failed. What was written before the last time, and not told as synced then, is not to be
-    /// believed.
+    /// How often a sync has failed. What was written before the last time, and not told as synced
+    /// then, is not to be believed.
     pub(crate) fn doubts(&self) -> u64 {
         self.doubts.get()
     }
@@ -45,13 +46,14 @@ impl Disk {
             && self.directories.borrow().is_empty()
     }
 
-    /// Waits until no sync is under way. What is written by now is covered by [`Self::sync`] with the result.
+    /// Waits until no sync is under way. What is written by now is covered by [`Self::sync`] with
+    /// the result.
     pub(crate) async fn begin_sync(&self) -> MutexGuard<'_, ()> {
         self.syncing.lock().await
     }
 
-    /// Forces to the disk what was written and which names there are. Returns what the files are now that were written
-    /// to since the last time. If it fails, there is a doubt more.
+    /// Forces to the disk what was written and which names there are. Returns what the files are
+    /// now that were written to since the last time. If it fails, there is a doubt more.
     pub(crate) async fn sync(&self, _one: MutexGuard<'_, ()>) -> Result<Stamps, DiskError> {
         let dirty = self.dirty.borrow().iter().copied().collect();
         self.settle(dirty).await?;
@@ -69,7 +71,8 @@ impl Disk {
         self.settle(self.idle_files(true, FILES_OPEN_MAX / 2)).await
     }
 
-    /// Syncs `files`, which are dirty, a few side by side: a journal writes for several what it would for one.
+    /// Syncs `files`, which are dirty, a few side by side: a journal writes for several what it
+    /// would for one.
     async fn settle(&self, files: Vec<FileIndex>) -> Result<(), DiskError> {
         let mut queue = VecDeque::with_capacity(files.len());
         for index in &files {
@@ -108,10 +111,10 @@ impl Disk {
         }
     }
 
-    /// Has the page cache forget a file that could not be synced. Of a page that could not be written, ext4 believes
-    /// from then on that its place on the disk is in use, which is not noted there: what is written to that page later
-    /// reaches the disk, and is zeros to whoever reads it after a restart. So all that is in doubt has to be written to
-    /// new pages.
+    /// Has the page cache forget a file that could not be synced. Of a page that could not be
+    /// written, ext4 believes from then on that its place on the disk is in use, which is not noted
+    /// there: what is written to that page later reaches the disk, and is zeros to whoever reads it
+    /// after a restart. So all that is in doubt has to be written to new pages.
     async fn forget_pages(&self, index: FileIndex, file: &Rc<OpenFile>) {
         self.held.borrow_mut().insert(index);
         // Ours, and that of the open files.

@@ -1,7 +1,7 @@
-//! Downloads when something goes wrong with the disk or with memory. Where a
-//! fault cannot be had from the kernel at the right moment, a file of a certain name beside the torrent's injects it
-//! (`Disk::injected_fault`, `Disk::injected_wait`); what a failing device does to the whole program is tested with a
-//! real one (`tests/tests/downloads_faults.rs`).
+//! Downloads when something goes wrong with the disk or with memory. Where a fault cannot be had
+//! from the kernel at the right moment, a file of a certain name beside the torrent's injects it
+//! (`Disk::injected_fault`, `Disk::injected_wait`); what a failing device does to the whole program
+//! is tested with a real one (`tests/tests/downloads_faults.rs`).
 
 use super::*;
 
@@ -347,8 +347,9 @@ fn a_full_disk_pauses_one_download_and_no_other() {
     server.stop();
 }
 
-/// What a full disk costs other downloads. Run by hand on a quiet machine, since a figure is no condition:
-/// `cargo test --release -p seedring-io --lib -- --ignored --nocapture the_rate_beside_a_full_disk`.
+/// What a full disk costs other downloads. Run by hand on a quiet machine, since a figure is no
+/// condition: `cargo test --release -p seedring-io --lib -- --ignored --nocapture
+/// the_rate_beside_a_full_disk`.
 #[test]
 #[ignore = "a measurement"]
 fn the_rate_beside_a_full_disk() {

@@ -1,5 +1,5 @@
-//! Peers that lie and leave, take each other's names, fill our places, send what nobody asked for, and answer in
-//! whatever order they like.
+//! Peers that lie and leave, take each other's names, fill our places, send what nobody asked for,
+//! and answer in whatever order they like.
 
 use super::*;
 use crate::fetch::receiving::UNASKED_BYTES_MAX;
@@ -107,7 +107,8 @@ fn a_liar_that_has_left_before_its_piece_was_hashed_is_banned() {
     // Before its lie showed it may have been called again.
     listener.set_nonblocking(true).unwrap();
     while listener.accept().is_ok() {}
-    // Addresses are tried in the order in which they are named, so that it would be called before the last one.
+    // Addresses are tried in the order in which they are named, so that it would be called before
+    // the last one.
     fetch.add_peers(&[liar]);
     fetch.add_peers(&[scripted(&content, Script::all(&content, 1))]);
     let is_end = |event: &FetchEvent| {
@@ -216,7 +217,8 @@ fn who_is_of_no_use_gives_way() {
     server.stop();
 }
 
-/// Sends a block again and again until the other side has closed; returns how many bytes of payload went out.
+/// Sends a block again and again until the other side has closed; returns how many bytes of payload
+/// went out.
 fn flood(stream: &mut TcpStream, content: &Content) -> u64 {
     let block = BlockRequest {
         piece: PieceIndex(0),
@@ -301,8 +303,8 @@ fn who_stops_in_the_middle_of_a_block_holds_nothing_up_and_spoils_nothing() {
     server.stop();
 }
 
-/// Gathers what is asked for and answers a lot at a time: sometimes in order, sometimes not, sometimes with other
-/// messages between; in pieces of any length.
+/// Gathers what is asked for and answers a lot at a time: sometimes in order, sometimes not,
+/// sometimes with other messages between; in pieces of any length.
 fn answer_anyhow(stream: TcpStream, content: &Content, mut random: Random) {
     let mut writer = stream.try_clone().unwrap();
     let (asked, questions) = std::sync::mpsc::channel();
@@ -524,8 +526,8 @@ fn who_gave_the_metadata_goes_on_or_is_called_again_at_once_and_lets_us_in() {
         let folder = TempDir::new().unwrap();
         let mut spec = FetchSpec::new(content.metainfo.clone(), folder.path());
         if round % 2 == 0 {
-            // It was told that we have nothing, so it is called again: the end of one connection and the next come
-            // together, and are seen by different shards.
+            // It was told that we have nothing, so it is called again: the end of one connection
+            // and the next come together, and are seen by different shards.
             fs::create_dir(folder.path().join("t")).unwrap();
             fs::write(folder.path().join("t/a.part"), &content.bytes[..PIECE]).unwrap();
             spec.verified = vec![0x80];
