@@ -7,10 +7,12 @@
 pub mod cache;
 pub mod choker;
 pub mod download;
+pub mod ip_filter;
 pub mod layout;
 pub mod metadata;
 pub mod meter;
 pub mod peer_list;
+pub mod pex;
 pub mod picker;
 pub mod pipeline;
 pub mod queue;

@@ -4,15 +4,19 @@
 //! stranger sends leaves this crate unvalidated, allocates beyond [`limits`] or panics.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod bencode;
 pub mod client_name;
 pub mod extension;
 pub mod handshake;
 pub mod ids;
+pub mod ip_filter;
 pub mod limits;
+pub mod lsd;
 pub mod magnet;
 pub mod metainfo;
 pub mod path;
+pub mod pex;
 pub mod text;
 pub mod tracker;
 pub mod wire;

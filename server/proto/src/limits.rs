@@ -37,7 +37,8 @@ pub const WEB_SEEDS_MAX: usize = 10_000;
 /// DHT nodes or peers named in one torrent or magnet link; further ones are ignored.
 pub const NODES_MAX: usize = 1_000;
 
-/// Parameters of a magnet link: more than enough for the trackers, web seeds and peers that are kept.
+/// Parameters of a magnet link: more than enough for the trackers, web seeds and peers that are
+/// kept.
 pub const MAGNET_PARAMETERS_MAX: usize = 32_768;
 
 /// Ranges of file indices in a magnet link's selection (BEP 53).
@@ -121,3 +122,7 @@ pub const UDP_DATAGRAM_BYTES_MAX: usize = 65_507;
 
 /// Info-hashes in one scrape over UDP (BEP 15 says about 74, so that it fits a frame of Ethernet).
 pub const UDP_SCRAPE_HASHES_MAX: usize = 74;
+
+/// Addresses that are taken from one list of a peer exchange message (BEP 11): twice what the
+/// longest first message of a client in use has.
+pub const PEX_PEERS_MAX: usize = 200;

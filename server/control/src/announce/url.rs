@@ -6,8 +6,7 @@
 //! Limits: [`URL_BYTES_MAX`]; a text from a tracker is cut at [`TRACKER_TEXT_CHARS_MAX`].
 //! Does not: resolve names (see `resolve`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
+pub use proto::address::is_global;
 use proto::limits::TRACKER_TEXT_CHARS_MAX;
 use reqwest::Url;
 
@@ -143,46 +142,6 @@ pub(super) fn is_announce_path(url: &Url) -> bool {
     url.path_segments()
         .and_then(|mut segments| segments.next_back())
         .is_some_and(|last| last.starts_with("announce"))
-}
-
-/// Whether an address is reachable by anyone: not loopback, private, link-local, shared,
-/// documentation, multicast or reserved (RFC 6890 and its registries).
-pub fn is_global(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => is_global_v4(address),
-        IpAddr::V6(address) => is_global_v6(address),
-    }
-}
-
-fn is_global_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    !(a == 0
-        || address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation()
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 198 && (b == 18 || b == 19))
-        || a >= 224)
-}
-
-fn is_global_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    let embedded = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        is_global_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match segments {
-        // NAT64 (RFC 6052) and 6to4 (RFC 3056) lead to the IPv4 address inside.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
-        [0x2002, high, low, ..] => embedded(high, low),
-        // Documentation (RFC 3849, RFC 9637) and Teredo (RFC 4380).
-        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] | [0x2001, 0, ..] => false,
-        // Only 2000::/3 is assigned to global unicast.
-        [first, ..] => first & 0xe000 == 0x2000,
-    }
 }
 
 #[cfg(test)]
