@@ -25,9 +25,10 @@ pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
 pub use keys::{
     Allocation, Announce, Api, ChokerPolicy, Fetch, LeechPolicy, Limits, Log, LogFormat, LogLevel,
-    Peers, RegisteredBuffers, SendPath, Shards, State, Storage, Tracker, Verify,
+    Lsd, Peers, RegisteredBuffers, SendPath, Shards, State, Storage, Tracker, Verify,
 };
 pub use reference::reference;
+pub use setting::Interfaces;
 pub use units::{ByteRate, ByteSize, Seconds};
 
 use std::path::{Path, PathBuf};
@@ -88,6 +89,8 @@ sections! {
     tracker: Tracker,
     /// `[announce]`
     announce: Announce,
+    /// `[lsd]`
+    lsd: Lsd,
     /// `[log]`
     log: Log,
     /// `[state]`

@@ -7,6 +7,7 @@ use crate::settings;
 use anyhow::Context;
 use control::announce::{AnnounceHandle, Announcer, Identity};
 use control::config::{Config, Environment};
+use engine::ip_filter::IpFilter;
 use proto::ids::PeerId;
 use seedring_io::plane::{Event, Plane, StartError};
 use seedring_io::{plane, refusal};
@@ -32,8 +33,9 @@ pub fn start_plane(
     budget: &Budget,
     peer_id: PeerId,
     registry: &Registry,
+    ip_filter: Arc<IpFilter>,
 ) -> Result<(Plane, mpsc::UnboundedReceiver<Event>), Failure> {
-    let config = settings::plane(config, budget, peer_id);
+    let config = settings::plane(config, budget, peer_id, ip_filter);
     Plane::start(config, registry).map_err(|error| match error {
         StartError::Refused(refusal) => Failure::RingRefused(refusal.into()),
         other => Failure::Failed(other.into()),

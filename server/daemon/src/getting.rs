@@ -24,14 +24,17 @@ use anyhow::{Context, anyhow};
 use control::announce::AnnounceHandle;
 use control::config::{self, Config};
 use control::library::read_torrent;
+use control::lsd::{Lsd, LsdHandle};
 use control::resume::{Resume, ResumeError, Resumed};
 use control::state::{FetchRecord, Record, StateError};
 use control::verify::PieceSet;
 use control::web;
 use display::{BAR_PERIOD, Display, Share};
+use engine::ip_filter::IpFilter;
 use engine::layout::{FileIndex, FileStamp};
+use engine::peer_list::PeerSource;
 use engine::picker::Priority;
-use peers::Finder;
+use peers::{Finder, Found};
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::magnet::{Magnet, PeerAddress};
 use proto::metainfo::{Metainfo, with_trackers};
@@ -124,10 +127,11 @@ struct Getter {
     plane: Plane,
     events: mpsc::UnboundedReceiver<Event>,
     announcer: Option<AnnounceHandle>,
+    lsd: Option<LsdHandle>,
     finder: Arc<Finder>,
-    found: mpsc::Receiver<Vec<SocketAddr>>,
+    found: mpsc::Receiver<Found>,
     /// Peers that were found before the download began.
-    known: Vec<SocketAddr>,
+    known: Vec<(SocketAddr, PeerSource)>,
     signals: Signals,
     display: Display,
     started: Instant,
@@ -145,26 +149,36 @@ impl Getter {
             Display::new(plan.json).stopped(None);
             return Ok(End::Interrupted);
         };
-        let mut getter = Getter::start(plan, registry, signals)?;
+        let cells = registry.control();
+        let ip_filter = settings::ip_filter(&plan.config.peers.ip_filter, &cells).await?;
+        let mut getter = Getter::start(plan, registry, signals, ip_filter)?;
         let end = getter.get(described, &peers).await;
         getter.display.clear();
         getter.stop().await;
         end
     }
 
-    fn start(plan: Plan, registry: Arc<Registry>, signals: Signals) -> Result<Getter, Failure> {
+    fn start(
+        plan: Plan,
+        registry: Arc<Registry>,
+        signals: Signals,
+        ip_filter: Arc<IpFilter>,
+    ) -> Result<Getter, Failure> {
         let config = &plan.config;
         let limit = system::raise_descriptor_limit().context("cannot read the descriptor limit")?;
         // The files of the download come first.
         let left = limit.saturating_sub(DESCRIPTORS_MAX);
         let budget = Budget::plan(config, registry.shards() as u64, left);
         let peer_id = settings::peer_id().context("no random bytes")?;
-        let (plane, events) = control_plane::start_plane(config, &budget, peer_id, &registry)?;
+        let (plane, events) =
+            control_plane::start_plane(config, &budget, peer_id, &registry, ip_filter)?;
         let cells = registry.control();
         let port = plane.addresses().first().map_or(0, SocketAddr::port);
         let announcer = control_plane::start_announcer(config, peer_id, port, &cells)?;
         let (finder, found) = Finder::new();
+        let lsd = settings::lsd(config, port).map(|lsd| Lsd::start(&lsd, Arc::clone(&cells)));
         Ok(Getter {
+            lsd,
             display: Display::new(plan.json),
             plan,
             registry,
@@ -275,9 +289,9 @@ impl Getter {
             tokio::select! {
                 () = self.signals.wait() => return Ok(None),
                 event = self.events.recv() => lost(event)?,
-                Some(found) = self.found.recv() => {
-                    fetch.add_peers(&found);
-                    self.known.extend(found);
+                Some(Found { peers, source }) = self.found.recv() => {
+                    fetch.found(&peers, source);
+                    self.known.extend(peers.into_iter().map(|peer| (peer, source)));
                     self.known.truncate(KNOWN_MAX);
                 }
                 event = told.recv() => match event {
@@ -338,10 +352,17 @@ impl Getter {
         let trackers = self.plan.tiers(&metainfo.trackers);
         self.finder.follow(&fetch);
         let others = !peers.is_empty() || fetch.progress().pieces_wanted == 0;
+        let others = others || (self.lsd.is_some() && !metainfo.private);
         self.announce(described.info_hash, &trackers, metainfo.private, others)?;
+        // Before it is known whether a torrent is private, this network is not told of it.
+        if let Some(lsd) = self.lsd.as_ref().filter(|_| !metainfo.private) {
+            lsd.add(described.info_hash, Arc::clone(&self.finder) as _);
+        }
         fetch.add_peers(peers);
         // The tracker that named them for the metadata is not asked again before its time.
-        fetch.add_peers(&std::mem::take(&mut self.known));
+        for (source, known) in by_source(&std::mem::take(&mut self.known)) {
+            fetch.found(&known, source);
+        }
         let port = self.plane.addresses().first().map_or(0, SocketAddr::port);
         let share = Share::of(&fetch.progress());
         self.display.started(&metainfo, share, &data_dir, port);
@@ -434,7 +455,7 @@ impl Getter {
             tokio::select! {
                 () = self.signals.wait() => return self.interrupt(download).await,
                 event = self.events.recv() => lost(event)?,
-                Some(found) = self.found.recv() => download.fetch.add_peers(&found),
+                Some(found) = self.found.recv() => download.fetch.found(&found.peers, found.source),
                 event = download.events.recv() => {
                     let event = event.ok_or_else(|| anyhow!("the shard has ended, which is a bug"))?;
                     let refused = refusal(&event);
@@ -550,8 +571,11 @@ impl Getter {
             tokio::select! {
                 () = self.signals.wait() => return Ok(()),
                 event = self.events.recv() => lost(event)?,
-                // Whoever seeds waits to be found.
-                Some(_) = self.found.recv() => {}
+                Some(found) = self.found.recv() => {
+                    if fetch.torrent().is_complete() {
+                        self.plane.found(fetch.torrent(), &found.peers, found.source);
+                    }
+                }
                 _ = ticks.tick() => {
                     let peers = self.registry.snapshot().gauge(Gauge::PeersConnected);
                     self.display.seeding(fetch.torrent().uploaded_bytes(), Some(peers));
@@ -749,6 +773,18 @@ fn refusal(event: &FetchEvent) -> Option<anyhow::Error> {
 fn make_folder(folder: &Path) -> Result<PathBuf, Failure> {
     let made = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
     Ok(made.with_context(|| format!("cannot make the folder {folder:?}"))?)
+}
+
+/// Peers by who named them.
+fn by_source(known: &[(SocketAddr, PeerSource)]) -> Vec<(PeerSource, Vec<SocketAddr>)> {
+    let of = |source| {
+        let named = known.iter().filter(move |(_, by)| *by == source);
+        named.map(|(peer, _)| *peer).collect()
+    };
+    let all = PeerSource::ALL.map(|source| (source, of(source)));
+    all.into_iter()
+        .filter(|(_, peers): &(_, Vec<_>)| !peers.is_empty())
+        .collect()
 }
 
 /// What the data plane tells of its own accord is bad news.

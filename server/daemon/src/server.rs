@@ -9,7 +9,7 @@ use crate::control_plane::{self, PLANE_STOP};
 use crate::failure::Failure;
 use crate::loading::{Loaded, Loader, Loading, Refused, Source};
 use crate::settings;
-use crate::signals::Signals;
+use crate::signals::{Reloads, Signals};
 use crate::telling::{Announcement, Teller};
 use crate::torrents::{Look, Services, Torrents};
 use anyhow::{Context, anyhow};
@@ -17,6 +17,7 @@ use control::announce::AnnounceHandle;
 use control::config::Config;
 use control::exporter::{BuildInfo, Exporter};
 use control::http::{self, Readiness};
+use control::lsd::Lsd;
 use control::state::State;
 use control::tracker::{Tracker, TrackerHandle};
 use seedring_io::plane::{Event, Plane};
@@ -71,6 +72,7 @@ struct Running {
 async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     // Whoever cannot wait for the trackers to be told has no clean end.
     let signals = Signals::new(1)?;
+    let reloads = Reloads::new(plan.stdout_is_log)?;
     let limit = system::raise_descriptor_limit().context("cannot read the descriptor limit")?;
     let budget = Budget::plan(&plan.config, registry.shards() as u64, limit);
     if budget.descriptors_max > limit {
@@ -87,6 +89,8 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
         tracker: running.tracker.clone(),
         own_tracker: announcement.tracker.clone(),
         announcer: running.announcer.clone(),
+        lsd: settings::lsd(&plan.config, announcement.peer_port)
+            .map(|lsd| Lsd::start(&lsd, registry.control())),
         state: Arc::clone(&state),
         cells: registry.control(),
         peer_id: announcement.peer_id,
@@ -110,6 +114,8 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
         torrents,
         looks,
         signals,
+        reloads,
+        filters: Filters::new(&plan.config, registry.control()),
         teller,
         announcement,
         budget,
@@ -159,9 +165,10 @@ async fn start(
     if let Some(listener) = listener {
         tokio::spawn(http::serve(listener, service, when(stopped.clone())));
     }
+    let ip_filter = settings::ip_filter(&config.peers.ip_filter, &cells).await?;
     let (tracker, tracker_port) = start_tracker(config, &cells, stopped)?;
     let peer_id = settings::peer_id().context("no random bytes")?;
-    let (plane, events) = control_plane::start_plane(config, budget, peer_id, registry)?;
+    let (plane, events) = control_plane::start_plane(config, budget, peer_id, registry, ip_filter)?;
     let peer_port = plane.addresses().first().map_or(0, SocketAddr::port);
     let announcer = control_plane::start_announcer(config, peer_id, peer_port, &cells)?;
     cells.set(ControlGauge::Shards, plane.shards() as u64);
@@ -225,6 +232,8 @@ struct Watch {
     torrents: Torrents,
     looks: mpsc::UnboundedReceiver<Look>,
     signals: Signals,
+    reloads: Reloads,
+    filters: Filters,
     teller: Teller,
     announcement: Announcement,
     budget: Budget,
@@ -242,6 +251,7 @@ impl Watch {
         loop {
             tokio::select! {
                 () = self.signals.wait() => return Ok(()),
+                () = self.reloads.next() => self.filters.reload(&self.running.plane),
                 event = self.running.events.recv() => self.happened(event).await?,
                 Some(look) = self.looks.recv() => {
                     let info_hash = look.info_hash();
@@ -307,6 +317,39 @@ impl Watch {
         let torrents = self.torrents.iter();
         self.teller
             .ready(&self.announcement, &self.budget, torrents, &self.refused);
+    }
+}
+
+/// The lists of addresses to keep away.
+struct Filters {
+    paths: Vec<PathBuf>,
+    cells: Arc<ControlCells>,
+    /// Held by who reads them, so that the latest reading is the last.
+    reading: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Filters {
+    fn new(config: &Config, cells: Arc<ControlCells>) -> Filters {
+        Filters {
+            paths: config.peers.ip_filter.clone(),
+            cells,
+            reading: Arc::default(),
+        }
+    }
+
+    /// Reads them again beside everything else. If one cannot be used, what was read before stays.
+    fn reload(&self, plane: &Arc<Plane>) {
+        let (paths, cells) = (self.paths.clone(), Arc::clone(&self.cells));
+        let (plane, reading) = (Arc::clone(plane), Arc::clone(&self.reading));
+        tokio::spawn(async move {
+            let _turn = reading.lock().await;
+            match settings::ip_filter(&paths, &cells).await {
+                Ok(filter) => plane.set_ip_filter(&filter).await,
+                Err(error) => {
+                    tracing::error!("the address lists stay as they were: {error:#}");
+                }
+            }
+        });
     }
 }
 

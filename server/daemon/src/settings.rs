@@ -1,10 +1,14 @@
 //! From the configuration to what each layer takes: numbers and addresses, nothing decided twice.
 
 use crate::budget::Budget;
+use anyhow::Context;
 use control::announce::AnnounceConfig;
 use control::config::{ChokerPolicy, Config, LeechPolicy, RegisteredBuffers, SendPath, Verify};
+use control::ip_filter;
+use control::lsd::LsdConfig;
 use control::tracker::{self, TrackerConfig};
 use engine::choker::{self, ChokerConfig, SeedPolicy};
+use engine::ip_filter::IpFilter;
 use engine::session::SessionConfig;
 use proto::client_name::our_peer_id;
 use proto::ids::PeerId;
@@ -12,13 +16,22 @@ use seedring_io::buffers::Registration;
 use seedring_io::fetch::FetchConfig;
 use seedring_io::plane::{self, PlaneConfig, RateLimits};
 use seedring_io::sockets::SocketOptions;
+use seedring_metrics::{ControlCells, ControlGauge};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Queued control messages of one peer above which we stop reading from it, in bytes. `budget` counts on it.
 const CONTROL_BYTES_MAX: usize = 16 << 10;
 
 /// How the data plane is to run.
-pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
+pub fn plane(
+    config: &Config,
+    budget: &Budget,
+    peer_id: PeerId,
+    ip_filter: Arc<IpFilter>,
+) -> PlaneConfig {
     let peers = &config.peers;
     let bind_v4 = peers.bind_v4.map(IpAddr::from);
     let bind_v6 = peers.bind_v6.map(IpAddr::from);
@@ -55,13 +68,7 @@ pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
         },
         pipes_per_shard: count(budget.pipes_per_shard),
         open_files_max: count(budget.open_files_max),
-        session: SessionConfig {
-            requests_max: peers.request_queue_max,
-            idle_timeout: peers.idle_timeout_s.duration(),
-            stall_timeout: peers.stalled_timeout_s.duration(),
-            control_bytes_max: CONTROL_BYTES_MAX,
-            ..SessionConfig::default()
-        },
+        session: session(config),
         choker: ChokerConfig {
             optimistic_slots: config.limits.optimistic_slots,
             policy: match config.limits.choker {
@@ -86,6 +93,21 @@ pub fn plane(config: &Config, budget: &Budget, peer_id: PeerId) -> PlaneConfig {
         },
         peer_id,
         fetch: fetch(config),
+        call_leechers: peers.call_leechers,
+        ip_filter,
+    }
+}
+
+/// How the sessions of peers are to behave.
+fn session(config: &Config) -> SessionConfig {
+    let peers = &config.peers;
+    SessionConfig {
+        requests_max: peers.request_queue_max,
+        idle_timeout: peers.idle_timeout_s.duration(),
+        stall_timeout: peers.stalled_timeout_s.duration(),
+        control_bytes_max: CONTROL_BYTES_MAX,
+        peer_exchange: peers.peer_exchange,
+        ..SessionConfig::default()
     }
 }
 
@@ -101,10 +123,48 @@ fn fetch(config: &Config) -> FetchConfig {
         connecting_max: settings.connecting_max as usize,
         peers_max: settings.peers_per_torrent_max as usize,
         outgoing_max: settings.outgoing_max as usize,
+        half_open_max: settings.half_open_max as usize,
         requests_per_peer_max: settings.requests_per_peer_max,
         datacenter: settings.policy == LeechPolicy::Datacenter,
         ..FetchConfig::default()
     }
+}
+
+/// How local discovery is to be done for who takes peers on `port`, if it is.
+pub fn lsd(config: &Config, port: u16) -> Option<LsdConfig> {
+    let (peers, settings) = (&config.peers, &config.lsd);
+    let port = NonZeroU16::new(port).filter(|_| settings.enabled)?;
+    Some(LsdConfig {
+        port,
+        v4: peers.bind_v4.is_some(),
+        v6: peers.bind_v6.is_some(),
+        interfaces: settings.interfaces.0.clone(),
+    })
+}
+
+/// Reads the lists of addresses to keep away, on a thread for blocking work, and says what is wrong
+/// with them.
+///
+/// # Errors
+///
+/// One of them cannot be used.
+pub async fn ip_filter(paths: &[PathBuf], cells: &ControlCells) -> anyhow::Result<Arc<IpFilter>> {
+    if paths.is_empty() {
+        return Ok(Arc::default());
+    }
+    let paths = paths.to_vec();
+    let loading = tokio::task::spawn_blocking(move || ip_filter::load(&paths));
+    let loaded = loading
+        .await
+        .context("reading the address lists ended early")??;
+    for example in &loaded.examples {
+        tracing::warn!("{example}");
+    }
+    let (ranges, malformed) = (loaded.filter.ranges(), loaded.malformed);
+    tracing::info!(ranges, malformed, "the address lists are read");
+    cells.set(ControlGauge::IpFilterRanges, ranges as u64);
+    cells.set(ControlGauge::IpFilterMalformed, malformed);
+    Ok(Arc::new(loaded.filter))
 }
 
 /// How the embedded tracker is to run.

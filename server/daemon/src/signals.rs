@@ -1,4 +1,5 @@
-//! The signals that end a command that runs until it is told to stop.
+//! The signals that end a command that runs until it is told to stop, and the one that has it read
+//! its lists again.
 
 use crate::failure::Failure;
 use anyhow::Context;
@@ -9,6 +10,28 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     exit_code: i32,
+}
+
+/// SIGHUP, as long as there is anything to read again. Nobody who closes a terminal means that, so
+/// only a server without one listens.
+pub struct Reloads(Option<Signal>);
+
+impl Reloads {
+    /// Listens from now on, if `listens`; else SIGHUP ends the process, as ever.
+    pub fn new(listens: bool) -> Result<Self, Failure> {
+        let listen = || signal(SignalKind::hangup()).context("cannot listen for signals");
+        Ok(Reloads(listens.then(listen).transpose()?))
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        match &mut self.0 {
+            Some(hangup) => {
+                hangup.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Signals {

@@ -7,14 +7,17 @@
 use crate::disk::BACKGROUND;
 use control::announce::{AnnounceHandle, Totals, TotalsNow};
 use control::library::{Library, LibraryError, Ready};
+use control::lsd::{LsdHandle, PeerSink};
 use control::state::State;
 use control::tracker::TrackerHandle;
 use engine::layout::FileStamp;
+use engine::peer_list::PeerSource;
 use proto::ids::{InfoHashV1, PeerId};
 use seedring_io::plane::Plane;
 use seedring_io::torrent::{AddError, Fault, SeededTorrent};
 use seedring_metrics::{ControlCells, ControlGauge};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +35,7 @@ pub struct Services {
     /// The announce URL of our own tracker: torrents are listed there directly, not announced.
     pub own_tracker: Option<String>,
     pub announcer: Option<AnnounceHandle>,
+    pub lsd: Option<LsdHandle>,
     pub state: Arc<State>,
     pub cells: Arc<ControlCells>,
     pub peer_id: PeerId,
@@ -129,16 +133,29 @@ struct Counts {
     bytes: u64,
 }
 
-/// Reads a torrent's totals for its announces.
-struct UploadTotals(Arc<SeededTorrent>);
+/// Reads a torrent's totals for its announces, and takes the peers that others name for it.
+struct Seed {
+    torrent: Arc<SeededTorrent>,
+    plane: Arc<Plane>,
+}
 
-impl Totals for UploadTotals {
+impl Totals for Seed {
     fn now(&self) -> TotalsNow {
         TotalsNow {
-            uploaded: self.0.uploaded_bytes(),
+            uploaded: self.torrent.uploaded_bytes(),
             downloaded: 0,
             left: 0,
         }
+    }
+
+    fn found(&self, peers: &[SocketAddr]) {
+        self.plane.found(&self.torrent, peers, PeerSource::Tracker);
+    }
+}
+
+impl PeerSink for Seed {
+    fn found(&self, peers: &[SocketAddr], source: PeerSource) {
+        self.plane.found(&self.torrent, peers, source);
     }
 }
 
@@ -228,6 +245,9 @@ impl Torrents {
         if let Some(announcer) = &self.services.announcer {
             announcer.remove(info_hash);
         }
+        if let Some(lsd) = &self.services.lsd {
+            lsd.remove(info_hash);
+        }
         self.look_later(info_hash);
         self.publish();
         true
@@ -277,12 +297,22 @@ impl Torrents {
         true
     }
 
-    /// Hands a torrent to the data plane, the tracker and the announcer.
+    /// Hands a torrent to the data plane, the tracker, the announcer and, if it is not private,
+    /// local discovery.
     async fn serve(&self, ready: &Ready, seeded: &Arc<SeededTorrent>) {
         let services = &self.services;
         services.plane.add(seeded).await;
         if let Some(tracker) = &services.tracker {
             tracker.register_local(ready.info_hash, services.peer_id, services.peer_port);
+        }
+        let seed = Arc::new(Seed {
+            torrent: Arc::clone(seeded),
+            plane: Arc::clone(&services.plane),
+        });
+        if let Some(lsd) = &services.lsd
+            && !ready.metainfo.private
+        {
+            lsd.add(ready.info_hash, Arc::clone(&seed) as _);
         }
         let Some(announcer) = &services.announcer else {
             return;
@@ -296,8 +326,7 @@ impl Torrents {
         });
         let tiers: Vec<_> = tiers.filter(|tier| !tier.is_empty()).collect();
         if !tiers.is_empty() {
-            let totals = Arc::new(UploadTotals(Arc::clone(seeded)));
-            announcer.add(ready.info_hash, &tiers, ready.metainfo.private, totals);
+            announcer.add(ready.info_hash, &tiers, ready.metainfo.private, seed);
         }
     }
 

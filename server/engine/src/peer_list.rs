@@ -1,19 +1,25 @@
 //! The addresses at which peers of one torrent may be, and which of them to try next.
 //!
 //! An address waits for its turn, is being connected, is connected, or waits again: after a failure
-//! twice as long each time, and after what was no fault of its own for a moment. Who lied is kept
-//! away, with its host, or with the IPv6 network that one customer gets. All addresses are hearsay:
-//! none is tried more often than its wait allows, however often it is named.
+//! twice as long each time, and after what was no fault of its own for a moment. Of those whose
+//! turn it is, the one goes first that failed least often, and then the one of the greatest
+//! canonical priority (BEP 40, [`canonical_priority`]): when all order their peers by it, the swarm
+//! is a graph in which hosts find each other by few steps. Who lied is kept away, with its host, or
+//! with the IPv6 network that one customer gets. All addresses are hearsay: none is tried more
+//! often than its wait allows, however often it is named.
 //!
 //! Limits: [`PeerListConfig::addresses_max`], beyond which the one that failed most often is
-//! forgotten for a new one, if one failed; [`BANNED_MAX`] strangers that are kept away, the oldest
-//! of whom is let off. Every call is O(log n), but for a full list, which looks through the
-//! addresses that wait, and a ban, which looks through all.
+//! forgotten for a new one, if one failed, or for one of a source that is trusted more; half of
+//! them for each source that anybody can feed ([`PeerSource::is_hearsay`]), so that none drowns the
+//! others; [`BANNED_MAX`] strangers that are kept away, the oldest of whom is let off. Every call
+//! is O(log n), but for a full list, which looks through the addresses that wait, and a ban, which
+//! looks through all.
 //!
 //! Not here: how many are tried at a time, which is the caller's.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::time::Time;
@@ -59,11 +65,135 @@ impl Default for PeerListConfig {
     }
 }
 
+/// Who named an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PeerSource {
+    /// A tracker.
+    Tracker,
+    /// The distributed hash table (BEP 5).
+    Dht,
+    /// Another peer (BEP 11).
+    Exchange,
+    /// A host of this network (BEP 14).
+    Local,
+    /// The peer itself, by connecting to us.
+    Incoming,
+    /// The user, or the magnet link.
+    Given,
+}
+
+impl PeerSource {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [PeerSource; 6] = [
+        PeerSource::Tracker,
+        PeerSource::Dht,
+        PeerSource::Exchange,
+        PeerSource::Local,
+        PeerSource::Incoming,
+        PeerSource::Given,
+    ];
+
+    /// A short name for people, metrics and programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PeerSource::Tracker => "tracker",
+            PeerSource::Dht => "dht",
+            PeerSource::Exchange => "pex",
+            PeerSource::Local => "lsd",
+            PeerSource::Incoming => "incoming",
+            PeerSource::Given => "given",
+        }
+    }
+
+    /// Whether anybody can have it name whatever he likes: it may fill half of a list at most.
+    pub const fn is_hearsay(self) -> bool {
+        !matches!(self, PeerSource::Tracker | PeerSource::Given)
+    }
+}
+
+/// A number for each source, in the order of [`PeerSource::ALL`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SourceCounts([u32; PeerSource::ALL.len()]);
+
+impl SourceCounts {
+    /// The number of one source.
+    pub fn get(&self, source: PeerSource) -> u32 {
+        self.0.get(source as usize).copied().unwrap_or(0)
+    }
+
+    /// Counts one more.
+    pub fn add(&mut self, source: PeerSource) {
+        if let Some(count) = self.0.get_mut(source as usize) {
+            *count += 1;
+        }
+    }
+
+    /// Counts one less.
+    pub fn remove(&mut self, source: PeerSource) {
+        if let Some(count) = self.0.get_mut(source as usize) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+/// The priority that both ends give to their connection (BEP 40). IPv4 addresses are told apart by
+/// the less of themselves the farther they are from each other, and so are those of IPv6 (of which
+/// BEP 40 says nothing; this is what libtorrent does); between families there is none.
+pub fn canonical_priority(one: SocketAddr, other: SocketAddr) -> u32 {
+    let ports = |one: u16, other: u16| {
+        let (low, high) = (one.min(other), one.max(other));
+        crc32c(&[low.to_be_bytes(), high.to_be_bytes()].concat())
+    };
+    match (one.ip().to_canonical(), other.ip().to_canonical()) {
+        (one_ip, other_ip) if one_ip == other_ip => ports(one.port(), other.port()),
+        (IpAddr::V4(one), IpAddr::V4(other)) => {
+            let same_bits = (one.to_bits() ^ other.to_bits()).leading_zeros();
+            let mask = match same_bits {
+                24.. => 0xffff_ffff,
+                16.. => 0xffff_ff55,
+                _ => 0xffff_5555,
+            };
+            let masked = |ip: Ipv4Addr| (ip.to_bits() & mask).to_be_bytes();
+            let (one, other) = (masked(one), masked(other));
+            crc32c(&[one.min(other), one.max(other)].concat())
+        }
+        (IpAddr::V6(one), IpAddr::V6(other)) => {
+            let same_bytes = (one.to_bits() ^ other.to_bits()).leading_zeros() / 8;
+            // Whole up to the first byte that differs, and at least 48 bits; every other bit of the
+            // rest.
+            let whole = same_bytes.max(5) + 1;
+            let every_other = u128::MAX / 3;
+            let mask = !u128::MAX.checked_shr(8 * whole).unwrap_or(0) | every_other;
+            let masked = |ip: Ipv6Addr| (ip.to_bits() & mask).to_be_bytes();
+            let (one, other) = (masked(one), masked(other));
+            crc32c(&[one.min(other), one.max(other)].concat())
+        }
+        _ => 0,
+    }
+}
+
+/// CRC-32C (Castagnoli), bit by bit: it is taken of a few bytes, once for each address.
+fn crc32c(bytes: &[u8]) -> u32 {
+    const REVERSED: u32 = 0x82f6_3b78;
+    let crc = bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| match crc & 1 {
+            1 => crc >> 1 ^ REVERSED,
+            _ => crc >> 1,
+        })
+    });
+    !crc
+}
+
+/// The order of those whose turn it is: failures, priority, then first come, first served.
+type Rank = (u32, Reverse<u32>, u64);
+
 /// Where an address stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// It may be tried from this time on; the number keeps those of one time in order.
     Waiting(Time, u64),
+    /// It may be tried now.
+    Ready(Rank),
     /// It is being connected, or is.
     Taken,
 }
@@ -73,6 +203,7 @@ struct Known {
     state: State,
     /// In a row.
     failures: u32,
+    source: PeerSource,
 }
 
 /// See the module.
@@ -81,7 +212,11 @@ pub struct PeerList {
     config: PeerListConfig,
     known: HashMap<SocketAddr, Known>,
     waiting: BTreeSet<(Time, u64, SocketAddr)>,
+    ready: BTreeSet<(Rank, SocketAddr)>,
     next_number: u64,
+    sources: SourceCounts,
+    /// Where we take connections ourselves, as others see it, of both families.
+    own: Vec<SocketAddr>,
     banned: HashSet<Stranger>,
     banned_in_order: VecDeque<Stranger>,
 }
@@ -114,72 +249,110 @@ impl PeerList {
             config,
             known: HashMap::new(),
             waiting: BTreeSet::new(),
+            ready: BTreeSet::new(),
             next_number: 0,
+            sources: SourceCounts::default(),
+            own: Vec::new(),
             banned: HashSet::new(),
             banned_in_order: VecDeque::new(),
         }
     }
 
-    /// Takes an address that somebody named. False if it is known, can be nobody's, is kept away,
+    /// Takes an address that `source` named. False if it is known, can be nobody's, is kept away,
     /// or if there is no room.
-    pub fn add(&mut self, address: SocketAddr, now: Time) -> bool {
+    pub fn add(&mut self, address: SocketAddr, source: PeerSource, now: Time) -> bool {
         let ip = address.ip();
         let is_possible = address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast();
         if !is_possible || self.is_banned(address) || self.known.contains_key(&address) {
             return false;
         }
-        if self.known.len() >= self.config.addresses_max && !self.forget_worst() {
+        let hearsay_max = self.config.addresses_max.div_ceil(2);
+        if source.is_hearsay() && self.sources.get(source) as usize >= hearsay_max {
             return false;
         }
-        self.wait(address, now, 0);
+        if self.known.len() >= self.config.addresses_max && !self.forget_worst(source) {
+            return false;
+        }
+        self.wait(address, source, now, 0);
         true
     }
 
-    /// Takes the address that has waited longest, if one may be tried now. It is given back by
-    /// [`Self::failed`] or [`Self::left`].
+    /// Notes where we take connections ourselves, as others see it: one address of a family at
+    /// most. What waits already is put in order by it when its turn comes.
+    pub fn set_own(&mut self, own: SocketAddr) {
+        let is_v4 = |address: &SocketAddr| address.ip().to_canonical().is_ipv4();
+        self.own.retain(|known| is_v4(known) != is_v4(&own));
+        self.own.push(own);
+    }
+
+    /// Takes the address to try next, if one may be tried now. It is given back by [`Self::failed`]
+    /// or [`Self::left`].
     pub fn take(&mut self, now: Time) -> Option<SocketAddr> {
-        let &(time, number, address) = self.waiting.first()?;
-        if time > now {
-            return None;
+        while let Some(&(time, number, address)) = self.waiting.first()
+            && time <= now
+        {
+            self.waiting.pop_first();
+            let priority = self.priority(address);
+            if let Some(known) = self.known.get_mut(&address) {
+                let rank = (known.failures, Reverse(priority), number);
+                known.state = State::Ready(rank);
+                self.ready.insert((rank, address));
+            }
         }
-        self.waiting.remove(&(time, number, address));
+        let (_, address) = self.ready.pop_first()?;
         if let Some(known) = self.known.get_mut(&address) {
             known.state = State::Taken;
         }
         Some(address)
     }
 
-    /// Notes an address with which there is a connection already, as if it had been taken. False if
-    /// it is being tried or kept away, or if there is no room.
-    pub fn connected(&mut self, address: SocketAddr, now: Time) -> bool {
+    /// Notes an address, which `source` has named, with which there is a connection already, as if
+    /// it had been taken. False if it is being tried or kept away, or if there is no room.
+    pub fn connected(&mut self, address: SocketAddr, source: PeerSource, now: Time) -> bool {
         let is_waiting = match self.known.get(&address) {
             Some(known) => known.state != State::Taken,
-            None => self.add(address, now),
+            None => self.add(address, source, now),
         };
-        if !is_waiting {
+        let Some(known) = is_waiting.then(|| self.forget(address)).flatten() else {
             return false;
-        }
-        self.forget(address);
+        };
         let (state, failures) = (State::Taken, 0);
-        self.known.insert(address, Known { state, failures });
+        let source = known.source;
+        self.sources.add(source);
+        self.known.insert(
+            address,
+            Known {
+                state,
+                failures,
+                source,
+            },
+        );
         true
+    }
+
+    /// The priority of an address as seen from our own of its family; the same for all while we do
+    /// not know that.
+    fn priority(&self, address: SocketAddr) -> u32 {
+        let is_v4 = address.ip().to_canonical().is_ipv4();
+        let mut own = self.own.iter();
+        let own = own.find(|own| own.ip().to_canonical().is_ipv4() == is_v4);
+        own.map_or(0, |own| canonical_priority(*own, address))
     }
 
     /// When there will be an address to take.
     pub fn next_timeout(&self) -> Time {
-        self.waiting
-            .first()
-            .map_or(Time::NEVER, |&(time, _, _)| time)
+        match (self.ready.is_empty(), self.waiting.first()) {
+            (false, _) => Time::default(),
+            (true, Some(&(time, _, _))) => time,
+            (true, None) => Time::NEVER,
+        }
     }
 
     /// No connection came about with an address that was taken, or it was of no use.
     pub fn failed(&mut self, address: SocketAddr, now: Time) {
-        let Some(known) = self.known.remove(&address) else {
+        let Some(known) = self.forget(address) else {
             return;
         };
-        if let State::Waiting(time, number) = known.state {
-            self.waiting.remove(&(time, number, address));
-        }
         let are_few = self.known.len() < self.config.few;
         let (failures, retry_max) = match known.failures.saturating_add(1) {
             failures if are_few => (
@@ -191,16 +364,13 @@ impl PeerList {
         };
         let factor = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
         let pause = self.config.retry_min.saturating_mul(factor);
-        self.wait(address, now + pause.min(retry_max), failures);
+        self.wait(address, known.source, now + pause.min(retry_max), failures);
     }
 
     /// A connection that was of use has ended: the address may be tried again after a while.
     pub fn left(&mut self, address: SocketAddr, now: Time) {
-        if let Some(known) = self.known.remove(&address) {
-            if let State::Waiting(time, number) = known.state {
-                self.waiting.remove(&(time, number, address));
-            }
-            self.wait(address, now + self.config.retry_min, 0);
+        if let Some(known) = self.forget(address) {
+            self.wait(address, known.source, now + self.config.retry_min, 0);
         }
     }
 
@@ -209,9 +379,13 @@ impl PeerList {
     /// again soon. The next time it has failed.
     pub fn hung_up(&mut self, address: SocketAddr, now: Time) {
         match self.known.get(&address) {
-            Some(Known { failures: 0, .. }) => {
+            Some(&Known {
+                failures: 0,
+                source,
+                ..
+            }) => {
                 self.forget(address);
-                self.wait(address, now + SOON, 1);
+                self.wait(address, source, now + SOON, 1);
             }
             _ => self.failed(address, now),
         }
@@ -220,11 +394,8 @@ impl PeerList {
     /// An address that was taken could not be tried, or not be kept, because we had no room: it is
     /// none the worse.
     pub fn postponed(&mut self, address: SocketAddr, now: Time) {
-        if let Some(known) = self.known.remove(&address) {
-            if let State::Waiting(time, number) = known.state {
-                self.waiting.remove(&(time, number, address));
-            }
-            self.wait(address, now + POSTPONE, known.failures);
+        if let Some(known) = self.forget(address) {
+            self.wait(address, known.source, now + POSTPONE, known.failures);
         }
     }
 
@@ -254,7 +425,32 @@ impl PeerList {
 
     /// How many addresses wait for their turn.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.ready.len()
+    }
+
+    /// Who named the addresses that are known.
+    pub fn sources(&self) -> SourceCounts {
+        self.sources
+    }
+
+    /// Who named an address, if it is known.
+    pub fn source_of(&self, address: SocketAddr) -> Option<PeerSource> {
+        self.known.get(&address).map(|known| known.source)
+    }
+
+    /// How many addresses are known.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether nobody is known.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Forgets an address: it may be named anew.
+    pub fn remove(&mut self, address: SocketAddr) {
+        self.forget(address);
     }
 
     fn keep_away(&mut self, stranger: Stranger) {
@@ -269,32 +465,48 @@ impl PeerList {
         }
     }
 
-    fn wait(&mut self, address: SocketAddr, until: Time, failures: u32) {
+    fn wait(&mut self, address: SocketAddr, source: PeerSource, until: Time, failures: u32) {
         let number = self.next_number;
         self.next_number += 1;
-        let state = State::Waiting(until, number);
         self.waiting.insert((until, number, address));
-        self.known.insert(address, Known { state, failures });
-    }
-
-    fn forget(&mut self, address: SocketAddr) {
-        if let Some(known) = self.known.remove(&address)
-            && let State::Waiting(time, number) = known.state
-        {
-            self.waiting.remove(&(time, number, address));
-        }
-    }
-
-    /// Makes room. False if no address that waits ever failed.
-    fn forget_worst(&mut self) -> bool {
-        let waiting = self.waiting.iter().map(|&(_, _, address)| address);
-        let failures = |address: &SocketAddr| self.known.get(address).map_or(0, |one| one.failures);
-        let worst = waiting.max_by_key(failures);
-        let Some(worst) = worst.filter(|worst| failures(worst) > 0) else {
-            return false;
+        self.sources.add(source);
+        let known = Known {
+            state: State::Waiting(until, number),
+            failures,
+            source,
         };
-        self.forget(worst);
-        true
+        self.known.insert(address, known);
+    }
+
+    fn forget(&mut self, address: SocketAddr) -> Option<Known> {
+        let known = self.known.remove(&address)?;
+        self.sources.remove(known.source);
+        match known.state {
+            State::Waiting(time, number) => self.waiting.remove(&(time, number, address)),
+            State::Ready(rank) => self.ready.remove(&(rank, address)),
+            State::Taken => true,
+        };
+        Some(known)
+    }
+
+    /// Makes room for one that `source` names. False if of those that wait none ever failed, or is
+    /// of a source that is trusted less.
+    fn forget_worst(&mut self, source: PeerSource) -> bool {
+        let waiting = self.waiting.iter().map(|&(_, _, address)| address);
+        let waiting = waiting.chain(self.ready.iter().map(|&(_, address)| address));
+        let badness = |address: SocketAddr| {
+            let known = self.known.get(&address)?;
+            let is_less = known.source.is_hearsay() && !source.is_hearsay();
+            Some((known.failures, is_less, address))
+        };
+        let worst = waiting.filter_map(badness).max();
+        match worst {
+            Some((failures, is_less, address)) if failures > 0 || is_less => {
+                self.forget(address);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Panics if the list contradicts itself. For tests.
@@ -302,15 +514,25 @@ impl PeerList {
         assert!(self.known.len() <= self.config.addresses_max.max(1));
         assert!(self.banned.len() <= BANNED_MAX);
         assert_eq!(self.banned.len(), self.banned_in_order.len());
-        let mut waiting = 0;
+        let (mut waiting, mut ready) = (0, 0);
+        let mut sources = SourceCounts::default();
         for (&address, known) in &self.known {
             assert!(known.failures < self.config.failures_max);
-            if let State::Waiting(time, number) = known.state {
-                waiting += 1;
-                assert!(self.waiting.contains(&(time, number, address)));
+            sources.add(known.source);
+            match known.state {
+                State::Waiting(time, number) => {
+                    waiting += 1;
+                    assert!(self.waiting.contains(&(time, number, address)));
+                }
+                State::Ready(rank) => {
+                    ready += 1;
+                    assert!(self.ready.contains(&(rank, address)));
+                }
+                State::Taken => {}
             }
         }
-        assert_eq!(waiting, self.waiting.len());
+        assert_eq!((waiting, ready), (self.waiting.len(), self.ready.len()));
+        assert_eq!(sources, self.sources);
     }
 }
 
@@ -319,6 +541,8 @@ mod tests {
     use super::*;
     use crate::random::Random;
     use proptest::prelude::*;
+
+    const TRACKER: PeerSource = PeerSource::Tracker;
 
     fn address(last: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, last], 6881))
@@ -335,10 +559,10 @@ mod tests {
     #[test]
     fn addresses_are_taken_once_in_their_order() {
         let mut list = list();
-        assert!(list.add(address(1), at(0)) && list.add(address(2), at(0)));
-        assert!(!list.add(address(1), at(0)), "it is known");
+        assert!(list.add(address(1), TRACKER, at(0)) && list.add(address(2), TRACKER, at(0)));
+        assert!(!list.add(address(1), TRACKER, at(0)), "it is known");
         assert_eq!(list.take(at(0)), Some(address(1)));
-        assert!(!list.add(address(1), at(0)), "it is taken");
+        assert!(!list.add(address(1), TRACKER, at(0)), "it is taken");
         assert_eq!(list.take(at(0)), Some(address(2)));
         assert_eq!(list.take(at(9_999)), None);
         assert_eq!(list.next_timeout(), Time::NEVER);
@@ -347,9 +571,9 @@ mod tests {
     #[test]
     fn a_failure_waits_twice_as_long_as_the_one_before_and_is_given_up_in_the_end() {
         let mut list = list();
-        list.add(address(1), at(0));
+        list.add(address(1), TRACKER, at(0));
         for other in 2..=20 {
-            list.add(address(other), at(100_000));
+            list.add(address(other), TRACKER, at(100_000));
         }
         let mut now = at(0);
         for failure in 1..10_u32 {
@@ -358,14 +582,17 @@ mod tests {
             let pause = Duration::from_secs(10 << (failure - 1)).min(Duration::from_secs(900));
             assert_eq!(list.next_timeout(), now + pause);
             assert_eq!(list.take(now), None);
-            assert!(!list.add(address(1), now), "naming it again does not hurry");
+            assert!(
+                !list.add(address(1), TRACKER, now),
+                "naming it again does not hurry"
+            );
             now = now + pause;
         }
         list.take(now);
         list.failed(address(1), now);
         assert_eq!(list.waiting(), 19);
         assert!(
-            list.add(address(1), now),
+            list.add(address(1), TRACKER, now),
             "it is forgotten, and may be named anew"
         );
     }
@@ -373,7 +600,7 @@ mod tests {
     #[test]
     fn the_only_address_is_tried_for_ever_at_short_intervals() {
         let mut list = list();
-        list.add(address(1), at(0));
+        list.add(address(1), TRACKER, at(0));
         let mut now = at(0);
         for failure in 1..100_u32 {
             assert_eq!(list.take(now), Some(address(1)), "failure {failure}");
@@ -387,7 +614,7 @@ mod tests {
     #[test]
     fn success_forgives_failures() {
         let mut list = list();
-        list.add(address(1), at(0));
+        list.add(address(1), TRACKER, at(0));
         list.take(at(0));
         list.failed(address(1), at(0));
         assert_eq!(list.take(at(10)), Some(address(1)));
@@ -402,9 +629,9 @@ mod tests {
     fn a_liar_is_kept_away_with_its_host_but_on_loopback() {
         let mut list = list();
         let other_port = SocketAddr::from(([192, 0, 2, 1], 7000));
-        list.add(address(1), at(0));
+        list.add(address(1), TRACKER, at(0));
         list.ban(address(1));
-        assert!(list.is_banned(other_port) && !list.add(other_port, at(0)));
+        assert!(list.is_banned(other_port) && !list.add(other_port, TRACKER, at(0)));
         assert!(!list.is_banned(address(2)));
         assert_eq!(list.take(at(0)), None);
         let here = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -420,9 +647,9 @@ mod tests {
         let v6 = |text: &str| SocketAddr::from((text.parse::<Ipv6Addr>().unwrap(), 6881));
         let mut list = list();
         let other = v6("2001:db8:1:2:ffff:1:2:3");
-        assert!(list.add(other, at(0)) && list.add(v6("2001:db8:1:3::1"), at(0)));
+        assert!(list.add(other, TRACKER, at(0)) && list.add(v6("2001:db8:1:3::1"), TRACKER, at(0)));
         list.ban(v6("2001:db8:1:2::1"));
-        assert!(list.is_banned(other) && !list.add(other, at(0)));
+        assert!(list.is_banned(other) && !list.add(other, TRACKER, at(0)));
         assert_eq!(
             list.take(at(0)),
             Some(v6("2001:db8:1:3::1")),
@@ -441,7 +668,7 @@ mod tests {
     #[test]
     fn who_hangs_up_at_once_is_tried_soon_once() {
         let mut list = list();
-        list.add(address(1), at(0));
+        list.add(address(1), TRACKER, at(0));
         list.take(at(0));
         list.hung_up(address(1), at(0));
         assert_eq!(list.next_timeout(), at(2));
@@ -461,7 +688,7 @@ mod tests {
     #[test]
     fn what_we_had_no_room_for_has_not_failed() {
         let mut list = list();
-        list.add(address(1), at(0));
+        list.add(address(1), TRACKER, at(0));
         list.take(at(0));
         list.failed(address(1), at(0));
         for second in 10..40 {
@@ -478,14 +705,14 @@ mod tests {
     #[test]
     fn who_is_connected_already_is_not_tried() {
         let mut list = list();
-        assert!(list.connected(address(1), at(0)));
-        assert!(!list.add(address(1), at(0)), "it is known");
-        assert!(!list.connected(address(1), at(0)), "it is");
-        list.add(address(2), at(0));
-        assert!(list.connected(address(2), at(0)), "it only waited");
+        assert!(list.connected(address(1), TRACKER, at(0)));
+        assert!(!list.add(address(1), TRACKER, at(0)), "it is known");
+        assert!(!list.connected(address(1), TRACKER, at(0)), "it is");
+        list.add(address(2), TRACKER, at(0));
+        assert!(list.connected(address(2), TRACKER, at(0)), "it only waited");
         assert_eq!(list.take(at(9_999)), None);
         list.ban(address(3));
-        assert!(!list.connected(address(3), at(0)));
+        assert!(!list.connected(address(3), TRACKER, at(0)));
         list.left(address(1), at(0));
         assert_eq!(list.next_timeout(), at(10));
         list.check_invariants();
@@ -495,7 +722,7 @@ mod tests {
     fn impossible_addresses_are_not_taken() {
         let mut list = list();
         for text in ["192.0.2.1:0", "0.0.0.0:80", "224.0.0.1:80", "[::]:80"] {
-            assert!(!list.add(text.parse().unwrap(), at(0)), "{text}");
+            assert!(!list.add(text.parse().unwrap(), TRACKER, at(0)), "{text}");
         }
     }
 
@@ -505,14 +732,82 @@ mod tests {
             addresses_max: 2,
             ..PeerListConfig::default()
         });
-        list.add(address(1), at(0));
-        list.add(address(2), at(0));
-        assert!(!list.add(address(3), at(0)), "nobody has failed");
+        list.add(address(1), TRACKER, at(0));
+        list.add(address(2), TRACKER, at(0));
+        assert!(!list.add(address(3), TRACKER, at(0)), "nobody has failed");
         list.take(at(0));
         list.failed(address(1), at(0));
-        assert!(list.add(address(3), at(0)));
+        assert!(list.add(address(3), TRACKER, at(0)));
         assert_eq!(list.take(at(99)), Some(address(2)));
         assert_eq!(list.take(at(99)), Some(address(3)));
+        list.check_invariants();
+    }
+
+    #[test]
+    fn priorities_are_those_of_bep_40() {
+        let priority = |one: &str, other: &str| {
+            let priority = canonical_priority(one.parse().unwrap(), other.parse().unwrap());
+            let back = canonical_priority(other.parse().unwrap(), one.parse().unwrap());
+            assert_eq!(priority, back, "both ends agree");
+            priority
+        };
+        // The examples of the BEP.
+        assert_eq!(priority("123.213.32.10:0", "98.76.54.32:0"), 0xec2d_7224);
+        assert_eq!(priority("123.213.32.10:0", "123.213.32.234:0"), 0x9956_8189);
+        // One host: its ports; another host of the network: its address.
+        let ports = priority("1.2.3.4:5", "1.2.3.4:6");
+        assert_eq!(ports, priority("9.9.9.9:6", "9.9.9.9:5"));
+        assert_ne!(
+            priority("1.2.3.4:1", "1.2.3.5:1"),
+            priority("1.2.3.4:1", "1.2.3.7:1")
+        );
+        // Afar, neighbours are as good as each other.
+        let near = priority("[2606:4700::1]:1", "[2a00:1450::1]:1");
+        assert_eq!(near, priority("[2606:4700::1]:1", "[2a00:1450::3]:1"));
+        assert_eq!(priority("1.2.3.4:1", "[2a00::1]:1"), 0);
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn whose_turn_it_is_goes_by_failures_and_priority() {
+        let mut list = list();
+        let own = SocketAddr::from(([198, 51, 100, 7], 6890));
+        list.set_own(SocketAddr::from(([203, 0, 113, 1], 1)));
+        list.set_own(own);
+        for last in 1..=20 {
+            list.add(address(last), TRACKER, at(0));
+        }
+        let priority = |one| canonical_priority(own, one);
+        let first = list.take(at(0)).unwrap();
+        assert_eq!(
+            Some(priority(first)),
+            (1..=20).map(|last| priority(address(last))).max()
+        );
+        list.failed(first, at(0));
+        let others: Vec<_> = (0..19).map(|_| list.take(at(100)).unwrap()).collect();
+        assert!(!others.contains(&first));
+        assert!(others.is_sorted_by_key(|&one| Reverse(priority(one))));
+        assert_eq!(list.take(at(100)), Some(first), "who has failed comes last");
+        list.check_invariants();
+    }
+
+    #[test]
+    fn no_hearsay_fills_the_list_and_trackers_displace_it() {
+        let config = PeerListConfig {
+            addresses_max: 4,
+            ..PeerListConfig::default()
+        };
+        let mut list = PeerList::new(config);
+        let mut add = |last, source| list.add(address(last), source, at(0));
+        assert!(add(1, PeerSource::Exchange) && add(2, PeerSource::Exchange));
+        assert!(!add(3, PeerSource::Exchange), "half of it is its share");
+        assert!(add(4, PeerSource::Dht) && add(5, PeerSource::Dht));
+        assert!(!add(6, PeerSource::Local), "it is full");
+        assert!(add(6, PeerSource::Tracker) && add(7, PeerSource::Given));
+        assert_eq!(list.sources().get(PeerSource::Tracker), 1);
+        let hearsay = [PeerSource::Exchange, PeerSource::Dht].map(|one| list.sources().get(one));
+        assert_eq!(hearsay.iter().sum::<u32>(), 2);
+        assert_eq!(list.source_of(address(6)), Some(PeerSource::Tracker));
         list.check_invariants();
     }
 
@@ -526,7 +821,7 @@ mod tests {
             for _ in 0..500 {
                 let one = address(random.below(40) as u8 + 1);
                 match random.below(9) {
-                    0 | 1 => { list.add(one, now); }
+                    0 | 1 => { list.add(one, TRACKER, now); }
                     2 => if let Some(next) = list.take(now) {
                         prop_assert!(!list.is_banned(next));
                         prop_assert!(taken.insert(next), "{} is taken twice", next);
@@ -536,7 +831,7 @@ mod tests {
                     5 => if taken.remove(&one) { list.postponed(one, now) },
                     6 => if taken.remove(&one) { list.hung_up(one, now) },
                     7 => {
-                        let connected = list.connected(one, now);
+                        let connected = list.connected(one, TRACKER, now);
                         prop_assert!(!(connected && list.is_banned(one)));
                         prop_assert!(!connected || taken.insert(one), "{} is taken twice", one);
                     }

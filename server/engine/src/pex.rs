@@ -12,7 +12,8 @@
 //! /24 or IPv6 /64 of the public internet, so that nobody fills a list of peers with his own.
 //! Nobody names addresses that are not his to see ([`may_name`]).
 //!
-//! Not here: private torrents, of which nothing of this is ever made (BEP 27).
+//! Not here: whether anybody is told or heard at all, which of a private torrent nobody is
+//! (BEP 27).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

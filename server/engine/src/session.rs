@@ -15,19 +15,23 @@
 //!
 //! For serving, only how many pieces the peer has matters, so no bitfield of it is kept here.
 //!
-//! Not here: what is fetched, peer exchange, choosing whom to unchoke ([`crate::choker`]), rate
-//! limits ([`crate::rate`]).
+//! Not here: what is fetched, whom peers are told of ([`crate::pex`]), choosing whom to unchoke
+//! ([`crate::choker`]), rate limits ([`crate::rate`]).
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::extension::{Extension, MessageIds, MetadataMessage, metadata_block_bytes};
 use proto::ids::PieceIndex;
 use proto::limits;
+use proto::pex::{PexMessage, PexPeer};
 use proto::wire::{BlockRequest, FrameLimits, Message};
 
 use crate::choker::{PeerKey, PeerView, Role};
+use crate::pex::Listener;
 use crate::queue::{BATCH_BYTES_MAX, Batch, RequestQueue};
 use crate::time::Time;
 
@@ -79,6 +83,12 @@ pub struct SessionCounters {
     pub metadata_sent: u64,
     /// Requests for metadata that we refused.
     pub metadata_refused: u64,
+    /// Messages by which we told the peer of others.
+    pub exchanges_sent: u64,
+    /// Messages by which it told us of others.
+    pub exchanges_received: u64,
+    /// Those that came too soon.
+    pub exchanges_ignored: u64,
 }
 
 /// One peer connection of a seed: see the module.
@@ -113,6 +123,13 @@ pub struct Session {
     peer_extensions: MessageIds,
     peer_client: Option<String>,
     peer_request_queue: Option<u32>,
+    peer_listen_port: Option<NonZeroU16>,
+    /// Our address as the peer sees it, and as our own socket does.
+    our_ip: Option<IpAddr>,
+    own_ip: Option<IpAddr>,
+    /// What the peer has told of others, once it has.
+    listener: Option<Box<Listener>>,
+    named: Vec<PexPeer>,
     /// Blocks are fetched from the peer.
     fetching: bool,
 
@@ -205,6 +222,11 @@ impl Session {
             peer_extensions: MessageIds::default(),
             peer_client: None,
             peer_request_queue: None,
+            peer_listen_port: None,
+            our_ip: None,
+            own_ip: None,
+            listener: None,
+            named: Vec::new(),
             fetching: false,
             metadata_queue: VecDeque::new(),
             metadata_in_flight: 0,
@@ -398,6 +420,54 @@ impl Session {
     pub fn complete(&mut self) {
         self.pieces = Pieces::All;
         self.tell_upload_only(true);
+    }
+
+    /// Whether we and peers of this torrent may tell each other of peers at all: never of a private
+    /// one (BEP 27).
+    pub fn may_exchange_peers(&self) -> bool {
+        self.config.peer_exchange && !self.torrent.private
+    }
+
+    /// Whether the peer wants to be told of others.
+    pub fn wants_exchange(&self) -> bool {
+        self.may_exchange_peers() && self.peer_extensions.get(Extension::PeerExchange).is_some()
+    }
+
+    /// Tells the peer of others.
+    pub fn tell_peers(&mut self, message: &PexMessage) {
+        let id = self.peer_extensions.get(Extension::PeerExchange);
+        if let Some(id) = id.filter(|_| self.may_exchange_peers()) {
+            let mut payload = Vec::new();
+            message.encode(&mut payload);
+            let (id, payload) = (id.get(), &payload[..]);
+            Message::Extended { id, payload }.encode(&mut self.control);
+            self.counters.exchanges_sent += 1;
+        }
+    }
+
+    /// The peers that the peer has told of since the last call, as far as they are to be believed.
+    pub fn take_named(&mut self) -> Vec<PexPeer> {
+        std::mem::take(&mut self.named)
+    }
+
+    /// The port on which the peer takes connections, if it said so.
+    pub fn peer_listen_port(&self) -> Option<NonZeroU16> {
+        self.peer_listen_port
+    }
+
+    /// Our address as the peer says that it sees it (BEP 10). Hearsay.
+    pub fn our_ip(&self) -> Option<IpAddr> {
+        self.our_ip
+    }
+
+    /// Says which address our own end of the connection has, which peers that tell of us may name.
+    pub fn set_own_ip(&mut self, ip: IpAddr) {
+        self.own_ip = Some(ip);
+    }
+
+    /// Whether the peer only uploads, or has everything, as far as it has told.
+    pub fn is_peer_seed(&self) -> bool {
+        self.peer_upload_only || self.is_peer_complete()
     }
 
     /// Whether the peer has every piece, as far as it has told.

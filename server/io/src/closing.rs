@@ -35,6 +35,8 @@ pub(crate) enum CloseReason {
     Storage,
     /// The peer sent wrong data, now or before.
     Banned,
+    /// Its address is one to keep away.
+    Filtered,
     /// The same peer is connected already.
     Duplicate,
     /// The torrent has as many peers as it may.
@@ -58,7 +60,8 @@ impl CloseReason {
             Disconnect::Idle { .. } => return CloseReason::Idle,
             Disconnect::InvalidRequests { .. }
             | Disconnect::RequestsWhileChoked { .. }
-            | Disconnect::MetadataFlood { .. } => return CloseReason::Flood,
+            | Disconnect::MetadataFlood { .. }
+            | Disconnect::ExchangeFlood { .. } => return CloseReason::Flood,
             _ => {}
         }
         match disconnect.kind() {
@@ -99,6 +102,7 @@ impl CloseReason {
             CloseReason::Stopping => Counter::ClosedStopping,
             CloseReason::Banned => Counter::ClosedBanned,
             CloseReason::Duplicate => Counter::ClosedDuplicate,
+            CloseReason::Filtered => Counter::ClosedFiltered,
             _ => Counter::ClosedOther,
         }
     }

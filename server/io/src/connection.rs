@@ -14,7 +14,7 @@ use crate::allowed_fast;
 use crate::answer_clock::AnswerClock;
 use crate::closing::CloseReason;
 use crate::direct::Reader;
-use crate::fetch::connecting::Begun;
+use crate::exchange::Exchange;
 use crate::fetch::home::ActiveFetch;
 use crate::fetch::receiving::{self, Fetching};
 use crate::files::OpenFile;
@@ -27,11 +27,13 @@ use crate::shard::{Found, Shard, Visit};
 use crate::sockets;
 use crate::torrent::SeededTorrent;
 use engine::choker::{PeerKey, PeerView};
+use engine::peer_list::PeerSource;
 use engine::queue::Batch;
 use engine::runs::Progress;
 use engine::session::{PeerIdentity, Session, SessionCounters};
 use engine::time::Time;
 use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
+use proto::ids::InfoHashV1;
 use proto::wire::{self, Decoded};
 use seedring_metrics::{Counter, Histogram};
 use std::cell::{Cell, RefCell};
@@ -89,6 +91,7 @@ pub(crate) struct Connection {
     published: Cell<SessionCounters>,
     /// The download that it serves, if the torrent was not complete when the peer came.
     pub(crate) fetching: Option<Fetching>,
+    pub(crate) exchange: Exchange,
 }
 
 impl Connection {
@@ -182,9 +185,12 @@ impl Connection {
         self.publish(shard, session);
     }
 
-    /// Does what the session's timeouts ask for.
+    /// Does what the session's timeouts ask for, and tells the peer of others. Once a second.
     pub(crate) fn look_at_timeout(&self, now: Time) {
         self.in_transit.borrow_mut().forget_arrived(&*self.socket);
+        if self.exchange.look(self, now) {
+            self.work.notify_one();
+        }
         let mut session = self.session.borrow_mut();
         if session.next_timeout() > now {
             return;
@@ -202,7 +208,7 @@ impl Connection {
 
     /// Feeds whole messages of `input` to the session as long as it wants them. Returns how many
     /// bytes they took and how many the next message needs in all.
-    fn digest(&self, shard: &Shard, input: &[u8]) -> Result<(usize, usize), CloseReason> {
+    fn digest(&self, shard: &Rc<Shard>, input: &[u8]) -> Result<(usize, usize), CloseReason> {
         let now = shard.now();
         let mut session = self.session.borrow_mut();
         let limits = session.frame_limits();
@@ -233,7 +239,12 @@ impl Connection {
                 }
             }
         }
+        let told = session.take_named();
         self.note_input(shard, &mut session, now);
+        drop(session);
+        if !told.is_empty() {
+            shard.take_told(&self.torrent, &told);
+        }
         Ok((consumed, needed))
     }
 
@@ -368,17 +379,16 @@ pub(crate) async fn serve(
     Served::Closed(converse(shard, caller, theirs, torrent).await)
 }
 
-/// Greets a peer that we called for `fetch`, and serves the connection until it closes; returns why
-/// it did.
-pub(crate) async fn call(
+/// Greets a peer that we called for a torrent, drops `begun`, and serves the connection until it
+/// closes; returns why it did.
+pub(crate) async fn call<B>(
     shard: &Rc<Shard>,
     socket: Rc<TcpStream>,
     peer: SocketAddr,
     visit: &mut Visit,
-    fetch: &Rc<ActiveFetch>,
-    begun: Begun,
+    info_hash: InfoHashV1,
+    begun: B,
 ) -> CloseReason {
-    let info_hash = fetch.torrent.info_hash();
     let ours = shard.our_handshake(info_hash).encode();
     if let Err(error) = sockets::send_first(&*socket, &ours) {
         return CloseReason::of_socket(&error);
@@ -407,6 +417,8 @@ pub(crate) async fn call(
 pub(crate) struct Opened {
     pub(crate) socket: Rc<TcpStream>,
     pub(crate) peer: SocketAddr,
+    /// Who named the peer.
+    pub(crate) source: PeerSource,
     pub(crate) theirs: Handshake,
     /// What came behind the handshake and counts in a download.
     pub(crate) received: Vec<u8>,
@@ -447,7 +459,7 @@ fn join_fetch(
     if let Some(reason) = fetch.refuses(shard, peer, peer_id, caller.is_called) {
         return Err(reason);
     }
-    Ok(Some(Fetching::new(fetch, caller.is_called, shard.now())))
+    Ok(Some(Fetching::new(fetch, shard.now())))
 }
 
 /// Serves a peer whose handshake is done until the connection closes, and returns why it did.
@@ -477,10 +489,15 @@ async fn converse(
     let received = caller.continued.unwrap_or_default();
     let mut session = begin(shard.session_config(), torrent.view(), identity, now);
     session.set_fetching(fetching.is_some());
+    if let Some(own) = sockets::own_ip(&*socket) {
+        session.set_own_ip(own);
+    }
+    let called = caller.is_called.then_some(peer);
     let is_near = sockets::is_near(&*socket, peer.ip());
     let connection = Rc::new(Connection {
         peer,
         levels: shard.rates.levels(&torrent, peer.ip(), now),
+        exchange: Exchange::new(&torrent, called),
         torrent,
         session: RefCell::new(session),
         socket,
@@ -497,7 +514,6 @@ async fn converse(
         fetching,
     });
     let _registered = shard.register(&connection);
-    let called = caller.is_called.then_some(peer);
     let fast = theirs.reserved.fast() && shard.session_config().fast_extension;
     let _joined = connection
         .fetching
@@ -586,7 +602,11 @@ async fn greet(
 
 /// Receives and decodes messages into the session until the connection ends; `buffer` has come
 /// already.
-async fn read_messages(shard: &Shard, connection: &Connection, mut buffer: Vec<u8>) -> CloseReason {
+async fn read_messages(
+    shard: &Rc<Shard>,
+    connection: &Connection,
+    mut buffer: Vec<u8>,
+) -> CloseReason {
     fit(&mut buffer, 0);
     loop {
         let (consumed, needed) = match connection.digest(shard, &buffer) {

@@ -27,10 +27,12 @@ pub(crate) mod receiving;
 mod syncing;
 
 pub use disk::DESCRIPTORS_MAX;
+pub(crate) use homes::home_of;
 pub use receiving::UNDECODED_BYTES_MAX;
 
 use crate::torrent::{AddError, Fault, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
+use engine::peer_list::{PeerSource, SourceCounts};
 use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::limits::PATH_COMPONENT_BYTES_MAX;
@@ -70,8 +72,10 @@ pub struct FetchConfig {
     pub connecting_max: usize,
     /// Connections of one torrent, whoever began them. A quarter is kept for those that we begin.
     pub peers_max: usize,
-    /// Connections that we began, over all torrents.
+    /// Connections that we began, over all torrents, complete ones among them.
     pub outgoing_max: usize,
+    /// Those of them that nobody has taken yet.
+    pub half_open_max: usize,
     /// How many requests one peer gets at most.
     pub requests_per_peer_max: u32,
     /// How long a peer may be of no use before its place goes to another, when all places are
@@ -93,6 +97,7 @@ impl Default for FetchConfig {
             connecting_max: 16,
             peers_max: 200,
             outgoing_max: 1_000,
+            half_open_max: 256,
             requests_per_peer_max: 8_192,
             patience: Duration::from_secs(30),
             datacenter: false,
@@ -398,6 +403,11 @@ pub struct FetchProgress {
     pub connecting: u32,
     /// Addresses that are known and not connected.
     pub candidates: u32,
+    /// Who named the addresses that are known, connected or not.
+    pub known_by_source: SourceCounts,
+    /// Who named the peers whose handshake is done; those that connected to us are their own
+    /// source.
+    pub peers_by_source: SourceCounts,
     /// Why nothing is requested, if the disk is to blame.
     pub paused: Option<String>,
     /// Whether somebody called [`Fetch::pause`].
@@ -406,8 +416,8 @@ pub struct FetchProgress {
 
 /// What is told to a download.
 pub(crate) enum Order {
-    /// Addresses to try.
-    Peers(Vec<SocketAddr>),
+    /// Addresses to try, and who named them.
+    Peers(Vec<SocketAddr>, PeerSource),
     /// Ask for nothing more, or go on.
     Pause(bool),
     /// How much each file is wanted.
@@ -467,10 +477,15 @@ impl Fetch {
         }
     }
 
-    /// Addresses of peers to try. When too many wait already they are dropped: sources name them
-    /// again.
+    /// Addresses of peers that the user named.
     pub fn add_peers(&self, peers: &[SocketAddr]) {
-        let _ = self.orders.try_send(Order::Peers(peers.to_vec()));
+        self.found(peers, PeerSource::Given);
+    }
+
+    /// Addresses of peers to try, which `source` has named. When too many wait already they are
+    /// dropped: sources name them again.
+    pub fn found(&self, peers: &[SocketAddr], source: PeerSource) {
+        let _ = self.orders.try_send(Order::Peers(peers.to_vec(), source));
     }
 
     /// Asks peers for nothing more; they stay connected and are served.
@@ -524,9 +539,14 @@ pub struct MetadataFetch {
 }
 
 impl MetadataFetch {
-    /// Addresses of peers to try.
+    /// Addresses of peers that the user named.
     pub fn add_peers(&self, peers: &[SocketAddr]) {
-        let _ = self.orders.try_send(Order::Peers(peers.to_vec()));
+        self.found(peers, PeerSource::Given);
+    }
+
+    /// Addresses of peers to try, which `source` has named.
+    pub fn found(&self, peers: &[SocketAddr], source: PeerSource) {
+        let _ = self.orders.try_send(Order::Peers(peers.to_vec(), source));
     }
 
     /// Peers that are connected.

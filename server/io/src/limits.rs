@@ -12,7 +12,7 @@ use engine::choker::lease_slots;
 use engine::rate::{Demand, RateLimit, ShardBucket, ShardIndex, SharedBucket, take};
 use engine::time::Time;
 use seedring_metrics::Counter;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
@@ -32,8 +32,9 @@ pub(crate) struct SharedLimits {
     connections_per_stranger_max: usize,
     handshakes_max: usize,
     handshakes: AtomicUsize,
-    /// Connections that we began.
+    /// Connections that we began, and those of them that nobody has taken yet.
     called: Arc<AtomicUsize>,
+    half_open: Arc<AtomicUsize>,
     connections: Mutex<Connections>,
     /// What choked peers were given.
     pub(crate) allowed_fast: allowed_fast::Given,
@@ -88,6 +89,7 @@ impl SharedLimits {
             handshakes_max: config.handshakes_max,
             handshakes: AtomicUsize::new(0),
             called: Arc::default(),
+            half_open: Arc::default(),
             connections: Mutex::default(),
             allowed_fast: allowed_fast::Given::default(),
             rates: config.rates,
@@ -145,13 +147,13 @@ impl SharedLimits {
         })
     }
 
-    /// Takes a place for a connection that we begin, of which there are `called_max`.
-    pub(crate) fn call(&self, called_max: usize) -> Option<CallPlace> {
-        let ordering = Ordering::Relaxed;
-        let more = |called: usize| (called < called_max).then_some(called + 1);
-        self.called.fetch_update(ordering, ordering, more).ok()?;
-        let called = Arc::clone(&self.called);
-        Some(CallPlace { called })
+    /// Takes a place for a connection that we begin, of which there are `called_max`, and
+    /// `half_open_max` that nobody has taken yet.
+    pub(crate) fn call(&self, called_max: usize, half_open_max: usize) -> Option<CallPlace> {
+        Some(CallPlace {
+            _called: Counted::one_of(&self.called, called_max)?,
+            half_open: Cell::new(Some(Counted::one_of(&self.half_open, half_open_max)?)),
+        })
     }
 
     /// The upload slots of `shard`, which has `interested` peers now; `None` for no limit.
@@ -225,12 +227,32 @@ impl Drop for Admission {
 
 /// The place of a connection that we began, given back when it is dropped.
 pub(crate) struct CallPlace {
-    called: Arc<AtomicUsize>,
+    _called: Counted,
+    half_open: Cell<Option<Counted>>,
 }
 
-impl Drop for CallPlace {
+impl CallPlace {
+    /// Notes that the peer has taken the connection.
+    pub(crate) fn connected(&self) {
+        self.half_open.set(None);
+    }
+}
+
+/// One of a limited number, given back when it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn one_of(count: &Arc<AtomicUsize>, max: usize) -> Option<Counted> {
+        let ordering = Ordering::Relaxed;
+        let more = |count: usize| (count < max).then_some(count + 1);
+        count.fetch_update(ordering, ordering, more).ok()?;
+        Some(Counted(Arc::clone(count)))
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.called.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

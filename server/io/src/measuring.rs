@@ -1,6 +1,7 @@
 //! What a shard counts: session counters and messages into the shard's cells, gauges once a second.
 
 use crate::shard::Shard;
+use engine::peer_list::PeerSource;
 use engine::session::SessionCounters;
 use proto::wire::Message;
 use seedring_metrics::{Counter, Gauge};
@@ -27,6 +28,20 @@ impl Shard {
             Message::Extended { .. } => Counter::MessagesExtended,
             Message::Port(_) | Message::Unknown { .. } => Counter::MessagesOther,
         });
+    }
+
+    /// Counts an address that `source` named, if it is a new one.
+    pub(crate) fn count_found(&self, source: PeerSource, is_new: bool) {
+        if is_new {
+            self.cells.increment(match source {
+                PeerSource::Tracker => Counter::FoundTracker,
+                PeerSource::Dht => Counter::FoundDht,
+                PeerSource::Exchange => Counter::FoundExchange,
+                PeerSource::Local => Counter::FoundLocal,
+                PeerSource::Incoming => Counter::FoundIncoming,
+                PeerSource::Given => Counter::FoundGiven,
+            });
+        }
     }
 
     /// Counts what a session has done between two readings of its counters.
@@ -64,6 +79,12 @@ impl Shard {
             before.requests_dropped,
         );
         add(Counter::CancelsReceived, now.cancels, before.cancels);
+        let (sent, sent_before) = (now.exchanges_sent, before.exchanges_sent);
+        add(Counter::ExchangesSent, sent, sent_before);
+        let (received, received_before) = (now.exchanges_received, before.exchanges_received);
+        add(Counter::ExchangesReceived, received, received_before);
+        let (ignored, ignored_before) = (now.exchanges_ignored, before.exchanges_ignored);
+        add(Counter::ExchangesIgnored, ignored, ignored_before);
         add(Counter::Chokes, now.chokes, before.chokes);
         add(Counter::Unchokes, now.unchokes, before.unchokes);
         // Who holds a slot now; a connection that leaves gives its slot back by `Registered`.
@@ -80,8 +101,7 @@ impl Shard {
             let session = connection.session.borrow();
             interested += u64::from(session.is_interested());
             queued += u64::from(session.queued_requests());
-            let fetching = connection.fetching.as_ref();
-            called += u64::from(fetching.is_some_and(|fetching| fetching.is_called));
+            called += u64::from(connection.exchange.is_called());
         }
         let connected = connections.len() as u64;
         let sockets = self.sockets.borrow().len() as u64;

@@ -19,11 +19,14 @@ use crate::sockets::{self, SocketOptions};
 use crate::system;
 use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::ChokerConfig;
+use engine::ip_filter::IpFilter;
+use engine::peer_list::PeerSource;
 use engine::session::SessionConfig;
 use proto::ids::{InfoHashV1, PeerId};
 use seedring_metrics::Registry;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -79,6 +82,10 @@ pub struct PlaneConfig {
     pub peer_id: PeerId,
     /// How downloads work.
     pub fetch: FetchConfig,
+    /// Whether peers of complete torrents are called, too.
+    pub call_leechers: bool,
+    /// Addresses to keep away from the start.
+    pub ip_filter: Arc<IpFilter>,
 }
 
 /// How payload gets from the disk to a socket (docs/adr/0009-send-paths.md).
@@ -161,6 +168,11 @@ pub(crate) enum Command {
     Elsewhere(InfoHashV1, Option<usize>),
     /// Take over a peer of a download, which another shard has accepted.
     Adopt(Box<Adopted>),
+    /// These may be peers of this complete torrent.
+    Call(Arc<SeededTorrent>, Vec<SocketAddr>, PeerSource),
+    /// Keep away whom this has, and nobody else; the answer says that those who are here are being
+    /// closed.
+    Filter(Arc<IpFilter>, oneshot::Sender<()>),
     /// Fetch metadata.
     FetchMetadata(Box<MetadataSeat>),
     /// Close everything and end.
@@ -190,6 +202,12 @@ pub fn shard_count(configured: usize) -> usize {
             .max(1),
         count => count,
     }
+}
+
+/// The port on which peers are told to call us: the same for all families.
+fn listen_port(groups: &[Vec<std::net::TcpListener>]) -> Option<NonZeroU16> {
+    let listener = groups.first()?.first()?;
+    NonZeroU16::new(listener.local_addr().ok()?.port())
 }
 
 /// Where a choker's chances start; without random bytes all shards make the same choices, which is
@@ -224,7 +242,10 @@ impl Plane {
         // Bounded by the torrents: each tells of its first fault only, and by the shards.
         let (events, received) = mpsc::unbounded_channel();
         let limits = Arc::new(SharedLimits::new(&config, count));
-        let session_config = Arc::new(config.session.clone());
+        let session_config = Arc::new(SessionConfig {
+            listen_port: listen_port(&groups),
+            ..config.session.clone()
+        });
         let config = Arc::new(config);
         let mut plane = Plane {
             shards: Vec::with_capacity(count),
@@ -318,11 +339,24 @@ impl Plane {
         Ok((fetch, events))
     }
 
-    /// The shard whose the download of this torrent is: hashes spread over shards evenly.
+    /// Names peers of a complete torrent, which are called if they may want something. When too
+    /// many wait already they are dropped: sources name them again.
+    pub fn found(&self, torrent: &Arc<SeededTorrent>, peers: &[SocketAddr], source: PeerSource) {
+        if let Some((shard, _)) = self.shards.get(self.home_of(torrent.info_hash())) {
+            let command = Command::Call(Arc::clone(torrent), peers.to_vec(), source);
+            let _ = shard.try_send(command);
+        }
+    }
+
+    /// Keeps away whom `filter` has, and nobody else, also those who are connected.
+    pub async fn set_ip_filter(&self, filter: &Arc<IpFilter>) {
+        self.tell_all(|done| Command::Filter(Arc::clone(filter), done))
+            .await;
+    }
+
+    /// The shard whose the download of this torrent is.
     fn home_of(&self, info_hash: InfoHashV1) -> usize {
-        let bytes = info_hash.0.iter().take(8);
-        let number = bytes.fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
-        usize::try_from(number % self.shards.len().max(1) as u64).unwrap_or(0)
+        fetch::home_of(info_hash, self.shards.len())
     }
 
     async fn tell(&self, shard: usize, command: Command) -> Result<(), FetchError> {

@@ -5,6 +5,7 @@
 //! over this shard's connections once a second, never over torrents.
 
 use crate::buffers::{BUFFERS_MAX, BufferPool, Registration};
+use crate::calling::Calls;
 use crate::closing::CloseReason;
 use crate::connection::{self, Connection, Served};
 use crate::constants::HeaderArena;
@@ -28,6 +29,7 @@ use crate::torrent::{Fault, SeededTorrent};
 use crate::warming::Warming;
 use crate::windows::Windows;
 use engine::choker::Choker;
+use engine::ip_filter::IpFilter;
 use engine::random::Random;
 use engine::session::SessionConfig;
 use engine::time::Time;
@@ -38,7 +40,7 @@ use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::num::NonZeroUsize;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -111,6 +113,10 @@ pub(crate) struct Shard {
     pub(crate) fetches: RefCell<HashMap<InfoHashV1, Rc<ActiveFetch>>>,
     pub(crate) elsewhere: RefCell<HashMap<InfoHashV1, usize>>,
     pub(crate) shards: Vec<mpsc::WeakSender<Command>>,
+    /// Whom to call for complete torrents.
+    pub(crate) calls: Calls,
+    /// Addresses to keep away.
+    filter: RefCell<Arc<IpFilter>>,
     /// Memory for pieces of downloads.
     pub(crate) segments: SegmentPool,
     pub(crate) hashing: Arc<HashPool>,
@@ -258,6 +264,8 @@ impl Shard {
             fetches: RefCell::default(),
             elsewhere: RefCell::default(),
             shards: seat.shards.clone(),
+            calls: Calls::default(),
+            filter: RefCell::new(Arc::clone(&config.ip_filter)),
             segments: SegmentPool::new(Arc::clone(&seat.fetch_memory)),
             hashing: Arc::clone(&seat.hashing),
             receive_buffer: RefCell::new(vec![0; RECEIVE_BUFFER_BYTES].into()),
@@ -306,6 +314,13 @@ impl Shard {
                 }
                 Command::Elsewhere(info_hash, home) => self.set_elsewhere(info_hash, home),
                 Command::Adopt(adopted) => self.adopt(*adopted),
+                Command::Call(torrent, peers, source) => {
+                    self.name_peers(&torrent, peers, source);
+                }
+                Command::Filter(filter, done) => {
+                    self.set_filter(filter);
+                    let _ = done.send(());
+                }
                 Command::FetchMetadata(seat) => {
                     tokio_uring::spawn(metadata::run(Rc::clone(self), *seat));
                 }
@@ -393,6 +408,9 @@ impl Shard {
     /// Starts the task of an accepted connection, or closes it where a limit is met.
     fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         self.cells.increment(Counter::ConnectionsAccepted);
+        if self.is_filtered(peer.ip()) {
+            return self.cells.increment(Counter::RefusedFilter);
+        }
         let admission = match self.limits.admit(peer.ip()) {
             Ok(admission) => admission,
             Err(refused) => {
@@ -478,6 +496,7 @@ impl Shard {
             self.pipes.close_idle();
             self.rates.tick(now);
             self.rechoke(now);
+            self.call_leechers();
             self.publish_gauges();
         }
     }
@@ -533,6 +552,21 @@ impl Shard {
         }
     }
 
+    /// Whether an address is one to keep away.
+    pub(crate) fn is_filtered(&self, address: IpAddr) -> bool {
+        self.filter.borrow().blocks(address)
+    }
+
+    /// Keeps away whom `filter` has, also those who are here.
+    fn set_filter(&self, filter: Arc<IpFilter>) {
+        *self.filter.borrow_mut() = filter;
+        for (_, connection) in self.connections.borrow().iter() {
+            if self.is_filtered(connection.peer.ip()) {
+                connection.close(CloseReason::Filtered);
+            }
+        }
+    }
+
     /// Whether it was told to stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.get()
@@ -571,6 +605,7 @@ impl Shard {
                 connection.close(CloseReason::TorrentStopped);
             }
         }
+        self.forget_leechers(torrent);
         self.files.forget(torrent);
         if let Some(direct) = &self.direct {
             direct.forget(torrent);

@@ -247,6 +247,14 @@ pub fn connect_result(socket: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
+/// The address that our own end of a connection has.
+pub fn own_ip(socket: &impl AsRawFd) -> Option<IpAddr> {
+    // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let address = SockRef::from(&descriptor).local_addr().ok()?;
+    address.as_socket().map(|address| address.ip())
+}
+
 /// Whether the peer has closed its side, or all of the connection; what it sent before may still be
 /// there to be read.
 pub fn has_hung_up(socket: &impl AsRawFd) -> bool {

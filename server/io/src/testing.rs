@@ -64,6 +64,8 @@ pub(crate) fn config() -> PlaneConfig {
         rates: RateLimits::default(),
         peer_id: PeerId(*b"-SR0100-testtesttest"),
         fetch: FetchConfig::default(),
+        call_leechers: true,
+        ip_filter: Arc::default(),
     }
 }
 
@@ -171,6 +173,15 @@ impl Content {
     /// Files of these names and lengths in a folder `t`, of no particular bytes; those whose name
     /// starts with "pad" are pad files.
     pub(crate) fn new(files: &[(&'static str, usize)], piece_bytes: usize) -> Content {
+        Self::make(files, piece_bytes, "")
+    }
+
+    /// The same of a private torrent (BEP 27).
+    pub(crate) fn private(files: &[(&'static str, usize)], piece_bytes: usize) -> Content {
+        Self::make(files, piece_bytes, "7:privatei1e")
+    }
+
+    fn make(files: &[(&'static str, usize)], piece_bytes: usize, more: &str) -> Content {
         let folder = Arc::new(TempDir::new().unwrap());
         fs::create_dir(folder.path().join("t")).unwrap();
         let mut bytes = Vec::new();
@@ -196,6 +207,7 @@ impl Content {
         let pieces = format!("6:pieces{}:", hashes.len());
         info.extend(format!("e4:name1:t12:piece lengthi{piece_bytes}e{pieces}").as_bytes());
         info.extend(hashes);
+        info.extend(more.as_bytes());
         info.push(b'e');
         let mut torrent = b"d4:info".to_vec();
         torrent.extend(info);

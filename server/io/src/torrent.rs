@@ -6,9 +6,11 @@
 //! change, so they have no stamps, and what may be served says its bitfield. It becomes a complete
 //! one in place, once.
 
+use crate::exchange::SharedSwarm;
 use crate::fetch::{takes_suffix, with_suffix};
 use crate::limits::SharedLimit;
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
+use engine::peer_list::PeerSource;
 use engine::session::{PieceBits, Pieces, TorrentView};
 use proto::extension::{METADATA_BLOCK_BYTES, metadata_block_bytes};
 use proto::ids::InfoHashV1;
@@ -47,6 +49,8 @@ pub struct SeededTorrent {
     stopped: AtomicBool,
     /// Its own upload limit, if it has one; set when it is added.
     upload_limit: OnceLock<SharedLimit>,
+    /// The peers that are connected for it.
+    swarm: SharedSwarm,
 }
 
 /// A torrent that is being downloaded.
@@ -169,6 +173,7 @@ impl SeededTorrent {
             uploaded_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             upload_limit: OnceLock::new(),
+            swarm: SharedSwarm::default(),
         })
     }
 
@@ -227,6 +232,17 @@ impl SeededTorrent {
     /// Its own upload limit; made by `limit` the first time.
     pub(crate) fn upload_limit(&self, limit: impl FnOnce() -> SharedLimit) -> &SharedLimit {
         self.upload_limit.get_or_init(limit)
+    }
+
+    /// Whether peers that `source` names may be called: of a private torrent only those of its
+    /// trackers and of the user (BEP 27).
+    pub(crate) fn may_call(&self, source: PeerSource) -> bool {
+        !(self.metainfo.private && source.is_hearsay())
+    }
+
+    /// The peers that are connected for it.
+    pub(crate) fn swarm(&self) -> &SharedSwarm {
+        &self.swarm
     }
 
     /// Whether all of it is there.

@@ -132,11 +132,12 @@ metrics! {
             "TCP connections accepted from peers."
             { ConnectionsAccepted }
         summed "seedring_connections_refused_total",
-            "Connections closed before their handshake was read, by the limit that they met.",
+            "Connections closed before their handshake was read, by the limit that they met, or by the address filter.",
             by "reason" {
                 RefusedConnectionLimit = "connections_max",
                 RefusedAddressLimit = "connections_per_address_max",
                 RefusedHandshakeLimit = "handshakes_max",
+                RefusedFilter = "ip_filter",
             }
         summed "seedring_accept_errors_total",
             "Errors of accept, by cause; descriptors means that the process has none left.",
@@ -155,6 +156,7 @@ metrics! {
                 ClosedStopping = "stopping",
                 ClosedBanned = "banned",
                 ClosedDuplicate = "duplicate",
+                ClosedFiltered = "ip_filter",
                 ClosedOther = "other",
             }
         per_shard "seedring_handshakes_total",
@@ -204,6 +206,19 @@ metrics! {
                 MessagesExtended = "extended",
                 MessagesOther = "other",
             }
+        summed "seedring_peer_exchange_messages_total",
+            "Messages of peer exchange (BEP 11), by what became of them: sent to peers, received, or ignored because they came too soon.",
+            by "result" { ExchangesSent = "sent", ExchangesReceived = "received", ExchangesIgnored = "ignored" }
+        summed "seedring_peers_found_total",
+            "Addresses of peers that were new to their torrent, by who named them (those that trackers named count here only where they are to be called).",
+            by "source" {
+                FoundTracker = "tracker",
+                FoundDht = "dht",
+                FoundExchange = "pex",
+                FoundLocal = "lsd",
+                FoundIncoming = "incoming",
+                FoundGiven = "given",
+            }
         summed "seedring_choke_changes_total",
             "Peers choked and unchoked by us.",
             by "change" { Chokes = "choke", Unchokes = "unchoke" }
@@ -228,8 +243,9 @@ metrics! {
             "Peers that were closed and are kept away because they sent wrong data."
             { PeersBanned }
         summed "seedring_connects_total",
-            "Connections that we began to peers of downloads, by what came of them.",
-            by "result" { ConnectsDone = "connected", ConnectsRefused = "refused", ConnectsTimedOut = "timeout" }
+            "Connections that we began to peers, or would have begun but for the address filter, by what came of them.",
+            by "result" { ConnectsDone = "connected", ConnectsRefused = "refused", ConnectsTimedOut = "timeout",
+                ConnectsFiltered = "ip_filter" }
         per_shard "seedring_disk_writes_total",
             "Writes of downloaded data, coalesced over blocks."
             { DiskWrites }
@@ -354,6 +370,9 @@ metrics! {
         summed "seedring_announce_peers_total",
             "Peer addresses received in answers of trackers."
             { AnnouncePeers }
+        summed "seedring_lsd_datagrams_total",
+            "Datagrams of local discovery (BEP 14), by what became of them: sent, not sent because of an error, received of others, or ignored because they were no announcement or too many.",
+            by "result" { LsdSent = "sent", LsdFailed = "failed", LsdReceived = "received", LsdIgnored = "ignored" }
         summed "seedring_tracker_requests_total",
             "Requests to the embedded tracker that were answered, by kind.",
             by "kind" { TrackerAnnounces = "announce", TrackerScrapes = "scrape" }
@@ -415,6 +434,12 @@ metrics! {
         summed "seedring_upload_rate_limit_bytes",
             "The limit of upload in bytes per second, limits.upload_rate; 0 is unlimited."
             { UploadRateLimit }
+        summed "seedring_ip_filter_ranges",
+            "Ranges of addresses that peers.ip_filter keeps away, those that touch counted as one."
+            { IpFilterRanges }
+        summed "seedring_ip_filter_malformed_lines",
+            "Lines of the lists in peers.ip_filter that were not understood; the log names the first ones."
+            { IpFilterMalformed }
         summed "seedring_announces_overdue",
             "Announces whose time came over a minute ago but that were not sent yet."
             { AnnouncesOverdue }

@@ -9,7 +9,8 @@
 //! odd ones and none of them is needed; keys that we do not know are not kept. Metadata messages
 //! are strict, because what they carry is asked for and paid for.
 //!
-//! Not here: the peer exchange messages ([`crate::pex`]), and the decision which metadata request is served.
+//! Not here: the peer exchange messages ([`crate::pex`]), and the decision which metadata request is
+//! served.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU8, NonZeroU16};

@@ -1,7 +1,7 @@
 //! Every section and key: its meaning, type, default and bounds. The reference file is made from
 //! the comments here; write them for an operator, with the unit and the reason.
 
-use super::setting::choices;
+use super::setting::{Interfaces, choices};
 use super::table::section;
 use super::units::{ByteRate, ByteSize, Seconds};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -44,6 +44,17 @@ section! {
         /// Requests of one peer that wait to be served; what exceeds it is rejected. At 16 KiB a
         /// request, 2000 fill 10 Gbit/s over a round trip of 26 ms.
         request_queue_max: u32 = 2000, 16..=65_536;
+        /// Tell peers of each other, and learn of others from them (peer exchange, BEP 11).
+        /// Private torrents never do, whatever is set here.
+        peer_exchange: bool = true;
+        /// Call peers of complete torrents, too, which trackers and others name: many can be
+        /// called but cannot call us. How many at a time is bounded by fetch.outgoing_max.
+        call_leechers: bool = true;
+        /// Lists of addresses to keep away, whoever calls whom: PeerGuardian text (p2p), eMule's
+        /// ipfilter.dat, or one network, range or address a line; unpacked. Read at the start and,
+        /// by `serve`, again on SIGHUP. A list that cannot be read stops the start; after a SIGHUP
+        /// the old lists stay. Lines that are not understood are logged and block nobody.
+        ip_filter: Vec<PathBuf> = Vec::new(), 0..=64;
         /// TCP congestion control of peer sockets, such as "cubic" or "bbr"; "" takes the system's
         /// (net.ipv4.tcp_congestion_control). A name the kernel does not know stops the start.
         congestion_control: String = String::new(), 0..=15;
@@ -213,8 +224,11 @@ section! {
         /// Peers of one torrent while it is being downloaded, whoever began the connection. A quarter is kept
         /// for connections that we begin; who is of no use gives way to others.
         peers_per_torrent_max: u32 = 200, 1..=65_536;
-        /// Connections that we begin, over all torrents, at a time.
+        /// Connections that we begin, over all torrents, complete ones among them, at a time.
         outgoing_max: u32 = 1000, 0..=1_000_000;
+        /// Connections over all torrents that are being begun and that nobody has taken yet. Some
+        /// routers and providers take many at a time for an attack.
+        half_open_max: u32 = 256, 1..=65_536;
         /// Connections of one torrent that are being begun at a time.
         connecting_max: u32 = 16, 1..=1000;
         /// Seconds that a peer has to take a connection that we begin.
@@ -290,6 +304,20 @@ section! {
         user_agent: String = String::new(), 0..=100;
         /// Seconds that the announces of our stop may take in all before we exit anyway.
         stop_timeout_s: Seconds = Seconds(5), 1..=9;
+    }
+}
+
+section! {
+    /// Local discovery (BEP 14): tells hosts of this network by multicast which torrents we have,
+    /// and finds those that have them. Private torrents are never told.
+    Lsd {
+        /// Do it. Off by default, as a server expects: in a rented rack the neighbours are
+        /// strangers, to whom it would name all torrents, and providers take multicast for a
+        /// fault. Turn it on where the network is your own: at home, or in a rack whose hosts
+        /// fetch the same data.
+        enabled: bool = false;
+        /// The interfaces on which it is done; [] takes that of the default route.
+        interfaces: Interfaces = Interfaces::default(), 0..=16;
     }
 }
 

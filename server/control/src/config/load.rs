@@ -201,6 +201,13 @@ impl Loader {
         {
             *dir = source.resolve(dir);
         }
+        if section == "peers"
+            && let Some(Place::Line { .. }) = self.places.get("peers.ip_filter")
+        {
+            for path in &mut self.config.peers.ip_filter {
+                *path = source.resolve(path);
+            }
+        }
     }
 
     fn set(
@@ -371,6 +378,11 @@ impl Loader {
             && let Err(message) = expect_path(parent, Kind::Folder)
         {
             problems.push(("state.dir", message));
+        }
+        for path in &peers.ip_filter {
+            if let Err(message) = expect_path(path, Kind::File) {
+                problems.push(("peers.ip_filter", message));
+            }
         }
         problems.extend(port_conflict(&self.config));
         for (key, message) in problems {

@@ -248,6 +248,56 @@ impl Setting for Vec<String> {
     }
 }
 
+/// Files, at most `bounds.end()` of them.
+impl Setting for Vec<PathBuf> {
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+        let items = input.strings()?;
+        let is_path = |text: &&str| !text.is_empty() && !text.contains('\0');
+        (items.iter().all(is_path) && within(items.len() as u64, bounds).is_some())
+            .then(|| items.into_iter().map(PathBuf::from).collect())
+    }
+    fn render(&self) -> String {
+        let items: Vec<String> = self
+            .iter()
+            .map(|item| quote(&item.to_string_lossy()))
+            .collect();
+        format!("[{}]", items.join(", "))
+    }
+    fn allowed(bounds: &Bounds) -> String {
+        format!(
+            "a list of at most {} paths; a relative one starts at the folder of this file",
+            bounds.end()
+        )
+    }
+}
+
+/// Names of network interfaces, at most `bounds.end()` of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interfaces(pub Vec<String>);
+
+impl Setting for Interfaces {
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+        let items = input.strings()?;
+        // What the kernel takes for a name.
+        let is_name = |text: &&str| {
+            let is_in = |c: char| c.is_ascii_graphic() && c != '/';
+            (1..=15).contains(&text.len()) && text.chars().all(is_in) && !text.starts_with('.')
+        };
+        (items.iter().all(is_name) && within(items.len() as u64, bounds).is_some())
+            .then(|| Interfaces(items.into_iter().map(str::to_owned).collect()))
+    }
+    fn render(&self) -> String {
+        let items: Vec<String> = self.0.iter().map(|item| quote(item)).collect();
+        format!("[{}]", items.join(", "))
+    }
+    fn allowed(bounds: &Bounds) -> String {
+        format!(
+            "a list of at most {} names of interfaces, such as [\"eth0\"]",
+            bounds.end()
+        )
+    }
+}
+
 /// A TOML string.
 pub(crate) fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()

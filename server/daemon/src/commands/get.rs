@@ -30,7 +30,8 @@ arguments; 3: io_uring is refused; 130: stopped before it was complete.
 
 --json prints lines {\"event\":…}: started (name, info_hash_v1, data_dir, peer_port, bytes_done, \
 bytes_total), progress (bytes_done, bytes_total, bytes_synced, bytes_per_s, eta_s, up_bytes_per_s, downloaded, \
-uploaded, wasted, hash_failures, peers, seeds, connecting, candidates, paused), paused (reason), \
+uploaded, wasted, hash_failures, peers, seeds, connecting, candidates, sources (for tracker, dht, pex, lsd, \
+incoming, given: known addresses and connected peers), paused), paused (reason), \
 resumed, banned (peer), complete (name, info_hash_v1, path, bytes, whole, downloaded, wasted, \
 uploaded, seconds), stopped (bytes_done, bytes_total).";
 

@@ -1,6 +1,7 @@
 //! What the user of `seedring get` sees: a bar on a terminal, a line now and then elsewhere, JSON for programs.
 
 use crate::progress::{counted, print, print_json, shown};
+use engine::peer_list::PeerSource;
 use indicatif::{
     BinaryBytes, DecimalBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
@@ -349,6 +350,7 @@ fn message(progress: &FetchProgress, down: u64, up: u64, left: Option<u64>) -> S
         ));
     }
     text.push_str(&format!(", {}", counted(progress.peers.into(), "peer")));
+    text.push_str(&sources(progress));
     if progress.seeds > 0 {
         text.push_str(&format!(", {}", counted(progress.seeds.into(), "seed")));
     }
@@ -358,6 +360,21 @@ fn message(progress: &FetchProgress, down: u64, up: u64, left: Option<u64>) -> S
     text
 }
 
+/// Where the peers come from, if not all from the same.
+fn sources(progress: &FetchProgress) -> String {
+    let of = |source: PeerSource| (progress.peers_by_source.get(source), source.name());
+    let counts = PeerSource::ALL.map(of);
+    let counts: Vec<String> = counts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
+    match counts.len() {
+        0 | 1 => String::new(),
+        _ => format!(" ({})", counts.join(", ")),
+    }
+}
+
 fn progress_line(
     progress: &FetchProgress,
     down: u64,
@@ -365,6 +382,15 @@ fn progress_line(
     left: Option<u64>,
 ) -> serde_json::Value {
     let share = Share::of(progress);
+    let sources = PeerSource::ALL.map(|source| {
+        let known = progress.known_by_source.get(source);
+        let peers = progress.peers_by_source.get(source);
+        (
+            source.name().to_owned(),
+            json!({"known": known, "peers": peers}),
+        )
+    });
+    let sources: serde_json::Map<_, _> = sources.into_iter().collect();
     json!({
         "event": "progress",
         "action": "fetching",
@@ -381,6 +407,7 @@ fn progress_line(
         "seeds": progress.seeds,
         "connecting": progress.connecting,
         "candidates": progress.candidates,
+        "sources": sources,
         "paused": progress.paused,
     })
 }

@@ -1,6 +1,8 @@
 //! Where peers come from: those that the user names, and those that trackers do.
 
 use control::announce::{Totals, TotalsNow, is_global};
+use control::lsd::PeerSink;
+use engine::peer_list::PeerSource;
 use proto::magnet::PeerAddress;
 use seedring_io::fetch::Fetch;
 use std::io;
@@ -20,18 +22,30 @@ const LOOKUP_MAX: Duration = Duration::from_secs(10);
 /// What is said to be left while only the torrent's hash is known: more than nothing, so that trackers name peers.
 const LEFT_UNKNOWN: u64 = 16 << 10;
 
-/// Says how the download stands to trackers, and takes the peers that they name.
+/// Peers, and who named them.
+pub struct Found {
+    pub peers: Vec<SocketAddr>,
+    pub source: PeerSource,
+}
+
+/// Says how the download stands to trackers, and takes the peers that they and others name.
 pub struct Finder {
     fetch: OnceLock<Arc<Fetch>>,
-    found: mpsc::Sender<Vec<SocketAddr>>,
+    found: mpsc::Sender<Found>,
 }
 
 impl Finder {
     /// Peers arrive at the receiver.
-    pub fn new() -> (Finder, mpsc::Receiver<Vec<SocketAddr>>) {
+    pub fn new() -> (Finder, mpsc::Receiver<Found>) {
         let (found, received) = mpsc::channel(ANSWERS_MAX);
         let fetch = OnceLock::new();
         (Finder { fetch, found }, received)
+    }
+
+    /// Takes peers that `source` has named; it is too many when they are not taken away.
+    pub fn take(&self, peers: &[SocketAddr], source: PeerSource) {
+        let peers = peers.to_vec();
+        let _ = self.found.try_send(Found { peers, source });
     }
 
     /// Tells trackers of this download from now on.
@@ -57,7 +71,13 @@ impl Totals for Finder {
     }
 
     fn found(&self, peers: &[SocketAddr]) {
-        let _ = self.found.try_send(peers.to_vec());
+        self.take(peers, PeerSource::Tracker);
+    }
+}
+
+impl PeerSink for Finder {
+    fn found(&self, peers: &[SocketAddr], source: PeerSource) {
+        self.take(peers, source);
     }
 }
 

@@ -37,6 +37,8 @@ pub struct SessionConfig {
     pub client_version: String,
     /// The port on which we take connections, as told in the extension handshake.
     pub listen_port: Option<NonZeroU16>,
+    /// Whether peers of torrents that are not private tell us of others, and we them (BEP 11).
+    pub peer_exchange: bool,
 }
 
 impl Default for SessionConfig {
@@ -54,6 +56,7 @@ impl Default for SessionConfig {
             fast_extension: true,
             client_version: concat!("Seedring ", env!("CARGO_PKG_VERSION")).to_owned(),
             listen_port: None,
+            peer_exchange: true,
         }
     }
 }

@@ -101,6 +101,12 @@ pub enum Disconnect {
         /// How many were refused.
         count: u32,
     },
+    /// The peer tells of others again and again before its time (BEP 11).
+    #[error("{count} peer exchange messages, one after another, that came too soon")]
+    ExchangeFlood {
+        /// How many came.
+        count: u32,
+    },
     /// Both sides have the whole torrent.
     #[error("the peer is complete, and so are we")]
     BothComplete,
@@ -135,7 +141,8 @@ impl Disconnect {
             | Disconnect::HaveOutside { .. }
             | Disconnect::FastNotAgreed { .. }
             | Disconnect::UnrequestedPiece { .. }
-            | Disconnect::MetadataFlood { .. } => DisconnectKind::Misbehaved,
+            | Disconnect::MetadataFlood { .. }
+            | Disconnect::ExchangeFlood { .. } => DisconnectKind::Misbehaved,
             Disconnect::RequestTooLong { .. } | Disconnect::PieceLost { .. } => {
                 DisconnectKind::Incompatible
             }

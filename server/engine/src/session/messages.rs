@@ -3,11 +3,14 @@
 use proto::extension::{Extension, ExtensionHandshake, HANDSHAKE_ID, MessageIds, MetadataMessage};
 use proto::extension::{dont_have, metadata_blocks};
 use proto::ids::PieceIndex;
+use proto::pex::PexMessage;
 use proto::wire::{self, BlockRequest, Message};
 
 use super::{Disconnect, Pieces, Session};
+use crate::pex::TooOften;
 use crate::queue::Batch;
 use crate::time::Time;
+use std::net::SocketAddr;
 
 /// Requests outside the torrent or too long that are rejected before the peer is closed: a peer
 /// that heeds rejects never comes near.
@@ -38,6 +41,9 @@ impl Session {
         let mut taken = vec![Extension::UploadOnly];
         if self.torrent.metadata_bytes.is_some() {
             taken.push(Extension::Metadata);
+        }
+        if self.may_exchange_peers() {
+            taken.push(Extension::PeerExchange);
         }
         let mut upload_only = self.pieces.is_all();
         if let Pieces::Growing(bits) = &self.pieces {
@@ -257,6 +263,8 @@ impl Session {
                 self.peer_client = handshake.client;
             }
             self.peer_request_queue = handshake.request_queue.or(self.peer_request_queue);
+            self.peer_listen_port = handshake.listen_port.or(self.peer_listen_port);
+            self.our_ip = handshake.your_ip.or(self.our_ip);
             return Ok(());
         }
         match Extension::from_our_id(id) {
@@ -269,6 +277,9 @@ impl Session {
                 let upload_only = payload.first().is_some_and(|&byte| byte != 0);
                 self.set_upload_only(upload_only, now);
             }
+            Some(Extension::PeerExchange) if self.may_exchange_peers() => {
+                return self.handle_exchange(payload, now);
+            }
             Some(Extension::DontHave) if dont_have(payload).is_some() => {
                 self.peer_pieces = self.peer_pieces.saturating_sub(1);
                 self.peer_complete = false;
@@ -276,6 +287,29 @@ impl Session {
             // We did not offer them; a peer that sends them all the same is ignored.
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The peer tells of others.
+    fn handle_exchange(&mut self, payload: &[u8], now: Time) -> Result<(), Disconnect> {
+        let listener = self.listener.get_or_insert_default();
+        let is_heeded = listener
+            .heed(now)
+            .map_err(|TooOften { count }| Disconnect::ExchangeFlood { count })?;
+        if !is_heeded {
+            self.counters.exchanges_ignored += 1;
+            return Ok(());
+        }
+        let message = PexMessage::parse(payload)?;
+        self.counters.exchanges_received += 1;
+        let Some(source) = self.peer.ip else {
+            return Ok(());
+        };
+        let port = self.config.listen_port;
+        let own = self.own_ip.zip(port);
+        let own = own.map(|(ip, port)| SocketAddr::new(ip.to_canonical(), port.get()));
+        // What nobody has taken is replaced, so there is no more of it than one message has.
+        self.named = listener.accept(&message, source, own, now);
         Ok(())
     }
 

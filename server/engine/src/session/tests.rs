@@ -12,6 +12,7 @@ use super::messages::{INVALID_REQUESTS_MAX, METADATA_REFUSALS_MAX};
 use super::*;
 
 mod allowed_fast;
+mod exchange;
 mod growing;
 mod metadata;
 mod timeouts;

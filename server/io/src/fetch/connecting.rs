@@ -2,16 +2,18 @@
 //! a torrent's metadata came ([`crate::fetch::metadata`]) go on as the download's.
 //!
 //! Limits: [`crate::fetch::FetchConfig`] says how many of a torrent are being begun, how many it
-//! has, and how many we began over all; and what is begun counts among the connections of the
-//! server as what is accepted does. An address that fails is left alone for a while
-//! ([`engine::peer_list`]).
+//! has, and how many we began and are beginning over all; and what is begun counts among the
+//! connections of the server as what is accepted does. An address that fails is left alone for a
+//! while ([`engine::peer_list`]).
 
 use crate::closing::CloseReason;
 use crate::connection::{self, Opened};
 use crate::fetch::home::ActiveFetch;
+use crate::limits::CallPlace;
 use crate::ring;
 use crate::shard::{Shard, Visit};
 use crate::sockets;
+use engine::peer_list::PeerList;
 use engine::time::Time;
 use proto::ids::InfoHashV1;
 use seedring_metrics::Counter;
@@ -41,13 +43,6 @@ impl Begun {
         let fetch = Rc::clone(fetch);
         Begun { fetch, key }
     }
-
-    /// Has the end of the download break it off.
-    fn set_socket(&self, socket: &Rc<TcpStream>) {
-        if let Some(place) = self.fetch.connecting.borrow_mut().get_mut(self.key) {
-            *place = Some(Rc::clone(socket));
-        }
-    }
 }
 
 impl Drop for Begun {
@@ -65,22 +60,26 @@ impl ActiveFetch {
         // Nobody gives way before there is somebody to take its place.
         let connecting_max = config.connecting_max.min(self.places_to_call(shard));
         while self.wants_peers() && self.connecting.borrow().len() < connecting_max {
-            let Some(place) = shard.limits.call(config.outgoing_max) else {
+            let Some(place) = shard.limits.call(config.outgoing_max, config.half_open_max) else {
                 return;
             };
             let address = self.list.borrow_mut().take(shard.now());
             let Some(address) = address else { return };
             let (shard, fetch) = (Rc::clone(shard), Rc::clone(&fetch));
             let begun = Begun::new(&fetch);
-            self.spawn(async move {
-                let _place = place;
-                call(&shard, &fetch, address, begun).await;
-            });
+            self.spawn(async move { call(&shard, &fetch, address, begun, place).await });
         }
     }
 }
 
 impl ActiveFetch {
+    /// Has the end of the download break off the connection that is being begun as `key`.
+    fn set_connecting(&self, key: usize, socket: &Rc<TcpStream>) {
+        if let Some(place) = self.connecting.borrow_mut().get_mut(key) {
+            *place = Some(Rc::clone(socket));
+        }
+    }
+
     /// Breaks off what is being begun.
     pub(crate) fn stop_calling(&self) {
         for (_, socket) in self.connecting.borrow().iter() {
@@ -91,21 +90,63 @@ impl ActiveFetch {
     }
 }
 
-/// Calls a peer, and serves the connection until it ends.
-async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, begun: Begun) {
+/// Calls a peer for a download, and serves the connection until it ends.
+async fn call(
+    shard: &Rc<Shard>,
+    fetch: &Rc<ActiveFetch>,
+    address: SocketAddr,
+    begun: Begun,
+    place: CallPlace,
+) {
+    let info_hash = fetch.torrent.info_hash();
+    let key = begun.key;
+    let begins = |socket: &Rc<TcpStream>| fetch.set_connecting(key, socket);
+    let called = call_peer(shard, address, info_hash, begun, begins, place).await;
+    give_back(&mut fetch.list.borrow_mut(), address, &called, shard.now());
+}
+
+/// How a call ended.
+pub(crate) enum Called {
+    /// It was not made: we have no room.
+    NoRoom,
+    /// It was not made: the address is kept away.
+    Filtered,
+    /// Nobody took it.
+    Unreachable,
+    /// There was a connection.
+    Ended {
+        reason: CloseReason,
+        is_greeted: bool,
+        lasted: Duration,
+    },
+}
+
+/// Calls a peer, and serves the connection until it ends. `begun` is dropped when the handshakes
+/// are done; `begins` is told of the socket.
+pub(crate) async fn call_peer<B>(
+    shard: &Rc<Shard>,
+    address: SocketAddr,
+    info_hash: InfoHashV1,
+    begun: B,
+    begins: impl FnOnce(&Rc<TcpStream>),
+    place: CallPlace,
+) -> Called {
+    if shard.is_filtered(address.ip()) {
+        shard.cells.increment(Counter::ConnectsFiltered);
+        return Called::Filtered;
+    }
     let Ok(admission) = shard.limits.admit(address.ip()) else {
-        // It is we who have no room.
-        return fetch.list.borrow_mut().postponed(address, shard.now());
+        return Called::NoRoom;
     };
     let socket = match sockets::begin_connect(address, &shard.config.sockets) {
         Ok(socket) => Rc::new(TcpStream::from_std(socket)),
         Err(error) => {
             tracing::debug!(peer = %address, %error, "cannot connect");
             shard.cells.increment(Counter::ConnectsRefused);
-            return fetch.list.borrow_mut().failed(address, shard.now());
+            return Called::Unreachable;
         }
     };
-    begun.set_socket(&socket);
+    begins(&socket);
     let mut visit = shard.visit(&socket, admission);
     let connected = finish_connect(shard, &socket).await;
     if let Err(error) = connected {
@@ -114,36 +155,64 @@ async fn call(shard: &Rc<Shard>, fetch: &Rc<ActiveFetch>, address: SocketAddr, b
             io::ErrorKind::TimedOut => Counter::ConnectsTimedOut,
             _ => Counter::ConnectsRefused,
         });
-        return fetch.list.borrow_mut().failed(address, shard.now());
+        return Called::Unreachable;
     }
+    place.connected();
     shard.cells.increment(Counter::ConnectsDone);
     let connected_at = shard.now();
-    let served = connection::call(shard, Rc::clone(&socket), address, &mut visit, fetch, begun);
+    let served = connection::call(
+        shard,
+        Rc::clone(&socket),
+        address,
+        &mut visit,
+        info_hash,
+        begun,
+    );
     let reason = Box::pin(served).await;
-    note_end(shard, fetch, address, &visit, connected_at, reason);
+    note_end(shard, address, &visit, connected_at, reason)
 }
 
-/// Notes how a connection ended, for its address.
+/// Counts the end of a connection that we began.
 fn note_end(
     shard: &Shard,
-    fetch: &ActiveFetch,
     address: SocketAddr,
     visit: &Visit,
     connected_at: Time,
     reason: CloseReason,
-) {
+) -> Called {
     let is_greeted = visit.is_greeted();
     shard.cells.increment(reason.counter(is_greeted));
     tracing::debug!(peer = %address, ?reason, "connection closed");
-    let mut list = fetch.list.borrow_mut();
-    let now = shard.now();
+    Called::Ended {
+        reason,
+        is_greeted,
+        lasted: shard.now().since(connected_at),
+    }
+}
+
+/// Says to a list of peers how the call of an address that was taken from it has ended.
+pub(crate) fn give_back(list: &mut PeerList, address: SocketAddr, called: &Called, now: Time) {
+    let &Called::Ended {
+        reason,
+        is_greeted,
+        lasted,
+    } = called
+    else {
+        return match called {
+            // It is we who have no room.
+            Called::NoRoom => list.postponed(address, now),
+            Called::Filtered => list.remove(address),
+            _ => list.failed(address, now),
+        };
+    };
     match reason {
         CloseReason::SelfConnection => list.exclude(address),
         CloseReason::Banned => {}
+        CloseReason::Filtered => list.remove(address),
         // It is we who had no place, or gave it to another.
         CloseReason::Full => list.postponed(address, now),
         CloseReason::Duplicate | CloseReason::Pointless => list.failed(address, now),
-        CloseReason::PeerClosed | CloseReason::Reset if now.since(connected_at) < HASTE => {
+        CloseReason::PeerClosed | CloseReason::Reset if lasted < HASTE => {
             list.hung_up(address, now);
         }
         _ if is_greeted => list.left(address, now),
@@ -178,11 +247,17 @@ pub(crate) async fn keep(shard: &Rc<Shard>, opened: Opened, visit: &mut Visit) {
     // Its peer was told that we have nothing.
     let is_empty = fetch.stored.get() == 0;
     let is_of_use = is_empty && fetch.wants_peers() && !sockets::has_hung_up(&*opened.socket);
-    if !is_of_use || !fetch.list.borrow_mut().connected(address, now) {
+    if !is_of_use
+        || !fetch
+            .list
+            .borrow_mut()
+            .connected(address, opened.source, now)
+    {
         return;
     }
     let reason = Box::pin(connection::go_on(shard, opened, visit, &fetch)).await;
-    note_end(shard, &fetch, address, visit, now, reason);
+    let called = note_end(shard, address, visit, now, reason);
+    give_back(&mut fetch.list.borrow_mut(), address, &called, shard.now());
 }
 
 /// Waits until the connection is there, or is not to be had.

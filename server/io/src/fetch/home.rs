@@ -19,7 +19,7 @@ use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::PeerKey;
 use engine::download::{Action, Download, DownloadConfig};
 use engine::layout::FileIndex;
-use engine::peer_list::{PeerList, PeerListConfig};
+use engine::peer_list::{PeerList, PeerListConfig, PeerSource, SourceCounts};
 use engine::picker::{PeerPieces, PickerConfig, PieceOrder, Priority, Sharing, piece_priorities};
 use engine::pipeline::PipelineConfig;
 use engine::session::PieceBits;
@@ -47,6 +47,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How many segments a download gives up for those who wait on other shards, at a time.
 const SEGMENTS_PER_TICK: usize = 16;
 
+/// How often it is looked where peers see us.
+const LOCATE_PERIOD: Duration = Duration::from_secs(30);
+
 /// Hosts that work for one owner share a piece between so many.
 const DATACENTER_PEERS_PER_PIECE: u32 = 2;
 
@@ -63,6 +66,8 @@ pub(crate) struct ActiveFetch {
     pub(crate) departed: RefCell<Departed>,
     next_key: Cell<u64>,
     pub(crate) list: RefCell<PeerList>,
+    /// When peers are asked again where they see us.
+    locate_at: Cell<Time>,
     /// Connections that are being begun.
     pub(crate) connecting: RefCell<Slab<Option<Rc<TcpStream>>>>,
     /// Pieces that are written and not synced.
@@ -143,6 +148,7 @@ impl ActiveFetch {
             departed: RefCell::default(),
             next_key: Cell::new(1),
             list: RefCell::new(PeerList::new(PeerListConfig::default())),
+            locate_at: Cell::new(Time::default()),
             connecting: RefCell::default(),
             unsynced: RefCell::default(),
             syncing: tokio::sync::Mutex::new(()),
@@ -391,6 +397,10 @@ impl ActiveFetch {
         let now = shard.now();
         self.download.borrow_mut().tick(now);
         self.look_at_members(now);
+        if now >= self.locate_at.get() {
+            self.locate_at.set(now + LOCATE_PERIOD);
+            self.learn_own_address(shard);
+        }
         self.drive(shard, now);
         // By other shards, which can write or forget only what is their own.
         let wanted = shard.segments.wanted_elsewhere();
@@ -415,7 +425,14 @@ impl ActiveFetch {
             .filter(|member| member.connection.session.borrow().is_peer_complete())
             .count();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let known_by_source = self.list.borrow().sources();
+        let mut peers_by_source = SourceCounts::default();
+        for member in self.members.borrow().values() {
+            peers_by_source.add(member.source);
+        }
         self.published.change(|progress| {
+            progress.known_by_source = known_by_source;
+            progress.peers_by_source = peers_by_source;
             progress.pieces = layout.piece_count();
             progress.pieces_stored = self.stored.get();
             progress.pieces_wanted = picker.wanted();
@@ -430,18 +447,26 @@ impl ActiveFetch {
         });
     }
 
-    /// Takes addresses to try.
-    fn add_peers(&self, shard: &Shard, peers: &[SocketAddr]) {
+    /// Takes addresses to try, and who named them.
+    pub(crate) fn add_peers(
+        &self,
+        shard: &Shard,
+        peers: impl IntoIterator<Item = SocketAddr>,
+        source: PeerSource,
+    ) {
+        if !self.torrent.may_call(source) {
+            return;
+        }
         let now = shard.now();
         let mut list = self.list.borrow_mut();
-        for &peer in peers {
-            list.add(peer, now);
+        for peer in peers {
+            shard.count_found(source, list.add(peer, source, now));
         }
     }
 
     fn obey(&self, shard: &Rc<Shard>, order: Order, stops: &mut Vec<oneshot::Sender<()>>) {
         match order {
-            Order::Peers(peers) => self.add_peers(shard, &peers),
+            Order::Peers(peers, source) => self.add_peers(shard, peers, source),
             Order::Pause(paused) => {
                 self.paused_by_user.set(paused);
                 self.follow_pauses();

@@ -20,6 +20,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_uring::net::TcpStream;
 
+/// Which of `shards` is the home of a torrent: hashes spread over shards evenly.
+pub(crate) fn home_of(info_hash: InfoHashV1, shards: usize) -> usize {
+    let bytes = info_hash.0.iter().take(8);
+    let number = bytes.fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
+    usize::try_from(number % shards.max(1) as u64).unwrap_or(0)
+}
+
 impl Shard {
     /// Gives a socket to the shard that downloads its torrent; closes it where that is not
     /// possible.

@@ -19,13 +19,15 @@ use crate::fetch::home::ActiveFetch;
 use crate::shard::Shard;
 use crate::sockets;
 use engine::choker::PeerKey;
+use engine::peer_list::PeerSource;
 use engine::picker::PeerPieces;
 use engine::time::Time;
+use proto::address::is_global;
 use proto::ids::PeerId;
 use seedring_metrics::Counter;
 use std::cell::Cell;
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -37,6 +39,12 @@ const DEPARTED_MAX: usize = 1_024;
 /// For so long two connections to one peer count as begun at the same moment.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
+/// Hosts that must see us at an address before we believe them.
+const VOTERS_MIN: usize = 2;
+
+/// How long after a peer that came by itself has gone it is called, if it said where it listens.
+const CALL_BACK_AFTER: Duration = Duration::from_secs(30);
+
 /// A peer that wants something, or has something, may exchange nothing for so many times the
 /// patience.
 const IDLE_FACTOR: u32 = 10;
@@ -46,6 +54,8 @@ pub(crate) struct Member {
     pub(crate) connection: Rc<Connection>,
     /// Where it listens, if we called it.
     pub(crate) called: Option<SocketAddr>,
+    /// Who named it; itself, if it came.
+    pub(crate) source: PeerSource,
     joined_at: Time,
     /// Payload that it gave and was given, as of the last look.
     exchanged_bytes: Cell<u64>,
@@ -199,6 +209,33 @@ impl ActiveFetch {
         }
     }
 
+    /// Notes where we are, as the peers of two hosts at least and most of a family say: it orders
+    /// whom we call (BEP 40).
+    pub(crate) fn learn_own_address(&self, shard: &Shard) {
+        let Some(port) = shard.session_config().listen_port else {
+            return;
+        };
+        let mut votes: HashMap<IpAddr, HashSet<IpAddr>> = HashMap::new();
+        for member in self.members.borrow().values() {
+            let session = member.connection.session.borrow();
+            if let Some(ip) = session.our_ip().filter(|&ip| is_global(ip)) {
+                let voters = votes.entry(ip.to_canonical()).or_default();
+                voters.insert(sockets::stranger(member.connection.peer.ip()));
+            }
+        }
+        let mut heard: Vec<(usize, IpAddr)> = votes
+            .into_iter()
+            .map(|(ip, voters)| (voters.len(), ip))
+            .filter(|(voters, _)| *voters >= VOTERS_MIN)
+            .collect();
+        // The last one of a family stays.
+        heard.sort_unstable();
+        for (_, ip) in heard {
+            let own = SocketAddr::new(ip, port.get());
+            self.list.borrow_mut().set_own(own);
+        }
+    }
+
     /// Takes a peer whose handshake is done.
     pub(crate) fn join(
         &self,
@@ -208,9 +245,11 @@ impl ActiveFetch {
         called: Option<SocketAddr>,
         now: Time,
     ) {
+        let named = called.and_then(|address| self.list.borrow().source_of(address));
         let member = Member {
             connection: Rc::clone(connection),
             called,
+            source: named.unwrap_or(PeerSource::Incoming),
             joined_at: now,
             exchanged_bytes: Cell::new(0),
             exchanged_at: Cell::new(now),
@@ -226,6 +265,7 @@ impl ActiveFetch {
     pub(crate) fn leave(&self, shard: &Shard, key: PeerKey) {
         let member = self.members.borrow_mut().remove(&key);
         if let Some(member) = member {
+            self.remember_caller(shard, &member);
             let fetching = member.connection.fetching.as_ref();
             if fetching.is_some_and(|fetching| fetching.given_bytes.get() > 0) {
                 let mut departed = self.departed.borrow_mut();
@@ -235,6 +275,34 @@ impl ActiveFetch {
         self.count_members();
         self.download.borrow_mut().peer_left(key);
         self.drive(shard, shard.now());
+    }
+
+    /// A peer that came by itself has gone. It may have been of use, and it said where it listens.
+    fn remember_caller(&self, shard: &Shard, member: &Member) {
+        let connection = &member.connection;
+        let is_liked = !matches!(
+            connection.closing(),
+            Some(
+                CloseReason::Banned
+                    | CloseReason::Duplicate
+                    | CloseReason::Flood
+                    | CloseReason::Misbehaved
+                    | CloseReason::Pointless
+                    | CloseReason::TorrentStopped
+            )
+        );
+        let may_call = self.torrent.may_call(PeerSource::Incoming);
+        if member.called.is_none() && is_liked && may_call {
+            let session = connection.session.borrow();
+            let address = connection.exchange.address(connection, &session);
+            let Some(address) = address else { return };
+            let from = shard.now() + CALL_BACK_AFTER;
+            let is_new = self
+                .list
+                .borrow_mut()
+                .add(address, PeerSource::Incoming, from);
+            shard.count_found(PeerSource::Incoming, is_new);
+        }
     }
 
     fn count_members(&self) {

@@ -20,7 +20,7 @@ use crate::shard::{Shard, Visit};
 use crate::sockets;
 use engine::choker::PeerKey;
 use engine::metadata::{Action, MetadataConfig, MetadataExchange};
-use engine::peer_list::{PeerList, PeerListConfig};
+use engine::peer_list::{PeerList, PeerListConfig, PeerSource};
 use engine::time::Time;
 use hash::Sha1;
 use proto::extension::{Extension, ExtensionHandshake, HANDSHAKE_ID, MessageIds, MetadataMessage};
@@ -28,6 +28,7 @@ use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
 use proto::ids::InfoHashV1;
 use proto::limits;
 use proto::wire::{self, Decoded, FrameLimits, Message};
+use seedring_metrics::Counter;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr};
@@ -170,7 +171,9 @@ pub(crate) async fn run(shard: Rc<Shard>, mut seat: MetadataSeat) {
     while !shard.is_stopping() {
         tokio::select! {
             order = seat.orders.recv() => match order {
-                Some(Order::Peers(peers)) => exchange.add_peers(&shard, &peers),
+                Some(Order::Peers(peers, source)) => {
+                    exchange.add_peers(&shard, &peers, source);
+                }
                 Some(_) => {}
                 None => break,
             },
@@ -211,11 +214,11 @@ impl Exchange {
         self.ended.notify_waiters();
     }
 
-    fn add_peers(&self, shard: &Shard, peers: &[SocketAddr]) {
+    fn add_peers(&self, shard: &Shard, peers: &[SocketAddr], source: PeerSource) {
         let now = shard.now();
         let mut list = self.list.borrow_mut();
         for &peer in peers {
-            list.add(peer, now);
+            shard.count_found(source, list.add(peer, source, now));
         }
     }
 
@@ -255,7 +258,7 @@ impl Exchange {
     fn call_peers(self: &Rc<Self>, shard: &Rc<Shard>) {
         let config = &shard.config.fetch;
         while self.connections.get() < config.connecting_max {
-            let Some(place) = shard.limits.call(config.outgoing_max) else {
+            let Some(place) = shard.limits.call(config.outgoing_max, config.half_open_max) else {
                 return;
             };
             let address = self.list.borrow_mut().take(shard.now());
@@ -286,12 +289,16 @@ impl Exchange {
         self: &Rc<Self>,
         shard: &Rc<Shard>,
         address: SocketAddr,
-        _place: CallPlace,
+        place: CallPlace,
     ) -> Outcome {
+        if shard.is_filtered(address.ip()) {
+            shard.cells.increment(Counter::ConnectsFiltered);
+            return Outcome::Failed;
+        }
         let Ok(admission) = shard.limits.admit(address.ip()) else {
             return Outcome::NoRoom;
         };
-        match self.meet(shard, address, admission).await {
+        match self.meet(shard, address, admission, &place).await {
             Some(()) => Outcome::Left,
             None => Outcome::Failed,
         }
@@ -303,11 +310,13 @@ impl Exchange {
         shard: &Rc<Shard>,
         address: SocketAddr,
         admission: Admission,
+        place: &CallPlace,
     ) -> Option<()> {
         let socket = sockets::begin_connect(address, &shard.config.sockets).ok()?;
         let socket = Rc::new(TcpStream::from_std(socket));
         let mut visit = shard.visit(&socket, admission);
         finish_connect(shard, &socket).await.ok()?;
+        place.connected();
         let ours = shard.our_handshake(self.info_hash).encode();
         sockets::send_first(&*socket, &ours).ok()?;
         let (theirs, received) = self.greet(shard, &socket, &mut visit).await?;
@@ -331,9 +340,11 @@ impl Exchange {
         let Said { mut bytes, is_cut } = peer.said.take();
         if let Some(rest) = rest.filter(|_| self.is_complete.get() && !is_cut) {
             bytes.extend(rest);
+            let source = self.list.borrow().source_of(address);
             let opened = Opened {
                 socket: Rc::clone(&peer.socket),
                 peer: address,
+                source: source.unwrap_or(PeerSource::Given),
                 theirs,
                 received: bytes,
             };
@@ -548,10 +559,10 @@ mod tests {
             let exchange = Rc::new(Exchange::new(InfoHashV1([1; 20]), Arc::default()));
             let mut postponed = PeerList::new(PeerListConfig::default());
             for list in [&mut *exchange.list.borrow_mut(), &mut postponed] {
-                list.add(address, Time(0));
+                list.add(address, PeerSource::Given, Time(0));
                 assert_eq!(list.take(Time(0)), Some(address));
             }
-            let place = shard.limits.call(1).unwrap();
+            let place = shard.limits.call(1, 1).unwrap();
             let outcome = exchange.call(&shard, address, place).await;
             exchange.note_end(address, outcome, Time(0));
             postponed.postponed(address, Time(0));

@@ -23,6 +23,7 @@ use crate::sockets::{self, RECEIVE_TARGETS_MAX};
 use engine::choker::PeerKey;
 use engine::download::Verdict;
 use engine::meter::RateMeter;
+use engine::peer_list::PeerSource;
 use engine::time::Time;
 use proto::limits;
 use proto::wire::{self, BlockRequest, Decoded, Message, PIECE_HEADER_BYTES};
@@ -65,8 +66,6 @@ pub(crate) const UNASKED_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct Fetching {
     pub(crate) fetch: Rc<ActiveFetch>,
     pub(crate) key: PeerKey,
-    /// Whether we began the connection.
-    pub(crate) is_called: bool,
     /// How fast it gives.
     pub(crate) meter: RefCell<RateMeter>,
     /// Payload of it that was kept.
@@ -75,9 +74,8 @@ pub(crate) struct Fetching {
 
 impl Fetching {
     /// A new peer of `fetch`.
-    pub(crate) fn new(fetch: Rc<ActiveFetch>, is_called: bool, now: Time) -> Fetching {
+    pub(crate) fn new(fetch: Rc<ActiveFetch>, now: Time) -> Fetching {
         Fetching {
-            is_called,
             key: fetch.new_key(),
             fetch,
             meter: RefCell::new(RateMeter::new(now)),
@@ -436,9 +434,20 @@ impl Reader<'_> {
             CloseReason::of_session(&disconnect)
         })?;
         let peer_queue = session.peer_request_queue();
+        let named = session.take_named();
         drop(session);
         if self.fetch().is_over() {
+            let torrent = &self.connection.torrent;
+            if torrent.is_complete() {
+                self.shard.take_told(torrent, &named);
+            }
             return Ok(());
+        }
+        if !named.is_empty() {
+            let named = named.into_iter().map(|peer| peer.address);
+            let fetch = self.fetch();
+            fetch.add_peers(self.shard, named, PeerSource::Exchange);
+            fetch.news.notify_one();
         }
         let key = self.fetching.key;
         let mut download = self.fetch().download.borrow_mut();

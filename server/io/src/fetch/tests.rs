@@ -18,6 +18,7 @@ use std::thread;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+mod discovery;
 mod faults;
 mod peers;
 

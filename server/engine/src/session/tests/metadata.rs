@@ -138,7 +138,7 @@ fn broken_extension_messages_end_the_connection_and_unknown_ones_do_not() {
     extended(&mut session(FULL), 200, b"whatever").unwrap();
     extended(
         &mut session(FULL),
-        Extension::PeerExchange.our_id().get(),
+        Extension::Holepunch.our_id().get(),
         b"x",
     )
     .unwrap();
