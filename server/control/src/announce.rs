@@ -1,15 +1,17 @@
-//! Announces: tells the HTTP and HTTPS trackers of every torrent that we have it (BEP 3, 7, 12,
-//! 23, 24, 31).
+//! Announces: tells the HTTP, HTTPS and UDP trackers of every torrent that we have it (BEP 3, 7,
+//! 12, 15, 23, 24, 31, 41), and asks them for its counts (BEP 48).
 //!
 //! [`Announcer::start`] spawns one task on the control runtime; the [`AnnounceHandle`] it answers
 //! may be cloned and used from anywhere. Its parts: `tiers` (the trackers of one torrent),
-//! `schedule` (who is next: pure, in virtual time), `client` (one announce over HTTP), `resolve`
-//! (names and which addresses are allowed).
+//! `schedule` (who is next: pure, in virtual time), `client` (one announce or scrape), `udp` (UDP
+//! trackers' sockets and connection ids), `resolve` (names and which addresses are allowed),
+//! `binding` (by which interface), `own` (which peers are ourselves).
 //!
 //! **Policies.**
 //! - *Tiers*: shuffled within; the first tracker that is not backing off is asked; one that
 //!   answers moves to the front of its tier; the next tier is asked only when the whole tier
-//!   fails (BEP 12). `stopped` goes to every tracker that answered a `started`.
+//!   fails (BEP 12), or has not answered for seconds: then it is asked beside it, unless the torrent
+//!   is private. `stopped` goes to every tracker that answered a `started`, to all at once.
 //! - *Spacing*: announces leave evenly for each tracker host
 //!   ([`AnnounceConfig::per_second_per_host`]), at most so many at once per host and overall;
 //!   regular ones come up to 10 % later than asked, at random. So 10,000 torrents added at once
@@ -27,35 +29,48 @@
 //!   where the other worked is left out for half an hour.
 //! - *Addresses*: see [`AnnounceConfig::allow_private_trackers`]. A tracker that was reached at a
 //!   global address is followed to global addresses only; each is checked as it is connected to.
-//!   Requests to other addresses go only to paths that end in `announce…`. At most 5 redirects,
-//!   to `http` and `https`, never from `https` to `http`. No proxy is taken from the environment.
-//! - *Bounds*: a reply of 1 MiB after decompression, 30 s for everything, redirects included.
+//!   HTTP requests to other addresses go only to paths that end in `announce…` or `scrape…`; all that
+//!   a UDP address gets before it answers like a tracker are 16 fixed bytes. At most 5 redirects, to
+//!   `http` and `https`, never from `https` to `http`. No proxy is taken from the environment.
+//! - *Proxy, binding*: see [`AnnounceConfig::proxy`] and [`Binding`]. What they ask for is gone:
+//!   nothing leaves.
+//! - *Bounds*: a reply of 1 MiB after decompression, or one datagram; 30 s for everything,
+//!   redirects and repetitions included.
+//! - *UDP*: asked again after 15 s (BEP 15), so twice in those 30 s; after that as any failure.
+//! - *Scrapes*: each torrent once in [`AnnounceConfig::scrape_interval`] at the trackers that have
+//!   answered for it, many in one request, by the same bucket, when no announce waits.
 //! - *Secrets*: a tracker URL is never logged or shown but as scheme, host and `/…`; a tracker's
 //!   text is cut, escaped, and rid of anything that may be the passkey.
-//! - *Peers*: those of a reply go to [`Totals::found`]. A tracker that was reached at a global address names peers
-//!   at global addresses only: it must not make us connect to what is inside our network.
+//! - *Peers*: those of a reply go to [`Totals::found`], less port 0 and our own address. A tracker
+//!   that was reached at a global address names peers at global addresses only: it must not make us
+//!   connect to what is inside our network.
 //!
-//! Does not: connect to peers; announce to UDP trackers; scrape.
+//! Does not: connect to peers; ask UDP trackers through a proxy.
 
+mod binding;
 mod client;
 mod driver;
+mod own;
 mod resolve;
 mod schedule;
 #[cfg(test)]
 mod tests;
 mod tiers;
+mod udp;
 mod url;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::time::Time;
 use proto::ids::{InfoHashV1, PeerId};
+use proto::tracker::ScrapeFile;
 use seedring_metrics::ControlCells;
 use tokio::sync::Notify;
 
+pub use binding::Binding;
 pub use schedule::{HOST_FAILURES_MAX, OVERDUE_AFTER};
 pub use tiers::{
     BACKOFF_MAX, BACKOFF_MIN, INTERVAL_MAX, INTERVAL_MIN, REFUSED_BACKOFF_MIN,
@@ -92,6 +107,15 @@ pub struct AnnounceConfig {
     pub timeout: Duration,
     /// Peers to ask for while incomplete; a complete torrent asks for none. Default 50.
     pub numwant: u32,
+    /// How often each torrent is scraped at the trackers that know it; none for never. Default 30
+    /// minutes.
+    pub scrape_interval: Option<Duration>,
+    /// The proxy that all requests go through: `http://`, `https://`, `socks5://` or `socks5h://`,
+    /// with a user and password if it wants them. It resolves the trackers' names. UDP trackers are
+    /// then not asked at all. Default none.
+    pub proxy: Option<String>,
+    /// By which interface or address requests leave. Default any.
+    pub binding: Binding,
     /// Certificates in PEM to trust beside the system's, for trackers with a private authority.
     pub extra_ca_pem: Vec<Vec<u8>>,
 }
@@ -106,6 +130,9 @@ impl Default for AnnounceConfig {
             per_second_per_host: 20,
             timeout: Duration::from_secs(30),
             numwant: 50,
+            scrape_interval: Some(Duration::from_secs(30 * 60)),
+            proxy: None,
+            binding: Binding::default(),
             extra_ca_pem: Vec::new(),
         }
     }
@@ -139,9 +166,9 @@ pub trait Totals: Send + Sync {
     /// The totals now. Called on the control runtime; must not block.
     fn now(&self) -> TotalsNow;
 
-    /// Takes the peers that a tracker has named: at most `limits::TRACKER_REPLY_PEERS_MAX`, and of them only such
-    /// as that tracker may name. Called on the control runtime; must not block. A torrent that is complete waits to be
-    /// found and has no use for them.
+    /// Takes the peers that a tracker has named: at most `limits::TRACKER_REPLY_PEERS_MAX`, and of
+    /// them only such as that tracker may name. Called on the control runtime; must not block. A
+    /// torrent that is complete waits to be found and has no use for them.
     fn found(&self, _peers: &[SocketAddr]) {}
 }
 
@@ -193,6 +220,8 @@ pub struct TrackerStatus {
     pub seeders: Option<u32>,
     /// Incomplete peers that it counts.
     pub leechers: Option<u32>,
+    /// How often the torrent was completed, as it counts.
+    pub downloaded: Option<u32>,
     /// Peers in its last reply.
     pub peers: usize,
     /// The last failure or warning; a stranger's text, escaped and cut.
@@ -220,6 +249,10 @@ pub enum AnnounceError {
     /// A certificate of [`AnnounceConfig::extra_ca_pem`] is not one.
     #[error("tracker certificate authority {0} (from 0) is not a PEM certificate: {1}")]
     Certificate(usize, String),
+    /// [`AnnounceConfig::proxy`] is not a proxy's URL. What it is stays unsaid: it may hold a
+    /// password.
+    #[error("the proxy for trackers is not http://, https://, socks5:// or socks5h:// and a host")]
+    Proxy,
     /// The HTTP client cannot be built.
     #[error("cannot set up the HTTP client for trackers: {0}")]
     Client(String),
@@ -240,11 +273,12 @@ impl Announcer {
         identity: Identity,
         cells: Arc<ControlCells>,
     ) -> Result<AnnounceHandle, AnnounceError> {
-        let client = client::Client::new(config, identity)?;
+        let client = client::Client::new(config, identity, cells.clone())?;
         let limits = Limits {
             in_flight_max: config.in_flight_max.max(1),
             in_flight_per_host_max: config.in_flight_per_host_max.max(1),
             per_second_per_host: config.per_second_per_host.max(1),
+            scrape_interval: config.scrape_interval,
         };
         let shared = Arc::new(Shared {
             scheduler: Mutex::new(Scheduler::new(limits, fastrand::u64(..))),
@@ -335,6 +369,7 @@ impl AnnounceHandle {
             in_flight_max: SHUTDOWN_IN_FLIGHT_MAX,
             in_flight_per_host_max: SHUTDOWN_IN_FLIGHT_PER_HOST_MAX,
             per_second_per_host: u32::MAX,
+            scrape_interval: None,
         };
         let stopped = self.shared.stopped.notified();
         tokio::pin!(stopped);
@@ -373,6 +408,17 @@ enum Outcome {
     },
 }
 
+/// What came of one scrape.
+#[derive(Debug)]
+enum ScrapeOutcome {
+    /// The counts of those torrents that the tracker knows.
+    Files(Vec<(InfoHashV1, ScrapeFile)>),
+    /// The tracker works and says no.
+    Refused(String),
+    /// No usable answer.
+    Failed(String),
+}
+
 /// When a tracker that failed may be asked again, in its own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RetryIn {
@@ -387,7 +433,10 @@ struct TrackerReply {
     interval_min: Option<Duration>,
     seeders: Option<u32>,
     leechers: Option<u32>,
+    downloaded: Option<u32>,
     peers: Vec<SocketAddr>,
+    /// Our address as the tracker sees it (BEP 24).
+    external_ip: Option<IpAddr>,
     tracker_id: Option<Vec<u8>>,
     warning: Option<String>,
 }

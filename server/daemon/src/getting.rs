@@ -592,11 +592,15 @@ impl Getter {
         private: bool,
         others: bool,
     ) -> Result<(), Failure> {
-        let usable = |url: &String| web::is_url(url);
+        let udp = |url: &str| {
+            url.get(..6)
+                .is_some_and(|start| start.eq_ignore_ascii_case("udp://"))
+        };
+        let usable = |url: &String| web::is_url(url) || udp(url);
         let some = trackers.iter().flatten().any(usable) && self.announcer.is_some();
         if !some && !others {
             return Err(Failure::Usage(anyhow!(
-                "there is nobody to ask: the torrent names no tracker that can be used (http or https); \
+                "there is nobody to ask: the torrent names no tracker that can be used (http, https or udp); \
                  give one by --tracker, or a peer by --peer"
             )));
         }

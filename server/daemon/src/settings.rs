@@ -2,7 +2,7 @@
 
 use crate::budget::Budget;
 use anyhow::Context;
-use control::announce::AnnounceConfig;
+use control::announce::{AnnounceConfig, Binding};
 use control::config::{ChokerPolicy, Config, LeechPolicy, RegisteredBuffers, SendPath, Verify};
 use control::ip_filter;
 use control::lsd::LsdConfig;
@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Queued control messages of one peer above which we stop reading from it, in bytes. `budget` counts on it.
 const CONTROL_BYTES_MAX: usize = 16 << 10;
@@ -196,12 +197,27 @@ pub fn announce(config: &Config) -> AnnounceConfig {
         allow_private_trackers: settings.allow_private_trackers,
         in_flight_max: settings.requests_max as usize,
         per_second_per_host: settings.rate_per_host,
+        scrape_interval: match settings.scrape_interval_s.duration() {
+            Duration::ZERO => None,
+            interval => Some(interval),
+        },
+        proxy: some(&settings.proxy),
+        binding: Binding {
+            interface: some(&settings.bind_interface),
+            v4: settings.bind_v4,
+            v6: settings.bind_v6,
+        },
         ..AnnounceConfig::default()
     };
     if !settings.user_agent.is_empty() {
         announce.user_agent.clone_from(&settings.user_agent);
     }
     announce
+}
+
+/// A text, where the empty one means none.
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Whether unchanged data are hashed at every start.

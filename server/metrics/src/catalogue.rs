@@ -367,6 +367,13 @@ metrics! {
             "Announces sent to trackers, by event.",
             by "event" { AnnouncesStarted = "started", AnnouncesRegular = "none",
                 AnnouncesCompleted = "completed", AnnouncesStopped = "stopped" }
+        summed "seedring_scrapes_total",
+            "Scrapes of trackers that ended, by result.",
+            by "result" { ScrapesOk = "ok", ScrapesRefused = "refused",
+                ScrapesFailed = "failed" }
+        summed "seedring_udp_tracker_datagrams_ignored_total",
+            "Datagrams to our announces over UDP that answer nothing we asked."
+            { UdpTrackerDatagramsIgnored }
         summed "seedring_announce_peers_total",
             "Peer addresses received in answers of trackers."
             { AnnouncePeers }

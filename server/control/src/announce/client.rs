@@ -1,25 +1,39 @@
-//! One announce over HTTP: families, redirects, bounds, and what the answer means.
+//! One announce or scrape: families, address rules, redirects, bounds, and what the answer means.
 //!
-//! Limits: [`REDIRECTS_MAX`], `TRACKER_REPLY_BYTES_MAX` after decompression, the configured time
-//! for everything. Does not: retry (the scheduler does) or decide when.
+//! HTTP is asked here, UDP by `udp`, and over a proxy by `proxied`. Limits: [`REDIRECTS_MAX`],
+//! `TRACKER_REPLY_BYTES_MAX` after decompression, [`UDP_ADDRESSES_MAX`], the configured time for
+//! everything. Does not: retry (the scheduler does, and `udp` within that time) or decide when.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use proto::ids::InfoHashV1;
 use proto::limits::TRACKER_REPLY_BYTES_MAX;
-use proto::tracker::{AnnounceEvent, AnnounceReply, AnnounceRequest};
+use proto::tracker::udp::{InfoHashes, UdpAnnounce, UdpReply, UdpRequest, UrlData};
+use proto::tracker::{
+    AnnounceEvent, AnnounceReply, AnnounceRequest, AnnounceSuccess, Failure, ScrapeFile,
+    ScrapeReply, scrape_request_url, scrape_url,
+};
 use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
+use seedring_metrics::ControlCells;
 
+use super::own::drop_own;
 use super::resolve::{Family, FamilyResolver, Names};
-use super::schedule::Job;
-use super::url::{host_name, is_announce_path, is_global, redacted_url, scrubbed, shown};
+use super::schedule::{Job, ScrapeJob};
+use super::tiers::{Target, Transport};
+use super::udp::UdpClient;
+use super::url::{
+    host_name, is_announce_path, is_global, is_scrape_path, redacted_url, scrubbed, shown,
+};
 use super::{
     AnnounceConfig, AnnounceError, Identity, Outcome, REDIRECTS_MAX, RetryIn,
-    SHUTDOWN_IN_FLIGHT_PER_HOST_MAX, TrackerReply,
+    SHUTDOWN_IN_FLIGHT_PER_HOST_MAX, ScrapeOutcome, TrackerReply,
 };
+
+mod proxied;
 
 /// How long a family that failed where the other one worked is left out for a host.
 const FAMILY_SKIPPED: Duration = Duration::from_secs(30 * 60);
@@ -29,14 +43,19 @@ const FAMILY_SKIPPED_MAX: usize = 4096;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection to a tracker is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Addresses of one UDP tracker that are tried in turn.
+const UDP_ADDRESSES_MAX: usize = 4;
 
-/// The HTTP side of the announcer: four clients that differ in the addresses to which they connect.
+/// The network side of the announcer: four HTTP clients that differ in the addresses to which they
+/// connect, and one for UDP; or one HTTP client behind a proxy.
 pub(super) struct Client {
     config: AnnounceConfig,
     identity: Identity,
     names: Arc<Names>,
     v4: Scopes,
     v6: Scopes,
+    udp: UdpClient,
+    proxied: Option<reqwest::Client>,
     skipped: Mutex<HashMap<(Arc<str>, Family), Instant>>,
 }
 
@@ -47,15 +66,37 @@ struct Scopes {
     global: reqwest::Client,
 }
 
+/// A tracker and what its name stands for.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    target: &'a Target,
+    addresses: &'a [IpAddr],
+    /// Only global addresses may be asked.
+    global_only: bool,
+}
+
+/// The body of an HTTP answer, and what came with it.
+struct Body {
+    status: StatusCode,
+    retry: Option<RetryIn>,
+    bytes: Vec<u8>,
+}
+
 impl Client {
-    pub fn new(config: &AnnounceConfig, identity: Identity) -> Result<Client, AnnounceError> {
-        Client::with_scope(config, identity, is_global)
+    pub fn new(
+        config: &AnnounceConfig,
+        identity: Identity,
+        cells: Arc<ControlCells>,
+    ) -> Result<Client, AnnounceError> {
+        let udp = UdpClient::new(config.binding.clone(), cells);
+        Client::with_scope(config, identity, udp, is_global)
     }
 
     /// As [`Client::new`], with another idea of what is a global address.
     pub fn with_scope(
         config: &AnnounceConfig,
         identity: Identity,
+        udp: UdpClient,
         is_global: fn(IpAddr) -> bool,
     ) -> Result<Client, AnnounceError> {
         let names = Arc::new(Names::new(is_global));
@@ -67,44 +108,53 @@ impl Client {
                     global_only,
                 })
             };
-            let any = build(config, &resolver(false))?;
+            let any = build(config, family, &resolver(false))?;
             Ok(Scopes {
                 any,
-                global: build(config, &resolver(true))?,
+                global: build(config, family, &resolver(true))?,
             })
         };
         let (v4, v6) = (scopes(Family::V4)?, scopes(Family::V6)?);
-        let skipped = Mutex::new(HashMap::new());
         Ok(Client {
             config: config.clone(),
             identity,
             names,
             v4,
             v6,
-            skipped,
+            udp,
+            proxied: proxied::build(config)?,
+            skipped: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// Makes a name stand for these addresses.
+    #[cfg(test)]
+    pub fn know(&self, name: &str, addresses: Arc<[IpAddr]>) {
+        self.names.know(name, addresses);
     }
 
     /// Announces once, over one family or both; see the policies of the parent module.
     pub async fn announce(self: Arc<Self>, job: Arc<Job>) -> Outcome {
-        let url = match self.request_url(&job) {
-            Ok(url) => url,
+        let mut outcome = if let Some(proxied) = &self.proxied {
+            self.announce_proxied(proxied, &job).await
+        } else {
+            self.announce_directly(&job).await
+        };
+        if let Outcome::Reply(reply) = &mut outcome {
+            drop_own(&mut reply.peers, self.identity.port, reply.external_ip);
+        }
+        outcome
+    }
+
+    async fn announce_directly(&self, job: &Job) -> Outcome {
+        let addresses = match self.lookup(&job.target).await {
+            Ok(addresses) => addresses,
             Err(error) => return failed(error),
         };
-        let host = host_name(&url).to_owned();
-        let addresses =
-            match tokio::time::timeout(self.config.timeout, self.names.lookup(&host)).await {
-                Ok(Ok(addresses)) => addresses,
-                Ok(Err(error)) => return failed(error.to_string()),
-                Err(_) => return failed("resolving the name took too long".to_owned()),
-            };
-        let global_only = !self.config.allow_private_trackers
-            || addresses
-                .iter()
-                .any(|address| (self.names.is_global)(*address));
-        let mut outcome = self.over_families(&job, url, &addresses, global_only).await;
+        let place = self.place(&job.target, &addresses);
+        let mut outcome = self.over_families(job, place).await;
         if let Outcome::Reply(reply) = &mut outcome
-            && global_only
+            && place.global_only
         {
             let is_global = self.names.is_global;
             reply.peers.retain(|peer| is_global(peer.ip()));
@@ -112,24 +162,62 @@ impl Client {
         outcome
     }
 
+    /// Asks once about torrents, over the first family that the tracker has.
+    pub async fn scrape(self: Arc<Self>, job: Arc<ScrapeJob>) -> ScrapeOutcome {
+        let scrape = async {
+            if let Some(proxied) = &self.proxied {
+                return self.scrape_proxied(proxied, &job).await;
+            }
+            let addresses = self.lookup(&job.target).await?;
+            let place = self.place(&job.target, &addresses);
+            let families = self.families(place);
+            let family = *families.first().ok_or_else(not_allowed)?;
+            match job.target.transport {
+                Transport::Udp => self.scrape_udp(family, place, &job.info_hashes).await,
+                Transport::Http => {
+                    let url = scrape_target(&job)?;
+                    let (body, url) = self.exchange(family, url, place.global_only).await?;
+                    Ok(scrape_meaning(&body, &job.info_hashes, &url))
+                }
+            }
+        };
+        match tokio::time::timeout(self.config.timeout, scrape).await {
+            Ok(outcome) => outcome.unwrap_or_else(ScrapeOutcome::Failed),
+            Err(_) => ScrapeOutcome::Failed(self.timed_out()),
+        }
+    }
+
+    async fn lookup(&self, target: &Target) -> Result<Arc<[IpAddr]>, String> {
+        let lookup = self.names.lookup(host_name(&target.url));
+        match tokio::time::timeout(self.config.timeout, lookup).await {
+            Ok(addresses) => addresses.map_err(|error| error.to_string()),
+            Err(_) => Err("resolving the name took too long".to_owned()),
+        }
+    }
+
+    fn place<'a>(&self, target: &'a Target, addresses: &'a [IpAddr]) -> Place<'a> {
+        let is_global = self.names.is_global;
+        let global_only = !self.config.allow_private_trackers
+            || addresses.iter().any(|address| is_global(*address));
+        Place {
+            target,
+            addresses,
+            global_only,
+        }
+    }
+
     /// Announces over the families that the tracker has.
-    async fn over_families(
-        &self,
-        job: &Job,
-        url: Url,
-        addresses: &[IpAddr],
-        global_only: bool,
-    ) -> Outcome {
-        let families = self.families(&job.target.host, addresses, global_only);
+    async fn over_families(&self, job: &Job, place: Place<'_>) -> Outcome {
+        let families = self.families(place);
         match families[..] {
-            [] => failed("its addresses are not global, and other ones are not allowed".to_owned()),
-            [only] => self.over(only, url, global_only).await,
+            [] => failed(not_allowed()),
+            [only] => self.over(only, job, place).await,
             [first, second, ..] if job.private => {
-                let outcome = self.over(first, url.clone(), global_only).await;
+                let outcome = self.over(first, job, place).await;
                 if !matches!(outcome, Outcome::Failed { .. }) {
                     return outcome;
                 }
-                let other = self.over(second, url, global_only).await;
+                let other = self.over(second, job, place).await;
                 self.remember(&job.target.host, (first, &outcome), (second, &other));
                 if matches!(other, Outcome::Failed { .. }) {
                     outcome
@@ -138,21 +226,19 @@ impl Client {
                 }
             }
             [first, second, ..] => {
-                let (one, other) = tokio::join!(
-                    self.over(first, url.clone(), global_only),
-                    self.over(second, url, global_only)
-                );
+                let (one, other) =
+                    tokio::join!(self.over(first, job, place), self.over(second, job, place));
                 self.remember(&job.target.host, (first, &one), (second, &other));
                 merged(one, other)
             }
         }
     }
 
-    fn request_url(&self, job: &Job) -> Result<Url, String> {
+    fn request(&self, job: &Job) -> AnnounceRequest {
         let Identity { peer_id, key, port } = self.identity;
         let totals = job.totals.now();
         let wants_peers = totals.left > 0 && job.event != AnnounceEvent::Stopped;
-        let request = AnnounceRequest {
+        AnnounceRequest {
             uploaded_bytes: totals.uploaded,
             downloaded_bytes: totals.downloaded,
             left_bytes: Some(totals.left),
@@ -161,17 +247,21 @@ impl Client {
             key: Some(format!("{key:08x}").into_bytes()),
             tracker_id: job.tracker_id.as_ref().map(|id| id.to_vec()),
             ..AnnounceRequest::new(job.info_hash, peer_id, port)
-        };
-        let url = request.url(job.target.url.as_str());
+        }
+    }
+
+    fn request_url(&self, job: &Job) -> Result<Url, String> {
+        let url = self.request(job).url(job.target.url.as_str());
         Url::parse(&url).map_err(|_| "the tracker's URL with a query is no URL".to_owned())
     }
 
-    /// The families to announce over, the resolver's first choice first.
-    fn families(&self, host: &Arc<str>, addresses: &[IpAddr], global_only: bool) -> Vec<Family> {
+    /// The families to ask by, the resolver's first choice first.
+    fn families(&self, place: Place<'_>) -> Vec<Family> {
         let mut families = Vec::new();
-        for address in addresses {
+        for address in place.addresses {
             let family = Family::of(*address);
-            let allowed = !global_only || (self.names.is_global)(*address);
+            let allowed = (!place.global_only || (self.names.is_global)(*address))
+                && self.config.binding.allows(family);
             if allowed && !families.contains(&family) {
                 families.push(family);
             }
@@ -180,7 +270,7 @@ impl Client {
             let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
             families.retain(|family| {
-                let until = skipped.get(&(host.clone(), *family));
+                let until = skipped.get(&(place.target.host.clone(), *family));
                 until.is_none_or(|until| *until <= now)
             });
         }
@@ -203,44 +293,137 @@ impl Client {
         skipped.insert((host.clone(), family), Instant::now() + FAMILY_SKIPPED);
     }
 
-    async fn over(&self, family: Family, url: Url, global_only: bool) -> Outcome {
-        let exchange = self.exchange(family, url, global_only);
-        match tokio::time::timeout(self.config.timeout, exchange).await {
-            Ok(outcome) => outcome,
-            Err(_) => failed(format!("no answer within {:?}", self.config.timeout)),
+    async fn over(&self, family: Family, job: &Job, place: Place<'_>) -> Outcome {
+        let announce = async {
+            match job.target.transport {
+                Transport::Udp => self.announce_udp(family, job, place).await,
+                Transport::Http => {
+                    let url = self.request_url(job)?;
+                    let (body, url) = self.exchange(family, url, place.global_only).await?;
+                    Ok(meaning(&body, &url))
+                }
+            }
+        };
+        match tokio::time::timeout(self.config.timeout, announce).await {
+            Ok(outcome) => outcome.unwrap_or_else(failed),
+            Err(_) => failed(self.timed_out()),
         }
     }
 
-    /// Follows redirects to the answer.
-    async fn exchange(&self, family: Family, mut url: Url, mut global_only: bool) -> Outcome {
+    fn timed_out(&self) -> String {
+        format!("no answer within {:?}", self.config.timeout)
+    }
+
+    async fn announce_udp(
+        &self,
+        family: Family,
+        job: &Job,
+        place: Place<'_>,
+    ) -> Result<Outcome, String> {
+        let request = self.request(job);
+        let announce = UdpAnnounce {
+            info_hash: request.info_hash,
+            peer_id: request.peer_id,
+            downloaded_bytes: request.downloaded_bytes,
+            left_bytes: request.left_bytes.unwrap_or(0),
+            uploaded_bytes: request.uploaded_bytes,
+            event: request.event,
+            ip: 0,
+            key: self.identity.key,
+            peers_wanted: request.peers_wanted,
+            port: request.port,
+        };
+        let url = &place.target.url;
+        let url_data = url_data(url);
+        let addresses = self.udp_addresses(family, place);
+        let reply = self.udp.ask(&addresses, |connection, transaction| {
+            let url_data = UrlData::new(url_data.as_bytes());
+            let mut out = Vec::new();
+            let request = UdpRequest::Announce {
+                connection,
+                transaction,
+                announce,
+                url_data,
+            };
+            request.encode(&mut out);
+            out
+        });
+        match reply.await.map_err(|error| scrubbed(&error, url))? {
+            UdpReply::Announce { success, .. } => Ok(Outcome::Reply(taken(success, url))),
+            UdpReply::Error { failure, .. } => Ok(refused(&failure, url)),
+            _ => Err("an answer to an announce that is none".to_owned()),
+        }
+    }
+
+    async fn scrape_udp(
+        &self,
+        family: Family,
+        place: Place<'_>,
+        info_hashes: &[InfoHashV1],
+    ) -> Result<ScrapeOutcome, String> {
+        let addresses = self.udp_addresses(family, place);
+        let reply = self.udp.ask(&addresses, |connection, transaction| {
+            let mut out = Vec::new();
+            let request = UdpRequest::Scrape {
+                connection,
+                transaction,
+                info_hashes: InfoHashes::new(info_hashes),
+            };
+            request.encode(&mut out);
+            out
+        });
+        let url = &place.target.url;
+        match reply.await.map_err(|error| scrubbed(&error, url))? {
+            UdpReply::Scrape { files, .. } => {
+                let files = info_hashes.iter().copied().zip(files);
+                Ok(ScrapeOutcome::Files(files.collect()))
+            }
+            UdpReply::Error { failure, .. } => {
+                Ok(ScrapeOutcome::Refused(scrubbed(&failure.reason, url)))
+            }
+            _ => Err("an answer to a scrape that is none".to_owned()),
+        }
+    }
+
+    /// The addresses of a family that may be asked. There is no rule for the path, as HTTP has one:
+    /// all that an address gets before it has answered like a tracker are 16 fixed bytes.
+    fn udp_addresses(&self, family: Family, place: Place<'_>) -> Vec<SocketAddr> {
+        let port = place.target.url.port_or_known_default().unwrap_or(80);
+        let right = |address: &&IpAddr| {
+            Family::of(**address) == family
+                && (!place.global_only || (self.names.is_global)(**address))
+        };
+        let right = place.addresses.iter().filter(right).take(UDP_ADDRESSES_MAX);
+        right
+            .map(|address| SocketAddr::new(*address, port))
+            .collect()
+    }
+
+    /// Follows redirects to the answer; says from which URL it came.
+    async fn exchange(
+        &self,
+        family: Family,
+        mut url: Url,
+        mut global_only: bool,
+    ) -> Result<(Body, Url), String> {
         let clients = if family == Family::V4 {
             &self.v4
         } else {
             &self.v6
         };
         for _ in 0..=REDIRECTS_MAX {
-            match self.scope_of(&url, global_only).await {
-                Ok(global) => global_only |= global,
-                Err(error) => return failed(error),
-            }
+            global_only |= self.scope_of(&url, global_only).await?;
             let client = if global_only {
                 &clients.global
             } else {
                 &clients.any
             };
-            let response = match client.get(url.clone()).send().await {
-                Ok(response) => response,
-                Err(error) => return failed(described(error)),
-            };
-            if !response.status().is_redirection() {
-                return answer(response, &url).await;
-            }
-            match redirected(response.status(), response.headers().get(LOCATION), &url) {
-                Ok(next) => url = next,
-                Err(error) => return failed(error),
+            match get(client, &url).await? {
+                Step::Answer(body) => return Ok((body, url)),
+                Step::Redirect(next) => url = next,
             }
         }
-        failed(format!("more than {REDIRECTS_MAX} redirects"))
+        Err(format!("more than {REDIRECTS_MAX} redirects"))
     }
 
     /// Whether a URL leads to a global address; an error if it may not be asked.
@@ -259,35 +442,94 @@ impl Client {
                 redacted_url(url)
             ));
         }
-        if !is_announce_path(url) {
-            return Err(format!(
-                "{} is not a global address and its path does not end in announce",
-                redacted_url(url)
-            ));
-        }
+        may_be_asked_inside(url)?;
         Ok(false)
     }
 }
 
+/// What one GET led to.
+enum Step {
+    Answer(Body),
+    Redirect(Url),
+}
+
+async fn get(client: &reqwest::Client, url: &Url) -> Result<Step, String> {
+    let response = client.get(url.clone()).send().await.map_err(described)?;
+    if !response.status().is_redirection() {
+        return Ok(Step::Answer(body(response).await?));
+    }
+    let location = response.headers().get(LOCATION);
+    redirected(response.status(), location, url).map(Step::Redirect)
+}
+
+/// An address that is not global is asked only by a path as trackers have it.
+fn may_be_asked_inside(url: &Url) -> Result<(), String> {
+    if is_announce_path(url) || is_scrape_path(url) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is not a global address and its path does not end in announce",
+        redacted_url(url)
+    ))
+}
+
+fn not_allowed() -> String {
+    "it has no address that may be asked: not global, or of a family that is not bound".to_owned()
+}
+
+/// Path and query, which a UDP tracker gets as they are (BEP 41); nothing where the URL has none.
+fn url_data(url: &Url) -> String {
+    match (url.path(), url.query()) {
+        ("" | "/", None) => String::new(),
+        (path, None) => path.to_owned(),
+        (path, Some(query)) => format!("{path}?{query}"),
+    }
+}
+
+fn scrape_target(job: &ScrapeJob) -> Result<Url, String> {
+    let base = scrape_url(job.target.url.as_str()).ok_or("it has no scrape URL")?;
+    let url = scrape_request_url(&base, &job.info_hashes);
+    Url::parse(&url).map_err(|_| "the tracker's scrape URL is no URL".to_owned())
+}
+
+/// A client whose connections are of one family.
 fn build(
     config: &AnnounceConfig,
+    family: Family,
     resolver: &Arc<FamilyResolver>,
 ) -> Result<reqwest::Client, AnnounceError> {
+    finish(config, || {
+        builder(config)
+            .no_proxy()
+            .local_address(config.binding.address(family))
+            .dns_resolver(resolver.clone())
+    })
+}
+
+/// What all clients have in common.
+fn builder(config: &AnnounceConfig) -> reqwest::ClientBuilder {
     let idle_max = config
         .in_flight_per_host_max
         .max(SHUTDOWN_IN_FLIGHT_PER_HOST_MAX);
-    let builder = || {
-        reqwest::Client::builder()
-            .user_agent(&config.user_agent)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .http1_only()
-            .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
-            .pool_max_idle_per_host(idle_max)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .dns_resolver(resolver.clone())
-    };
+    let builder = reqwest::Client::builder()
+        .user_agent(&config.user_agent)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .http1_only()
+        .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
+        .pool_max_idle_per_host(idle_max)
+        .pool_idle_timeout(IDLE_TIMEOUT);
+    match &config.binding.interface {
+        Some(interface) => builder.interface(interface),
+        None => builder,
+    }
+}
+
+/// Adds the certificates and builds.
+fn finish(
+    config: &AnnounceConfig,
+    builder: impl Fn() -> reqwest::ClientBuilder,
+) -> Result<reqwest::Client, AnnounceError> {
     let mut extra = Vec::new();
     for (number, pem) in config.extra_ca_pem.iter().enumerate() {
         let certificate = reqwest::Certificate::from_pem(pem);
@@ -333,53 +575,37 @@ fn redirected(
     Ok(next)
 }
 
-/// Reads the answer, not more than its limit, and says what it means.
-async fn answer(mut response: Response, url: &Url) -> Outcome {
+/// Reads the answer, not more than its limit.
+async fn body(mut response: Response) -> Result<Body, String> {
     let status = response.status();
     let retry = retry_after(&response);
-    let mut body = Vec::new();
+    let mut bytes = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > TRACKER_REPLY_BYTES_MAX => {
-                return failed(format!(
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > TRACKER_REPLY_BYTES_MAX => {
+                return Err(format!(
                     "an answer of more than {TRACKER_REPLY_BYTES_MAX} bytes"
                 ));
             }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
             Ok(None) => break,
-            Err(error) => return failed(described(error)),
+            Err(error) => return Err(described(error)),
         }
     }
-    meaning(status, retry, &body, url)
+    Ok(Body {
+        status,
+        retry,
+        bytes,
+    })
 }
 
 /// What an answer means. A body that says `failure reason` does so whatever the status is.
-fn meaning(status: StatusCode, retry: Option<RetryIn>, body: &[u8], url: &Url) -> Outcome {
-    let error = match AnnounceReply::parse(body) {
-        Ok(AnnounceReply::Failure(failure)) => {
-            let retry = failure.retry_in.map(|retry_in| match retry_in {
-                proto::tracker::RetryIn::Never => RetryIn::Never,
-                proto::tracker::RetryIn::Minutes(minutes) => {
-                    RetryIn::After(Duration::from_secs(60 * u64::from(minutes)))
-                }
-            });
-            return Outcome::Refused {
-                reason: scrubbed(&failure.reason, url),
-                retry,
-            };
-        }
+fn meaning(body: &Body, url: &Url) -> Outcome {
+    let (status, retry) = (body.status, body.retry);
+    let error = match AnnounceReply::parse(&body.bytes) {
+        Ok(AnnounceReply::Failure(failure)) => return refused(&failure, url),
         Ok(AnnounceReply::Success(reply)) if status.is_success() => {
-            return Outcome::Reply(TrackerReply {
-                interval: Duration::from_secs(reply.interval.seconds.into()),
-                interval_min: reply
-                    .min_interval
-                    .map(|i| Duration::from_secs(i.seconds.into())),
-                seeders: reply.complete,
-                leechers: reply.incomplete,
-                peers: reply.peers.iter().map(|peer| peer.address).collect(),
-                tracker_id: reply.tracker_id,
-                warning: reply.warning.map(|warning| scrubbed(&warning, url)),
-            });
+            return Outcome::Reply(taken(reply, url));
         }
         Ok(_) => None,
         Err(error) => Some(error),
@@ -406,6 +632,54 @@ fn meaning(status: StatusCode, retry: Option<RetryIn>, body: &[u8], url: &Url) -
             error: format!("HTTP {status}"),
             retry,
         },
+    }
+}
+
+/// What the answer to a scrape means.
+fn scrape_meaning(body: &Body, asked: &[InfoHashV1], url: &Url) -> ScrapeOutcome {
+    match ScrapeReply::parse(&body.bytes) {
+        Ok(ScrapeReply::Failure(failure)) => ScrapeOutcome::Refused(scrubbed(&failure.reason, url)),
+        Ok(ScrapeReply::Files(files)) if body.status.is_success() => {
+            let known = |hash: &InfoHashV1| Some((*hash, *files.get(hash)?));
+            let files: Vec<(InfoHashV1, ScrapeFile)> = asked.iter().filter_map(known).collect();
+            ScrapeOutcome::Files(files)
+        }
+        Err(error) if body.status.is_success() => {
+            ScrapeOutcome::Failed(scrubbed(&error.to_string(), url))
+        }
+        _ if body.status.is_client_error() => {
+            ScrapeOutcome::Refused(format!("HTTP {}", body.status))
+        }
+        _ => ScrapeOutcome::Failed(format!("HTTP {}", body.status)),
+    }
+}
+
+/// What is kept of a good answer.
+fn taken(reply: AnnounceSuccess, url: &Url) -> TrackerReply {
+    let seconds = |interval: proto::tracker::Interval| Duration::from_secs(interval.seconds.into());
+    TrackerReply {
+        interval: seconds(reply.interval),
+        interval_min: reply.min_interval.map(seconds),
+        seeders: reply.complete,
+        leechers: reply.incomplete,
+        downloaded: reply.downloaded,
+        peers: reply.peers.iter().map(|peer| peer.address).collect(),
+        external_ip: reply.external_ip,
+        tracker_id: reply.tracker_id,
+        warning: reply.warning.map(|warning| scrubbed(&warning, url)),
+    }
+}
+
+fn refused(failure: &Failure, url: &Url) -> Outcome {
+    let retry = failure.retry_in.map(|retry_in| match retry_in {
+        proto::tracker::RetryIn::Never => RetryIn::Never,
+        proto::tracker::RetryIn::Minutes(minutes) => {
+            RetryIn::After(Duration::from_secs(60 * u64::from(minutes)))
+        }
+    });
+    Outcome::Refused {
+        reason: scrubbed(&failure.reason, url),
+        retry,
     }
 }
 
@@ -441,6 +715,8 @@ fn merged(one: Outcome, other: Outcome) -> Outcome {
             interval_min: one.interval_min.max(other.interval_min),
             seeders: one.seeders.max(other.seeders),
             leechers: one.leechers.max(other.leechers),
+            downloaded: one.downloaded.max(other.downloaded),
+            external_ip: one.external_ip.or(other.external_ip),
             peers: [one.peers, other.peers].concat(),
             tracker_id: one.tracker_id.or(other.tracker_id),
             warning: one.warning.or(other.warning),
@@ -486,7 +762,12 @@ mod tests {
     fn what_answers_mean() {
         let url = Url::parse("http://a.example/0123456789abcdef/announce").unwrap();
         let meaning = |status: u16, body: &[u8]| {
-            meaning(StatusCode::from_u16(status).unwrap(), None, body, &url)
+            let body = Body {
+                status: StatusCode::from_u16(status).unwrap(),
+                retry: None,
+                bytes: body.to_vec(),
+            };
+            meaning(&body, &url)
         };
         let Outcome::Reply(reply) = meaning(
             200,

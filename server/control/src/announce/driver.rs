@@ -1,5 +1,5 @@
-//! The announcing task: takes jobs from the scheduler as they become due, runs them, hands back
-//! the outcomes.
+//! The announcing task: takes announces and scrapes from the scheduler as they become due, runs
+//! them, hands back the outcomes.
 //!
 //! Limits: as many requests at once as the scheduler hands out; no other task or timer. Does not:
 //! decide anything; see `schedule`.
@@ -14,18 +14,30 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::schedule::Job;
-use super::{Outcome, Shared};
+use super::schedule::{Job, ScrapeJob};
+use super::{Outcome, ScrapeOutcome, Shared};
 
 /// How often the gauges are brought up to date and idle hosts forgotten.
 const TICK: Duration = Duration::from_secs(5);
 
-/// The announces under way.
+/// The requests under way.
 #[derive(Default)]
 struct Running {
-    tasks: JoinSet<Outcome>,
+    tasks: JoinSet<Ended>,
     /// The same by task, so that the scheduler gets each job back even if its task panics.
-    jobs: HashMap<Id, (Arc<Job>, Instant)>,
+    jobs: HashMap<Id, Work>,
+}
+
+/// What a task does.
+enum Work {
+    Announce(Arc<Job>, Instant),
+    Scrape(Arc<ScrapeJob>),
+}
+
+/// What came of it.
+enum Ended {
+    Announce(Outcome),
+    Scrape(ScrapeOutcome),
 }
 
 /// Runs until aborted, or until all handles are gone.
@@ -47,14 +59,15 @@ pub(super) async fn run(shared: Weak<Shared>, client: Arc<Client>) {
                 publish(&shared);
             }
             Some(ended) = running.tasks.join_next_with_id() => {
-                let (id, outcome) = ended.unwrap_or_else(|panic| {
-                    tracing::error!(%panic, "an announce ended by a panic; please report it");
-                    let error = "an internal error".to_owned();
-                    (panic.id(), Outcome::Failed { error, retry: None })
-                });
-                if let Some((job, since)) = running.jobs.remove(&id) {
-                    shared.cells.record(ControlHistogram::AnnounceDuration, since.elapsed());
-                    finish(&shared, &job, outcome);
+                let (id, ended) = match ended {
+                    Ok((id, ended)) => (id, Some(ended)),
+                    Err(panic) => {
+                        tracing::error!(%panic, "an announce ended by a panic; please report it");
+                        (panic.id(), None)
+                    }
+                };
+                if let Some(work) = running.jobs.remove(&id) {
+                    end(&shared, work, ended);
                 }
             }
         }
@@ -69,8 +82,16 @@ fn start_due(shared: &Arc<Shared>, client: &Arc<Client>, running: &mut Running) 
         shared.cells.increment(sent_counter(job.event));
         let job = Arc::new(job);
         let task = client.clone().announce(job.clone());
+        let task = async { Ended::Announce(task.await) };
         let id = running.tasks.spawn(task).id();
-        running.jobs.insert(id, (job, Instant::now()));
+        running.jobs.insert(id, Work::Announce(job, Instant::now()));
+    }
+    while let Some(job) = scheduler.poll_scrape(now) {
+        let job = Arc::new(job);
+        let task = client.clone().scrape(job.clone());
+        let task = async { Ended::Scrape(task.await) };
+        let id = running.tasks.spawn(task).id();
+        running.jobs.insert(id, Work::Scrape(job));
     }
     if scheduler.is_empty() {
         shared.stopped.notify_waiters();
@@ -86,6 +107,54 @@ fn sent_counter(event: AnnounceEvent) -> ControlCounter {
         AnnounceEvent::Stopped => ControlCounter::AnnouncesStopped,
         AnnounceEvent::None | AnnounceEvent::Paused => ControlCounter::AnnouncesRegular,
     }
+}
+
+/// Hands back what came of a task; none if it panicked.
+fn end(shared: &Shared, work: Work, ended: Option<Ended>) {
+    let internal = || "an internal error".to_owned();
+    match work {
+        Work::Announce(job, since) => {
+            let duration = since.elapsed();
+            shared
+                .cells
+                .record(ControlHistogram::AnnounceDuration, duration);
+            let outcome = match ended {
+                Some(Ended::Announce(outcome)) => outcome,
+                _ => Outcome::Failed {
+                    error: internal(),
+                    retry: None,
+                },
+            };
+            finish(shared, &job, outcome);
+        }
+        Work::Scrape(job) => {
+            let outcome = match ended {
+                Some(Ended::Scrape(outcome)) => outcome,
+                _ => ScrapeOutcome::Failed(internal()),
+            };
+            finish_scrape(shared, &job, &outcome);
+        }
+    }
+}
+
+fn finish_scrape(shared: &Shared, job: &ScrapeJob, outcome: &ScrapeOutcome) {
+    let (tracker, asked) = (&job.target.host, job.info_hashes.len());
+    let counter = match outcome {
+        ScrapeOutcome::Files(files) => {
+            tracing::debug!(%tracker, asked, known = files.len(), "scraped");
+            ControlCounter::ScrapesOk
+        }
+        ScrapeOutcome::Refused(reason) => {
+            tracing::debug!(%tracker, asked, %reason, "a scrape was refused");
+            ControlCounter::ScrapesRefused
+        }
+        ScrapeOutcome::Failed(reason) => {
+            tracing::debug!(%tracker, asked, %reason, "a scrape failed");
+            ControlCounter::ScrapesFailed
+        }
+    };
+    shared.cells.increment(counter);
+    shared.scheduler().scraped(shared.now(), job, outcome);
 }
 
 fn finish(shared: &Shared, job: &Job, outcome: Outcome) {

@@ -6,14 +6,24 @@
 //! most so many at once per host and overall. [`Scheduler::finished`] takes the outcome and puts
 //! the torrent back into the heap.
 //!
+//! An announce that is not answered for a while ([`NEXT_TRACKER_AFTER`], or
+//! [`NEXT_TRACKER_AFTER_WANTING`] for a torrent that wants peers) is *overtaken*: the next tracker
+//! is asked beside it, and whatever comes of the first is taken when it comes. A host that has not
+//! answered anybody for so long is *silent*: those who wait for it go on to another tracker if they
+//! have one, until it answers. So a dead first tier costs seconds. A private torrent is not
+//! overtaken, because its trackers add up what each announce reports.
+//!
 //! A host that fails [`HOST_FAILURES_MAX`] times in a row is *down*: those who wait for it go on
 //! to their next tier, and a single announce tries it again after a back-off. So a dead tracker
 //! with 10,000 torrents costs one connection per back-off, and delays nobody who has another
 //! tracker.
 //!
-//! Limits: one queue entry per torrent; [`Limits`]. Nothing here loops over all torrents but
-//! [`Scheduler::stop_all`], once. Does not: do I/O, read a clock, draw randomness of its own (the
-//! generator is seeded by the caller).
+//! Scrapes (`scrapes`) leave by the same bucket when no announce waits for the host.
+//!
+//! Limits: one queue entry per torrent and [`TRACKERS_AT_ONCE_MAX`] announces under way;
+//! [`Limits`]. Nothing here loops over all torrents but [`Scheduler::stop_all`], once, and over
+//! those who wait for a host but when it fails. Does not: do I/O, read a clock, draw randomness of
+//! its own (the generator is seeded by the caller).
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -25,10 +35,16 @@ use proto::ids::InfoHashV1;
 use proto::tracker::AnnounceEvent;
 
 use super::tiers::{
-    BACKOFF_MAX, BACKOFF_MIN, REFUSED_BACKOFF_MIN, Target, Tiers, TrackerIndex, backoff,
-    random_part,
+    BACKOFF_MIN, REFUSED_BACKOFF_MIN, Target, Tiers, Tracker, TrackerIndex, backoff, random_part,
 };
-use super::{Outcome, TorrentStatus, Totals};
+use super::{Outcome, ScrapeOutcome, TorrentStatus, Totals};
+
+mod host;
+mod scrapes;
+
+use host::{Entry, Host, Listed};
+pub(super) use scrapes::ScrapeJob;
+use scrapes::{Member, Scrapes};
 
 /// Failures in a row after which a host counts as down.
 pub const HOST_FAILURES_MAX: u32 = 3;
@@ -38,6 +54,16 @@ pub const OVERDUE_AFTER: Duration = Duration::from_secs(60);
 const REJOIN_AFTER: Duration = Duration::from_secs(5);
 /// How many announces may leave for one host back to back before the bucket's rate holds.
 const HOST_BURST: u32 = 4;
+/// How many may be under way to a host that has not answered yet: the dead ones among many trackers
+/// must not take all places.
+const UNPROVEN_IN_FLIGHT_MAX: usize = 2;
+/// How long an announce may be unanswered before the torrent's next tracker is asked beside it.
+pub(super) const NEXT_TRACKER_AFTER: Duration = Duration::from_secs(5);
+/// The same for a torrent that is not complete: peers should be there within seconds, even if the
+/// first two trackers are dead.
+pub(super) const NEXT_TRACKER_AFTER_WANTING: Duration = Duration::from_millis(1500);
+/// Trackers of one torrent that are asked at a time.
+const TRACKERS_AT_ONCE_MAX: usize = 8;
 
 /// How fast and how parallel announces go out.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +71,8 @@ pub(super) struct Limits {
     pub in_flight_max: usize,
     pub in_flight_per_host_max: usize,
     pub per_second_per_host: u32,
+    /// How often each torrent is scraped at the trackers that know it; none for never.
+    pub scrape_interval: Option<Duration>,
 }
 
 /// What [`Scheduler::poll`] hands out: one announce to make now.
@@ -78,6 +106,7 @@ pub(super) struct Scheduler {
     torrents: HashMap<InfoHashV1, Torrent>,
     hosts: HashMap<Arc<str>, Host>,
     timers: BinaryHeap<Timer>,
+    scrapes: Scrapes,
     /// Hosts that may have an announce to hand out, in turn.
     ready: VecDeque<Arc<str>>,
     in_flight: usize,
@@ -93,6 +122,9 @@ struct Torrent {
     completed: bool,
     leaving: bool,
     place: Place,
+    /// When the next regular announce is due, by the last good answer: until then a failure at one
+    /// tracker is no reason to ask another.
+    satisfied_until: Time,
     /// Names the present `place`: an entry of a heap or queue with another ticket is stale.
     ticket: u64,
 }
@@ -102,35 +134,6 @@ enum Place {
     Until(Time),
     Queued(TrackerIndex),
     InFlight(TrackerIndex),
-}
-
-#[derive(Default)]
-struct Host {
-    urgent: VecDeque<Entry>,
-    normal: VecDeque<Entry>,
-    in_flight: usize,
-    /// The bucket: when the next announce would be due if they went out evenly.
-    next_even: Time,
-    listed: Listed,
-    failures: u32,
-    down_until: Time,
-    /// Why it is down.
-    message: String,
-}
-
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Listed {
-    #[default]
-    No,
-    Ready,
-    Timer,
-}
-
-#[derive(Clone, Copy)]
-struct Entry {
-    info_hash: InfoHashV1,
-    ticket: u64,
-    since: Time,
 }
 
 struct Timer {
@@ -152,6 +155,7 @@ impl Scheduler {
             torrents: HashMap::new(),
             hosts: HashMap::new(),
             timers: BinaryHeap::new(),
+            scrapes: Scrapes::new(limits.scrape_interval),
             ready: VecDeque::new(),
             in_flight: 0,
             failing: 0,
@@ -184,14 +188,14 @@ impl Scheduler {
         self.forget(info_hash);
         let tiers = Tiers::new(tiers, &mut self.random);
         let (completed, leaving, ticket) = (false, false, 0);
-        let place = Place::Until(first);
         let torrent = Torrent {
             tiers,
             totals,
             private,
             completed,
             leaving,
-            place,
+            place: Place::Until(first),
+            satisfied_until: first,
             ticket,
         };
         self.torrents.insert(info_hash, torrent);
@@ -215,6 +219,7 @@ impl Scheduler {
             return false;
         };
         torrent.completed = true;
+        torrent.satisfied_until = now;
         if matches!(torrent.place, Place::Until(_)) && !torrent.leaving {
             self.wait_until(now, info_hash);
         }
@@ -223,7 +228,7 @@ impl Scheduler {
 
     /// Announces as soon as the tracker's `min interval` allows it.
     pub fn reannounce(&mut self, now: Time, info_hash: InfoHashV1) -> bool {
-        let Some(torrent) = self.torrents.get(&info_hash) else {
+        let Some(torrent) = self.torrents.get_mut(&info_hash) else {
             return false;
         };
         if let (Place::Until(due), false) = (torrent.place, torrent.leaving) {
@@ -236,6 +241,7 @@ impl Scheduler {
                 .min();
             let at = allowed.unwrap_or(due).max(now);
             if at < due {
+                torrent.satisfied_until = at;
                 self.wait_until(at, info_hash);
             }
         }
@@ -247,6 +253,7 @@ impl Scheduler {
     pub fn stop_all(&mut self, now: Time, limits: Limits) {
         self.stopping = true;
         self.limits = limits;
+        self.scrapes = Scrapes::new(None);
         let all: Vec<InfoHashV1> = self.torrents.keys().copied().collect();
         for info_hash in all {
             self.remove(now, info_hash);
@@ -278,57 +285,68 @@ impl Scheduler {
     /// When [`Scheduler::poll`] may have something again, unless something finishes or is added
     /// before.
     pub fn next_wake(&self) -> Time {
-        self.timers.peek().map_or(Time::NEVER, |timer| timer.at)
+        let timer = self.timers.peek().map_or(Time::NEVER, |timer| timer.at);
+        timer.min(self.scrapes.next_wake())
     }
 
     /// Takes the outcome of a job.
     pub fn finished(&mut self, now: Time, job: &Job, outcome: Outcome) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.host_finished(now, &job.target.host, &outcome);
-        let torrent = self.torrents.get_mut(&job.info_hash);
-        let Some(torrent) = torrent.filter(|torrent| torrent.ticket == job.ticket) else {
+        let Some(torrent) = self.torrents.get_mut(&job.info_hash) else {
             return;
         };
-        let random = &mut self.random;
-        let Some(tracker) = torrent.tiers.get_mut(job.tracker) else {
+        let tracker = torrent.tiers.get_mut(job.tracker);
+        let Some(tracker) = tracker.filter(|tracker| tracker.in_flight == Some(job.ticket)) else {
             return;
         };
-        let mut next = now;
+        tracker.in_flight = None;
         self.failing -= usize::from(tracker.is_failing());
         self.failing += usize::from(!matches!(outcome, Outcome::Reply(_)));
-        match outcome {
-            Outcome::Reply(reply) => {
-                next = now + tracker.succeeded(now, reply, random);
-                tracker.started = job.event != AnnounceEvent::Stopped;
-                torrent.tiers.promote(job.tracker);
-                if job.event == AnnounceEvent::Completed {
-                    torrent.completed = false;
-                } else if torrent.completed {
-                    next = now;
-                }
-            }
-            Outcome::Refused { reason, retry } => {
-                tracker.failed(now, reason, retry, REFUSED_BACKOFF_MIN, random);
-            }
-            Outcome::Failed { error, retry } => {
-                tracker.failed(now, error, retry, BACKOFF_MIN, random);
+        let answered = matches!(outcome, Outcome::Reply(_));
+        let wait = take_outcome(now, tracker, job, outcome, &mut self.random);
+        let unscraped = answered && tracker.scraped_as.is_none();
+        if let Some(wait) = wait {
+            torrent.tiers.promote(job.tracker);
+            torrent.satisfied_until = now + wait;
+            if job.event == AnnounceEvent::Completed {
+                torrent.completed = false;
+            } else if torrent.completed {
+                torrent.satisfied_until = now;
             }
         }
-        if torrent.leaving {
-            torrent.place = Place::Until(now);
-            self.leave(now, job.info_hash);
-        } else {
-            self.wait_until(next, job.info_hash);
+        if unscraped && !torrent.leaving {
+            self.join_scrapes(now, job);
+        }
+        self.go_on(now, job, answered);
+    }
+
+    /// Where a torrent goes when one of its announces has ended.
+    fn go_on(&mut self, now: Time, job: &Job, answered: bool) {
+        let Some(torrent) = self.torrents.get_mut(&job.info_hash) else {
+            return;
+        };
+        let next = torrent.satisfied_until.max(now);
+        let current = torrent.ticket == job.ticket;
+        match torrent.place {
+            Place::Queued(_) if torrent.leaving => {}
+            _ if torrent.leaving => {
+                torrent.place = Place::Until(Time::NEVER);
+                self.leave(now, job.info_hash);
+            }
+            // It was overtaken, and another tracker is being asked.
+            Place::InFlight(_) if !current => {}
+            Place::Queued(_) if !answered => {}
+            _ => self.wait_until(next, job.info_hash),
         }
     }
 
     /// What the operator sees of one torrent.
     pub fn status(&self, now: Time, info_hash: InfoHashV1) -> Option<TorrentStatus> {
         let torrent = self.torrents.get(&info_hash)?;
-        let (next, busy) = match torrent.place {
-            Place::Until(at) => (at, None),
-            Place::Queued(_) => (now, None),
-            Place::InFlight(index) => (now, Some(index)),
+        let next = match torrent.place {
+            Place::Until(at) => at,
+            Place::Queued(_) | Place::InFlight(_) => now,
         };
         let trackers = torrent.tiers.iter().map(|tracker| {
             let host = tracker
@@ -337,7 +355,7 @@ impl Scheduler {
                 .and_then(|target| self.hosts.get(&target.host));
             let down = host.filter(|host| host.is_down(now));
             let down = down.map(|host| (host.down_until, host.message.as_str()));
-            tracker.status(now, busy == Some(tracker.index), next, down)
+            tracker.status(now, next, down)
         });
         let trackers = trackers.collect();
         Some(TorrentStatus {
@@ -373,8 +391,14 @@ impl Scheduler {
         match timer.wakes {
             Wakes::Torrent(info_hash) => {
                 let torrent = self.torrents.get(&info_hash);
-                if torrent.is_some_and(|torrent| torrent.ticket == timer.sequence) {
-                    self.choose(now, info_hash);
+                let Some(torrent) = torrent.filter(|torrent| torrent.ticket == timer.sequence)
+                else {
+                    return;
+                };
+                match torrent.place {
+                    Place::Until(_) => self.choose(now, info_hash),
+                    Place::InFlight(tracker) => self.overtake(now, info_hash, tracker),
+                    Place::Queued(_) => {}
                 }
             }
             Wakes::Host(name) => {
@@ -413,28 +437,74 @@ impl Scheduler {
         let Some(torrent) = self.torrents.get(&info_hash) else {
             return;
         };
-        let mut earliest = Time::NEVER;
+        match self.first_free(now, torrent) {
+            Ok((index, host)) => self.enqueue(now, info_hash, index, host, false),
+            Err(mut earliest) => {
+                if earliest != Time::NEVER {
+                    // Spread, lest all who waited for one host come back in one instant.
+                    let spread = earliest.since(now) / 8;
+                    earliest = earliest + random_part(spread, &mut self.random);
+                }
+                self.wait_until(earliest, info_hash);
+            }
+        }
+    }
+
+    /// The first tracker that may be asked now, one at a silent host only if there is no other; or
+    /// when there will be one.
+    fn first_free(&self, now: Time, torrent: &Torrent) -> Result<(TrackerIndex, Arc<str>), Time> {
+        let (mut earliest, mut silent) = (Time::NEVER, None);
         for tracker in torrent.tiers.iter() {
-            let Some(target) = &tracker.target else {
+            let (Some(target), None) = (&tracker.target, tracker.in_flight) else {
                 continue;
             };
-            let down = self
-                .hosts
-                .get(&target.host)
-                .map_or(Time(0), |host| host.down_until);
+            let host = self.hosts.get(&target.host);
+            let down = host.map_or(Time(0), |host| host.down_until);
             let at = tracker.retry_at.max(down);
-            if at <= now {
-                let (index, host) = (tracker.index, target.host.clone());
-                self.enqueue(now, info_hash, index, host, false);
-                return;
+            if at > now {
+                earliest = earliest.min(at);
+                continue;
             }
-            earliest = earliest.min(at);
+            let free = (tracker.index, target.host.clone());
+            if host.is_some_and(|host| host.silent) {
+                silent.get_or_insert(free);
+            } else {
+                return Ok(free);
+            }
         }
-        if earliest != Time::NEVER {
-            // Spread, lest all who waited for one host come back in one instant.
-            earliest = earliest + random_part(earliest.since(now) / 8, &mut self.random);
+        silent.ok_or(earliest)
+    }
+
+    /// A torrent's announce has been unanswered for long enough that another tracker is asked too.
+    fn overtake(&mut self, now: Time, info_hash: InfoHashV1, tracker: TrackerIndex) {
+        let Some(torrent) = self.torrents.get(&info_hash) else {
+            return;
+        };
+        let (private, wait) = (torrent.private, next_tracker_after(torrent));
+        let target = torrent
+            .tiers
+            .get(tracker)
+            .and_then(|tracker| tracker.target.as_ref());
+        if let Some(name) = target.map(|target| target.host.clone())
+            && let Some(host) = self.hosts.get_mut(&name)
+            && !host.silent
+            && host.answered.is_none_or(|at| now.since(at) >= wait)
+        {
+            host.silent = true;
+            let waiting: Vec<Entry> = host.normal.drain(..).collect();
+            self.reconsider(now, &name, waiting);
         }
-        self.wait_until(earliest, info_hash);
+        let Some(torrent) = self.torrents.get(&info_hash) else {
+            return;
+        };
+        // One that was overtaken before may have answered meanwhile.
+        let satisfied = torrent.satisfied_until > now;
+        if private || satisfied || torrent.tiers.in_flight() >= TRACKERS_AT_ONCE_MAX {
+            return;
+        }
+        if let Ok((index, host)) = self.first_free(now, torrent) {
+            self.enqueue(now, info_hash, index, host, false);
+        }
     }
 
     fn enqueue(
@@ -472,24 +542,16 @@ impl Scheduler {
     /// its next turn.
     fn take_from(&mut self, now: Time, name: &Arc<str>) -> Option<Job> {
         let stopping = self.stopping;
-        let gap = Duration::from_secs(1) / self.limits.per_second_per_host.max(1);
+        let gap = self.gap();
         let host = self.hosts.get_mut(name)?;
         host.listed = Listed::No;
-        // A host that failed is probed by one announce at a time until it answers.
-        let suspect = host.failures >= HOST_FAILURES_MAX;
-        let in_flight_max = if suspect {
-            1
-        } else {
-            self.limits.in_flight_per_host_max
-        };
-        if host.in_flight >= in_flight_max {
+        if host.in_flight >= host.in_flight_max(&self.limits) {
             return None; // listed again when one of them finishes
         }
-        let burst = gap * (HOST_BURST - 1);
-        let early = host.next_even.since(now);
-        if !stopping && early > burst {
+        let early = host.too_early(now, gap);
+        if !stopping && early > Duration::ZERO {
             host.listed = Listed::Timer;
-            let at = now + (early - burst);
+            let at = now + early;
             let sequence = self.ticket();
             self.timers.push(Timer {
                 at,
@@ -504,19 +566,22 @@ impl Scheduler {
                 .urgent
                 .pop_front()
                 .or_else(|| host.normal.pop_front())?;
-            let Some(job) = self.job(entry) else { continue };
+            let Some(job) = self.job(now, entry) else {
+                continue;
+            };
             let host = self.hosts.get_mut(name)?;
-            host.in_flight += 1;
-            host.next_even = host.next_even.max(now) + gap;
-            host.listed = Listed::Ready;
+            host.hand_out(now, gap);
             self.in_flight += 1;
-            self.ready.push_back(name.clone());
+            if host.listed == Listed::No {
+                host.listed = Listed::Ready;
+                self.ready.push_back(name.clone());
+            }
             return Some(job);
         }
     }
 
     /// The announce that a queue entry stands for; none if the entry is stale.
-    fn job(&mut self, entry: Entry) -> Option<Job> {
+    fn job(&mut self, now: Time, entry: Entry) -> Option<Job> {
         let torrent = self.torrents.get_mut(&entry.info_hash)?;
         let Place::Queued(index) = torrent.place else {
             return None;
@@ -527,7 +592,8 @@ impl Scheduler {
         let tracker = torrent.tiers.get_mut(index)?;
         let target = tracker.target.clone()?;
         let event = match () {
-            // Whoever leaves as soon as all is there has not said so yet: then both are said, in their order.
+            // Whoever leaves as soon as all is there has not said so yet: then both are said, in
+            // their order.
             () if torrent.leaving && torrent.completed && tracker.started => {
                 AnnounceEvent::Completed
             }
@@ -541,34 +607,52 @@ impl Scheduler {
             torrent.completed = false;
             tracker.started = event == AnnounceEvent::Completed;
         }
+        tracker.in_flight = Some(entry.ticket);
+        let tracker_id = tracker.tracker_id.clone();
         torrent.place = Place::InFlight(index);
-        Some(Job {
+        let job = Job {
             info_hash: entry.info_hash,
             tracker: index,
             target,
             event,
-            tracker_id: tracker.tracker_id.clone(),
+            tracker_id,
             totals: torrent.totals.clone(),
             private: torrent.private,
             ticket: entry.ticket,
-        })
+        };
+        if torrent.leaving {
+            // All trackers are told side by side.
+            torrent.place = Place::Until(Time::NEVER);
+            self.leave(now, entry.info_hash);
+        } else {
+            let at = now + next_tracker_after(torrent);
+            self.timers.push(Timer {
+                at,
+                sequence: entry.ticket,
+                wakes: Wakes::Torrent(entry.info_hash),
+            });
+        }
+        Some(job)
     }
 
-    /// Queues the next `stopped` of a torrent that leaves, or forgets the torrent.
+    /// Queues the next `stopped` of a torrent that leaves, or forgets the torrent. A tracker that
+    /// is being asked may register us by that: the end of that announce calls here again.
     fn leave(&mut self, now: Time, info_hash: InfoHashV1) {
-        let Some(torrent) = self.torrents.get(&info_hash) else {
+        let Some(torrent) = self.torrents.get_mut(&info_hash) else {
             return;
         };
-        if matches!(torrent.place, Place::InFlight(_)) {
-            return; // that announce may register us: its end calls here again
-        }
-        let knows_us = torrent.tiers.iter().filter(|tracker| tracker.started);
+        let knows_us = |tracker: &&Tracker| tracker.started && tracker.in_flight.is_none();
+        let knows_us = torrent.tiers.iter().filter(knows_us);
         let next = knows_us
             .filter_map(|tracker| Some((tracker.index, tracker.target.as_ref()?.host.clone())))
             .find(|(_, host)| !self.hosts.get(host).is_some_and(|host| host.is_down(now)));
         match next {
             Some((index, host)) => self.enqueue(now, info_hash, index, host, true),
-            None => self.forget(info_hash),
+            None if torrent.tiers.in_flight() == 0 => self.forget(info_hash),
+            None => {
+                torrent.place = Place::Until(Time::NEVER);
+                torrent.ticket = 0; // a queue entry or timer that there may be is stale
+            }
         }
     }
 
@@ -584,6 +668,9 @@ impl Scheduler {
             return;
         };
         host.in_flight = host.in_flight.saturating_sub(1);
+        if host.in_flight == 0 {
+            host.silent = false;
+        }
         if let Outcome::Failed { error, .. } = outcome {
             host.message.clone_from(error);
             host.failures = host.failures.saturating_add(1);
@@ -592,12 +679,19 @@ impl Scheduler {
                 host.down_until = now + backoff(rounds, BACKOFF_MIN, &mut self.random);
                 let waiting: Vec<Entry> =
                     host.urgent.drain(..).chain(host.normal.drain(..)).collect();
-                self.reconsider(now, waiting);
+                self.reconsider(now, name, waiting);
             }
         } else {
             host.failures = 0;
             host.down_until = Time(0);
+            host.silent = false;
+            host.answered = Some(now);
         }
+        self.list(name);
+    }
+
+    /// Gives a host its turn.
+    fn list(&mut self, name: &Arc<str>) {
         match self.hosts.get_mut(name) {
             Some(host) if host.listed == Listed::No => {
                 host.listed = Listed::Ready;
@@ -607,9 +701,22 @@ impl Scheduler {
         }
     }
 
-    /// Those who waited for a host that went down go on to their next tracker.
-    fn reconsider(&mut self, now: Time, waiting: Vec<Entry>) {
-        for entry in waiting {
+    /// Those who waited for a host that went down or silent go on to another tracker; but for a host
+    /// that is only silent those wait on who have no other.
+    fn reconsider(&mut self, now: Time, name: &Arc<str>, waiting: Vec<Entry>) {
+        let mut moving = waiting;
+        if let Some(host) = self.hosts.get_mut(name).filter(|host| !host.is_down(now)) {
+            let has_other = |entry: &Entry| {
+                let torrent = self.torrents.get(&entry.info_hash);
+                torrent.is_some_and(|torrent| torrent.tiers.count() > 1)
+            };
+            let (others, staying): (Vec<Entry>, Vec<Entry>) =
+                moving.into_iter().partition(has_other);
+            // First, because entries are in the order of their time.
+            host.normal.extend(staying);
+            moving = others;
+        }
+        for entry in moving {
             let Some(torrent) = self.torrents.get_mut(&entry.info_hash) else {
                 continue;
             };
@@ -624,21 +731,120 @@ impl Scheduler {
             }
         }
     }
-}
 
-impl Host {
-    fn is_down(&self, now: Time) -> bool {
-        self.down_until > now
+    /// The time between two announces to one host.
+    fn gap(&self) -> Duration {
+        Duration::from_secs(1) / self.limits.per_second_per_host.max(1)
     }
 
-    /// Nothing would be lost by forgetting it.
-    fn is_idle(&self, now: Time) -> bool {
-        self.in_flight == 0
-            && self.listed == Listed::No
-            && self.urgent.is_empty()
-            && self.normal.is_empty()
-            && self.next_even <= now
-            && (self.failures == 0 || now.since(self.down_until) > BACKOFF_MAX)
+    /// The next scrape that may go out now; call until it answers none, after the announces.
+    pub fn poll_scrape(&mut self, now: Time) -> Option<ScrapeJob> {
+        // Whatever is due is taken or put off, so that `next_wake` lies ahead.
+        while let Some(group) = self.scrapes.pop_due(now) {
+            let gap = self.gap();
+            let Some(name) = self.scrapes.host(&group) else {
+                continue;
+            };
+            let host = self.hosts.entry(name).or_default();
+            let busy = self.in_flight >= self.limits.in_flight_max
+                || host.failures > 0
+                || !host.normal.is_empty()
+                || host.in_flight >= host.in_flight_max(&self.limits)
+                || host.too_early(now, gap) > Duration::ZERO;
+            if busy {
+                self.scrapes.postpone(now, group, &mut self.random);
+                continue;
+            }
+            let torrents = &self.torrents;
+            let job = self.scrapes.take(group, |member| {
+                let torrent = torrents.get(&member.info_hash);
+                torrent
+                    .filter(|torrent| !torrent.leaving)
+                    .is_some_and(|torrent| {
+                        let tracker = torrent.tiers.get(member.tracker);
+                        tracker.is_some_and(|tracker| tracker.scraped_as == Some(member.number))
+                    })
+            });
+            if let Some(job) = job {
+                host.hand_out(now, gap);
+                self.in_flight += 1;
+                return Some(job);
+            }
+        }
+        None
+    }
+
+    /// Takes the outcome of a scrape.
+    pub fn scraped(&mut self, now: Time, job: &ScrapeJob, outcome: &ScrapeOutcome) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let name = job.target.host.clone();
+        if let Some(host) = self.hosts.get_mut(&name) {
+            host.in_flight = host.in_flight.saturating_sub(1);
+        }
+        self.list(&name);
+        if let ScrapeOutcome::Files(files) = outcome {
+            let found: HashMap<InfoHashV1, _> = files.iter().copied().collect();
+            for member in job.members() {
+                let torrent = self.torrents.get_mut(&member.info_hash);
+                let tracker = torrent.and_then(|torrent| torrent.tiers.get_mut(member.tracker));
+                if let (Some(tracker), Some(file)) = (tracker, found.get(&member.info_hash)) {
+                    tracker.scraped(*file);
+                }
+            }
+        }
+        let good = matches!(outcome, ScrapeOutcome::Files(_));
+        self.scrapes.finished(now, job, good, &mut self.random);
+    }
+
+    /// A tracker that has answered for a torrent is asked about it from now on.
+    fn join_scrapes(&mut self, now: Time, job: &Job) {
+        let number = self.ticket();
+        let torrent = self.torrents.get_mut(&job.info_hash);
+        let tracker = torrent.and_then(|torrent| torrent.tiers.get_mut(job.tracker));
+        let member = Member {
+            info_hash: job.info_hash,
+            tracker: job.tracker,
+            number,
+        };
+        if let Some(tracker) = tracker
+            && self
+                .scrapes
+                .join(now, &job.target, member, &mut self.random)
+        {
+            tracker.scraped_as = Some(number);
+        }
+    }
+}
+
+/// Puts an outcome into a tracker; after a good one, how long to wait until the next announce.
+fn take_outcome(
+    now: Time,
+    tracker: &mut Tracker,
+    job: &Job,
+    outcome: Outcome,
+    random: &mut fastrand::Rng,
+) -> Option<Duration> {
+    match outcome {
+        Outcome::Reply(reply) => {
+            tracker.started = job.event != AnnounceEvent::Stopped;
+            return Some(tracker.succeeded(now, reply, random));
+        }
+        Outcome::Refused { reason, retry } => {
+            tracker.failed(now, reason, retry, REFUSED_BACKOFF_MIN, random);
+        }
+        Outcome::Failed { error, retry } => {
+            tracker.failed(now, error, retry, BACKOFF_MIN, random);
+        }
+    }
+    None
+}
+
+/// How long an announce of this torrent may be unanswered before another tracker is asked too.
+fn next_tracker_after(torrent: &Torrent) -> Duration {
+    if torrent.totals.now().left > 0 {
+        NEXT_TRACKER_AFTER_WANTING
+    } else {
+        NEXT_TRACKER_AFTER
     }
 }
 

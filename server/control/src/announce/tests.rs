@@ -10,9 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::client::Client;
 use super::schedule::Job;
+use super::udp::UdpClient;
 use super::url::is_global;
 use super::*;
 use crate::tracker::{Tracker, TrackerConfig};
+
+mod udp;
+mod way;
 
 const HASH: InfoHashV1 = InfoHashV1([0xab; 20]);
 const IDENTITY: Identity = Identity {
@@ -135,6 +139,7 @@ fn job(url: &str, private: bool) -> Arc<Job> {
         in_flight_max: 1,
         in_flight_per_host_max: 1,
         per_second_per_host: 1,
+        scrape_interval: None,
     };
     let mut scheduler = Scheduler::new(limits, 1);
     let totals = Arc::new(TorrentTotals::default());
@@ -146,8 +151,18 @@ async fn announce_with(client: Client, url: &str) -> Outcome {
     Arc::new(client).announce(job(url, false)).await
 }
 
+fn client(config: &AnnounceConfig) -> Client {
+    Client::new(config, IDENTITY, Registry::new(0).control()).unwrap()
+}
+
+/// A client for which other addresses are global.
+fn scoped(is_global: fn(IpAddr) -> bool) -> Client {
+    let udp = UdpClient::new(Binding::default(), Registry::new(0).control());
+    Client::with_scope(&config(), IDENTITY, udp, is_global).unwrap()
+}
+
 async fn announce(url: &str) -> Outcome {
-    announce_with(Client::new(&config(), IDENTITY).unwrap(), url).await
+    announce_with(client(&config()), url).await
 }
 
 /// The failure's text, which never shows the passkey.
@@ -252,7 +267,7 @@ async fn a_trickle_is_cut_off_by_the_clock() {
         timeout: Duration::from_millis(200),
         ..config()
     };
-    let client = Client::new(&config, IDENTITY).unwrap();
+    let client = client(&config);
     let error = error_of(announce_with(client, &server.url()).await);
     assert_eq!(error, "no answer within 200ms");
 }
@@ -360,7 +375,7 @@ async fn a_global_tracker_cannot_send_us_inside() {
     let inside = Server::start("127.0.0.1", |_| ok(GOOD)).await;
     let target = inside.url();
     let global = Server::start("127.0.0.2", move |_| moved(&target)).await;
-    let client = || Client::with_scope(&config(), IDENTITY, pretend_127_0_0_2_is_global).unwrap();
+    let client = || scoped(pretend_127_0_0_2_is_global);
     let error = error_of(announce_with(client(), &global.url()).await);
     assert!(error.contains("has no global address"), "{error}");
     assert_eq!((global.heads().len(), inside.heads().len()), (1, 0));
@@ -384,10 +399,8 @@ async fn a_global_tracker_names_no_peers_inside() {
     let inside = Server::start("127.0.0.1", |_| ok(PEERS)).await;
     let global = Server::start("127.0.0.2", |_| ok(PEERS)).await;
     for (server, due) in [(&inside, 3), (&global, 1)] {
-        let client = Client::with_scope(&config(), IDENTITY, |ip| {
-            is_global(ip) || pretend_127_0_0_2_is_global(ip)
-        });
-        let outcome = announce_with(client.unwrap(), &server.url()).await;
+        let client = scoped(|ip| is_global(ip) || pretend_127_0_0_2_is_global(ip));
+        let outcome = announce_with(client, &server.url()).await;
         let Outcome::Reply(reply) = outcome else {
             panic!("{outcome:?}")
         };
@@ -442,7 +455,7 @@ async fn private_addresses_need_leave_and_an_announce_path() {
         allow_private_trackers: false,
         ..config()
     };
-    let client = Client::new(&closed, IDENTITY).unwrap();
+    let client = client(&closed);
     error_of(announce_with(client, &server.url()).await);
     let elsewhere = format!("http://{}/admin/delete?x=1", server.address);
     error_of(announce(&elsewhere).await);
@@ -475,6 +488,37 @@ async fn a_refusal_is_shown_safely() {
 }
 
 #[tokio::test]
+async fn a_hundred_thousand_peers_are_cut_to_the_limit() {
+    let mut compact = Vec::new();
+    for number in 0..100_000u32 {
+        compact.extend_from_slice(&(0x0100_0000 + number).to_be_bytes());
+        compact.extend_from_slice(&6881u16.to_be_bytes());
+    }
+    let head = format!("d8:intervali1800e5:peers{}:", compact.len());
+    let body = [head.as_bytes(), &compact, b"e"].concat();
+    let server = Server::start("127.0.0.1", move |_| ok(&body)).await;
+    let outcome = announce(&server.url()).await;
+    let Outcome::Reply(reply) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(reply.peers.len(), proto::limits::TRACKER_REPLY_PEERS_MAX);
+}
+
+#[tokio::test]
+async fn a_tracker_that_is_gone_for_good_is_believed() {
+    let never = b"d14:failure reason4:gone8:retry in5:nevere";
+    for (status, body) in [("410 Gone", &b"<html>"[..]), ("200 OK", never)] {
+        let answer = http(status, "", body);
+        let server = Server::start("127.0.0.1", move |_| Say::Bytes(answer.clone())).await;
+        let handle = Announcer::start(&config(), IDENTITY, Registry::new(0).control()).unwrap();
+        let totals = Arc::new(TorrentTotals::default());
+        handle.add(HASH, &[vec![server.url()]], false, totals);
+        let status = settled(&handle, TrackerState::Disabled).await;
+        assert_eq!(status.until_next, None);
+    }
+}
+
+#[tokio::test]
 async fn retry_after_is_read() {
     let server = Server::start("127.0.0.1", |_| {
         Say::Bytes(http("503 Service Unavailable", "Retry-After: 120\r\n", b""))
@@ -492,7 +536,7 @@ async fn a_tls_port_that_speaks_no_tls_is_refused() {
         timeout: Duration::from_secs(2),
         ..config()
     };
-    error_of(announce_with(Client::new(&config, IDENTITY).unwrap(), &url).await);
+    error_of(announce_with(client(&config), &url).await);
     assert_eq!(server.heads().len(), 0);
 }
 
@@ -510,7 +554,7 @@ async fn both_families_of_a_name_are_told_unless_private() {
     };
     let (v4, v6) = (Server::on(v4, |_| ok(GOOD)), Server::on(v6, |_| ok(GOOD)));
     let url = format!("http://localhost:{port}/announce");
-    let client = Arc::new(Client::new(&config(), IDENTITY).unwrap());
+    let client = Arc::new(client(&config()));
     assert!(matches!(
         client.clone().announce(job(&url, true)).await,
         Outcome::Reply(_)

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use engine::time::Time;
 use proto::limits::{ANNOUNCE_INTERVAL_SECONDS_MAX, ANNOUNCE_INTERVAL_SECONDS_MIN};
+use proto::tracker::ScrapeFile;
 use reqwest::Url;
 
-use super::url::{TrackerUrlError, host_key, parse_tracker_url, redacted};
+use super::url::{host_key, parse_tracker_url, redacted};
 use super::{RetryIn, TrackerReply, TrackerState, TrackerStatus};
 
 /// Trackers of one torrent that are used; real torrents carry up to some 40.
@@ -39,6 +40,10 @@ pub(super) struct Tracker {
     pub target: Option<Target>,
     /// The tracker knows us: it answered `started` and has not been told `stopped`.
     pub started: bool,
+    /// The announce that is under way, by its ticket.
+    pub in_flight: Option<u64>,
+    /// Its place in the scrapes, by a number that no other has; none if it is not scraped.
+    pub scraped_as: Option<u64>,
     pub tracker_id: Option<Arc<[u8]>>,
     pub retry_at: Time,
     /// An announce that nobody asked for by an event must not come before this.
@@ -47,13 +52,24 @@ pub(super) struct Tracker {
     last_announce: Option<Time>,
     seeders: Option<u32>,
     leechers: Option<u32>,
+    downloaded: Option<u32>,
     peers: usize,
     message: Option<String>,
 }
 
-/// An HTTP or HTTPS tracker's address, shared by the jobs that go there.
+/// How a tracker is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(super) enum Transport {
+    /// By HTTP or HTTPS, as the URL says.
+    Http,
+    Udp,
+}
+
+/// A tracker's address, shared by the jobs that go there.
 #[derive(Clone)]
 pub(super) struct Target {
+    pub transport: Transport,
+    /// That of a UDP tracker begins with `http` too; see `parse_tracker_url`.
     pub url: Arc<Url>,
     pub host: Arc<str>,
 }
@@ -88,6 +104,21 @@ impl Tiers {
             .find(|tracker| tracker.index == index)
     }
 
+    pub fn get(&self, index: TrackerIndex) -> Option<&Tracker> {
+        self.trackers.iter().find(|tracker| tracker.index == index)
+    }
+
+    /// Announces under way.
+    pub fn in_flight(&self) -> usize {
+        let busy = self.iter().filter(|tracker| tracker.in_flight.is_some());
+        busy.count()
+    }
+
+    /// How many trackers there are.
+    pub fn count(&self) -> usize {
+        self.trackers.len()
+    }
+
     pub fn iter(&self) -> std::slice::Iter<'_, Tracker> {
         self.trackers.iter()
     }
@@ -115,22 +146,16 @@ impl Tracker {
     fn new(index: TrackerIndex, tier: usize, url: &str) -> Tracker {
         let parsed = parse_tracker_url(url);
         let (target, message) = match parsed {
-            Ok(url) => (
+            Ok((transport, url)) => (
                 Some(Target {
-                    host: host_key(&url).into(),
+                    transport,
+                    host: host_key(transport, &url).into(),
                     url: Arc::new(url),
                 }),
                 None,
             ),
             Err(error) => {
-                if matches!(error, TrackerUrlError::Udp) {
-                    tracing::debug!(
-                        tracker = redacted(url),
-                        "UDP trackers are not announced to yet"
-                    );
-                } else {
-                    tracing::warn!(tracker = redacted(url), %error, "a tracker is ignored");
-                }
+                tracing::warn!(tracker = redacted(url), %error, "a tracker is ignored");
                 (None, Some(error.to_string()))
             }
         };
@@ -140,6 +165,8 @@ impl Tracker {
             display: redacted(url),
             target,
             started: false,
+            in_flight: None,
+            scraped_as: None,
             tracker_id: None,
             retry_at: Time(0),
             allowed_at: Time(0),
@@ -147,6 +174,7 @@ impl Tracker {
             last_announce: None,
             seeders: None,
             leechers: None,
+            downloaded: None,
             peers: 0,
             message,
         }
@@ -164,6 +192,7 @@ impl Tracker {
         self.last_announce = Some(now);
         self.seeders = reply.seeders;
         self.leechers = reply.leechers;
+        self.downloaded = reply.downloaded.or(self.downloaded);
         self.peers = reply.peers.len();
         self.message = reply.warning;
         if let Some(tracker_id) = reply.tracker_id {
@@ -178,6 +207,13 @@ impl Tracker {
         // Only ever later than asked: torrents that were answered together drift apart, and no
         // tracker sees one too early.
         (wait + random_part(wait / 10, random)).min(INTERVAL_MAX)
+    }
+
+    /// Takes what a scrape says.
+    pub fn scraped(&mut self, file: ScrapeFile) {
+        self.seeders = Some(file.complete);
+        self.leechers = Some(file.incomplete);
+        self.downloaded = Some(file.downloaded);
     }
 
     /// Takes a failure: sets when this tracker may be tried again for this torrent.
@@ -208,16 +244,10 @@ impl Tracker {
     }
 
     /// What the operator sees; `down` is until when its host is left alone, and why.
-    pub fn status(
-        &self,
-        now: Time,
-        announcing: bool,
-        next: Time,
-        down: Option<(Time, &str)>,
-    ) -> TrackerStatus {
+    pub fn status(&self, now: Time, next: Time, down: Option<(Time, &str)>) -> TrackerStatus {
         let state = match () {
             () if self.target.is_none() || self.retry_at == Time::NEVER => TrackerState::Disabled,
-            () if announcing => TrackerState::Announcing,
+            () if self.in_flight.is_some() => TrackerState::Announcing,
             () if self.failures > 0 || down.is_some() => TrackerState::Failing,
             () if self.last_announce.is_some() => TrackerState::Working,
             () => TrackerState::Waiting,
@@ -235,6 +265,7 @@ impl Tracker {
             until_next: (!idle && next != Time::NEVER).then(|| next.since(now)),
             seeders: self.seeders,
             leechers: self.leechers,
+            downloaded: self.downloaded,
             peers: self.peers,
             message: message.or_else(|| down.map(|(_, why)| why.to_owned())),
         }

@@ -10,6 +10,8 @@ pub use proto::address::is_global;
 use proto::limits::TRACKER_TEXT_CHARS_MAX;
 use reqwest::Url;
 
+use super::tiers::Transport;
+
 /// The length of a tracker URL, in bytes.
 pub const URL_BYTES_MAX: usize = 4096;
 /// A path component or query value of this length may be a passkey and is blanked wherever it is
@@ -19,11 +21,8 @@ const SECRET_BYTES_MIN: usize = 8;
 /// Why a tracker's URL is not used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TrackerUrlError {
-    /// `udp://`: not supported yet.
-    #[error("UDP trackers are not supported yet")]
-    Udp,
-    /// A scheme that is neither `http` nor `https`.
-    #[error("the scheme {0:?} is not http or https")]
+    /// A scheme that is neither `http`, `https` nor `udp`.
+    #[error("the scheme {0:?} is not http, https or udp")]
     Scheme(String),
     /// It does not parse as a URL, or has no host.
     #[error("it is not a valid URL")]
@@ -36,8 +35,11 @@ pub enum TrackerUrlError {
     Long,
 }
 
-/// Parses a tracker URL of a torrent: HTTP or HTTPS, with a host, without control characters.
-pub(super) fn parse_tracker_url(text: &str) -> Result<Url, TrackerUrlError> {
+/// Parses a tracker URL of a torrent: HTTP, HTTPS or UDP, with a host, without control characters.
+///
+/// That of a UDP tracker is given as if it were `http`, so that its host is read by the same rules
+/// (lower case, IDNA) and a missing port is 80, as others take it.
+pub(super) fn parse_tracker_url(text: &str) -> Result<(Transport, Url), TrackerUrlError> {
     let text = text.trim();
     if text.len() > URL_BYTES_MAX {
         return Err(TrackerUrlError::Long);
@@ -46,12 +48,20 @@ pub(super) fn parse_tracker_url(text: &str) -> Result<Url, TrackerUrlError> {
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(TrackerUrlError::Control);
     }
-    let mut url = Url::parse(text).map_err(|_| TrackerUrlError::Invalid)?;
+    let udp = text
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("udp"));
+    let (transport, parsed) = match udp {
+        Some((_, rest)) => (Transport::Udp, Url::parse(&format!("http://{rest}"))),
+        None => (Transport::Http, Url::parse(text)),
+    };
+    let mut url = parsed.map_err(|_| TrackerUrlError::Invalid)?;
     url.set_fragment(None);
     match url.scheme() {
-        "http" | "https" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
+        "http" | "https" if url.host_str().is_some_and(|host| !host.is_empty()) => {
+            Ok((transport, url))
+        }
         "http" | "https" => Err(TrackerUrlError::Invalid),
-        "udp" => Err(TrackerUrlError::Udp),
         other => Err(TrackerUrlError::Scheme(shown(other))),
     }
 }
@@ -78,13 +88,15 @@ pub(super) fn redacted_url(url: &Url) -> String {
     }
 }
 
-/// What requests to one tracker are counted and limited by: host and port.
-pub(super) fn host_key(url: &Url) -> String {
-    format!(
-        "{}:{}",
-        host_name(url),
-        url.port_or_known_default().unwrap_or(0)
-    )
+/// What requests to one tracker are counted and limited by: host and port, apart for HTTP and UDP,
+/// of which one may fail where the other works.
+pub(super) fn host_key(transport: Transport, url: &Url) -> String {
+    let host = host_name(url);
+    let port = url.port_or_known_default().unwrap_or(0);
+    match transport {
+        Transport::Http => format!("{host}:{port}"),
+        Transport::Udp => format!("udp:{host}:{port}"),
+    }
 }
 
 /// The host as the resolver wants it: lower case, without the brackets of an IPv6 address.
@@ -139,9 +151,18 @@ pub(super) fn scrubbed(text: &str, url: &Url) -> String {
 /// addresses that are not global go only to such a path, so that a stranger's torrent cannot aim
 /// our requests at an arbitrary service on this machine or its network.
 pub(super) fn is_announce_path(url: &Url) -> bool {
+    last_segment_starts(url, "announce")
+}
+
+/// As [`is_announce_path`], for the scrape URL that belongs to it.
+pub(super) fn is_scrape_path(url: &Url) -> bool {
+    last_segment_starts(url, "scrape")
+}
+
+fn last_segment_starts(url: &Url, start: &str) -> bool {
     url.path_segments()
         .and_then(|mut segments| segments.next_back())
-        .is_some_and(|last| last.starts_with("announce"))
+        .is_some_and(|last| last.starts_with(start))
 }
 
 #[cfg(test)]
@@ -154,11 +175,17 @@ mod tests {
             "http://tracker.example/announce",
             " https://[2001:db8::1]:8443/x/announce?passkey=1 ",
             "http://bücher.example/announce",
+            "udp://tracker.example:6969",
+            "UDP://[2001:db8::1]:6969/announce?key=1",
         ] {
             assert!(parse_tracker_url(good).is_ok(), "{good:?}");
         }
         let cases = [
-            ("udp://tracker.example:80", TrackerUrlError::Udp),
+            ("udp://", TrackerUrlError::Invalid),
+            (
+                "udp:tracker.example:80",
+                TrackerUrlError::Scheme("udp".into()),
+            ),
             (
                 "ftp://tracker.example/",
                 TrackerUrlError::Scheme("ftp".into()),
@@ -178,17 +205,33 @@ mod tests {
     }
 
     #[test]
+    fn a_udp_tracker_is_told_apart_by_transport_host_and_port() {
+        let key = |text: &str| {
+            let (transport, url) = parse_tracker_url(text).unwrap();
+            host_key(transport, &url)
+        };
+        assert_eq!(key("udp://T.Example:6969/announce"), "udp:t.example:6969");
+        assert_eq!(key("udp://t.example"), "udp:t.example:80");
+        assert_eq!(key("udp://[2001:DB8::1]:1/"), "udp:2001:db8::1:1");
+        assert_eq!(key("http://t.example:6969/announce"), "t.example:6969");
+        assert_eq!(
+            redacted("udp://t.example:6969/key"),
+            "udp://t.example:6969/…"
+        );
+    }
+
+    #[test]
     fn a_passkey_is_never_shown() {
         let url = "https://me:hunter22@t.example:8443/0123456789abcdef/announce?key=fedcba9876";
         assert_eq!(redacted(url), "https://t.example:8443/…");
-        let parsed = parse_tracker_url(url).unwrap();
+        let (_, parsed) = parse_tracker_url(url).unwrap();
         let echoed = "bad 0123456789abcdef, fedcba9876, hunter22\u{1b}[31m\u{202e}";
         assert_eq!(scrubbed(echoed, &parsed), "bad …, …, …\\u{1b}[31m\\u{202e}");
     }
 
     #[test]
     fn a_long_text_is_cut() {
-        let url = parse_tracker_url("http://a/announce").unwrap();
+        let (_, url) = parse_tracker_url("http://a/announce").unwrap();
         let text = scrubbed(&"é".repeat(1 << 20), &url);
         assert_eq!(text.chars().count(), TRACKER_TEXT_CHARS_MAX + 1);
     }
@@ -233,7 +276,7 @@ mod tests {
 
     #[test]
     fn only_announce_paths_count_as_such() {
-        let is = |text: &str| is_announce_path(&parse_tracker_url(text).unwrap());
+        let is = |text: &str| is_announce_path(&parse_tracker_url(text).unwrap().1);
         assert!(is("http://a/announce") && is("http://a/x/announce.php?y=1"));
         assert!(!is("http://a/") && !is("http://a/admin") && !is("http://a/announce/delete"));
     }

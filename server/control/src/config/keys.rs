@@ -297,13 +297,28 @@ section! {
         allow_private_trackers: bool = false;
         /// Announces per second to one tracker host. Thousands of torrents must not hit it at once.
         rate_per_host: u32 = 10, 1..=10_000;
-        /// Requests to trackers in flight at a time.
+        /// Requests to trackers in flight at a time, over HTTP and UDP.
         requests_max: u32 = 64, 1..=10_000;
         /// What we call ourselves; "" is Seedring with its version. Some private trackers list the
         /// clients that they allow.
         user_agent: String = String::new(), 0..=100;
         /// Seconds that the announces of our stop may take in all before we exit anyway.
         stop_timeout_s: Seconds = Seconds(5), 1..=9;
+        /// Seconds between two scrapes of a torrent, which ask its trackers for their counts of seeds,
+        /// peers and completed downloads, many torrents in one request; 0 turns them off.
+        scrape_interval_s: Seconds = Seconds(1800), 0..=86_400;
+        /// Proxy for all requests to trackers: "http://host:port" or "socks5://host:port", with
+        /// "user:password@" before the host if it wants that. It also resolves their names. UDP trackers
+        /// are then not asked, because that would go past it. "" uses none.
+        proxy: String = String::new(), 0..=500;
+        /// Ask trackers only by this network interface, such as "wg0"; "" is any. When it is gone, no
+        /// tracker is asked until it is back. Names are resolved as the system does it.
+        bind_interface: String = String::new(), 0..=15;
+        /// Ask trackers only from this IPv4 address; "" is any. With an address of one family only, the
+        /// other family is not used.
+        bind_v4: Option<Ipv4Addr> = None;
+        /// Ask trackers only from this IPv6 address; "" is any.
+        bind_v6: Option<Ipv6Addr> = None;
     }
 }
 

@@ -1,5 +1,7 @@
 //! The scheduler in virtual time: a world of trackers that answer as each test says.
 
+use proto::tracker::ScrapeFile;
+
 use super::*;
 use crate::announce::{RetryIn, TorrentTotals, TrackerReply, TrackerState};
 
@@ -7,6 +9,7 @@ const LIMITS: Limits = Limits {
     in_flight_max: 64,
     in_flight_per_host_max: 8,
     per_second_per_host: 20,
+    scrape_interval: None,
 };
 
 fn seconds(seconds: u64) -> Duration {
@@ -60,11 +63,28 @@ struct World {
     under_way: Vec<(Time, Job, Outcome)>,
     seen: Vec<Seen>,
     most_at_once: usize,
+    scrapes: Vec<(Time, Vec<InfoHashV1>)>,
+    scrape_answer: fn(&ScrapeJob) -> ScrapeOutcome,
+}
+
+/// Every torrent has 3 seeds, 4 leechers and was completed 5 times.
+fn good_scrape(job: &ScrapeJob) -> ScrapeOutcome {
+    let file = ScrapeFile {
+        complete: 3,
+        incomplete: 4,
+        downloaded: 5,
+    };
+    let files = job.info_hashes.iter().map(|hash| (*hash, file));
+    ScrapeOutcome::Files(files.collect())
 }
 
 impl World {
     fn new() -> World {
-        let scheduler = Scheduler::new(LIMITS, 7);
+        World::with(LIMITS)
+    }
+
+    fn with(limits: Limits) -> World {
+        let scheduler = Scheduler::new(limits, 7);
         let (under_way, seen) = (Vec::new(), Vec::new());
         World {
             scheduler,
@@ -72,18 +92,34 @@ impl World {
             under_way,
             seen,
             most_at_once: 0,
+            scrapes: Vec::new(),
+            scrape_answer: good_scrape,
         }
     }
 
     fn add(&mut self, number: usize, tiers: &[&[&str]]) -> InfoHashV1 {
+        self.add_with(number, tiers, 0, false)
+    }
+
+    /// Adds a torrent with so many bytes left.
+    fn add_with(
+        &mut self,
+        number: usize,
+        tiers: &[&[&str]],
+        left: u64,
+        private: bool,
+    ) -> InfoHashV1 {
         let tiers: Vec<Vec<String>> = tiers
             .iter()
             .map(|tier| tier.iter().map(|url| (*url).to_owned()).collect())
             .collect();
-        let totals = Arc::new(TorrentTotals::default());
+        let totals = Arc::new(TorrentTotals {
+            left: left.into(),
+            ..TorrentTotals::default()
+        });
         assert!(
             self.scheduler
-                .add(self.now, info_hash(number), &tiers, false, totals)
+                .add(self.now, info_hash(number), &tiers, private, totals)
         );
         info_hash(number)
     }
@@ -104,6 +140,12 @@ impl World {
                 });
                 self.under_way.push((self.now + takes, job, outcome));
                 self.most_at_once = self.most_at_once.max(self.under_way.len());
+            }
+            while let Some(job) = self.scheduler.poll_scrape(self.now) {
+                assert!(self.scheduler.in_flight <= self.scheduler.limits.in_flight_max);
+                self.scrapes.push((self.now, job.info_hashes.clone()));
+                let outcome = (self.scrape_answer)(&job);
+                self.scheduler.scraped(self.now, &job, &outcome);
             }
             self.check();
             let next = self
@@ -131,6 +173,10 @@ impl World {
         assert_eq!(scheduler.in_flight, self.under_way.len());
         let of_hosts: usize = scheduler.hosts.values().map(|host| host.in_flight).sum();
         assert_eq!(scheduler.in_flight, of_hosts);
+        // A look at each torrent at each step is too much for the large worlds.
+        for torrent in scheduler.torrents.values().take(50) {
+            assert!(torrent.tiers.in_flight() <= TRACKERS_AT_ONCE_MAX);
+        }
     }
 
     fn count_failing(&self) -> usize {
@@ -199,13 +245,280 @@ fn ten_thousand_torrents_start_evenly_under_the_caps() {
     assert_eq!(world.scheduler.gauges(world.now).overdue, 0);
 }
 
+/// A tracker that never answers, one that takes 20 s, one that works.
+fn dead_slow_working(job: &Job) -> (Duration, Outcome) {
+    match &job.target.host[..2] {
+        "a." => (seconds(30), failed()),
+        "b." => (seconds(20), reply(1800)),
+        _ => (Duration::from_millis(50), reply(1800)),
+    }
+}
+
+#[test]
+fn a_dead_first_tier_and_a_slow_second_delay_peers_by_seconds() {
+    let mut world = World::new();
+    let torrent = world.add_with(1, &[&[A], &[B], &[C]], 1, false);
+    world.run(seconds(4), dead_slow_working);
+    assert_eq!(
+        world.hosts(),
+        ["a.example:80", "b.example:80", "c.example:80"]
+    );
+    let status = world.scheduler.status(world.now, torrent).unwrap();
+    let states: Vec<TrackerState> = status.trackers.iter().map(|t| t.state).collect();
+    use TrackerState::{Announcing, Failing, Working};
+    assert_eq!(states, [Announcing, Announcing, Working]);
+    // The slow one answers and the dead one fails, and neither is a reason to ask anybody again.
+    world.run(seconds(1799), dead_slow_working);
+    let status = world.scheduler.status(world.now, torrent).unwrap();
+    let states: Vec<TrackerState> = status.trackers.iter().map(|t| t.state).collect();
+    assert_eq!(states, [Failing, Working, Working]);
+    assert_eq!(world.seen.len(), 3);
+    // The first has recovered: it is asked when it is time again, and stays the one that is.
+    world.run(seconds(6000), |_| (Duration::from_millis(50), reply(1800)));
+    assert!(world.seen.len() >= 5);
+    assert!(
+        world.hosts()[3..]
+            .iter()
+            .all(|host| *host == "a.example:80")
+    );
+    // All three have been told of us, and all are told that we go.
+    world.seen.clear();
+    world.scheduler.remove(world.now, torrent);
+    world.run(seconds(6001), |_| (seconds(1), reply(1800)));
+    assert_eq!(world.seen.len(), 3);
+    let first = world.seen[0].at;
+    assert!(world.seen.iter().all(|seen| seen.at == first));
+}
+
+#[test]
+fn a_seed_waits_longer_and_a_private_torrent_asks_one_tracker_at_a_time() {
+    for (left, private, due) in [(1, false, 1.5), (0, false, 5.0), (1, true, 30.0)] {
+        let mut world = World::new();
+        world.add_with(1, &[&[A], &[B]], left, private);
+        world.run(seconds(40), |job| match &job.target.host[..2] {
+            "a." => (seconds(30), failed()),
+            _ => (Duration::ZERO, reply(1800)),
+        });
+        let second = world.seen[1].at.since(Time(0)).as_secs_f64();
+        assert_eq!((world.seen.len(), second), (2, due));
+    }
+}
+
+#[test]
+fn a_late_answer_spares_the_trackers_behind() {
+    let mut world = World::new();
+    world.add_with(1, &[&[A], &[B]], 1, false);
+    // B's bucket is empty, so the torrent waits there; then A answers.
+    world
+        .scheduler
+        .hosts
+        .entry("b.example:80".into())
+        .or_default()
+        .next_even = at(seconds(60));
+    world.run(seconds(1000), |_| (seconds(3), reply(1800)));
+    assert_eq!(world.hosts(), ["a.example:80"]);
+}
+
+#[test]
+fn a_late_failure_asks_nobody_who_was_not_due() {
+    let mut world = World::new();
+    let torrent = world.add_with(1, &[&[A], &[B], &[C]], 1, false);
+    world.run(seconds(1000), |job| match &job.target.host[..2] {
+        "a." => (seconds(30), refused(None)),
+        "b." => (seconds(2), reply(1800)),
+        _ => (seconds(25), failed()),
+    });
+    assert_eq!(world.seen.len(), 3, "{:?}", world.seen);
+    // A is asked again when there is something to say; it has not been told of us yet.
+    world.scheduler.completed(world.now, torrent);
+    world.run(seconds(1100), |_| (Duration::ZERO, reply(1800)));
+    use AnnounceEvent::{Completed, Started};
+    assert_eq!(world.events()[3..], [Started, Completed]);
+    assert!(
+        world.hosts()[3..]
+            .iter()
+            .all(|host| *host == "a.example:80")
+    );
+}
+
+#[test]
+fn those_who_wait_for_a_silent_host_go_on_within_seconds() {
+    let mut world = World::new();
+    for number in 0..100 {
+        world.add(number, &[&[A], &[B]]);
+    }
+    world.run(seconds(12), |job| match &job.target.host[..2] {
+        "a." => (seconds(30), failed()),
+        _ => (Duration::from_millis(10), reply(1800)),
+    });
+    let of_b: Vec<&Seen> = world
+        .seen
+        .iter()
+        .filter(|s| s.host.starts_with("b."))
+        .collect();
+    assert_eq!(of_b.len(), 100);
+    assert_eq!(world.seen.len() - of_b.len(), UNPROVEN_IN_FLIGHT_MAX);
+}
+
+#[test]
+fn a_host_that_answers_slowly_but_steadily_is_not_silent() {
+    let mut world = World::new();
+    for number in 0..200 {
+        world.add(number, &[&[A], &[B]]);
+    }
+    // 8 at once, 3 s each; nobody waits for 5 s without that somebody is answered.
+    world.run(seconds(60), |_| (seconds(3), reply(1800)));
+    assert!(world.hosts().iter().all(|host| *host == "a.example:80"));
+    assert!(world.seen.len() > 100);
+}
+
+#[test]
+fn one_torrent_with_many_dead_trackers_does_not_take_all_places() {
+    let mut world = World::new();
+    let urls: Vec<String> = (0..40)
+        .map(|n| format!("http://dead{n}.example/announce"))
+        .collect();
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    world.add_with(1, &[&urls], 1, false);
+    world.add(2, &[&[A]]);
+    world.run(seconds(25), |job| {
+        match job.target.host.starts_with("dead") {
+            true => (seconds(30), failed()),
+            false => (Duration::ZERO, reply(1800)),
+        }
+    });
+    assert_eq!(world.seen.len(), TRACKERS_AT_ONCE_MAX + 1);
+}
+
+/// As [`LIMITS`], at 10 announces a second as the configuration has it.
+const STORM: Limits = Limits {
+    per_second_per_host: 10,
+    scrape_interval: Some(Duration::from_secs(1800)),
+    ..LIMITS
+};
+
+#[test]
+fn a_storm_of_20_000_torrents_leaves_evenly_in_the_planned_time() {
+    let mut world = World::with(STORM);
+    for number in 0..20_000 {
+        world.add(number, &[&["udp://a.example:6969/announce"]]);
+    }
+    world.run(seconds(2001), |_| (Duration::from_millis(100), reply(3600)));
+    assert_eq!(world.seen.len(), 20_000, "all in 20,000 / 10 s");
+    let mut per_second = vec![0; 2002];
+    for second in world.times() {
+        per_second[second as usize] += 1;
+    }
+    assert!(per_second[0] <= 10 + HOST_BURST as usize);
+    assert!(per_second[1..].iter().all(|count| *count <= 11));
+    assert!(per_second[1..1999].iter().all(|count| *count >= 9));
+    assert_eq!(world.scheduler.gauges(world.now).overdue, 0);
+    assert!(world.scrapes.is_empty(), "announces go before scrapes");
+    // In quiet times each is scraped once in half an hour, and their requests stay below the cap
+    // too.
+    world.seen.clear();
+    world.run(seconds(2001 + 2000), |_| {
+        (Duration::from_millis(100), reply(3600))
+    });
+    let scraped: std::collections::HashSet<InfoHashV1> = world
+        .scrapes
+        .iter()
+        .flat_map(|(_, all)| all)
+        .copied()
+        .collect();
+    assert_eq!(scraped.len(), 20_000);
+    let batches = world.scrapes.len();
+    assert!((271..=320).contains(&batches), "{batches}");
+    let most = world.scrapes.iter().map(|(_, all)| all.len()).max();
+    assert_eq!(most, Some(74));
+    let gaps = world.scrapes.windows(2).map(|two| two[1].0.since(two[0].0));
+    assert!(gaps.max().unwrap() < seconds(60));
+}
+
+#[test]
+fn a_scrape_tells_the_counts_and_forgets_who_left() {
+    let mut world = World::with(STORM);
+    let url: &[&str] = &["udp://a.example:6969"];
+    for number in 0..100 {
+        world.add(number, &[url]);
+    }
+    let answer = |_: &Job| (Duration::from_millis(10), reply(86_400));
+    world.run(seconds(20), answer);
+    for number in 0..90 {
+        world.scheduler.remove(world.now, info_hash(number));
+    }
+    world.run(seconds(100), answer);
+    let sizes: Vec<usize> = world.scrapes.iter().map(|(_, all)| all.len()).collect();
+    assert_eq!(sizes, [10]);
+    let status = world.scheduler.status(world.now, info_hash(95)).unwrap();
+    let tracker = &status.trackers[0];
+    let counts = (tracker.seeders, tracker.leechers, tracker.downloaded);
+    assert_eq!(counts, (Some(3), Some(4), Some(5)));
+    // Each half hour, until nobody is left.
+    world.run(seconds(100 + 10 * 1980), answer);
+    assert!(
+        (10..=12).contains(&world.scrapes.len()),
+        "{}",
+        world.scrapes.len()
+    );
+    for number in 90..100 {
+        world.scheduler.remove(world.now, info_hash(number));
+    }
+    world.scrapes.clear();
+    world.run(seconds(30_000), answer);
+    assert!(world.scrapes.is_empty());
+    assert_eq!(world.scheduler.scrapes.next_wake(), Time::NEVER);
+}
+
+#[test]
+fn scrapes_wait_while_all_places_are_taken_and_end_with_the_rest() {
+    let limits = Limits {
+        in_flight_max: 1,
+        ..STORM
+    };
+    let mut world = World::with(limits);
+    world.add(1, &[&[A]]);
+    world.run(seconds(20), |_| (Duration::ZERO, reply(1800)));
+    // One announce takes the only place for longer than the first scrape waits.
+    world.add(2, &[&[B]]);
+    world.run(seconds(119), |_| (seconds(100), reply(1800)));
+    assert!(world.scrapes.is_empty());
+    assert!(world.scheduler.next_wake() > world.now);
+    world.run(seconds(140), |_| (Duration::ZERO, reply(1800)));
+    assert_eq!(world.scrapes.len(), 1);
+    // The scrapes of a scheduler that stops wake nobody.
+    world.scheduler.stop_all(world.now, limits);
+    world.run(seconds(200), |_| (Duration::ZERO, reply(1800)));
+    assert!(world.scheduler.is_empty());
+    assert_eq!(world.scheduler.scrapes.next_wake(), Time::NEVER);
+}
+
+#[test]
+fn a_tracker_that_refuses_scrapes_is_asked_ever_less() {
+    let mut world = World::with(STORM);
+    world.scrape_answer = |_| ScrapeOutcome::Refused("no".to_owned());
+    world.add(1, &[&[A]]);
+    world.add(2, &[&["http://x.example/tracker"]]); // has no scrape
+    world.run(seconds(7 * 86_400), |_| (Duration::ZERO, reply(86_400)));
+    let times: Vec<u64> = world
+        .scrapes
+        .iter()
+        .map(|(at, _)| at.since(Time(0)).as_secs())
+        .collect();
+    // An hour, 2, 4, 8, 16 h, then each day.
+    assert!((8..=12).contains(&times.len()), "{times:?}");
+    assert!(world.scrapes.iter().all(|(_, all)| all == &[info_hash(1)]));
+    assert!(times[0] < 60 && times[1] - times[0] >= 3600, "{times:?}");
+}
+
 #[test]
 fn a_slow_tracker_holds_no_more_than_its_share() {
     let mut world = World::new();
     for number in 0..1000 {
         world.add(number, &[&[if number % 2 == 0 { A } else { B }]]);
     }
-    // A answers after 29 s, so 8 at once make one each 3.6 s; B is not held up by that.
+    // A answers after 29 s: 2 are asked until it has answered at all, then 8 at once, which make
+    // one each 3.6 s; B is not held up by that.
     world.run(seconds(60), |job| {
         let slow = job.target.host.starts_with("a.");
         (
@@ -224,9 +537,9 @@ fn a_slow_tracker_holds_no_more_than_its_share() {
         .count();
     let of_a = world.seen.len() - of_b;
     assert_eq!(of_b, 500);
-    assert_eq!(of_a, 24);
+    assert_eq!(of_a, 2 + 8 + 8);
     let gauges = world.scheduler.gauges(at(seconds(120)));
-    assert_eq!((gauges.overdue, gauges.in_flight), (500 - 24, 8));
+    assert_eq!((gauges.overdue, gauges.in_flight), (500 - 18, 8));
 }
 
 #[test]
@@ -585,7 +898,7 @@ fn a_reannounce_waits_for_the_min_interval() {
 #[test]
 fn unusable_trackers_are_passed_over() {
     let mut world = World::new();
-    let torrent = world.add(1, &[&["udp://a.example:80", "nonsense"], &[A, A]]);
+    let torrent = world.add(1, &[&["wss://a.example:80", "nonsense"], &[A, A]]);
     world.run(seconds(1), |_| (Duration::ZERO, reply(1800)));
     assert_eq!(world.hosts(), ["a.example:80"]);
     let status = world.scheduler.status(world.now, torrent).unwrap();

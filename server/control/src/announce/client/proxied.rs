@@ -1,0 +1,155 @@
+//! Announces and scrapes through a proxy (HTTP or SOCKS5).
+//!
+//! The proxy resolves the trackers' names, so that no lookup tells the network here what is asked;
+//! which addresses they have is then the proxy's to judge. What can be seen from here is refused as
+//! without one: addresses that stand in a URL and are not global, and names of local networks. When
+//! the proxy is gone nothing leaves. UDP trackers are refused: they are not asked by any other way.
+//!
+//! Limits: those of the parent module. Does not: take a proxy from the environment.
+
+use reqwest::Url;
+
+use super::{
+    AnnounceConfig, AnnounceError, Body, Client, Job, Outcome, REDIRECTS_MAX, RetryIn, ScrapeJob,
+    ScrapeOutcome, Step, Transport, builder, failed, finish, get, host_name, may_be_asked_inside,
+    meaning, redacted_url, scrape_meaning, scrape_target,
+};
+
+/// Why a UDP tracker is not asked when there is a proxy.
+const NO_UDP: &str = "UDP trackers cannot be asked through a proxy, and not past it either";
+/// Names that mean a machine of this network (RFC 6761, RFC 6762, RFC 8375, and ICANN's
+/// `internal`).
+const LOCAL_SUFFIXES: &[&str] = &["localhost", "local", "home.arpa", "internal"];
+
+/// The client behind the proxy, if one is configured.
+pub(super) fn build(config: &AnnounceConfig) -> Result<Option<reqwest::Client>, AnnounceError> {
+    let Some(url) = &config.proxy else {
+        return Ok(None);
+    };
+    // The proxy resolves the name either way: `socks5` alone would leave that to us.
+    let url = match url.strip_prefix("socks5://") {
+        Some(rest) => format!("socks5h://{rest}"),
+        None => url.clone(),
+    };
+    // Which part is wrong stays unsaid, because the URL may hold a password.
+    let bad = || AnnounceError::Proxy;
+    let parsed = Url::parse(&url).map_err(|_| bad())?;
+    if !matches!(parsed.scheme(), "http" | "https" | "socks5h") || parsed.host_str().is_none() {
+        return Err(bad());
+    }
+    let proxy = reqwest::Proxy::all(parsed).map_err(|_| bad())?;
+    finish(config, || {
+        let binding = &config.binding;
+        // With addresses of both families the proxy's own decides, and the other cannot reach it.
+        let address = binding.v4.map(Into::into).or(binding.v6.map(Into::into));
+        builder(config)
+            .no_proxy()
+            .proxy(proxy.clone())
+            .local_address(address)
+    })
+    .map(Some)
+}
+
+impl Client {
+    pub(super) async fn announce_proxied(&self, client: &reqwest::Client, job: &Job) -> Outcome {
+        if job.target.transport == Transport::Udp {
+            return Outcome::Refused {
+                reason: NO_UDP.to_owned(),
+                retry: Some(RetryIn::Never),
+            };
+        }
+        let announce = async {
+            let url = self.request_url(job)?;
+            let (body, url, inside) = self.exchange_proxied(client, url).await?;
+            let mut outcome = meaning(&body, &url);
+            if let Outcome::Reply(reply) = &mut outcome
+                && !(inside && self.config.allow_private_trackers)
+            {
+                let is_global = self.names.is_global;
+                reply.peers.retain(|peer| is_global(peer.ip()));
+            }
+            Ok(outcome)
+        };
+        match tokio::time::timeout(self.config.timeout, announce).await {
+            Ok(outcome) => outcome.unwrap_or_else(failed),
+            Err(_) => failed(self.timed_out()),
+        }
+    }
+
+    pub(super) async fn scrape_proxied(
+        &self,
+        client: &reqwest::Client,
+        job: &ScrapeJob,
+    ) -> Result<ScrapeOutcome, String> {
+        if job.target.transport == Transport::Udp {
+            return Ok(ScrapeOutcome::Refused(NO_UDP.to_owned()));
+        }
+        let (body, url, _) = self.exchange_proxied(client, scrape_target(job)?).await?;
+        Ok(scrape_meaning(&body, &job.info_hashes, &url))
+    }
+
+    /// Follows redirects to the answer; says from which URL it came, and whether that is inside.
+    async fn exchange_proxied(
+        &self,
+        client: &reqwest::Client,
+        mut url: Url,
+    ) -> Result<(Body, Url, bool), String> {
+        let mut global_only = !self.config.allow_private_trackers;
+        for _ in 0..=REDIRECTS_MAX {
+            let inside = self.is_inside(&url);
+            if inside && global_only {
+                return Err(format!(
+                    "{} is not a global address, and no other is allowed here",
+                    redacted_url(&url)
+                ));
+            }
+            if inside {
+                may_be_asked_inside(&url)?;
+            }
+            global_only |= !inside;
+            match get(client, &url).await? {
+                Step::Answer(body) => return Ok((body, url, inside)),
+                Step::Redirect(next) => url = next,
+            }
+        }
+        Err(format!("more than {REDIRECTS_MAX} redirects"))
+    }
+
+    /// Whether a URL names a place that is not global, as far as the name shows it.
+    fn is_inside(&self, url: &Url) -> bool {
+        let host = host_name(url).trim_end_matches('.');
+        if let Ok(address) = host.parse() {
+            return !(self.names.is_global)(address);
+        }
+        let local = |suffix: &&str| host.ends_with(&format!(".{suffix}"));
+        // A name without a dot is one of a local network, `localhost` among them.
+        !host.contains('.') || LOCAL_SUFFIXES.iter().any(local)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_are_taken_or_refused_without_their_password() {
+        let build = |proxy: &str| {
+            build(&AnnounceConfig {
+                proxy: Some(proxy.to_owned()),
+                ..AnnounceConfig::default()
+            })
+        };
+        for good in [
+            "http://127.0.0.1:3128",
+            "socks5://user:hunter2@proxy.example:1080",
+            "socks5h://[2001:db8::1]:1080",
+        ] {
+            assert!(matches!(build(good), Ok(Some(_))), "{good}");
+        }
+        for bad in ["", "proxy:1080", "ftp://user:hunter2@a:1", "socks5://"] {
+            let error = build(bad).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert!(matches!(super::build(&AnnounceConfig::default()), Ok(None)));
+    }
+}

@@ -1,0 +1,287 @@
+//! The announcer and UDP trackers over real sockets: what is said, to whom, and what is believed.
+
+use proto::tracker::udp::UdpRequest;
+
+use super::*;
+use crate::announce::udp::tests::{Send, Server as UdpServer, error, good};
+
+/// The URL of a UDP tracker.
+fn url(server: &UdpServer) -> String {
+    format!("udp://{}/announce?passkey=0123456789abcdef", server.address)
+}
+
+fn reply(outcome: Outcome) -> TrackerReply {
+    match outcome {
+        Outcome::Reply(reply) => reply,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_announce_says_what_it_should_over_udp() {
+    for (bind, peer) in [
+        ("127.0.0.1:0", "192.0.2.1:5"),
+        ("[::1]:0", "[2001:db8::1]:5"),
+    ] {
+        let server = UdpServer::good(bind, peer).await;
+        let reply = reply(super::announce(&url(&server)).await);
+        assert_eq!((reply.seeders, reply.leechers), (Some(2), Some(1)));
+        assert_eq!(reply.interval, Duration::from_secs(1800));
+        assert_eq!(reply.peers, [peer.parse().unwrap()]);
+        let (announce, data) = server.announces.lock().unwrap()[0].clone();
+        assert_eq!(data, b"/announce?passkey=0123456789abcdef");
+        assert_eq!(
+            (announce.info_hash, announce.peer_id),
+            (HASH, IDENTITY.peer_id)
+        );
+        assert_eq!((announce.key, announce.port), (IDENTITY.key, IDENTITY.port));
+        assert_eq!(announce.event, AnnounceEvent::Started);
+        assert_eq!((announce.left_bytes, announce.peers_wanted), (0, Some(0)));
+        assert_eq!(announce.ip, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_url_without_a_path_has_no_data() {
+    let server = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    for end in ["", "/"] {
+        reply(super::announce(&format!("udp://{}{end}", server.address)).await);
+    }
+    let announces = server.announces.lock().unwrap();
+    assert!(announces.len() == 2 && announces.iter().all(|(_, data)| data.is_empty()));
+}
+
+#[tokio::test]
+async fn a_refusal_over_udp_is_shown_safely() {
+    let server = UdpServer::start("127.0.0.1:0", |request, _| {
+        vec![Send::Own(match request {
+            UdpRequest::Connect { .. } => good(request, ""),
+            _ => error(
+                request,
+                &format!("bad key 0123456789abcdef {}", "x".repeat(50_000)),
+            ),
+        })]
+    })
+    .await;
+    let outcome = super::announce(&url(&server)).await;
+    let Outcome::Refused { reason, retry } = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(
+        reason.starts_with("bad key … xxx") && reason.chars().count() < 300,
+        "{reason}"
+    );
+    assert_eq!(retry, None);
+}
+
+#[tokio::test]
+async fn a_udp_tracker_inside_needs_leave() {
+    let server = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let closed = AnnounceConfig {
+        allow_private_trackers: false,
+        ..config()
+    };
+    error_of(announce_with(client(&closed), &url(&server)).await);
+    assert_eq!(server.count(), (0, 0));
+    // A name with an address inside and a global one leads to the global one only.
+    let port = server.address.port();
+    let scoped = scoped(|ip| ip == IpAddr::from([192, 0, 2, 9]));
+    let known: Arc<[IpAddr]> =
+        Arc::from([IpAddr::from([127, 0, 0, 1]), IpAddr::from([192, 0, 2, 9])]);
+    scoped.know("tracker.example", known);
+    let url = format!("udp://tracker.example:{port}");
+    let announce = announce_with(scoped, &url);
+    // It waits for the global one or cannot reach it; nobody inside is asked.
+    let _ = tokio::time::timeout(Duration::from_millis(300), announce).await;
+    assert_eq!(server.count(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_global_udp_tracker_names_no_peers_inside() {
+    let inside = UdpServer::good("127.0.0.1:0", "10.0.0.1:5").await;
+    let global = UdpServer::good("127.0.0.2:0", "10.0.0.1:5").await;
+    for (server, due) in [(&inside, 1), (&global, 0)] {
+        let client = scoped(pretend_127_0_0_2_is_global);
+        let reply = reply(announce_with(client, &url(server)).await);
+        assert_eq!(reply.peers.len(), due);
+    }
+}
+
+#[tokio::test]
+async fn our_own_address_is_no_peer() {
+    let ours = UdpServer::good("127.0.0.1:0", "127.0.0.1:6890").await;
+    let other = UdpServer::good("127.0.0.1:0", "127.0.0.1:6891").await;
+    assert_eq!(reply(super::announce(&url(&ours)).await).peers, []);
+    assert_eq!(reply(super::announce(&url(&other)).await).peers.len(), 1);
+    // The same over HTTP, also for the address that the tracker says we have (BEP 24).
+    let body = b"d11:external ip4:\xc0\0\x02\x098:intervali1800e\
+        5:peers18:\xc0\0\x02\x09\x1a\xea\x7f\0\0\x01\x1a\xea\xc0\0\x02\x09\x1a\xebe";
+    let http = Server::start("127.0.0.1", move |_| ok(body)).await;
+    let peers = reply(super::announce(&http.url()).await).peers;
+    assert_eq!(peers, ["192.0.2.9:6891".parse().unwrap()]);
+}
+
+/// Tiers, one URL each.
+fn tiers(urls: &[String]) -> Vec<Vec<String>> {
+    urls.iter().map(|url| vec![url.clone()]).collect()
+}
+
+#[tokio::test]
+async fn a_dead_first_tier_and_a_slow_second_are_not_waited_for() {
+    let dead = UdpServer::start("127.0.0.1:0", |_, _| vec![]).await;
+    let slow = Server::start("127.0.0.1", |_| {
+        Say::Endless(vec![], GOOD.to_vec(), Duration::from_secs(3600))
+    })
+    .await;
+    let working = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let handle = Announcer::start(&config(), IDENTITY, Registry::new(0).control()).unwrap();
+    let wanting = Arc::new(Wanting::default());
+    let tiers = tiers(&[url(&dead), slow.url(), url(&working)]);
+    handle.add(HASH, &tiers, false, Arc::clone(&wanting) as _);
+    while wanting.0.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let states = |status: TorrentStatus| -> Vec<TrackerState> {
+        status
+            .trackers
+            .iter()
+            .map(|tracker| tracker.state)
+            .collect()
+    };
+    // The two before it are still being waited for, and have not failed: that takes 20 s here.
+    use TrackerState::{Announcing, Working};
+    let now = states(handle.status(HASH).unwrap());
+    assert_eq!(now, [Announcing, Announcing, Working]);
+    assert!(dead.count().0 >= 1);
+    assert_eq!(slow.heads().len(), 1);
+}
+
+#[tokio::test]
+async fn a_stop_reaches_who_answers_and_does_not_wait_for_who_does_not() {
+    let stopped = |request: &UdpRequest<'_>| {
+        matches!(request, UdpRequest::Announce { announce, .. }
+            if announce.event == AnnounceEvent::Stopped)
+    };
+    let dying = UdpServer::start("127.0.0.1:0", move |request, _| {
+        let silent = stopped(request);
+        if silent {
+            vec![]
+        } else {
+            vec![Send::Own(good(request, "192.0.2.1:5"))]
+        }
+    })
+    .await;
+    let working = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let cells = Registry::new(0).control();
+    let handle = Announcer::start(&config(), IDENTITY, cells.clone()).unwrap();
+    for (number, server) in [&dying, &working].into_iter().enumerate() {
+        let hash = InfoHashV1([number as u8; 20]);
+        handle.add(
+            hash,
+            &tiers(&[url(server)]),
+            false,
+            Arc::new(TorrentTotals::default()),
+        );
+    }
+    while cells.counter(ControlCounter::AnnouncesOk) < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!handle.shutdown(Duration::from_millis(500)).await);
+    for server in [&dying, &working] {
+        let last = server
+            .announces
+            .lock()
+            .unwrap()
+            .last()
+            .map(|(last, _)| last.event);
+        assert_eq!(last, Some(AnnounceEvent::Stopped));
+    }
+}
+
+/// What the process holds in memory, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kib << 10
+}
+
+/// 20,000 torrents at one tracker over a real socket: all are announced, by one connection id, and
+/// what that takes of memory has a bound.
+#[tokio::test]
+async fn a_storm_over_a_real_socket() {
+    let server = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let cells = Registry::new(0).control();
+    let config = AnnounceConfig {
+        per_second_per_host: 1_000_000,
+        ..config()
+    };
+    let handle = Announcer::start(&config, IDENTITY, cells.clone()).unwrap();
+    let before = resident();
+    let tiers = tiers(&[url(&server)]);
+    for number in 0..20_000u32 {
+        let mut hash = [0; 20];
+        hash[..4].copy_from_slice(&number.to_be_bytes());
+        let totals = Arc::new(TorrentTotals::default());
+        assert!(handle.add(InfoHashV1(hash), &tiers, false, totals));
+    }
+    while cells.counter(ControlCounter::AnnouncesOk) < 20_000 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let more = resident().saturating_sub(before);
+    // What the server itself remembers of 20,000 announces is in it too.
+    assert!(more < 50 << 20, "{more} bytes");
+    let announces = server.announces.lock().unwrap();
+    let distinct: std::collections::HashSet<InfoHashV1> = announces
+        .iter()
+        .map(|(announce, _)| announce.info_hash)
+        .collect();
+    assert_eq!((distinct.len(), announces.len()), (20_000, 20_000));
+    assert_eq!(server.count().0, 1);
+}
+
+#[tokio::test]
+async fn scrapes_fill_in_the_counts() {
+    let udp = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let http = Server::start("127.0.0.1", |head| {
+        if head.starts_with("GET /scrape?") {
+            let hash = [0xab; 20];
+            let file = b"d8:completei9e10:downloadedi7e10:incompletei8eeee";
+            return ok(&[b"d5:filesd20:", &hash[..], file].concat());
+        }
+        ok(GOOD)
+    })
+    .await;
+    for tracker in [url(&udp), http.url()] {
+        let cells = Registry::new(0).control();
+        let config = AnnounceConfig {
+            scrape_interval: Some(Duration::from_millis(100)),
+            ..config()
+        };
+        let handle = Announcer::start(&config, IDENTITY, cells.clone()).unwrap();
+        handle.add(
+            HASH,
+            &[vec![tracker]],
+            false,
+            Arc::new(TorrentTotals::default()),
+        );
+        while cells.counter(ControlCounter::ScrapesOk) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let status = handle.status(HASH).unwrap().trackers[0].clone();
+        assert_eq!((status.leechers, status.downloaded), (Some(8), Some(7)));
+    }
+    let asked = http
+        .heads()
+        .into_iter()
+        .find(|head| head.starts_with("GET /scrape?"));
+    let escaped = "%AB".repeat(20);
+    let due = format!("GET /scrape?passkey=0123456789abcdef&info_hash={escaped} ");
+    assert!(
+        asked.as_ref().is_some_and(|head| head.starts_with(&due)),
+        "{asked:?}"
+    );
+}

@@ -1,0 +1,210 @@
+//! The way to the trackers: proxies and bindings, which are kept to or nothing leaves.
+
+use super::*;
+use crate::announce::udp::tests::Server as UdpServer;
+
+/// A proxy that notes what it is asked for and answers as a tracker.
+struct Proxy {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+/// A SOCKS5 proxy (RFC 1928) for one GET a connection, which it answers itself.
+async fn socks() -> Proxy {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 2];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut methods = vec![0; usize::from(head[1])];
+            stream.read_exact(&mut methods).await.unwrap();
+            stream.write_all(b"\x05\x00").await.unwrap();
+            let mut request = [0; 5];
+            stream.read_exact(&mut request).await.unwrap();
+            // Version, connect, reserved, and the name, not an address.
+            assert_eq!(request[..4], [5, 1, 0, 3]);
+            let mut name = vec![0; usize::from(request[4]) + 2];
+            stream.read_exact(&mut name).await.unwrap();
+            let port = name.split_off(name.len() - 2);
+            let name = String::from_utf8(name).unwrap();
+            let port = u16::from_be_bytes([port[0], port[1]]);
+            noted.lock().unwrap().push(format!("{name}:{port}"));
+            let good = b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x01";
+            stream.write_all(good).await.unwrap();
+            let mut input = Vec::new();
+            while !input.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+                if !matches!(stream.read_buf(&mut input).await, Ok(1..)) {
+                    break;
+                }
+            }
+            let _ = stream.write_all(&http("200 OK", "", GOOD)).await;
+        }
+    });
+    Proxy { address, asked }
+}
+
+fn through(proxy: String) -> Client {
+    client(&AnnounceConfig {
+        proxy: Some(proxy),
+        timeout: Duration::from_secs(5),
+        ..config()
+    })
+}
+
+#[tokio::test]
+async fn a_socks_proxy_gets_the_name() {
+    let proxy = socks().await;
+    for scheme in ["socks5", "socks5h"] {
+        let client = through(format!("{scheme}://{}", proxy.address));
+        let outcome = announce_with(client, "http://tracker.example:8080/announce").await;
+        assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+    }
+    assert_eq!(proxy.asked(), ["tracker.example:8080"; 2]);
+}
+
+#[tokio::test]
+async fn an_http_proxy_gets_the_whole_url() {
+    let proxy = Server::start("127.0.0.1", |_| ok(GOOD)).await;
+    let client = through(format!("http://{}", proxy.address));
+    let outcome = announce_with(client, "http://tracker.example/announce?key=0123456789").await;
+    assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+    let head = proxy.heads()[0].clone();
+    assert!(head.starts_with("GET http://tracker.example/announce?key=0123456789&info_hash="));
+}
+
+#[tokio::test]
+async fn nothing_goes_past_a_proxy() {
+    let tracker = Server::start("127.0.0.1", |_| ok(GOOD)).await;
+    let udp = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    // A port that nobody listens at.
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    for scheme in ["http", "socks5"] {
+        let proxy = format!("{scheme}://user:hunter22@{gone}");
+        let error = error_of(announce_with(through(proxy.clone()), &tracker.url()).await);
+        assert!(!error.contains("hunter22"), "{error}");
+        let outcome = announce_with(through(proxy), &format!("udp://{}", udp.address)).await;
+        let Outcome::Refused { reason, retry } = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(reason.contains("proxy"), "{reason}");
+        assert_eq!(retry, Some(RetryIn::Never));
+    }
+    assert_eq!((tracker.heads().len(), udp.count()), (0, (0, 0)));
+}
+
+#[tokio::test]
+async fn what_names_a_place_inside_is_refused_behind_a_proxy_too() {
+    let proxy = Server::start("127.0.0.1", |head| {
+        if head.contains("//away.example/") {
+            return moved("http://192.168.1.1/announce");
+        }
+        ok(GOOD)
+    })
+    .await;
+    let closed = AnnounceConfig {
+        proxy: Some(format!("http://{}", proxy.address)),
+        allow_private_trackers: false,
+        ..config()
+    };
+    for host in [
+        "127.0.0.1",
+        "[::1]",
+        "localhost",
+        "router",
+        "nas.local",
+        "10.1.2.3",
+    ] {
+        let url = format!("http://{host}/announce");
+        error_of(announce_with(client(&closed), &url).await);
+    }
+    assert_eq!(proxy.heads().len(), 0);
+    let open = through(format!("http://{}", proxy.address));
+    error_of(announce_with(open, "http://away.example/announce").await);
+    assert_eq!(proxy.heads().len(), 1);
+    // With leave, what is inside is asked, but only as trackers are.
+    let open = || through(format!("http://{}", proxy.address));
+    error_of(announce_with(open(), "http://10.1.2.3/admin").await);
+    let outcome = announce_with(open(), "http://10.1.2.3/announce").await;
+    assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+}
+
+fn bound(binding: Binding) -> Client {
+    client(&AnnounceConfig {
+        binding,
+        timeout: Duration::from_secs(5),
+        ..config()
+    })
+}
+
+#[tokio::test]
+async fn a_bound_address_is_where_we_come_from_or_nothing_leaves() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", listener.local_addr().unwrap());
+    let source = tokio::spawn(async move {
+        let (mut stream, source) = listener.accept().await.unwrap();
+        let mut input = vec![0; 4096];
+        let _ = stream.read(&mut input).await;
+        stream.write_all(&http("200 OK", "", GOOD)).await.unwrap();
+        source
+    });
+    let here = Binding {
+        v4: Some([127, 0, 0, 3].into()),
+        ..Binding::default()
+    };
+    let outcome = announce_with(bound(here.clone()), &url).await;
+    assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+    assert_eq!(source.await.unwrap().ip(), IpAddr::from([127, 0, 0, 3]));
+
+    let udp = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let http = Server::start("127.0.0.1", |_| ok(GOOD)).await;
+    let v6 = UdpServer::good("[::1]:0", "[2001:db8::1]:5").await;
+    let gone = Binding {
+        v4: Some([192, 0, 2, 77].into()),
+        ..Binding::default()
+    };
+    for url in [http.url(), format!("udp://{}", udp.address)] {
+        error_of(announce_with(bound(gone.clone()), &url).await);
+    }
+    // The other family would go round the binding.
+    error_of(announce_with(bound(here.clone()), &format!("udp://{}", v6.address)).await);
+    assert_eq!(
+        (http.heads().len(), udp.count(), v6.count()),
+        (0, (0, 0), (0, 0))
+    );
+    let outcome = announce_with(bound(here), &format!("udp://{}", udp.address)).await;
+    assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_bound_interface_is_kept_to_or_nothing_leaves() {
+    let udp = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let http = Server::start("127.0.0.1", |_| ok(GOOD)).await;
+    let by = |name: &str| {
+        bound(Binding {
+            interface: Some(name.to_owned()),
+            ..Binding::default()
+        })
+    };
+    let urls = [http.url(), format!("udp://{}", udp.address)];
+    for url in &urls {
+        error_of(announce_with(by("absent0"), url).await);
+    }
+    assert_eq!((http.heads().len(), udp.count()), (0, (0, 0)));
+    for url in &urls {
+        let outcome = announce_with(by("lo"), url).await;
+        assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+    }
+}
