@@ -23,3 +23,4 @@ pub mod server;
 pub mod skip;
 pub mod torrent;
 pub mod tracker;
+pub mod udp_tracker;

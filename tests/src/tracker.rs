@@ -3,7 +3,7 @@
 use crate::process::Process;
 use crate::skip::{Skip, is_root, program};
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -97,11 +97,12 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, seen: &Mutex<Vec<String>>)
     }
 }
 
-/// The real opentracker, serving the given info-hashes only (as Debian builds it).
+/// The real opentracker, serving the given info-hashes only (as Debian builds it) over HTTP and UDP.
 #[derive(Debug)]
 pub struct OpenTracker {
     process: Process,
     url: String,
+    address: SocketAddr,
     _folder: TempDir,
 }
 
@@ -122,7 +123,7 @@ impl OpenTracker {
             .port();
         let config = folder.path().join("opentracker.conf");
         let mut text = format!(
-            "listen.tcp {address}:{port}\naccess.whitelist whitelist.txt\ntracker.rootdir {root}\n",
+            "listen.tcp {address}:{port}\nlisten.udp {address}:{port}\naccess.whitelist whitelist.txt\ntracker.rootdir {root}\n",
             root = folder.path().display()
         );
         if is_root() {
@@ -139,6 +140,7 @@ impl OpenTracker {
         Ok(Self {
             process,
             url,
+            address: SocketAddr::new(address, port),
             _folder: folder,
         })
     }
@@ -146,6 +148,16 @@ impl OpenTracker {
     /// Its announce URL.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where it is asked by UDP.
+    pub fn udp_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its announce URL by UDP.
+    pub fn udp_url(&self) -> String {
+        format!("udp://{}/announce", self.address)
     }
 
     /// What it printed.
