@@ -3,7 +3,7 @@
 use crate::process::Process;
 use crate::skip::{Skip, is_root, program};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -15,6 +15,8 @@ use tempfile::TempDir;
 pub enum Behaviour {
     /// Answers every announce with no peers.
     Answers,
+    /// Answers every announce with this one.
+    Names(SocketAddrV4),
     /// Takes the connection and the request and never answers.
     Silent,
 }
@@ -81,12 +83,20 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, seen: &Mutex<Vec<String>>)
             if behaviour == Behaviour::Silent {
                 continue;
             }
-            let body = "d8:intervali1800e5:peers0:e";
-            let reply = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            );
-            if stream.write_all(reply.as_bytes()).is_err() {
+            let peers = match behaviour {
+                Behaviour::Names(peer) => {
+                    [&peer.ip().octets()[..], &peer.port().to_be_bytes()].concat()
+                }
+                _ => Vec::new(),
+            };
+            let mut body = format!("d8:intervali1800e5:peers{}:", peers.len()).into_bytes();
+            body.extend(peers);
+            body.push(b'e');
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            if stream
+                .write_all(&[head.as_bytes(), &body].concat())
+                .is_err()
+            {
                 return;
             }
         }

@@ -1,0 +1,391 @@
+//! Peers that find each other without a tracker: by peer exchange (BEP 11) and in the local network
+//! (BEP 14); those whom we call for a complete torrent; private torrents, of which nothing is told
+//! (BEP 27); lists of addresses to keep away.
+//!
+//! In networks of their own, so that nothing outside a test is found.
+// Helpers outside #[test] functions: a panic there fails the test with its reason.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use rustix::process::Signal;
+use seedring_tests::clients::{libtorrent_python, script};
+use seedring_tests::content::{MIB, assert_same_tree, write_file};
+use seedring_tests::get::{Get, Getting, last};
+use seedring_tests::lan::{self, CLIENT, CLIENT_MORE, CLIENT_V6, Lan, SERVER, SERVER_V6};
+use seedring_tests::need;
+use seedring_tests::peer::{Peer, id};
+use seedring_tests::process::{Process, run_ok};
+use seedring_tests::server::{SHORT, Seed, Server, event, parse_metrics, seedring};
+use seedring_tests::skip::{Skip, is_root};
+use seedring_tests::torrent::Torrent;
+use seedring_tests::tracker::{Behaviour, RecordingTracker};
+use std::ffi::OsStr;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Longest wait for peers to meet; Transmission tells of others every 90 s.
+const MEET: Duration = Duration::from_secs(200);
+
+/// A file of some MiB and its torrent.
+struct Content {
+    root: TempDir,
+    torrent: PathBuf,
+}
+
+impl Content {
+    fn new(options: &[&str]) -> Content {
+        let root = TempDir::new().unwrap();
+        write_file(&root.path().join("data/one.bin"), 8 * MIB + 5, 77);
+        let torrent = root.path().join("it.torrent");
+        let mut create = seedring(["create"]);
+        create
+            .arg(root.path().join("data/one.bin"))
+            .arg("-o")
+            .arg(&torrent);
+        create.args(["--piece-size", "64K"]).args(options);
+        run_ok("seedring create", &create, SHORT);
+        Content { root, torrent }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    /// A seed of ours that has to be asked, on the server's host.
+    fn seed(&self) -> Seed {
+        Seed::torrent(&self.torrent, &self.data_dir()).options(["--no-tracker"])
+    }
+
+    fn info_hash(&self) -> String {
+        Torrent::read(&self.torrent).info_hash_hex()
+    }
+}
+
+/// A seed that needs minutes for the file.
+fn slow(seed: Seed) -> Server {
+    seed.setting("limits", "upload_rate", "60kB/s").start()
+}
+
+fn at(host: Ipv4Addr, server: &Server) -> SocketAddr {
+    SocketAddr::from((host, server.ready.peer_port))
+}
+
+/// libtorrent on the client's host at `address`.
+fn libtorrent(
+    lan: &Lan,
+    torrent: &Path,
+    folder: &Path,
+    address: Ipv4Addr,
+    options: &[&str],
+) -> Result<Process, Skip> {
+    let mut command = lan.client_command(libtorrent_python()?);
+    command
+        .arg(script("libtorrent_swarm.py"))
+        .arg(torrent)
+        .arg(folder);
+    command.arg(address.to_string()).args(options);
+    Ok(Process::spawn("libtorrent", &command))
+}
+
+/// Waits until libtorrent has met a peer at `host` that it found by `source`.
+fn meets(libtorrent: &mut Process, host: &str, source: &str) {
+    libtorrent.wait_for(&format!("peer {host} by {source}"), MEET, |process| {
+        let stdout = process.stdout();
+        let mut peers = stdout.lines().filter_map(|line| line.strip_prefix("peer "));
+        peers.find_map(|peer| {
+            let (found, sources) = peer.split_once(' ')?;
+            (found == host && sources.split(',').any(|one| one == source)).then_some(())
+        })
+    });
+}
+
+/// Waits until `get` knows `known` addresses and has met `peers` of the source.
+fn finds(getting: &mut Getting, source: &str, known: u64, peers: u64) {
+    getting
+        .process
+        .wait_for(&format!("peers by {source}"), MEET, |process| {
+            let progress = last(process, "progress")?;
+            let of = &progress["sources"][source];
+            (of["known"].as_u64()? >= known && of["peers"].as_u64()? >= peers).then_some(())
+        });
+}
+
+/// A download that calls nobody but the first that it is told of.
+fn get(content: &Content, folder: &TempDir) -> Get {
+    Get::new(&content.torrent, folder.path())
+}
+
+#[test]
+fn our_seed_makes_libtorrent_and_our_download_known_to_each_other() {
+    let test = "our_seed_makes_libtorrent_and_our_download_known_to_each_other";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::new(&[]);
+    let server = slow(content.seed());
+    let seed = at(SERVER, &server);
+    let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    // With one place for calls, which the seed has: libtorrent has to call it.
+    let shy = get(&content, &folders[0])
+        .peer(seed)
+        .setting("fetch", "outgoing_max", "1");
+    let mut shy = shy.start();
+    finds(&mut shy, "given", 1, 1);
+    let peer = seed.to_string();
+    let options = ["--peer", &peer, "--rate", "30000"];
+    let folder = folders[1].path();
+    let theirs = libtorrent(&lan, &content.torrent, folder, CLIENT, &options);
+    let mut theirs = need!(test, theirs);
+    meets(&mut theirs, &SERVER.to_string(), "pex");
+    finds(&mut shy, "pex", 1, 0);
+    finds(&mut shy, "incoming", 0, 1);
+}
+
+#[test]
+fn our_download_learns_of_peers_by_libtorrent() {
+    let test = "our_download_learns_of_peers_by_libtorrent";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::new(&[]);
+    let folders = [
+        TempDir::new().unwrap(),
+        TempDir::new().unwrap(),
+        TempDir::new().unwrap(),
+    ];
+    let start = |folder: &Path, address, options: &[&str]| {
+        libtorrent(&lan, &content.torrent, folder, address, options)
+    };
+    // Nobody has anything, so that nobody completes.
+    let mut hub = need!(test, start(folders[0].path(), CLIENT, &[]));
+    let port = hub.wait_for("port", SHORT, |process| {
+        let stdout = process.stdout();
+        stdout
+            .lines()
+            .find_map(|line| line.strip_prefix("listening ")?.parse::<u16>().ok())
+    });
+    let peer = format!("{CLIENT}:{port}");
+    let other = start(folders[1].path(), CLIENT_MORE[0], &["--peer", &peer]);
+    let _other = need!(test, other);
+    let mut ours = get(&content, &folders[2])
+        .peer((CLIENT, port).into())
+        .start();
+    finds(&mut ours, "pex", 1, 0);
+}
+
+fn lsd(seed: Seed) -> Seed {
+    seed.setting("lsd", "enabled", "true")
+}
+
+#[test]
+fn hosts_of_one_network_find_each_other() {
+    let test = "hosts_of_one_network_find_each_other";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::new(&[]);
+    let server = lsd(content.seed()).start();
+    let folder = TempDir::new().unwrap();
+    // Either hears the other: libtorrent announces when it comes, and our seed calls it.
+    let theirs = libtorrent(&lan, &content.torrent, folder.path(), CLIENT, &["--lsd"]);
+    let mut theirs = need!(test, theirs);
+    theirs.wait_for("complete", MEET, |process| {
+        process.stdout().contains("complete").then_some(())
+    });
+    assert_same_tree(&content.data_dir(), folder.path());
+    let found = server.metrics()["seedring_peers_found_total{source=\"lsd\"}"];
+    assert!(found >= 1.0, "{found}");
+    drop(server);
+    // The other way round: it is a seed now.
+    let again = TempDir::new().unwrap();
+    let ours = get(&content, &again)
+        .setting("lsd", "enabled", "true")
+        .start();
+    ours.complete(MEET);
+    assert_same_tree(&content.data_dir(), again.path());
+}
+
+#[test]
+fn hosts_of_one_network_find_each_other_by_ipv6() {
+    let test = "hosts_of_one_network_find_each_other_by_ipv6";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::new(&[]);
+    let on_lan = |seed: Seed| {
+        seed.setting("lsd", "interfaces", "lan0")
+            .setting("peers", "bind_v4", "")
+    };
+    let server = on_lan(lsd(content.seed())).start();
+    let folder = TempDir::new().unwrap();
+    let theirs = get(&content, &folder)
+        .setting("lsd", "enabled", "true")
+        .setting("lsd", "interfaces", "lan0")
+        .setting("peers", "bind_v4", "");
+    let client = |program: &OsStr| lan.client_command(program);
+    theirs.start_on(&client).complete(MEET);
+    assert_same_tree(&content.data_dir(), folder.path());
+    assert_ne!(SERVER_V6, CLIENT_V6);
+    drop(server);
+}
+
+#[test]
+fn a_leecher_that_cannot_call_us_is_called() {
+    let test = "a_leecher_that_cannot_call_us_is_called";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::new(&[]);
+    let folder = TempDir::new().unwrap();
+    let theirs = libtorrent(&lan, &content.torrent, folder.path(), CLIENT, &[]);
+    let mut theirs = need!(test, theirs);
+    let port = theirs.wait_for("port", SHORT, |process| {
+        let stdout = process.stdout();
+        stdout
+            .lines()
+            .find_map(|line| line.strip_prefix("listening ")?.parse::<u16>().ok())
+    });
+    // It names the leecher to us, and nobody to the leecher, which does not know of it.
+    let tracker = RecordingTracker::start(Behaviour::Names(SocketAddrV4::new(CLIENT, port)));
+    let with_tracker = Content::new(&["--tracker", &tracker.url()]);
+    assert_eq!(with_tracker.info_hash(), content.info_hash());
+    let _server = with_tracker.seed().start();
+    theirs.wait_for("complete", MEET, |process| {
+        process.stdout().contains("complete").then_some(())
+    });
+    meets(&mut theirs, &SERVER.to_string(), "incoming");
+    assert_same_tree(&content.data_dir(), folder.path());
+}
+
+/// What of a torrent was seen on the wire while two hosts fetched it from our seed: datagrams that
+/// name it, and offers of peer exchange.
+fn leaks(lan: &Lan, options: &[&str]) -> (usize, usize) {
+    let content = Content::new(options);
+    let mut capture = Command::new("python3");
+    capture
+        .arg(script("capture.py"))
+        .args(["lan0", &content.info_hash()]);
+    let mut capture = Process::spawn("capture", &capture);
+    capture.wait_for("capturing", SHORT, |one| {
+        one.stdout().contains("capturing").then_some(())
+    });
+    let server = lsd(content.seed())
+        .setting("limits", "upload_rate", "3MB/s")
+        .start();
+    let seed = at(SERVER, &server);
+    let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let client = |program: &OsStr| lan.client_command(program);
+    let getting = folders.each_ref().map(|folder| {
+        let get = get(&content, folder)
+            .peer(seed)
+            .setting("lsd", "enabled", "true");
+        get.start_on(&client)
+    });
+    for one in getting {
+        one.complete(MEET);
+    }
+    let seen = capture.stdout();
+    let count = |what: &str| seen.lines().filter(|line| *line == what).count();
+    (count("discovery"), count("exchange"))
+}
+
+#[test]
+fn a_private_torrent_leaks_to_nobody() {
+    let test = "a_private_torrent_leaks_to_nobody";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    if !is_root() {
+        return Skip::machine("to capture packets one has to be root").report(test);
+    }
+    let lan = Lan::build();
+    let (discovery, exchange) = leaks(&lan, &[]);
+    assert!(
+        discovery > 0 && exchange > 0,
+        "the capture sees what there is to see"
+    );
+    assert_eq!(leaks(&lan, &["--private"]), (0, 0));
+}
+
+/// The value of a metric of a server whose API is there.
+fn metric(api: &str, series: &str) -> f64 {
+    let reply = seedring_tests::http::get(&format!("{}/metrics", api.trim_end_matches('/')));
+    parse_metrics(&reply.text())[series]
+}
+
+#[test]
+fn lists_of_addresses_are_read_again_on_sighup() {
+    let content = Content::new(&[]);
+    let state = TempDir::new().unwrap();
+    let list = content.root.path().join("lists/level1.p2p");
+    std::fs::create_dir(list.parent().unwrap()).unwrap();
+    std::fs::write(&list, "# nobody yet\n").unwrap();
+    let config = content.root.path().join("seedring.toml");
+    // A path that begins at the folder of the configuration.
+    let text = format!(
+        "[peers]\nport = 0\nip_filter = [\"lists/level1.p2p\"]\n[api]\nlisten = \"127.0.0.1:0\"\n\
+         [[torrent]]\ntorrent = {:?}\ndata = {:?}\n",
+        content.torrent,
+        content.data_dir()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = seedring(["serve", "--json"]);
+    command
+        .arg("--config")
+        .arg(&config)
+        .arg("--state-dir")
+        .arg(state.path());
+    let mut server = Process::spawn("seedring serve", &command);
+    let ready = server.wait_for("ready line", MEET, |process| event(process, "ready"));
+    let api = ready["api"].as_str().unwrap().to_owned();
+    let port = u16::try_from(ready["peer_port"].as_u64().unwrap()).unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let info_hash = Torrent::read(&content.torrent).info_hash;
+    let mut here = Peer::connect(address, &info_hash).unwrap();
+    here.read_until(id::HAVE_ALL).unwrap();
+
+    let mut file = std::fs::File::create(&list).unwrap();
+    file.write_all(b"Loopback: all of it:127.0.0.0-127.255.255.255\nnonsense\n")
+        .unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for("list", SHORT, |process| {
+        process
+            .stderr()
+            .contains("level1.p2p:2: no range")
+            .then_some(())
+    });
+    here.closed_within(SHORT);
+    assert!(
+        Peer::connect(address, &info_hash).is_err(),
+        "it is kept away"
+    );
+    let refused = "seedring_connections_refused_total{reason=\"ip_filter\"}";
+    assert!(metric(&api, refused) >= 1.0);
+    assert_eq!(metric(&api, "seedring_ip_filter_ranges"), 1.0);
+    assert_eq!(metric(&api, "seedring_ip_filter_malformed_lines"), 1.0);
+
+    // A list that cannot be used changes nothing.
+    std::fs::write(&list, "<html>\n").unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for("refusal", SHORT, |process| {
+        process
+            .stderr()
+            .contains("the address lists stay as they were")
+            .then_some(())
+    });
+    assert!(Peer::connect(address, &info_hash).is_err(), "it still is");
+
+    std::fs::write(&list, "").unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for("an open door", SHORT, |_| {
+        Peer::connect(address, &info_hash).ok()
+    });
+}
