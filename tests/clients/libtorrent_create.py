@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Makes a v1 torrent with libtorrent, files in byte order of their paths.
+"""Makes a v1 torrent with libtorrent, files in byte order of their paths; or a hybrid.
 
-usage: libtorrent_create.py PATH TORRENT PIECE_BYTES
+usage: libtorrent_create.py PATH TORRENT PIECE_BYTES [hybrid]
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 
 import libtorrent
 
-path, torrent_path, piece_bytes = sys.argv[1:]
+path, torrent_path, piece_bytes, *version = sys.argv[1:]
 path = os.path.normpath(path)
 parent, name = os.path.split(path)
 storage = libtorrent.file_storage()
@@ -22,9 +22,8 @@ if os.path.isdir(path):
         storage.add_file(file, os.path.getsize(os.path.join(parent, file)))
 else:
     storage.add_file(name, os.path.getsize(path))
-creator = libtorrent.create_torrent(
-    storage, int(piece_bytes), libtorrent.create_torrent.v1_only
-)
+flags = 0 if version == ["hybrid"] else libtorrent.create_torrent.v1_only
+creator = libtorrent.create_torrent(storage, int(piece_bytes), flags)
 libtorrent.set_piece_hashes(creator, parent)
 with open(torrent_path, "wb") as out:
     out.write(libtorrent.bencode(creator.generate()))

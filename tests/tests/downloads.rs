@@ -2,7 +2,7 @@
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use seedring_tests::clients::Client;
+use seedring_tests::clients::{Client, libtorrent_python, script};
 use seedring_tests::content::{KIB, MIB, assert_same_tree, write_file};
 use seedring_tests::get::Get;
 use seedring_tests::lan::{self, Lan};
@@ -14,6 +14,7 @@ use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -159,6 +160,39 @@ fn a_magnet_link_and_a_peer_are_enough() {
         let get = Get::new(content.magnet(), folder.path()).peer(seed.address);
         get.start().complete(LIMIT);
         content.assert_copied(folder.path());
+    }
+}
+
+/// The version 2 part of a hybrid is not whole without piece layers, which no peer sends with its
+/// metadata: what its version 1 part says is enough, now and from what is remembered.
+#[test]
+fn a_magnet_link_is_enough_for_a_hybrid() {
+    let test = "a_magnet_link_is_enough_for_a_hybrid";
+    let mut content = Content::many_files();
+    content.torrent = content.root.path().join("hybrid.torrent");
+    let mut create = Command::new(need!(test, libtorrent_python()));
+    create.arg(script("libtorrent_create.py"));
+    create.arg(content.data_dir().join(content.name));
+    create
+        .arg(&content.torrent)
+        .args([&(64 * KIB).to_string(), "hybrid"]);
+    run_ok("libtorrent_create.py", &create, SHORT);
+    let seed = need!(
+        test,
+        RealSeed::Libtorrent.start(&content.torrent, &content.data_dir())
+    );
+    let server = Seed::torrent(&content.torrent, &content.data_dir())
+        .options(["--no-tracker"])
+        .start();
+    let link = server.ready.torrents[0].magnet.clone();
+    assert!(link.contains("urn:btmh:"), "not a hybrid: {link}");
+    for (link, peer) in [(content.magnet(), seed.address), (link, server.address())] {
+        let (folder, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let get = || Get::new(&link, folder.path()).state_dir(state.path());
+        get().peer(peer).start().complete(LIMIT);
+        content.assert_copied(folder.path());
+        let again = get().start().complete(LIMIT);
+        assert_eq!(again["downloaded"], 0, "{again}");
     }
 }
 

@@ -8,8 +8,9 @@
 //!
 //! Where torrents in the wild are odd and no harm follows, it is tolerant: optional fields of a
 //! wrong kind read as absent, unknown keys and bytes after the root are ignored, dictionary keys
-//! may be unsorted (not in a `file tree`, whose order decides where bytes lie). A duplicate key
-//! anywhere in `info` is refused, as is a second `info`.
+//! may be unsorted (not in a `file tree`, whose order decides where bytes lie). A hybrid may come
+//! without any `piece layers`, which are in no magnet link's metadata: its version 1 hashes prove
+//! all of it. A duplicate key anywhere in `info` is refused, as is a second `info`.
 //!
 //! Limits: `limits::METAINFO_BYTES_MAX`, `BENCODE_TOKENS_MAX`, `PIECES_MAX`, `PIECE_LENGTH_MAX`,
 //! `PATH_DEPTH_MAX`, `PATHS_BYTES_MAX`, `TRACKERS_MAX`, `WEB_SEEDS_MAX`, `NODES_MAX`. It does not
@@ -218,7 +219,8 @@ impl Metainfo {
     }
 
     /// The SHA-256 hashes of the pieces under a file's [`File::pieces_root`]. Absent for a file of
-    /// one piece, whose root is its only hash, and if the layers were not in the input.
+    /// one piece, whose root is its only hash, and if the layers were not in the input: an `info`
+    /// alone, or a hybrid that was made of one.
     #[must_use]
     pub fn piece_layer(&self, pieces_root: &[u8; 32]) -> Option<&[[u8; 32]]> {
         self.piece_layers.get(pieces_root).map(Vec::as_slice)
@@ -247,6 +249,20 @@ impl Metainfo {
                 .collect(),
         };
         Some(std::iter::once(name.to_vec()).chain(below).collect())
+    }
+
+    /// Names that are not written as the torrent spells them: as it does, and as they are written.
+    /// The torrent's own name comes first, then files below it, pad files left out.
+    pub fn respelled(&self) -> impl Iterator<Item = (Vec<u8>, String)> {
+        let name = self.raw_name.iter();
+        let name = name.map(|raw| (raw.clone(), self.name.clone()));
+        let below = self.files.iter().filter(|file| !file.pad);
+        let below = below.filter_map(|file| {
+            let raw = file.raw_path.as_ref()?;
+            let safe = file.path.get(1..).unwrap_or_default();
+            Some((raw.join(&b'/'), safe.join("/")))
+        });
+        name.chain(below)
     }
 
     /// The magnet link for this torrent: hashes, name, length, trackers and web seeds.

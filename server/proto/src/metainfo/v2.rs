@@ -18,13 +18,21 @@ const COMPONENT_COST_BYTES: usize = 32;
 
 /// Where the hashes of the pieces are to be found.
 pub(super) enum PieceLayers<'doc, 'input> {
-    /// A torrent must have them, if a file is longer than a piece.
+    /// A torrent must have them, if a file is longer than a piece. A hybrid may come without any:
+    /// so it does where peers gave its `info` (BEP 9) and somebody made a torrent of that.
     InTorrent {
         root: Value<'doc, 'input>,
         layers: Option<Value<'doc, 'input>>,
     },
     /// An `info` dictionary alone comes without them.
     Absent,
+}
+
+impl PieceLayers<'_, '_> {
+    /// Whether there are none to be read.
+    pub(super) fn are_missing(&self) -> bool {
+        matches!(self, Self::Absent | Self::InTorrent { layers: None, .. })
+    }
 }
 
 /// Reads the file tree. Every file starts on a piece boundary.

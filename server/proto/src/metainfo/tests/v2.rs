@@ -251,6 +251,18 @@ fn the_info_alone_comes_without_layers() {
     assert_eq!(metainfo.info_hash_v2, whole.info_hash_v2);
 }
 
+/// As one is that was made of what peers gave for a magnet link.
+#[test]
+fn a_hybrid_torrent_without_layers_has_all_but_them() {
+    let whole = parse(&hybrid().torrent);
+    let bare = fixture(true, Fault::NoLayers);
+    let metainfo = parse(&bare.torrent);
+    metainfo.check_invariants();
+    assert_eq!(metainfo, Metainfo::parse_info(&whole.info).unwrap());
+    assert_eq!(metainfo.piece_layer(&bare.roots[0].unwrap()), None);
+    assert_eq!(metainfo.piece_hashes(), whole.piece_hashes());
+}
+
 #[test]
 fn a_hybrid_torrent_has_both_hashes_and_the_pads_of_version_1() {
     let metainfo = parse(&hybrid().torrent);
