@@ -16,6 +16,7 @@ use crate::closing::CloseReason;
 use crate::direct::Reader;
 use crate::exchange::Exchange;
 use crate::fetch::home::ActiveFetch;
+use crate::fetch::members::Applicant;
 use crate::fetch::receiving::{self, Fetching};
 use crate::files::OpenFile;
 use crate::in_transit::InTransit;
@@ -455,8 +456,13 @@ fn join_fetch(
     }
     let fetch = shard.fetch(torrent.info_hash());
     let fetch = fetch.ok_or(CloseReason::UnknownTorrent)?;
-    let (peer, peer_id) = (caller.peer, theirs.peer_id);
-    if let Some(reason) = fetch.refuses(shard, peer, peer_id, caller.is_called) {
+    let applicant = Applicant {
+        address: caller.peer,
+        peer_id: theirs.peer_id,
+        is_called: caller.is_called,
+        is_of_this_machine: sockets::is_of_this_machine(&*caller.socket, caller.peer.ip()),
+    };
+    if let Some(reason) = fetch.refuses(shard, &applicant) {
         return Err(reason);
     }
     Ok(Some(Fetching::new(fetch, shard.now())))

@@ -19,7 +19,7 @@ mod foreseen;
 pub(crate) mod hashing;
 pub(crate) mod home;
 mod homes;
-mod members;
+pub(crate) mod members;
 pub(crate) mod memory;
 pub(crate) mod metadata;
 mod pieces;

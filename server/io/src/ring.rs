@@ -96,6 +96,16 @@ pub async fn open_for_writing(root: Rc<OwnedFd>, path: CString, make: bool) -> i
     open_how(root, path, how).await
 }
 
+/// Opens `path` below `root` for reading as [`open_for_writing`] does for writing.
+pub async fn open_in_place(root: Rc<OwnedFd>, path: CString) -> io::Result<OwnedFd> {
+    let flags =
+        libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
+    let how = types::OpenHow::new()
+        .flags(flags as u64)
+        .resolve(libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS);
+    open_how(root, path, how).await
+}
+
 /// Opens `file` once more, for writes that bypass the page cache: of whole pages, from and to page
 /// boundaries.
 pub async fn open_past_cache(file: Rc<OpenFile>) -> io::Result<OwnedFd> {

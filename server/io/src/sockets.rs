@@ -270,6 +270,16 @@ pub fn has_hung_up(socket: &impl AsRawFd) -> bool {
     found == 1 && look.revents & hung_up != 0
 }
 
+/// Whether the other end of `socket`, at `peer`, is on this very machine: a connection to or from
+/// an address of our own has that address at both ends. What we are bound to may hide that.
+pub fn is_of_this_machine(socket: &impl AsRawFd, peer: IpAddr) -> bool {
+    // SAFETY: the socket is open for as long as it is borrowed, which is longer than this call.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let ours = SockRef::from(&descriptor).local_addr().ok();
+    let ours = ours.and_then(|address| address.as_socket());
+    ours.is_some_and(|ours| ours.ip().to_canonical() == peer.to_canonical())
+}
+
 /// Sends a few bytes on a socket on which nothing is on its way, which therefore takes them.
 ///
 /// # Errors

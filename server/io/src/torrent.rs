@@ -420,6 +420,12 @@ pub enum FaultCause {
     /// Something else stands in its place.
     #[error("not a regular file")]
     NotRegular,
+    /// Something else stands in the place of a folder.
+    #[error("not a folder")]
+    NotFolder,
+    /// Another download writes to it.
+    #[error("another program is writing to it, as a second download into the same folder does")]
+    InUse,
     /// It has other names, under which it would be written to as well.
     #[error("the file has other names (hard links), whose content would be overwritten too")]
     OtherNames,

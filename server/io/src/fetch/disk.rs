@@ -11,6 +11,9 @@
 //! those pages clean, so it puts all in doubt that was written since the last good one
 //! ([`Disk::doubts`]).
 //!
+//! A file that is open for writing is locked. One that is whole, and has its length, is not opened
+//! for writing: whoever may only read complete data has no less of them.
+//!
 //! Limits: [`FILES_OPEN_MAX`] files open at a time, those in use among them; each twice where they
 //! are written past the page cache. The one used longest ago is closed for another; where all wait
 //! to be synced, half of them are, and whoever wants another file waits.
@@ -45,6 +48,7 @@ pub const DESCRIPTORS_MAX: u64 = 2 * FILES_OPEN_MAX as u64;
 const OPEN_TRIES_MAX: usize = 8;
 
 mod errors;
+mod locking;
 mod naming;
 mod settling;
 
@@ -65,7 +69,7 @@ pub(crate) struct Disk {
     /// What files were that held verified pieces at the start.
     stamps: Vec<Option<FileStamp>>,
     open: RefCell<LruCache<FileIndex, Rc<OpenFile>>>,
-    /// Files that are being opened.
+    /// Files that are being opened or closed.
     opening: RefCell<HashSet<FileIndex>>,
     /// Files that nobody may use just now.
     held: RefCell<HashSet<FileIndex>>,
@@ -110,7 +114,7 @@ impl Drop for InUse<'_> {
     }
 }
 
-/// A note that a file is being opened, which one task does.
+/// A note that a file is being opened or closed, which one task does.
 struct Opening<'a> {
     index: FileIndex,
     disk: &'a Disk,
@@ -410,6 +414,9 @@ impl Disk {
             let file = idle.and_then(|index| Some((index, self.open.borrow_mut().pop(&index)?)));
             match file {
                 Some((index, file)) => {
+                    // Whoever wants it again waits until its lock has gone with it.
+                    self.opening.borrow_mut().insert(index);
+                    let _closing = Opening { index, disk: self };
                     self.close_past_cache(index).await;
                     close(file).await;
                 }
@@ -451,7 +458,8 @@ impl Disk {
                 }
                 self.make(index, &root, &path).await?
             }
-            other => other.map_err(error)?,
+            Err(failed) => return Err(self.open_error(index, &root, &path, &failed).await),
+            Ok(descriptor) => descriptor,
         };
         let file = Rc::new(OpenFile::new(descriptor));
         let found = self.look(index, &file).await?;
@@ -472,6 +480,7 @@ impl Disk {
         }
         self.torrent.set_identity(index, &stamp);
         self.births.borrow_mut().insert(index, found.birth_ns);
+        self.lock(index, &file).await?;
         files::clear_nonblocking(&file).map_err(error)?;
         self.fit(index, &file, stamp.size).await?;
         self.open_past_cache(index, &file).await;
@@ -525,9 +534,16 @@ async fn close(file: Rc<OpenFile>) {
 /// 6.9, and it is rare.
 async fn cut(file: &OpenFile, length: u64) -> io::Result<()> {
     let descriptor = file.duplicate()?;
+    on_a_thread(move || std::fs::File::from(descriptor).set_len(length)).await
+}
+
+/// Has a thread of its own do what rings know not to, and may take its time.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (done, told) = oneshot::channel();
     let work = move || {
-        let _ = done.send(std::fs::File::from(descriptor).set_len(length));
+        let _ = done.send(work());
     };
     let thread = std::thread::Builder::new().name("disk".to_owned());
     thread.spawn(work)?;

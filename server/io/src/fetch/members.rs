@@ -4,7 +4,8 @@
 //! What a peer says of itself decides nothing against others: a peer id is anybody's to copy, so
 //! two connections with one id are one peer only where they come from one host, and the one that
 //! was there first stays. (Where both sides called each other at the same moment, the one that the
-//! greater id began, so that both keep the same.)
+//! greater id began, so that both keep the same.) All addresses of our own machine are one host: a
+//! seed on it is named by its trackers by another one than by its user.
 //!
 //! Limits: [`FetchConfig::peers_max`](crate::fetch::FetchConfig), of which peers that came by
 //! themselves get three quarters at most, so that whoever fills our places cannot keep us from a
@@ -93,6 +94,29 @@ impl Member {
     }
 }
 
+/// Who wants to become a peer.
+pub(crate) struct Applicant {
+    pub(crate) address: SocketAddr,
+    /// What it calls itself.
+    pub(crate) peer_id: PeerId,
+    /// Whether we called it.
+    pub(crate) is_called: bool,
+    /// Whether it is on our own machine, whatever address that has for it.
+    pub(crate) is_of_this_machine: bool,
+}
+
+impl Applicant {
+    /// Whether it is a peer that is there already.
+    fn is(&self, member: &Member) -> bool {
+        let connection = &member.connection;
+        let peer = connection.peer;
+        let is_one_host = same_host(peer, self.address)
+            || (self.is_of_this_machine
+                && sockets::is_of_this_machine(&*connection.socket, peer.ip()));
+        is_one_host && connection.session.borrow().peer().peer_id == self.peer_id
+    }
+}
+
 /// Peers that have gone.
 #[derive(Default)]
 pub(crate) struct Departed(VecDeque<(PeerKey, SocketAddr)>);
@@ -117,15 +141,14 @@ fn accepted_max(peers_max: usize) -> usize {
 }
 
 impl ActiveFetch {
-    /// Whether another peer may not join, who calls itself `peer_id`, and why not. Who gives way to
-    /// it is closed.
-    pub(crate) fn refuses(
-        &self,
-        shard: &Shard,
-        address: SocketAddr,
-        peer_id: PeerId,
-        is_called: bool,
-    ) -> Option<CloseReason> {
+    /// Whether another peer may not join, and why not. Who gives way to it is closed.
+    pub(crate) fn refuses(&self, shard: &Shard, applicant: &Applicant) -> Option<CloseReason> {
+        let &Applicant {
+            address,
+            peer_id,
+            is_called,
+            ..
+        } = applicant;
         if self.is_ending() {
             return Some(CloseReason::TorrentStopped);
         }
@@ -134,12 +157,9 @@ impl ActiveFetch {
         }
         let now = shard.now();
         let members = self.members.borrow();
-        let known = members.values().find(|member| {
-            let session = member.connection.session.borrow();
-            let is_one_host = same_host(member.connection.peer, address);
-            let is_one = is_one_host && session.peer().peer_id == peer_id;
-            is_one && !member.is_closing() && member.stays()
-        });
+        let known = members
+            .values()
+            .find(|member| applicant.is(member) && !member.is_closing() && member.stays());
         if let Some(known) = known {
             let is_settled = now.since(known.joined_at) >= SETTLED_AFTER;
             let is_again = known.called.is_some() == is_called;

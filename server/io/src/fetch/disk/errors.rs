@@ -37,14 +37,14 @@ impl Disk {
         }
     }
 
-    /// The same of what is not a file, or where the file is not to blame.
+    /// The same of a folder, or where the file is not to blame.
     pub(super) fn error_at(&self, path: &Path, what: &str, error: &io::Error) -> DiskError {
         let text = format!("cannot {what} {}: {error}", path.display());
         let number = error.raw_os_error();
         match number {
             Some(libc::EACCES | libc::EPERM) => DiskError::Denied(text),
             Some(libc::EXDEV | libc::ELOOP | libc::ENOTDIR) => {
-                let mut fault = self.torrent.fault(FileIndex(0), FaultCause::NotRegular);
+                let mut fault = self.torrent.fault(FileIndex(0), FaultCause::NotFolder);
                 if number == Some(libc::EXDEV) {
                     fault.cause = FaultCause::Escapes;
                 }

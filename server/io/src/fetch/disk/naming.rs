@@ -5,7 +5,8 @@
 
 use crate::fetch::disk::errors::{DiskError, cause_of_length, is_missing, is_unsupported};
 use crate::fetch::disk::settling::side_by_side;
-use crate::fetch::disk::{Disk, Stamps, open_retrying};
+use crate::fetch::disk::{Disk, InUse, Stamps, close, open_retrying};
+use crate::files::OpenFile;
 use crate::ring;
 use crate::torrent::FaultCause;
 use engine::layout::FileIndex;
@@ -24,7 +25,7 @@ impl Disk {
     pub(crate) async fn finish(&self, files: &BTreeSet<FileIndex>) -> Result<Stamps, DiskError> {
         let mut stamps = Vec::with_capacity(files.len());
         for &index in files {
-            let file = self.open(index).await?;
+            let file = self.open_whole(index).await?;
             if let Some((suffixed, own)) = self.torrent.suffixed_paths(index) {
                 self.rename(index, &suffixed, &own).await?;
                 self.torrent.set_renamed(index);
@@ -36,10 +37,69 @@ impl Disk {
                 return Err(self.lasting(index, cause_of_length(due, stamp.size)));
             }
             stamps.push((index, stamp));
+            self.let_go(file).await;
         }
         let _one = self.syncing.lock().await;
         self.sync_directories().await?;
         Ok(stamps)
+    }
+
+    /// A file to which nothing is to be written any more, open for reading if that is enough: it is
+    /// there and has its length. What is wrong with another shows when it is opened for writing.
+    async fn open_whole(&self, index: FileIndex) -> Result<InUse<'_>, DiskError> {
+        let is_open = self.open.borrow().contains(&index);
+        if !is_open && let Some(file) = self.open_to_read(index).await {
+            return Ok(self.in_use(&file));
+        }
+        self.open(index).await
+    }
+
+    /// Closes a file that was opened for reading alone.
+    async fn let_go(&self, file: InUse<'_>) {
+        let ours = Rc::clone(&file);
+        drop(file);
+        close(ours).await;
+    }
+
+    async fn open_to_read(&self, index: FileIndex) -> Option<Rc<OpenFile>> {
+        let (data_dir, path) = self.torrent.paths_for_kernel(index);
+        let root = ring::open_directory(data_dir).await.ok()?;
+        let descriptor = ring::open_in_place(Rc::new(root), path).await.ok()?;
+        let file = Rc::new(OpenFile::new(descriptor));
+        let found = self.look(index, &file).await.ok()?;
+        let stamp = found.stamp;
+        let is_whole = stamp.size == self.torrent.layout().file_length(index);
+        let known = self.torrent.identity(index);
+        let is_it = known.is_none_or(|known| known == (stamp.device, stamp.inode));
+        let birth = self.births.borrow().get(&index).copied();
+        let is_old = birth.is_none_or(|birth| birth == found.birth_ns);
+        if !is_whole || !is_it || !is_old || found.links > 1 {
+            return None;
+        }
+        self.torrent.set_identity(index, &stamp);
+        self.births.borrow_mut().insert(index, found.birth_ns);
+        Some(file)
+    }
+
+    /// The error behind a failed open of a file: where something else stands in the place of one of
+    /// the folders on its way, that is what is named.
+    pub(super) async fn open_error(
+        &self,
+        index: FileIndex,
+        root: &Rc<OwnedFd>,
+        path: &CString,
+        error: &io::Error,
+    ) -> DiskError {
+        let number = error.raw_os_error();
+        if matches!(number, Some(libc::ENOTDIR | libc::EXDEV | libc::ELOOP)) {
+            for so_far in directories_to(path) {
+                let opened = ring::open_directory_beneath(Rc::clone(root), so_far.clone());
+                if let Err(error) = opened.await {
+                    return self.error_at(&self.path_of(&so_far), "open the folder", &error);
+                }
+            }
+        }
+        self.error(index, "open", error)
     }
 
     /// Makes a file that is not there, with the directories on its way.
@@ -69,10 +129,7 @@ impl Disk {
     /// none the worse for that.
     async fn make_directories(&self, root: &Rc<OwnedFd>, path: &CString) -> Result<(), DiskError> {
         let mut parent = Rc::clone(root);
-        let bytes = path.as_bytes();
-        let ends = (0..bytes.len()).filter(|&at| bytes.get(at) == Some(&b'/'));
-        for end in ends {
-            let so_far = c_string(bytes.get(..end).unwrap_or_default());
+        for so_far in directories_to(path) {
             let error = |error| self.error_at(&self.path_of(&so_far), "make the folder", &error);
             let name = last_component(&so_far);
             let mut opened = ring::open_directory_beneath(Rc::clone(root), so_far.clone()).await;
@@ -194,6 +251,13 @@ fn tell_of_unsynced(path: &Path, error: &io::Error) {
             "a folder cannot be synced: a power cut may take names of new files, which are fetched again then"
         );
     });
+}
+
+/// The paths of the directories on the way to `path`, the outermost first.
+fn directories_to(path: &CStr) -> impl Iterator<Item = CString> {
+    let bytes = path.to_bytes();
+    let ends = (0..bytes.len()).filter(|&at| bytes.get(at) == Some(&b'/'));
+    ends.map(|end| c_string(bytes.get(..end).unwrap_or_default()))
 }
 
 /// The path of the directory that `path` is in.

@@ -240,6 +240,102 @@ fn folders_are_synced_until_they_are() {
     });
 }
 
+/// Does something as nobody, as far as files are concerned, if this is root's: root is refused
+/// nothing.
+fn as_nobody<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: no pointer is involved, and what changes is this thread's alone.
+    let own = unsafe { libc::setfsuid(65_534) };
+    let done = work();
+    // SAFETY: the same.
+    unsafe { libc::setfsuid(own.cast_unsigned()) };
+    done
+}
+
+#[test]
+fn whole_files_are_found_whole_by_whom_they_let_read_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let content = Content::new(&[("a", PIECE), ("b", 5)], PIECE);
+    let (disk, folder) = disk(&content);
+    fs::create_dir(folder.path().join("t")).unwrap();
+    let path = |name: &str| folder.path().join("t").join(name);
+    fs::write(path("a"), &content.bytes[..PIECE]).unwrap();
+    fs::write(path("b"), "as long as it should not be").unwrap();
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(&path("a"), 0o444);
+    set_mode(&path("b"), 0o444);
+    set_mode(&path(""), 0o555);
+    set_mode(folder.path(), 0o755);
+    let before = fs::metadata(path("a")).unwrap().modified().unwrap();
+    (0..2).for_each(|index| disk.torrent.set_renamed(FileIndex(index)));
+    let (whole, long) = as_nobody(|| {
+        tokio_uring::start(async {
+            let finish = async |index| disk.finish(&BTreeSet::from([FileIndex(index)])).await;
+            let ends = (finish(0).await, finish(1).await);
+            disk.close().await;
+            ends
+        })
+    });
+    set_mode(&path(""), 0o755);
+    assert_eq!(whole.unwrap().len(), 1);
+    // What is to be cut is to be written to.
+    assert!(matches!(long, Err(DiskError::Denied(_))), "{long:?}");
+    assert_eq!(fs::metadata(path("a")).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn one_download_writes_to_a_file_at_a_time() {
+    let content = files(2 * FILES_OPEN_MAX);
+    let (one, folder) = disk(&content);
+    let metainfo = content.metainfo.clone();
+    let torrent = SeededTorrent::partial(metainfo, folder.path(), &[], ".part").unwrap();
+    let other = Disk::new(Arc::new(torrent), Allocation::Sparse, false, Vec::new());
+    tokio_uring::start(async {
+        write(&one, &content, 0).await.unwrap();
+        let Err(DiskError::Lasting(fault)) = write(&other, &content, 0).await else {
+            panic!("both write to it");
+        };
+        assert_eq!(fault.file, folder.path().join("t/f0.part"));
+        assert_eq!(fault.cause, FaultCause::InUse);
+        // A file that had to be closed for others is nobody's, and soon its own again.
+        for piece in 1..2 * FILES_OPEN_MAX as u32 {
+            write(&one, &content, piece).await.unwrap();
+        }
+        write(&one, &content, 0).await.unwrap();
+        sync(&one).await.unwrap();
+        one.close().await;
+        write(&other, &content, 0).await.unwrap();
+        other.close().await;
+    });
+}
+
+#[test]
+fn what_stands_in_a_folder_s_place_is_named() {
+    let content = Content::new(&[("in/a", PIECE)], PIECE);
+    let fault = |stand: &dyn Fn(&Path)| {
+        let (disk, folder) = disk(&content);
+        fs::create_dir(folder.path().join("t")).unwrap();
+        stand(&folder.path().join("t/in"));
+        let written = tokio_uring::start(async {
+            let written = write(&disk, &content, 0).await;
+            disk.close().await;
+            written
+        });
+        let Err(DiskError::Lasting(fault)) = written else {
+            panic!("{written:?}");
+        };
+        assert_eq!(fault.file, folder.path().join("t/in"));
+        fault.cause
+    };
+    let file = fault(&|place| fs::write(place, b"precious").unwrap());
+    assert_eq!(file, FaultCause::NotFolder);
+    let outside = TempDir::new().unwrap();
+    let link = |place: &Path| std::os::unix::fs::symlink(outside.path(), place).unwrap();
+    assert_eq!(fault(&link), FaultCause::Escapes);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn errors_wait_ask_or_end() {
     let content = files(1);

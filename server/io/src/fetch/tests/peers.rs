@@ -169,6 +169,38 @@ fn a_stranger_with_a_seed_s_name_does_not_drive_it_out() {
 }
 
 #[test]
+fn a_seed_of_this_machine_is_one_peer_whatever_its_address() {
+    let Ok(other) = TcpListener::bind("[::1]:0") else {
+        eprintln!("SKIPPED a_seed_of_this_machine_is_one_peer_whatever_its_address: no ::1");
+        return;
+    };
+    let content = Content::new(&[("a", 8 * PIECE)], PIECE);
+    let server = server(config(1));
+    let folder = TempDir::new().unwrap();
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), folder.path()));
+    let (listener, seed) = listen(1);
+    fetch.add_peers(&[seed]);
+    let stream = introduce(listener.accept().unwrap().0, &content, [b'A'; 20]);
+    server.until(&fetch, |progress| progress.peers == 1);
+    fetch.add_peers(&[other.local_addr().unwrap()]);
+    let mut again = begin(other.accept().unwrap().0, &content, [b'A'; 20]);
+    assert_eq!(again.read(&mut [0]).unwrap(), 0, "it is told something");
+    // Another seed there is another peer.
+    let (listener, second) = listen(1);
+    fetch.add_peers(&[second]);
+    let second = begin(listener.accept().unwrap().0, &content, [b'B'; 20]);
+    server.until(&fetch, |progress| progress.peers == 2);
+    thread::spawn({
+        let content = content.clone();
+        move || give(stream, &content)
+    });
+    server.wait(&mut events, is_complete);
+    assert_eq!(fetch.progress().downloaded, 8 * PIECE as u64);
+    drop(second);
+    server.stop();
+}
+
+#[test]
 fn who_fills_our_places_does_not_keep_us_from_a_seed() {
     let content = Content::new(&[("a", 8 * PIECE)], PIECE);
     let mut config = config(1);
