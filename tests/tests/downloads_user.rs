@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use seedring_tests::content::{KIB, MIB, assert_same_tree, write_file};
 use seedring_tests::get::{Get, last};
 use seedring_tests::liar::HandSeed;
-use seedring_tests::process::{Process, run_ok};
+use seedring_tests::process::{Process, run, run_ok};
 use seedring_tests::server::{SHORT, Seed, Server, clean_environment, event, seedring};
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
@@ -50,6 +50,77 @@ impl Content {
             .setting("limits", "local_upload_rate", &rate)
             .start()
     }
+}
+
+/// Two downloads into one folder that know nothing of each other: the second one ends, and says
+/// which file the first one writes to.
+#[test]
+fn a_second_download_into_a_folder_leaves_the_first_one_its_files() {
+    let root = TempDir::new().unwrap();
+    let (data, torrent) = (root.path().join("data"), root.path().join("it.torrent"));
+    write_file(&data.join("one.bin"), 2 * MIB, 1);
+    let mut create = seedring(["create"]);
+    create.arg(data.join("one.bin")).arg("-o").arg(&torrent);
+    create.args(["--piece-size", "64K"]);
+    run_ok("seedring create", &create, SHORT);
+    let content = Content { root, torrent };
+    // So slow that the first one has not ended when the second one is to write.
+    let seed = content.seed(64 * KIB);
+    let folder = TempDir::new().unwrap();
+    let get = || Get::new(&content.torrent, folder.path()).peer(seed.address());
+    let mut first = get().setting("fetch", "sync_period_s", "1").start();
+    first.bytes_done(1, LIMIT);
+    let mut second = get().start();
+    let status = second.process.wait_exit(LIMIT);
+    assert_eq!(status.code(), Some(1), "{}", second.process.transcript());
+    let error = second.process.stderr();
+    assert!(
+        error.contains("one.bin.part") && error.contains("another program is writing"),
+        "{error}"
+    );
+    first.complete(LIMIT);
+    assert_same_tree(&data, folder.path());
+}
+
+/// Of a server that never served anything, nobody is told that it ends.
+#[test]
+fn nothing_to_serve_is_all_that_is_said_of_it() {
+    let root = TempDir::new().unwrap();
+    let file = root.path().join("empty.bin");
+    write_file(&file, 0, 1);
+    let (mut process, _state) = Seed::path(&file).options(["--no-tracker"]).launch();
+    let status = process.wait_exit(SHORT);
+    assert_eq!(status.code(), Some(1), "{}", process.transcript());
+    assert!(
+        !process.stdout().contains("stopping"),
+        "{}",
+        process.stdout()
+    );
+}
+
+/// Names that no file of a download can have: whoever makes, seeds or reads the torrent is told.
+#[test]
+fn names_that_are_written_otherwise_are_told() {
+    let root = TempDir::new().unwrap();
+    let file = root.path().join("data/new\nline");
+    write_file(&file, 100_000, 1);
+    let torrent = root.path().join("it.torrent");
+    let mut create = seedring(["create"]);
+    create.arg(&file).arg("-o").arg(&torrent);
+    let told = "written as \"new_line\" by who downloads it: \"new\\nline\"";
+    let (status, process) = run("seedring create", &create, SHORT);
+    assert!(
+        status.success() && process.stderr().contains(told),
+        "{}",
+        process.transcript()
+    );
+    let mut show = seedring(["show"]);
+    show.arg(&torrent);
+    let shown = run_ok("seedring show", &show, SHORT);
+    assert!(shown.contains("Spelled:        new\\nline"), "{shown}");
+    let seed = Seed::path(&file).options(["--no-tracker"]).start();
+    let stderr = seed.process.stderr();
+    assert!(stderr.contains("new_line"), "{stderr}");
 }
 
 /// Ctrl-C ends it also while a web server keeps it waiting.

@@ -5,7 +5,7 @@
 //! Does not: serve anything; see `torrents`.
 
 use crate::disk::BACKGROUND;
-use crate::progress::Reporter;
+use crate::progress::{Reporter, tell_respelled};
 use anyhow::{Context, anyhow};
 use control::create::{CreateOptions, CreateProgress};
 use control::library::{Library, Ready};
@@ -116,6 +116,12 @@ impl Loader {
         let mut ready = self.get_ready(source).await?;
         for skip in &ready.skips.shown {
             tracing::warn!("left out {:?}: {}", skip.path, skip.reason);
+        }
+        // Of a torrent that others made, its maker was to be told.
+        if matches!(source, Source::Path(..)) {
+            for told in tell_respelled(&ready.metainfo) {
+                tracing::warn!("{told}");
+            }
         }
         let torrent_file = match source {
             Source::Path(..) => write_torrent(&self.state_dir, &ready)?,

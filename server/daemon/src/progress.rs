@@ -5,6 +5,7 @@ use control::hashing::Progress;
 use indicatif::{
     BinaryBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
+use proto::metainfo::Metainfo;
 use proto::text::printable;
 use serde::Serialize;
 use std::cell::Cell;
@@ -83,7 +84,7 @@ impl Reporter {
     /// Tells that a directory is being walked and has had this many files.
     pub fn walking(&mut self, files: u64) {
         match &self.form {
-            Form::Bar(bar) => bar.set_message(format!("looking: {} files", HumanCount(files))),
+            Form::Bar(bar) => bar.set_message(format!("looking: {}", counted(files, "file"))),
             Form::Lines if self.is_due(LINE_PERIOD) => {
                 eprintln!("looking: {} files so far", HumanCount(files));
             }
@@ -212,6 +213,27 @@ pub fn shown(path: &Path) -> String {
 pub fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", HumanCount(count))
+}
+
+/// What there is to say of names that downloads of a torrent can not have, of which there may be many.
+pub fn tell_respelled(metainfo: &Metainfo) -> Vec<String> {
+    const TOLD_MAX: usize = 10;
+    const NAME_CHARS_MAX: usize = 300;
+    let mut names = metainfo.respelled();
+    let mut told: Vec<String> = names
+        .by_ref()
+        .take(TOLD_MAX)
+        .map(|(name, written)| {
+            let name = printable(&name, NAME_CHARS_MAX);
+            format!("written as \"{written}\" by who downloads it: \"{name}\"")
+        })
+        .collect();
+    let more = names.count() as u64;
+    if more > 0 {
+        let more = counted(more, "more name");
+        told.push(format!("{more} written otherwise by who downloads it"));
+    }
+    told
 }
 
 /// Whether something that was to be printed was lost, as on a full disk.

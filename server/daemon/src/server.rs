@@ -127,7 +127,10 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     // What is still to be loaded is given up before the rest stops.
     drop(loading);
     notify(sd_notify::NotifyState::Stopping);
-    watch.teller.stopping();
+    // Where nothing was served, nobody is told: why it ended is all there is to say.
+    if ended.is_ok() || watch.torrents.iter().next().is_some() {
+        watch.teller.stopping();
+    }
     watch.running.stop().await;
     ended
 }

@@ -3,7 +3,7 @@
 use crate::cli::Global;
 use crate::disk::FOREGROUND;
 use crate::failure::Failure;
-use crate::progress::{Reporter, counted, print, print_json, shown};
+use crate::progress::{Reporter, counted, print, print_json, shown, tell_respelled};
 use clap::{Args, ValueEnum};
 use control::create::{
     CreateOptions, CreateProgress, Created, Skips, SymlinkPolicy, check_writable, create,
@@ -152,6 +152,9 @@ pub fn run(global: &Global, args: &CreateArgs) -> Result<(), Failure> {
     reporter.finish();
     let created = created.map_err(anyhow::Error::from)?;
     print_skips(&created.skips);
+    for told in tell_respelled(&created.metainfo) {
+        eprintln!("seedring: {told}");
+    }
     write_file(&args.output, &created.torrent, args.force).map_err(anyhow::Error::from)?;
     print_created(global, args, &created);
     Ok(())

@@ -27,13 +27,17 @@ Examples:
 The number behind a file is the one that `seedring get --select` takes.
 
 --json prints one object: info_hash_v1, info_hash_v2 (hex or null), name, length, piece_length, \
-pieces, private, files (number, path, length, pad), trackers (a list of tiers), web_seeds, comment, \
+pieces, private, files (number, path, length, pad), respelled (name, written: names that downloads \
+write otherwise than the torrent spells them), trackers (a list of tiers), web_seeds, comment, \
 created_by, creation_date (seconds since 1970), source, magnet. A file's path is one string with `/` \
 between folders, relative to the data folder, so that it begins with the torrent's name. Lengths are \
 in bytes and count pad files. What a magnet link does not hold is null.";
 
 /// How much of a torrent's text is shown, in characters.
 const TEXT_CHARS_MAX: usize = 2000;
+
+/// How many names are shown that are written otherwise than they are spelled.
+const RESPELLED_MAX: usize = 20;
 
 /// Arguments of `seedring show`.
 #[derive(Debug, Args)]
@@ -58,6 +62,7 @@ struct Shown {
     pieces: Option<u32>,
     private: Option<bool>,
     files: Option<Vec<ShownFile>>,
+    respelled: Option<Vec<Respelled>>,
     trackers: Vec<Vec<String>>,
     web_seeds: Vec<String>,
     comment: Option<String>,
@@ -65,6 +70,14 @@ struct Shown {
     creation_date: Option<i64>,
     source: Option<String>,
     magnet: String,
+}
+
+/// A name that is not written as the torrent spells it.
+#[derive(Serialize)]
+struct Respelled {
+    /// As it does, with what is harmful escaped.
+    name: String,
+    written: String,
 }
 
 #[derive(Serialize)]
@@ -137,6 +150,10 @@ impl Shown {
             pad: file.pad,
         };
         let files: Vec<ShownFile> = (0..).zip(&metainfo.files).map(file).collect();
+        let respelled = |(name, written): (Vec<u8>, String)| Respelled {
+            name: printable(&name, TEXT_CHARS_MAX),
+            written,
+        };
         Shown {
             info_hash_v1: metainfo.info_hash_v1.map(|hash| hash.to_string()),
             info_hash_v2: metainfo.info_hash_v2.map(|hash| hash.to_string()),
@@ -146,6 +163,7 @@ impl Shown {
             pieces: Some(metainfo.piece_count),
             private: Some(metainfo.private),
             files: Some(files),
+            respelled: Some(metainfo.respelled().map(respelled).collect()),
             trackers: metainfo.trackers.clone(),
             web_seeds: metainfo.web_seeds.clone(),
             comment: metainfo.comment.clone(),
@@ -167,6 +185,7 @@ impl Shown {
             pieces: None,
             private: None,
             files: None,
+            respelled: None,
             trackers: magnet
                 .trackers
                 .iter()
@@ -209,6 +228,14 @@ impl Shown {
             .iter()
             .for_each(|url| fields.add("Web seed", Some(url)));
         fields.add("Magnet", Some(&self.magnet));
+        for Respelled { name, written } in self.respelled.iter().flatten().take(RESPELLED_MAX) {
+            fields.add("Spelled", Some(&format!("{name} (written as {written})")));
+        }
+        let more = self.respelled.as_ref().map_or(0, Vec::len);
+        let more = more.saturating_sub(RESPELLED_MAX);
+        if more > 0 {
+            fields.add("", Some(&format!("and {} more", HumanCount(more as u64))));
+        }
         let mut text = fields.text;
         if let Some(files) = &self.files {
             text.push('\n');
@@ -404,13 +431,14 @@ mod tests {
             "info_hash_v2",
             "length",
             "files",
+            "respelled",
             "private",
             "pieces",
             "comment",
         ] {
             assert!(json[absent].is_null(), "{absent}");
         }
-        assert_eq!(json.as_object().unwrap().len(), 15);
+        assert_eq!(json.as_object().unwrap().len(), 16);
         assert!(
             shown
                 .text()
