@@ -28,6 +28,7 @@ use crate::commands::hash::HashArguments;
 use crate::commands::rivals::RivalsArguments;
 use crate::commands::seed::SeedArguments;
 use crate::commands::torrents::TorrentsArguments;
+use crate::commands::tracker::TrackerArguments;
 use crate::harness::usage::Usage;
 
 /// The version of this program, with the commit that it was built from where it is known.
@@ -54,6 +55,8 @@ enum Command {
     Create(Box<CreateArguments>),
     /// Restart servers that have many torrents: how soon they serve, memory, idle CPU.
     Torrents(Box<TorrentsArguments>),
+    /// Announce to trackers over UDP: announces a second, CPU for each.
+    Tracker(Box<TrackerArguments>),
     /// Download a torrent from one fast seed by several programs: time, CPU, memory.
     Get(Box<GetArguments>),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Hash(arguments) => commands::hash::run(&arguments),
         Command::Create(arguments) => commands::create::run(&arguments),
         Command::Torrents(arguments) => commands::torrents::run(&arguments),
+        Command::Tracker(arguments) => commands::tracker::run(&arguments),
         Command::Get(arguments) => commands::get::run(&arguments),
     };
     result.unwrap_or_else(|error| {

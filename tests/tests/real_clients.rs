@@ -10,7 +10,7 @@ use seedring_tests::content::{MIB, large_bytes, main_job_folder};
 use seedring_tests::lan::{self, Lan};
 use seedring_tests::need;
 use seedring_tests::process::run_ok;
-use seedring_tests::server::{Seed, Server};
+use seedring_tests::server::{Seed, Server, seedring};
 use seedring_tests::tracker::OpenTracker;
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
@@ -233,6 +233,46 @@ fn aria2_finds_us_through_opentracker() {
     let download = Client::Aria2.download(source.as_os_str(), folder.path(), &host);
     need!(test, download).wait(LIMIT);
     Client::Aria2.assert_same_tree(&content, &folder.path().join("content"));
+}
+
+/// Found through our tracker over UDP alone. aria2 speaks that only with its DHT on, which would look
+/// for hosts beyond the test's network.
+fn finds_us_over_udp(test: &str, client: Client) {
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let seeding = Seeding::start(8 * MIB, &[]);
+    let tracker = seeding.server.ready.tracker.clone();
+    let tracker = tracker.expect("a tracker of its own");
+    let udp = tracker.replace("http://", "udp://");
+    let torrent = seeding.root.path().join("udp.torrent");
+    let arguments = [
+        seeding.content.as_os_str(),
+        "-o".as_ref(),
+        torrent.as_os_str(),
+    ];
+    let more = ["--tracker", &udp, "--creation-date", "none"];
+    let mut create = seedring(["create"]);
+    run_ok("create", create.args(arguments).args(more), LIMIT);
+    let folder = TempDir::new_in(seeding.root.path()).unwrap();
+    let download = client.download(torrent.as_os_str(), folder.path(), &seeding.host());
+    need!(test, download).wait(LIMIT);
+    client.assert_same_tree(&seeding.content, &folder.path().join("content"));
+}
+
+#[test]
+fn libtorrent_finds_us_over_udp() {
+    finds_us_over_udp("libtorrent_finds_us_over_udp", Client::Libtorrent);
+}
+
+#[test]
+fn transmission_finds_us_over_udp() {
+    finds_us_over_udp("transmission_finds_us_over_udp", Client::Transmission);
+}
+
+#[test]
+fn rtorrent_finds_us_over_udp() {
+    finds_us_over_udp("rtorrent_finds_us_over_udp", Client::Rtorrent);
 }
 
 /// Five clients at a time, of four kinds, from us and from each other.

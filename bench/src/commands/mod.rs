@@ -6,6 +6,7 @@ pub mod hash;
 pub mod rivals;
 pub mod seed;
 pub mod torrents;
+pub mod tracker;
 
 /// An error with its causes, each told once: some of ours name their cause in their own text.
 pub fn describe(error: &anyhow::Error) -> String {

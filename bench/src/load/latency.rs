@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 const LONGEST_NS: u64 = 3_600_000_000_000;
 
 /// Times of the measured window. Nothing is recorded before [`Latency::start`].
+#[derive(Debug)]
 pub struct Latency {
     histogram: Histogram<u64>,
     started: bool,

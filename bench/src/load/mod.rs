@@ -12,6 +12,7 @@
 //! * [`room`]: whether the machine has room for so many leechers.
 //! * [`shared`]: the window, the progress and the failure, between threads.
 
+pub mod announces;
 pub mod blocks;
 pub mod connection;
 pub mod framing;
@@ -256,14 +257,14 @@ fn start_thread(
     builder.spawn(body).map_err(system)
 }
 
-/// Pins the calling thread, and lets its waits end on time: open loop needs better than the usual
-/// 50 µs.
-fn prepare_thread(core: Option<usize>) -> Result<(), LoadError> {
-    // Only a coarser clock follows if this fails.
-    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+/// Pins the calling thread to a core; without one it stays free.
+///
+/// # Errors
+/// The system refuses: there is no such core.
+pub fn pin_this_thread(core: Option<usize>) -> Result<(), LoadError> {
     let Some(core) = core else { return Ok(()) };
     let system = |source| LoadError::System {
-        operation: "pin itself to the core of --pin",
+        operation: "pin itself to its core",
         source,
     };
     if core >= CpuSet::MAX_CPU {
@@ -272,6 +273,14 @@ fn prepare_thread(core: Option<usize>) -> Result<(), LoadError> {
     let mut set = CpuSet::new();
     set.set(core);
     sched_setaffinity(None, &set).map_err(|errno| system(errno.into()))
+}
+
+/// Pins the calling thread, and lets its waits end on time: open loop needs better than the usual
+/// 50 µs.
+fn prepare_thread(core: Option<usize>) -> Result<(), LoadError> {
+    // Only a coarser clock follows if this fails.
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+    pin_this_thread(core)
 }
 
 /// The leechers of one thread: every role is spread over all threads.

@@ -1,10 +1,10 @@
-//! The embedded HTTP tracker: announce and scrape (BEP 3, 7, 23, 24, 48), so that `seed` needs
-//! nothing else.
+//! The embedded tracker: announce and scrape over HTTP (BEP 3, 7, 23, 24, 48) and UDP (BEP 15), so
+//! that `seed` needs nothing else.
 //!
 //! [`Tracker::bind`] opens the listeners, [`Tracker::run`] serves until told to stop,
 //! [`TrackerHandle`] tells it which torrents to serve. Its parts: `swarm` (who is there, pure),
-//! `server` (connections), `answer` (requests and replies), `flood` (how often one address may
-//! ask).
+//! `zones` (racks and sites), `server` (connections), `answer` (requests and replies), `udp`
+//! (datagrams), `flood` (how often one address may ask).
 //!
 //! **Policies.**
 //! - It serves the torrents that it was told of ([`TrackerHandle::allow`],
@@ -12,14 +12,14 @@
 //! - A peer's address is where its connection comes from; `ip=` in the query is ignored, so
 //!   nobody can point others at a third party.
 //! - A seed is given leechers only; nobody is given itself. Peers of the asker's family come
-//!   first, those of the other fill up. The counts are of both families, a peer that announces
+//!   first, those of the other fill up; in each, those of its zone ([`TrackerConfig::zones`]). The counts are of both families, a peer that announces
 //!   over both is counted once.
 //! - A peer that announced over loopback, or was registered, is on this machine: other machines
 //!   are given the address at which they reached the tracker.
 //! - A reply is compact unless the client asks for `compact=0` (BEP 23).
 //!
 //! Limits: [`TrackerConfig`] and the constants beside it; `swarm` and `flood` say what is dropped
-//! when full. Does not: speak HTTPS or UDP, keep anything over a restart, or serve a full scrape.
+//! when full. Does not: speak HTTPS, keep anything over a restart, or serve a full scrape.
 
 mod answer;
 mod flood;
@@ -27,6 +27,8 @@ mod server;
 mod swarm;
 #[cfg(test)]
 mod tests;
+mod udp;
+mod zones;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -42,6 +44,9 @@ use tokio::net::TcpListener;
 use flood::Flood;
 use swarm::Store;
 pub use swarm::{Limits, SHARDS};
+use udp::ConnectionIds;
+use zones::Zones;
+pub use zones::{LabelError, LabelledNetwork, NETWORKS_MAX};
 
 /// The port on which trackers are usually found.
 pub const PORT_DEFAULT: u16 = 6969;
@@ -49,6 +54,8 @@ pub const PORT_DEFAULT: u16 = 6969;
 pub const NUMWANT_MAX: usize = 200;
 /// See [`NUMWANT_MAX`].
 pub const NUMWANT_DEFAULT: usize = 50;
+/// Ports that are tried for one that is free for TCP and UDP.
+const ANY_PORT_ATTEMPTS: u32 = 16;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -58,12 +65,17 @@ pub struct TrackerConfig {
     /// Where to listen. Default: port 6969 of all IPv4 and all IPv6 addresses. Port 0 means any;
     /// the IPv6 one then takes the port of the first if it can.
     pub listen: Vec<SocketAddr>,
+    /// Whether to answer over UDP too, at the same addresses and ports. Default yes.
+    pub udp: bool,
     /// Whether to serve torrents that it was not told of. Default no.
     pub open: bool,
     /// When peers are to announce again; up to a tenth is added at random. Default 30 min.
     pub interval: Duration,
     /// When they may, at the earliest. Default 1 min.
     pub interval_min: Duration,
+    /// Which networks are in which zone: peers are given those of their own zone first. Default
+    /// none.
+    pub zones: Vec<LabelledNetwork>,
     /// How much is held. A peer lives twice the interval by default.
     pub limits: Limits,
     /// Connections at once; more are closed as they come. Default 4,096.
@@ -90,9 +102,11 @@ impl Default for TrackerConfig {
                 (Ipv4Addr::UNSPECIFIED, PORT_DEFAULT).into(),
                 (Ipv6Addr::UNSPECIFIED, PORT_DEFAULT).into(),
             ],
+            udp: true,
             open: false,
             interval,
             interval_min: Duration::from_secs(60),
+            zones: Vec::new(),
             limits: Limits {
                 torrents_max: 200_000,
                 peers_per_torrent_max: 20_000,
@@ -122,6 +136,11 @@ pub enum TrackerError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// Its threads for UDP cannot be started.
+    #[error(
+        "the tracker cannot start its threads for UDP: {0}; set tracker.udp = false, or raise the limits of this process"
+    )]
+    Threads(std::io::Error),
     /// There is no address to listen on.
     #[error("the tracker was given no address to listen on, or none that this machine has")]
     Nowhere,
@@ -132,6 +151,8 @@ pub struct Tracker {
     inner: Arc<Inner>,
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
+    /// Ends its threads when dropped.
+    udp: udp::Serving,
 }
 
 /// Tells a running tracker which torrents to serve.
@@ -144,6 +165,8 @@ struct Inner {
     config: TrackerConfig,
     store: Store,
     flood: Flood,
+    zones: Zones,
+    connection_ids: ConnectionIds,
     cells: Arc<ControlCells>,
     start: Instant,
 }
@@ -156,30 +179,31 @@ impl Inner {
 }
 
 impl Tracker {
-    /// Opens the listeners; call on a tokio runtime. An address of a family that this machine
+    /// Opens the listeners, and answers over UDP from now on; call on a tokio runtime. An address of a family that this machine
     /// does not have is left out with a warning, as long as there is another.
     ///
     /// # Errors
     /// An address that cannot be listened on.
     pub fn bind(config: &TrackerConfig, cells: Arc<ControlCells>) -> Result<Tracker, TrackerError> {
         let mut listeners = Vec::new();
+        let mut endpoints = Vec::new();
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for &address in &config.listen {
-            let mut listener = Err(std::io::ErrorKind::AddrInUse.into());
+            let mut bound = Err(std::io::ErrorKind::AddrInUse.into());
             if let (0, Some(first)) = (address.port(), addresses.first()) {
-                listener = listen(SocketAddr::new(address.ip(), first.port()));
+                bound = listen(SocketAddr::new(address.ip(), first.port()), config.udp);
             }
-            let listener = match listener.or_else(|_| listen(address)) {
-                Ok(listener) => listener,
+            match bound.or_else(|_| listen(address, config.udp)) {
+                Ok(bound) => {
+                    addresses.push(bound.address);
+                    listeners.push(bound.listener);
+                    endpoints.extend(bound.endpoint);
+                }
                 Err(cause) if is_missing_family(&cause) => {
                     tracing::warn!(%address, %cause, "the tracker leaves out an address");
-                    continue;
                 }
                 Err(cause) => return Err(TrackerError::Listen { address, cause }),
-            };
-            let bound = listener.local_addr();
-            addresses.push(bound.map_err(|cause| TrackerError::Listen { address, cause })?);
-            listeners.push(listener);
+            }
         }
         if listeners.is_empty() {
             return Err(TrackerError::Nowhere);
@@ -188,13 +212,17 @@ impl Tracker {
             config: config.clone(),
             store: Store::new(config.open, config.limits),
             flood: Flood::new(config.requests_per_second_max, config.requests_burst_max),
+            zones: Zones::new(&config.zones),
+            connection_ids: ConnectionIds::new(),
             cells,
             start: Instant::now(),
         });
+        let udp = udp::Serving::start(&inner, endpoints).map_err(TrackerError::Threads)?;
         Ok(Tracker {
             inner,
             listeners,
             addresses,
+            udp,
         })
     }
 
@@ -214,6 +242,7 @@ impl Tracker {
     /// most.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         server::run(self.inner, self.listeners, shutdown).await;
+        drop(self.udp);
     }
 }
 
@@ -241,7 +270,45 @@ impl TrackerHandle {
     }
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// One address, opened.
+struct Bound {
+    listener: TcpListener,
+    endpoint: Option<udp::Endpoint>,
+    address: SocketAddr,
+}
+
+/// Opens an address for HTTP, and the same port for UDP. Port 0 is any that is free for both.
+fn listen(address: SocketAddr, udp: bool) -> std::io::Result<Bound> {
+    for attempt in 1.. {
+        let listener = listen_tcp(address)?;
+        let bound = listener.local_addr()?;
+        if !udp {
+            let endpoint = None;
+            return Ok(Bound {
+                listener,
+                endpoint,
+                address: bound,
+            });
+        }
+        match udp::Endpoint::bind(bound) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && address.port() == 0
+                    && attempt < ANY_PORT_ATTEMPTS => {}
+            endpoint => {
+                let endpoint = Some(endpoint?);
+                return Ok(Bound {
+                    listener,
+                    endpoint,
+                    address: bound,
+                });
+            }
+        }
+    }
+    Err(std::io::ErrorKind::AddrInUse.into())
+}
+
+fn listen_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,

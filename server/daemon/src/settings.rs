@@ -177,6 +177,8 @@ pub fn tracker(config: &Config) -> TrackerConfig {
     let interval = settings.interval_s.duration();
     TrackerConfig {
         listen: [v4, v6].into_iter().flatten().collect(),
+        udp: settings.udp,
+        zones: settings.zones.clone(),
         open: settings.open,
         interval,
         limits: tracker::Limits {

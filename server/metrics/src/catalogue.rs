@@ -391,7 +391,11 @@ metrics! {
                 TrackerRefusedFull = "full",
                 TrackerRefusedRate = "rate",
                 TrackerRefusedConnections = "connections",
+                TrackerRefusedConnectionId = "connection_id",
             }
+        summed "seedring_tracker_udp_replies_dropped_total",
+            "Replies of the embedded tracker that the kernel did not take: the network is slower."
+            { TrackerUnsentReplies }
         summed "seedring_verified_bytes_total",
             "Bytes hashed, to make torrents or to check data against them."
             { VerifiedBytes }

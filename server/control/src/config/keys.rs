@@ -4,6 +4,7 @@
 use super::setting::{Interfaces, choices};
 use super::table::section;
 use super::units::{ByteRate, ByteSize, Seconds};
+use crate::tracker::LabelledNetwork;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::PathBuf;
 
@@ -270,6 +271,12 @@ section! {
         listen_v6: Option<SocketAddrV6> = Some(
             SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 6969, 0, 0),
         );
+        /// Answer over UDP too (BEP 15), at the same addresses and ports. It takes a small part of the
+        /// work that HTTP takes.
+        udp: bool = true;
+        /// Networks and the zone, such as a rack or a site, that each is in. Peers are given those of
+        /// their own zone first, so that less goes between zones. The longest prefix decides.
+        zones: Vec<LabelledNetwork> = Vec::new(), 0..=4096;
         /// Serve any torrent that a client announces. Off, it serves only torrents that are loaded
         /// here, so that strangers cannot use it as their own.
         open: bool = false;

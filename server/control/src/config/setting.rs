@@ -1,6 +1,7 @@
 //! How the value of a key is read, checked and printed, one implementation a type.
 
 use super::units::{self, ByteRate, ByteSize, Seconds};
+use crate::tracker::LabelledNetwork;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -293,6 +294,25 @@ impl Setting for Interfaces {
     fn allowed(bounds: &Bounds) -> String {
         format!(
             "a list of at most {} names of interfaces, such as [\"eth0\"]",
+            bounds.end()
+        )
+    }
+}
+
+/// A list of networks and the zones that they are in, at most `bounds.end()` of them.
+impl Setting for Vec<LabelledNetwork> {
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+        let items = input.strings()?;
+        within(items.len() as u64, bounds)?;
+        items.into_iter().map(|item| item.parse().ok()).collect()
+    }
+    fn render(&self) -> String {
+        let items: Vec<String> = self.iter().map(|item| quote(&item.to_string())).collect();
+        format!("[{}]", items.join(", "))
+    }
+    fn allowed(bounds: &Bounds) -> String {
+        format!(
+            "a list of at most {} networks, each with its zone, such as [\"10.1.0.0/16=rack-1\"]",
             bounds.end()
         )
     }

@@ -1,4 +1,5 @@
-//! From a query to a reply: what the tracker says, apart from HTTP.
+//! From a query to a reply: what the tracker says, apart from HTTP. What the UDP side says likewise
+//! is here too.
 //!
 //! Limits: those of `proto::limits`; [`NUMWANT_MAX`] peers in a reply.
 //! Does not: fail; a query that makes no sense gets a failure reason, which is what clients show.
@@ -17,6 +18,7 @@ use proto::tracker::{
 use seedring_metrics::ControlCounter;
 
 use super::swarm::{Announce, Event, Found, Refused};
+use super::zones::Zone;
 use super::{Inner, NUMWANT_DEFAULT, NUMWANT_MAX};
 
 /// Who asks, and at which of our addresses.
@@ -55,7 +57,7 @@ pub(super) fn announce(inner: &Inner, asker: Asker, query: &str) -> Vec<u8> {
     };
     let mut found = Vec::new();
     let counts = RANDOM.with_borrow_mut(|random| {
-        let announce = taken(&request, asker.ip);
+        let announce = taken(&request, asker.ip, inner.zones.of(asker.ip));
         inner
             .store
             .announce(inner.now(), &announce, asker.reached_at, random, &mut found)
@@ -63,22 +65,18 @@ pub(super) fn announce(inner: &Inner, asker: Asker, query: &str) -> Vec<u8> {
     let counts = match counts {
         Ok(counts) => counts,
         Err(refused) => {
-            inner.cells.increment(match refused {
-                Refused::Unlisted => ControlCounter::TrackerRefusedUnlisted,
-                Refused::Full => ControlCounter::TrackerRefusedFull,
-            });
+            inner.cells.increment(refused_counter(refused));
             return failure(refused.to_string());
         }
     };
     inner.cells.increment(ControlCounter::TrackerAnnounces);
-    let spread = inner.config.interval.as_secs() / 10;
-    let interval = inner.config.interval + Duration::from_secs(fastrand::u64(0..=spread));
+    let interval = RANDOM.with_borrow_mut(|random| interval(inner, random));
     let peer = |Found { peer_id, endpoint }| TrackerPeer {
         address: endpoint,
         peer_id: Some(peer_id),
     };
     let success = AnnounceSuccess {
-        interval: seconds(interval),
+        interval,
         min_interval: Some(seconds(inner.config.interval_min)),
         peers: found.into_iter().map(peer).collect(),
         complete: Some(counts.complete),
@@ -128,25 +126,51 @@ pub(super) fn scrape(inner: &Inner, query: &str) -> Vec<u8> {
 
 /// What of a request the store takes. The address is where it came from: its `ip` parameters are
 /// hearsay.
-fn taken(request: &AnnounceRequest, ip: IpAddr) -> Announce {
+fn taken(request: &AnnounceRequest, ip: IpAddr, zone: Zone) -> Announce {
     let wanted = request
         .peers_wanted
         .map_or(NUMWANT_DEFAULT, |wanted| wanted as usize);
     Announce {
         info_hash: request.info_hash,
         peer_id: request.peer_id,
-        key: request.key.as_ref().map(|key| KEYS.hash_one(key)),
+        key: request.key.as_deref().map(key),
         endpoint: SocketAddr::new(ip, request.port),
+        zone,
         // One that does not say how much it has left is given seeds, at worst in vain.
         seed: request.left_bytes == Some(0),
-        event: match request.event {
-            AnnounceEvent::Completed => Event::Completed,
-            AnnounceEvent::Stopped => Event::Stopped,
-            AnnounceEvent::Started => Event::Started,
-            AnnounceEvent::None | AnnounceEvent::Paused => Event::Present,
-        },
+        event: event(request.event),
         numwant: wanted.min(NUMWANT_MAX),
     }
+}
+
+/// A peer's `key`, as the store takes it.
+pub(super) fn key(key: &[u8]) -> u64 {
+    KEYS.hash_one(key)
+}
+
+/// What of an event the store takes.
+pub(super) fn event(event: AnnounceEvent) -> Event {
+    match event {
+        AnnounceEvent::Completed => Event::Completed,
+        AnnounceEvent::Stopped => Event::Stopped,
+        AnnounceEvent::Started => Event::Started,
+        AnnounceEvent::None | AnnounceEvent::Paused => Event::Present,
+    }
+}
+
+/// Where a refusal is counted.
+pub(super) fn refused_counter(refused: Refused) -> ControlCounter {
+    match refused {
+        Refused::Unlisted => ControlCounter::TrackerRefusedUnlisted,
+        Refused::Full => ControlCounter::TrackerRefusedFull,
+    }
+}
+
+/// When a peer is to announce again: up to a tenth later than configured, so that peers that came
+/// together do not stay so.
+pub(super) fn interval(inner: &Inner, random: &mut fastrand::Rng) -> Interval {
+    let spread = inner.config.interval.as_secs() / 10;
+    seconds(inner.config.interval + Duration::from_secs(random.u64(0..=spread)))
 }
 
 fn seconds(duration: Duration) -> Interval {

@@ -10,6 +10,9 @@
 //! and `key` (BEP 3) decide who may stop it, and keep a peer that announces over IPv4 and IPv6
 //! from being counted twice.
 //!
+//! Peers of one zone (`zones`) are given each other first, the rest (see [`ANYWHERE_SHARE`]) is drawn
+//! from the whole swarm: so most of a download stays in its rack, and the swarm in one part.
+//!
 //! Limits: [`Limits`]. A full swarm or store drops a random peer of the same swarm, or the one
 //! longest not seen, for the new one: an honest peer comes back with its next announce. A full
 //! torrent table refuses the torrent.
@@ -25,10 +28,14 @@ use std::time::Duration;
 use engine::time::Time;
 use proto::ids::{InfoHashV1, PeerId};
 
+use super::zones::Zone;
+
 /// Parts of the store, each with a lock of its own.
 pub const SHARDS: usize = 16;
 /// The peers that expire at most in one call, so that no announce pays for all.
 const EXPIRE_MAX: usize = 64;
+/// One in so many of the peers handed out is drawn from the whole swarm, whatever the asker's zone.
+const ANYWHERE_SHARE: usize = 4;
 /// No peer: the end of a list.
 const NONE: u32 = u32::MAX;
 
@@ -54,6 +61,8 @@ pub(super) struct Announce {
     pub key: Option<u64>,
     /// The address from which it came, and the port that it named.
     pub endpoint: SocketAddr,
+    /// The zone of that address.
+    pub zone: Zone,
     pub seed: bool,
     pub event: Event,
     pub numwant: usize,
@@ -120,8 +129,24 @@ struct Swarm {
     /// Named by the operator or ours: stays without peers.
     listed: bool,
     counts: Counts,
-    /// Slots of the slab: leechers and seeds, IPv4 and IPv6.
-    members: [Vec<u32>; 4],
+    /// All its peers.
+    members: Members,
+    /// Those in a zone once more, by zone.
+    zones: HashMap<Zone, Members>,
+}
+
+/// Slots of the slab: leechers and seeds, IPv4 and IPv6; see [`list`].
+type Members = [Vec<u32>; 4];
+
+/// What an announce is given so far, in the family `v6`.
+struct Drawn<'a> {
+    announce: &'a Announce,
+    /// The address at which the asker reached us.
+    local: IpAddr,
+    v6: bool,
+    /// Slots that are not to be drawn again.
+    before: Vec<u32>,
+    found: &'a mut Vec<Found>,
 }
 
 struct Identity {
@@ -134,12 +159,14 @@ struct Peer {
     peer_id: PeerId,
     key: Option<u64>,
     endpoint: SocketAddr,
+    zone: Zone,
     seed: bool,
     /// Ours: never expires, is never dropped, not in the list.
     permanent: bool,
     seen: Time,
-    /// Where it stands in `members`.
+    /// Where it stands in `members`, and in those of its zone.
     position: u32,
+    zone_position: u32,
     older: u32,
     newer: u32,
 }
@@ -294,10 +321,12 @@ impl Peer {
             peer_id,
             key: None,
             endpoint,
+            zone: Zone::default(),
             seed: false,
             permanent: false,
             seen: Time(0),
             position: 0,
+            zone_position: 0,
             older: NONE,
             newer: NONE,
         }
@@ -324,6 +353,7 @@ impl Shard {
             peer_id,
             key,
             endpoint,
+            zone,
             seed,
             event,
             ..
@@ -356,6 +386,7 @@ impl Shard {
         let peer = Peer::new(info_hash, peer_id, endpoint);
         self.insert(Peer {
             key,
+            zone,
             seed,
             seen: now,
             ..peer
@@ -409,9 +440,7 @@ impl Shard {
         }
     }
 
-    /// Fills `found`: seeds and leechers for a leecher, leechers for a seed; never the asker
-    /// itself. Who starts is given seeds in any case: aria2 with a magnet link says that nothing is
-    /// left while it has not even the metadata.
+    /// Fills `found`: those of the asker's family first, in each those of its zone first.
     fn select(
         &self,
         swarm: &Swarm,
@@ -420,24 +449,58 @@ impl Shard {
         random: &mut fastrand::Rng,
         found: &mut Vec<Found>,
     ) {
+        let near = swarm.zones.get(&announce.zone);
         for v6 in [announce.endpoint.is_ipv6(), !announce.endpoint.is_ipv6()] {
-            let leechers = &swarm.members[list(false, v6)][..];
-            let seeds = &swarm.members[list(true, v6)][..];
-            let leechers_only = announce.seed && announce.event != Event::Started;
-            let seeds = if leechers_only { &[] } else { seeds };
-            let wanted = announce.numwant.saturating_sub(found.len());
-            // One more than wanted, because the asker may be among them.
-            choose(leechers.len() + seeds.len(), wanted + 1, random, |at| {
-                let slot = leechers.get(at).or_else(|| seeds.get(at - leechers.len()));
-                let Some(peer) = slot.map(|slot| &self.peers[*slot as usize]) else {
-                    return;
-                };
-                let own = peer.peer_id == announce.peer_id || peer.endpoint == announce.endpoint;
-                if !own && found.len() < announce.numwant {
-                    found.extend(handed_out(peer, announce.endpoint.ip(), local));
-                }
-            });
+            let mut drawn = Drawn {
+                announce,
+                local,
+                v6,
+                before: Vec::new(),
+                found,
+            };
+            if let Some(near) = near {
+                let wanted = announce.numwant.saturating_sub(drawn.found.len());
+                let wanted = wanted - wanted / ANYWHERE_SHARE;
+                let slots = self.draw(near, wanted, &mut drawn, random);
+                drawn.before = slots;
+            }
+            let wanted = announce.numwant.saturating_sub(drawn.found.len());
+            self.draw(&swarm.members, wanted, &mut drawn, random);
         }
+    }
+
+    /// Draws up to `wanted` peers: seeds and leechers for a leecher, leechers for a seed; never the
+    /// asker itself, nor one that was drawn before. Who starts is given seeds in any case: aria2 with
+    /// a magnet link says that nothing is left while it has not even the metadata. Answers the slots.
+    fn draw(
+        &self,
+        members: &Members,
+        wanted: usize,
+        drawn: &mut Drawn<'_>,
+        random: &mut fastrand::Rng,
+    ) -> Vec<u32> {
+        let announce = drawn.announce;
+        let leechers = &members[list(false, drawn.v6)][..];
+        let seeds = &members[list(true, drawn.v6)][..];
+        let leechers_only = announce.seed && announce.event != Event::Started;
+        let seeds = if leechers_only { &[] } else { seeds };
+        let mut slots = Vec::new();
+        let most = drawn.found.len() + wanted;
+        // More than wanted, because the asker and those drawn before may be among them.
+        let more = 1 + drawn.before.len();
+        choose(leechers.len() + seeds.len(), wanted + more, random, |at| {
+            let slot = leechers.get(at).or_else(|| seeds.get(at - leechers.len()));
+            let Some((&slot, peer)) = slot.map(|slot| (slot, &self.peers[*slot as usize])) else {
+                return;
+            };
+            let own = peer.peer_id == announce.peer_id || peer.endpoint == announce.endpoint;
+            if !own && drawn.found.len() < most && !drawn.before.contains(&slot) {
+                slots.push(slot);
+                let found = handed_out(peer, announce.endpoint.ip(), drawn.local);
+                drawn.found.extend(found);
+            }
+        });
+        slots
     }
 
     /// Removes peers that were not seen for their lifetime; at most [`EXPIRE_MAX`]. Says how many.
@@ -459,6 +522,12 @@ impl Shard {
         let slot = self.free.pop().unwrap_or(self.peers.len() as u32);
         peer.position = members.len() as u32;
         members.push(slot);
+        if peer.zone != Zone::default() {
+            let near = swarm.zones.entry(peer.zone).or_default();
+            let near = &mut near[list(peer.seed, peer.endpoint.is_ipv6())];
+            peer.zone_position = near.len() as u32;
+            near.push(slot);
+        }
         let id = self.ids.entry((peer.info_hash, peer.peer_id));
         let id = id.or_insert(Identity {
             entries: 0,
@@ -504,6 +573,7 @@ impl Shard {
         let peer = &self.peers[slot as usize];
         let (info_hash, peer_id, position) = (peer.info_hash, peer.peer_id, peer.position as usize);
         let (older, newer, permanent) = (peer.older, peer.newer, peer.permanent);
+        let (zone, zone_position) = (peer.zone, peer.zone_position as usize);
         let members = list(peer.seed, peer.endpoint.is_ipv6());
         self.index.remove(&(info_hash, peer.endpoint));
         if !permanent {
@@ -520,6 +590,15 @@ impl Shard {
             swarm.members[members].swap_remove(position);
             if let Some(&moved) = swarm.members[members].get(position) {
                 self.peers[moved as usize].position = position as u32;
+            }
+            if let Some(near) = swarm.zones.get_mut(&zone) {
+                near[members].swap_remove(zone_position);
+                if let Some(&moved) = near[members].get(zone_position) {
+                    self.peers[moved as usize].zone_position = zone_position as u32;
+                }
+                if near.iter().all(Vec::is_empty) {
+                    swarm.zones.remove(&zone);
+                }
             }
             if let Some(id) = self.ids.get_mut(&(info_hash, peer_id)) {
                 id.entries -= 1;

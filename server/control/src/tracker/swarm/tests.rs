@@ -41,6 +41,7 @@ fn peer(number: u32) -> Announce {
         peer_id: id(number),
         key: Some(u64::from(number)),
         endpoint: SocketAddr::new(ip.into(), 6881),
+        zone: Zone::default(),
         seed: false,
         event: Event::Present,
         numwant: 50,
@@ -108,6 +109,7 @@ impl Shard {
             assert!(swarm.listed || swarm.members.iter().any(|list| !list.is_empty()));
             assert_eq!(swarm.counts.incomplete as usize, seen[0].len());
             assert_eq!(swarm.counts.complete as usize, seen[1].len());
+            self.check_zones(swarm);
         }
         assert_eq!(lived, self.count);
         let entries: u32 = self.ids.values().map(|id| id.entries).sum();
@@ -126,6 +128,26 @@ impl Shard {
             .values()
             .filter(|slot| self.peers[**slot as usize].permanent);
         assert_eq!(length + permanent.count(), self.count);
+    }
+
+    /// Whoever has a zone stands in that zone's lists, and nobody else.
+    fn check_zones(&self, swarm: &Swarm) {
+        let mut zoned = 0;
+        for (zone, lists) in &swarm.zones {
+            assert!(lists.iter().any(|list| !list.is_empty()));
+            for (members, list) in lists.iter().enumerate() {
+                for (position, slot) in list.iter().enumerate() {
+                    let peer = &self.peers[*slot as usize];
+                    assert_eq!((peer.zone, peer.zone_position as usize), (*zone, position));
+                    assert_eq!(super::list(peer.seed, peer.endpoint.is_ipv6()), members);
+                    assert_ne!(peer.zone, Zone::default());
+                    zoned += 1;
+                }
+            }
+        }
+        let all = swarm.members.iter().flatten();
+        let due = all.filter(|slot| self.peers[**slot as usize].zone != Zone::default());
+        assert_eq!(due.count(), zoned);
     }
 }
 
@@ -308,6 +330,80 @@ fn unlisted_torrents_are_refused_unless_open() {
     assert_eq!(open.sizes(), (0, 0));
     assert!(ask(&open, 3).is_ok());
     open.check_invariants();
+}
+
+/// A peer in a zone: the numbers below 100 are in zone 1, and so on.
+fn zoned(number: u32) -> Announce {
+    Announce {
+        zone: Zone((number / 100 + 1) as u16),
+        numwant: 20,
+        ..peer(number)
+    }
+}
+
+#[test]
+fn most_peers_are_of_the_askers_zone_and_some_are_drawn_from_all() {
+    let store = listed();
+    for number in 0..500 {
+        tell(&store, seconds(0), zoned(number));
+    }
+    let mut outside = 0;
+    for round in 0..50 {
+        let (_, found) = tell(&store, seconds(1 + round), zoned(7));
+        assert_eq!(found.len(), 20);
+        assert_eq!(
+            HashSet::<&SocketAddr>::from_iter(&found).len(),
+            20,
+            "nobody twice"
+        );
+        assert!(!found.contains(&peer(7).endpoint));
+        let near: Vec<SocketAddr> = (0..100).map(|number| peer(number).endpoint).collect();
+        let inside = found
+            .iter()
+            .filter(|endpoint| near.contains(endpoint))
+            .count();
+        assert!(inside >= 15, "{inside}");
+        outside += 20 - inside;
+    }
+    // Of 5 that are drawn from all, 4 in 5 are of another zone: 200 of 250.
+    assert!((150..=240).contains(&outside), "{outside}");
+}
+
+#[test]
+fn a_small_zone_is_filled_up_and_no_label_means_everybody() {
+    let store = listed();
+    (0..3).for_each(|number| drop(tell(&store, seconds(0), zoned(number))));
+    (100..200).for_each(|number| drop(tell(&store, seconds(0), zoned(number))));
+    let (_, found) = tell(&store, seconds(1), zoned(0));
+    assert_eq!(found.len(), 20);
+    let near = [peer(1).endpoint, peer(2).endpoint];
+    assert!(
+        near.iter().all(|endpoint| found[..2].contains(endpoint)),
+        "first"
+    );
+    let unlabelled = Announce {
+        zone: Zone::default(),
+        ..zoned(900)
+    };
+    assert_eq!(tell(&store, seconds(2), unlabelled).1.len(), 20);
+    // Who moves to another zone is found there.
+    tell(
+        &store,
+        seconds(3),
+        Announce {
+            zone: Zone(2),
+            ..zoned(1)
+        },
+    );
+    let (_, found) = tell(
+        &store,
+        seconds(4),
+        Announce {
+            numwant: 1,
+            ..zoned(0)
+        },
+    );
+    assert_eq!(found, [peer(2).endpoint]);
 }
 
 #[test]
