@@ -7,6 +7,7 @@
 pub mod address;
 pub mod bencode;
 pub mod client_name;
+pub mod dht;
 pub mod extension;
 pub mod handshake;
 pub mod ids;

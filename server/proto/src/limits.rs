@@ -126,3 +126,25 @@ pub const UDP_SCRAPE_HASHES_MAX: usize = 74;
 /// Addresses that are taken from one list of a peer exchange message (BEP 11): twice what the
 /// longest first message of a client in use has.
 pub const PEX_PEERS_MAX: usize = 200;
+
+/// A datagram of the DHT, in bytes: what an Ethernet frame carries, of which real ones take less
+/// than half.
+pub const DHT_DATAGRAM_BYTES_MAX: usize = 1_500;
+
+/// Tokens in a message of the DHT: a reply full of peers has some 200.
+pub const DHT_TOKENS_MAX: usize = 512;
+
+/// How deep a message of the DHT may nest; the protocol needs 3.
+pub const DHT_DEPTH_MAX: usize = 8;
+
+/// The transaction id of a message of the DHT, in bytes; what is in use has 2 to 8.
+pub const DHT_TRANSACTION_BYTES_MAX: usize = 16;
+
+/// The token of a DHT node, in bytes; what is in use has 4 to 20.
+pub const DHT_TOKEN_BYTES_MAX: usize = 64;
+
+/// Nodes of each family that are taken from one reply; the protocol says 8.
+pub const DHT_REPLY_NODES_MAX: usize = 16;
+
+/// Peers that are taken from one reply.
+pub const DHT_REPLY_PEERS_MAX: usize = 128;
