@@ -139,7 +139,7 @@ pub enum CreateError {
         root: PathBuf,
     },
     /// There is nothing to hash.
-    #[error("{path:?} holds no data to share: {files} files, all of them empty")]
+    #[error("{path:?} holds no data to share (empty files: {files})")]
     Empty {
         /// What was given.
         path: PathBuf,

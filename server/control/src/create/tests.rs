@@ -133,7 +133,7 @@ fn what_makes_no_torrent_is_refused() {
     };
     let options = CreateOptions::default;
     assert!(make("absent", options()).contains("absent"));
-    assert!(make("data/empty", options()).contains("1 files, all of them empty"));
+    assert!(make("data/empty", options()).contains("no data to share (empty files: 1)"));
     let piece_length = Some(20_000);
     assert!(
         make(
