@@ -204,9 +204,14 @@ fn a_tracker_says_where_the_seed_is() {
         .options(["--announce-host", "127.0.0.1"])
         .start();
     let seeded = &server.ready.torrents[0];
+    let tracker = server.ready.tracker.clone().unwrap();
     for source in [seeded.torrent.as_os_str(), seeded.magnet.as_ref()] {
         let folder = TempDir::new().unwrap();
-        Get::new(source, folder.path()).start().complete(LIMIT);
+        // A link's word alone leads to no tracker inside a network, as this one is.
+        let named = (source == OsStr::new(&seeded.magnet)).then(|| tracker.clone());
+        let named = named.map(|url| ["--tracker".to_owned(), url]);
+        let get = Get::new(source, folder.path()).options(named.into_iter().flatten());
+        get.start().complete(LIMIT);
         content.assert_copied(folder.path());
     }
 }
@@ -281,7 +286,11 @@ fn data_that_exist_are_used_and_mended() {
     bytes[1_000_000] ^= 1;
     std::fs::write(&copy, &bytes).unwrap();
     let get = Get::new(&content.torrent, folder.path()).peer(seed.address);
-    let complete = get.start().complete(LIMIT);
+    let mut getting = get.start();
+    let replacing = getting.event("replacing", LIMIT);
+    assert_eq!(replacing["count"], 1, "{replacing}");
+    assert_eq!(replacing["files"][0], copy.to_str().unwrap());
+    let complete = getting.complete(LIMIT);
     assert_eq!(complete["downloaded"], 64 * KIB, "one piece: {complete}");
     content.assert_copied(folder.path());
 }

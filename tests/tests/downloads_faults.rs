@@ -292,6 +292,14 @@ fn a_full_disk_pauses_and_space_resumes() {
     let paused = getting.event("paused", LIMIT);
     let reason = paused["reason"].as_str().unwrap();
     assert!(reason.contains("No space left"), "{reason}");
+    assert_eq!(paused["needs"], "space", "{paused}");
+    let while_paused = getting
+        .process
+        .wait_for("progress while paused", LIMIT, |process| {
+            last(process, "progress").filter(|line| !line["paused"].is_null())
+        });
+    assert!(while_paused["eta_s"].is_null(), "{while_paused}");
+    assert_eq!(while_paused["bytes_total"], content.bytes, "{while_paused}");
     assert!(getting.process.is_alive());
     std::fs::remove_file(ballast).unwrap();
     getting.event("resumed", LIMIT);

@@ -7,7 +7,7 @@ use seedring_tests::content::{KIB, MIB, assert_same_tree, write_file};
 use seedring_tests::get::{Get, last};
 use seedring_tests::liar::HandSeed;
 use seedring_tests::process::{Process, run, run_ok};
-use seedring_tests::server::{SHORT, Seed, Server, clean_environment, event, seedring};
+use seedring_tests::server::{SHORT, Seed, Server, clean_environment, event, events, seedring};
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
 use std::io::Read;
@@ -180,6 +180,89 @@ fn a_link_leads_to_no_address_inside() {
     getting.complete(LIMIT);
     assert_same_tree(&content.root.path().join("data"), folder.path());
     assert_eq!(inside.connections(), 0);
+}
+
+/// A tracker inside our network that only a link names is not asked; it is the user's to name.
+#[test]
+fn a_link_s_tracker_inside_is_the_user_s_to_name() {
+    let content = Content::new();
+    let tracker = RecordingTracker::start(Behaviour::Answers);
+    let hash = Torrent::read(&content.torrent).info_hash_hex();
+    let link = format!("magnet:?xt=urn:btih:{hash}&tr={}", tracker.url());
+    let seed = content.seed(0);
+    let folder = TempDir::new().unwrap();
+    let get = || Get::new(&link, folder.path()).peer(seed.address());
+    let mut getting = get().start();
+    let refused = getting.event("not-asked", LIMIT);
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("127.0.0.1") && reason.contains("--tracker"),
+        "{reason}"
+    );
+    getting.complete(LIMIT);
+    let announces = tracker.announces();
+    assert!(announces.is_empty(), "{announces:?}");
+    let named = get().options(["--tracker".to_owned(), tracker.url()]);
+    named.start().complete(LIMIT);
+    tracker.wait_for("event=started", LIMIT);
+    assert_same_tree(&content.root.path().join("data"), folder.path());
+}
+
+/// Who goes on as a seed says so to people, and where peers reach it.
+#[test]
+fn a_download_that_seeds_says_so() {
+    let content = Content::new();
+    let state = TempDir::new().unwrap();
+    let mut get = seedring(["get", "--seed", "-d"]);
+    get.arg(content.root.path().join("data"))
+        .arg(&content.torrent);
+    get.arg("--state-dir").arg(state.path());
+    clean_environment(&mut get);
+    let mut process = Process::spawn("seedring get", &get);
+    process.wait_for("seeding", LIMIT, |process| {
+        let said = process.stderr();
+        (said.contains("seeding on port") && said.contains("Ctrl-C")).then_some(())
+    });
+    process.signal(Signal::INT);
+    assert_eq!(process.wait_exit(SHORT).code(), Some(0));
+}
+
+/// Of a peer that gives nothing its user hears why, with the torrent and with a link.
+#[test]
+fn why_a_peer_gives_nothing_is_told() {
+    let content = Content::new();
+    let hash = Torrent::read(&content.torrent).info_hash_hex();
+    let link = format!("magnet:?xt=urn:btih:{hash}").into();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let refuses = closed.local_addr().unwrap();
+    drop(closed);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hangs_up = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().read(&mut [0; 68]);
+        }
+    });
+    for source in [content.torrent.clone().into_os_string(), link] {
+        let folder = TempDir::new().unwrap();
+        let get = Get::new(source, folder.path());
+        let mut getting = get.peer(refuses).peer(hangs_up).start();
+        for (peer, due) in [
+            (refuses, "refused"),
+            (hangs_up, "may not have this torrent"),
+        ] {
+            let reason = getting.process.wait_for("peer-failed", LIMIT, |process| {
+                let all = events(process, "peer-failed");
+                let of_peer = all.iter().find(|event| event["peer"] == peer.to_string())?;
+                Some(of_peer["reason"].as_str()?.to_owned())
+            });
+            assert!(reason.contains(due), "{peer}: {reason}");
+        }
+        let status = getting.interrupt(SHORT);
+        assert_eq!(status.code(), Some(130), "{}", getting.process.transcript());
+        let said = getting.process.stderr();
+        assert_eq!(said, "", "programs read it, and the log has nothing to add");
+    }
 }
 
 /// Whose files have gone is told what to do, and may do it.

@@ -12,7 +12,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{Environment, Log, LogFormat, escape};
+use crate::config::{Environment, Log, LogFormat, LogLevel, escape};
 use seedring_metrics::{ControlCells, ControlCounter};
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -48,18 +48,24 @@ pub enum LoggingError {
 }
 
 /// Sets up the log of the process. Hold the guard until the end: it writes out what is queued.
+/// `usual` is the filter (as RUST_LOG has it) in place of the usual level, for a command that tells
+/// its user by itself how it goes; who has set RUST_LOG or another level gets that.
 ///
 /// # Errors
 ///
 /// When RUST_LOG is wrong, the journal is absent, or the log was set up before.
 pub fn init(
     log: &Log,
+    usual: Option<&str>,
     environment: &Environment,
     cells: &Arc<ControlCells>,
 ) -> Result<LogGuard, LoggingError> {
     let filter = match environment.text("RUST_LOG").filter(|text| !text.is_empty()) {
         Some(text) => EnvFilter::try_new(text)?,
-        None => EnvFilter::new(log.level.as_str()),
+        None => EnvFilter::new(match usual {
+            Some(usual) if log.level == LogLevel::Info => usual,
+            _ => log.level.as_str(),
+        }),
     };
     let counted = tracing_subscriber::registry()
         .with(filter)

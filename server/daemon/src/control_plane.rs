@@ -62,13 +62,15 @@ pub fn start_announcer(
     Ok(Some(announcer.context("cannot start the announces")?))
 }
 
-/// Runs `main` on the control plane's threads, with cells for as many shards as `config` means.
+/// Runs `main` on the control plane's threads, with cells for as many shards as `config` means. `log` is what is logged
+/// if the user has not said otherwise.
 ///
 /// # Errors
 ///
 /// Logging cannot be set up, io_uring is refused, there are no threads; after that what `main` answers.
 pub fn run<Main, Answer>(
     config: &Config,
+    log: Option<&str>,
     main: impl FnOnce(Arc<Registry>) -> Main,
 ) -> Result<Answer, Failure>
 where
@@ -77,7 +79,7 @@ where
     let shards = plane::shard_count(usize::from(config.shards.count));
     let registry = Arc::new(Registry::new(shards));
     let environment = Environment::of_process();
-    let _log = control::logging::init(&config.log, &environment, &registry.control())
+    let _log = control::logging::init(&config.log, log, &environment, &registry.control())
         .map_err(|error| Failure::Usage(error.into()))?;
     refusal::check().map_err(|error| Failure::RingRefused(error.into()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -7,9 +7,11 @@
 //! Does not: choose peers or pieces; that is the data plane's work.
 
 mod display;
+mod existing;
 mod peers;
 mod selection;
 mod store;
+mod trackers;
 
 pub use selection::Choice;
 
@@ -21,7 +23,7 @@ use crate::progress::Reporter;
 use crate::settings;
 use crate::signals::Signals;
 use anyhow::{Context, anyhow};
-use control::announce::AnnounceHandle;
+use control::announce::Totals;
 use control::config::{self, Config};
 use control::library::read_torrent;
 use control::lsd::{Lsd, LsdHandle};
@@ -34,7 +36,7 @@ use engine::ip_filter::IpFilter;
 use engine::layout::{FileIndex, FileStamp};
 use engine::peer_list::PeerSource;
 use engine::picker::Priority;
-use peers::{Finder, Found};
+use peers::{Finder, Found, Resolved};
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::magnet::{Magnet, PeerAddress};
 use proto::metainfo::{Metainfo, with_trackers};
@@ -45,7 +47,7 @@ use seedring_io::plane::{Event, Plane};
 use seedring_io::system;
 use seedring_io::torrent::SeededTorrent;
 use seedring_metrics::{ControlCells, Gauge, Registry};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -54,12 +56,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use store::Store;
 use tokio::sync::mpsc;
+use trackers::{Sorted, Trackers};
 
 /// Peers that are kept from the time before the download began.
 const KNOWN_MAX: usize = 1_000;
 
 /// How long a download may take to sync what it has when it is stopped: a disk may hang.
 const DOWNLOAD_STOP: Duration = Duration::from_secs(10);
+
+/// What is logged: how the download goes is told beside the log.
+const LOG: &str = "warn,seedring_io=error";
 
 /// What to download, and how.
 pub struct Plan {
@@ -104,7 +110,7 @@ enum End {
 /// What kept it from that; [`Failure::Interrupted`] if the user did.
 pub fn run(plan: Plan) -> Result<(), Failure> {
     let config = plan.config.clone();
-    let end = control_plane::run(&config, |registry| Getter::run(plan, registry))?;
+    let end = control_plane::run(&config, Some(LOG), |registry| Getter::run(plan, registry))?;
     match end {
         End::Complete => Ok(()),
         End::Interrupted => Err(Failure::Interrupted),
@@ -126,12 +132,18 @@ struct Getter {
     cells: Arc<ControlCells>,
     plane: Plane,
     events: mpsc::UnboundedReceiver<Event>,
-    announcer: Option<AnnounceHandle>,
+    trackers: Trackers,
     lsd: Option<LsdHandle>,
     finder: Arc<Finder>,
     found: mpsc::Receiver<Found>,
     /// Peers that were found before the download began.
     known: Vec<(SocketAddr, PeerSource)>,
+    /// Peers that the user and the link name, and of those that give nothing what was told of them last.
+    named: BTreeMap<SocketAddr, Option<String>>,
+    /// Why peers that the user and the link name are not asked.
+    refused: Vec<String>,
+    /// Which reasons of the kind have been told.
+    told: BTreeSet<String>,
     signals: Signals,
     display: Display,
     started: Instant,
@@ -152,7 +164,9 @@ impl Getter {
         let cells = registry.control();
         let ip_filter = settings::ip_filter(&plan.config.peers.ip_filter, &cells).await?;
         let mut getter = Getter::start(plan, registry, signals, ip_filter)?;
-        let end = getter.get(described, &peers).await;
+        getter.named = peers.addresses.iter().map(|&peer| (peer, None)).collect();
+        getter.refused = peers.refused;
+        let end = getter.get(described, &peers.addresses).await;
         getter.display.clear();
         getter.stop().await;
         end
@@ -174,7 +188,7 @@ impl Getter {
             control_plane::start_plane(config, &budget, peer_id, &registry, ip_filter)?;
         let cells = registry.control();
         let port = plane.addresses().first().map_or(0, SocketAddr::port);
-        let announcer = control_plane::start_announcer(config, peer_id, port, &cells)?;
+        let trackers = Trackers::start(config, peer_id, port, &cells)?;
         let (finder, found) = Finder::new();
         let lsd = settings::lsd(config, port).map(|lsd| Lsd::start(&lsd, Arc::clone(&cells)));
         Ok(Getter {
@@ -185,10 +199,13 @@ impl Getter {
             cells,
             plane,
             events,
-            announcer,
+            trackers,
             finder: Arc::new(finder),
             found,
             known: Vec::new(),
+            named: BTreeMap::new(),
+            refused: Vec::new(),
+            told: BTreeSet::new(),
             signals,
             started: Instant::now(),
         })
@@ -196,12 +213,8 @@ impl Getter {
 
     /// Tells the trackers and closes the connections, side by side.
     async fn stop(self) {
-        let announces = async {
-            if let Some(announcer) = &self.announcer {
-                let timeout = self.plan.config.announce.stop_timeout_s.duration();
-                announcer.shutdown(timeout).await;
-            }
-        };
+        let timeout = self.plan.config.announce.stop_timeout_s.duration();
+        let announces = self.trackers.shutdown(timeout);
         let ((), closed) = tokio::join!(announces, self.plane.stop(PLANE_STOP));
         if !closed {
             tracing::warn!("a shard did not end in time; an operation on a disk may hang");
@@ -215,7 +228,7 @@ impl Getter {
     ) -> Result<End, Failure> {
         let info_hash = match (&described, &self.plan.source) {
             (Some(described), _) => described.info_hash,
-            (None, Source::Magnet(magnet)) => magnet.info_hash_v1.ok_or_else(only_v2)?,
+            (None, Source::Magnet(magnet)) => magnet.info_hash_v1.ok_or_else(link_only_v2)?,
             (None, _) => return Err(anyhow!("the torrent is not described, which is a bug").into()),
         };
         let store = Store::open(&self.plan.state_dir, info_hash).map_err(|error| match error {
@@ -266,7 +279,7 @@ impl Getter {
         let Source::Magnet(magnet) = &self.plan.source else {
             return Ok(None);
         };
-        let info_hash = magnet.info_hash_v1.ok_or_else(only_v2)?;
+        let info_hash = magnet.info_hash_v1.ok_or_else(link_only_v2)?;
         Ok(store
             .state()
             .record(info_hash)
@@ -279,8 +292,8 @@ impl Getter {
         info_hash: InfoHashV1,
         peers: &[SocketAddr],
     ) -> Result<Option<Described>, Failure> {
-        let trackers = self.plan.tiers(&self.plan.magnet_trackers());
-        self.announce(info_hash, &trackers, false, !peers.is_empty())?;
+        let trackers = self.plan.sorted(&self.plan.magnet_trackers());
+        self.announce(info_hash, trackers, false, !peers.is_empty())?;
         let fetching = self.plane.fetch_metadata(info_hash).await;
         let (fetch, mut told) = fetching.map_err(anyhow::Error::from)?;
         fetch.add_peers(peers);
@@ -304,6 +317,7 @@ impl Getter {
                 },
                 _ = ticks.tick() => {
                     self.display.metadata(fetch.peers());
+                    self.tell_troubles(info_hash, fetch.troubles());
                     self.look_for_peers(info_hash, fetch.peers());
                 }
             }
@@ -343,17 +357,24 @@ impl Getter {
             pieces: resumed.pieces.as_bitfield().to_vec(),
             stamps: resumed.stamps.clone(),
         };
+        let earlier = store.record().map_err(anyhow::Error::from)?;
+        if earlier.is_none() {
+            let (chosen, pieces) = (&record.priorities, &resumed.pieces);
+            let replaced = existing::replaced(&metainfo, &data_dir, chosen, pieces);
+            self.display.replacing(&replaced);
+        }
+        let files = selection::counts(&metainfo, &record.priorities);
         store.begin(&record).map_err(anyhow::Error::from)?;
         spec.verified = record.pieces;
         spec.stamps = resumed.stamps;
         let beginning = self.plane.fetch(spec).await;
         let (fetch, events) = beginning.map_err(anyhow::Error::from)?;
         let fetch = Arc::new(fetch);
-        let trackers = self.plan.tiers(&metainfo.trackers);
+        let trackers = self.plan.sorted(&metainfo.trackers);
         self.finder.follow(&fetch);
         let others = !peers.is_empty() || fetch.progress().pieces_wanted == 0;
         let others = others || (self.lsd.is_some() && !metainfo.private);
-        self.announce(described.info_hash, &trackers, metainfo.private, others)?;
+        self.announce(described.info_hash, trackers, metainfo.private, others)?;
         // Before it is known whether a torrent is private, this network is not told of it.
         if let Some(lsd) = self.lsd.as_ref().filter(|_| !metainfo.private) {
             lsd.add(described.info_hash, Arc::clone(&self.finder) as _);
@@ -365,10 +386,12 @@ impl Getter {
         }
         let port = self.plane.addresses().first().map_or(0, SocketAddr::port);
         let share = Share::of(&fetch.progress());
-        self.display.started(&metainfo, share, &data_dir, port);
+        self.display
+            .started(&metainfo, files, share, &data_dir, port);
         let bytes_recorded = bytes_of(&metainfo, &resumed.pieces);
         let mut download = Download {
             bytes_recorded,
+            files,
             described,
             store: Some(store),
             data_dir,
@@ -471,7 +494,9 @@ impl Getter {
                 _ = ticks.tick() => {
                     let progress = download.fetch.progress();
                     self.display.progress(&progress, download.bytes_recorded);
-                    self.look_for_peers(download.described.info_hash, progress.peers);
+                    let info_hash = download.described.info_hash;
+                    self.tell_troubles(info_hash, download.fetch.troubles());
+                    self.look_for_peers(info_hash, progress.peers);
                 }
             }
         }
@@ -485,15 +510,16 @@ impl Getter {
     ) -> Result<ControlFlow<End>, Failure> {
         match event {
             FetchEvent::Synced { pieces, stamps } => download.synced(&pieces, &stamps),
-            FetchEvent::Paused { reason, .. } => self.display.paused(&reason),
+            FetchEvent::Paused { reason, needs } => {
+                let missing = download.fetch.progress().bytes_wanted;
+                self.display.paused(&reason, needs, missing);
+            }
             FetchEvent::Resumed => self.display.resumed(),
             FetchEvent::Banned { peer } => self.display.banned(peer),
             FetchEvent::SelectionDone => return Ok(ControlFlow::Break(End::Complete)),
             FetchEvent::Complete(torrent) => {
                 download.complete(&torrent);
-                if let Some(announcer) = &self.announcer {
-                    announcer.completed(download.described.info_hash);
-                }
+                self.trackers.completed(download.described.info_hash);
                 return Ok(ControlFlow::Break(End::Complete));
             }
             FetchEvent::Failed(fault) => return Err(anyhow!(
@@ -543,6 +569,7 @@ impl Getter {
             data_dir,
             fetch,
             bytes_recorded,
+            files,
             ..
         } = download;
         let progress = fetch.progress();
@@ -557,7 +584,7 @@ impl Getter {
         let path = data_dir.join(&described.metainfo.name);
         let after = self.started.elapsed();
         self.display
-            .complete(&described.metainfo, &path, &progress, after);
+            .complete(&described.metainfo, files, &path, &progress, after);
         if self.plan.seed {
             self.seed(&fetch).await?;
         }
@@ -566,6 +593,8 @@ impl Getter {
 
     /// Serves what is there until the user stops it.
     async fn seed(&mut self, fetch: &Fetch) -> Result<(), Failure> {
+        let port = self.plane.addresses().first().map_or(0, SocketAddr::port);
+        self.display.seeding_begins(port);
         let mut ticks = tokio::time::interval(BAR_PERIOD);
         loop {
             tokio::select! {
@@ -586,39 +615,50 @@ impl Getter {
 
     /// Announces the torrent from now on, or anew with what is known of it now.
     fn announce(
-        &self,
+        &mut self,
         info_hash: InfoHashV1,
-        trackers: &[Vec<String>],
+        mut trackers: Sorted,
         private: bool,
         others: bool,
     ) -> Result<(), Failure> {
-        let udp = |url: &str| {
-            url.get(..6)
-                .is_some_and(|start| start.eq_ignore_ascii_case("udp://"))
-        };
-        let usable = |url: &String| web::is_url(url) || udp(url);
-        let some = trackers.iter().flatten().any(usable) && self.announcer.is_some();
-        if !some && !others {
-            return Err(Failure::Usage(anyhow!(
-                "there is nobody to ask: the torrent names no tracker that can be used (http, https or udp); \
-                 give one by --tracker, or a peer by --peer"
-            )));
+        let mut refused = self.refused.clone();
+        refused.append(&mut trackers.refused);
+        // Once, though a link's are sorted twice: before its torrent is known, and after.
+        refused.retain(|reason| self.told.insert(reason.clone()));
+        self.display.not_asked(&refused);
+        let some = !trackers.trusted.is_empty() || !trackers.strangers.is_empty();
+        if !(some && self.trackers.are_asked() || others) {
+            return Err(anyhow!(
+                "there is nobody to ask: no tracker is named that may be asked; name one by --tracker, or a peer by \
+                 --peer"
+            )
+            .into());
         }
-        if let Some(announcer) = &self.announcer
-            && some
-        {
-            // It is there already if peers were asked for the torrent, by the same trackers.
-            announcer.add(info_hash, trackers, private, Arc::clone(&self.finder) as _);
-        }
+        // It is there already if peers were asked for the torrent, by the same trackers.
+        let totals: Arc<dyn Totals> = Arc::clone(&self.finder) as _;
+        self.trackers.add(info_hash, &trackers, private, &totals);
         Ok(())
+    }
+
+    /// Tells why those give nothing that were named, each time the reason is another one.
+    fn tell_troubles(&mut self, info_hash: InfoHashV1, troubles: Vec<(SocketAddr, String)>) {
+        for (peer, reason) in troubles {
+            if let Some(told) = self.named.get_mut(&peer)
+                && told.as_ref() != Some(&reason)
+            {
+                self.display.peer_failed(peer, &reason);
+                *told = Some(reason);
+            }
+        }
+        for (tracker, reason) in self.trackers.failures(info_hash) {
+            self.display.tracker_failed(&tracker, &reason);
+        }
     }
 
     /// Asks the trackers again as soon as they allow it while there is nobody to fetch from.
     fn look_for_peers(&self, info_hash: InfoHashV1, peers: u32) {
-        if peers == 0
-            && let Some(announcer) = &self.announcer
-        {
-            announcer.reannounce(info_hash);
+        if peers == 0 {
+            self.trackers.reannounce(info_hash);
         }
     }
 }
@@ -635,6 +675,8 @@ struct Download {
     pieces: PieceSet,
     /// Bytes of those of them that are remembered: no crash takes them away any more.
     bytes_recorded: u64,
+    /// How many files are wanted, and how many there are.
+    files: (u64, u64),
     /// Stamps that could not be stored with the last pieces.
     unstored: Vec<(FileIndex, FileStamp)>,
 }
@@ -676,7 +718,7 @@ impl Download {
 
 impl Plan {
     /// The torrent, unless only peers can say what it is, and the peers that the user and the link name.
-    async fn prepare(&self) -> Result<(Option<Described>, Vec<SocketAddr>), Failure> {
+    async fn prepare(&self) -> Result<(Option<Described>, Resolved), Failure> {
         let described = self.described().await?;
         let in_link = match &self.source {
             Source::Magnet(magnet) => &magnet.peers[..],
@@ -720,9 +762,15 @@ impl Plan {
         }
     }
 
-    /// The user's trackers, then the torrent's.
-    fn tiers(&self, of_torrent: &[Vec<String>]) -> Vec<Vec<String>> {
-        self.trackers.iter().chain(of_torrent).cloned().collect()
+    /// The user's trackers, then the torrent's, sorted by whether they may be inside our network.
+    fn sorted(&self, of_torrent: &[Vec<String>]) -> Sorted {
+        let is_own = match &self.source {
+            Source::File(_) => true,
+            Source::Url(url) => trackers::is_inside(url),
+            Source::Magnet(_) => false,
+        };
+        let is_trusted = is_own || self.config.announce.allow_private_trackers;
+        trackers::sort(&self.trackers, of_torrent, is_trusted)
     }
 }
 
@@ -755,19 +803,28 @@ fn describe(torrent: Vec<u8>, trackers: &[Vec<String>], name: &str) -> Result<De
     })
 }
 
+fn link_only_v2() -> Failure {
+    anyhow!(
+        "the link names a version 2 hash only (btmh, BEP 52); fetching by those comes later: a link with a version 1 \
+         hash (btih), or the .torrent file of a hybrid torrent, can be fetched"
+    )
+    .into()
+}
+
 fn only_v2() -> Failure {
     anyhow!("the torrent has version 2 hashes only (BEP 52); fetching those comes later").into()
 }
 
-/// What to tell the user if a download needs a permission: waiting does not bring it.
+/// What to tell the user if a download needs a permission, or a file system that takes writes: waiting does not bring
+/// it.
 fn refusal(event: &FetchEvent) -> Option<anyhow::Error> {
     match event {
         FetchEvent::Paused {
             reason,
             needs: Needs::Permission,
         } => Some(anyhow!(
-            "{reason}; give this user the right to it, or choose another folder with -d, and run the same command \
-             again: it goes on from what is there"
+            "{reason}; let this user write there, or choose another folder with -d, and run the same command again: it \
+             goes on from what is there"
         )),
         _ => None,
     }
@@ -775,6 +832,9 @@ fn refusal(event: &FetchEvent) -> Option<anyhow::Error> {
 
 /// The folder, made if it is not there, without `..` and links on the way.
 fn make_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    if folder.metadata().is_ok_and(|found| !found.is_dir()) {
+        return Err(anyhow!("cannot download into {folder:?}: it is no folder").into());
+    }
     let made = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
     Ok(made.with_context(|| format!("cannot make the folder {folder:?}"))?)
 }

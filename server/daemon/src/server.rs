@@ -54,7 +54,7 @@ pub struct Plan {
 /// What kept it from starting; after that it ends well or by [`Event::ShardLost`].
 pub fn run(plan: Plan) -> Result<(), Failure> {
     let config = plan.config.clone();
-    control_plane::run(&config, |registry| serve(plan, registry))
+    control_plane::run(&config, None, |registry| serve(plan, registry))
 }
 
 /// The parts of a running server, and how each is told to stop.

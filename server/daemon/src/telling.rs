@@ -113,7 +113,7 @@ impl Teller {
                 "{}  {} in {}\n  torrent  {}\n  magnet   {}\n",
                 proto::text::printable(metainfo.name.as_bytes(), 200),
                 BinaryBytes(metainfo.total_length),
-                counted(metainfo.files.len() as u64, "file"),
+                counted(file_count(metainfo), "file"),
                 shown(served.torrent_file),
                 link(metainfo, own_only),
             ));
@@ -194,6 +194,11 @@ impl Teller {
             print("stopping: telling the trackers, closing connections\n");
         }
     }
+}
+
+/// The files of a torrent; padding is none.
+fn file_count(metainfo: &Metainfo) -> u64 {
+    metainfo.files.iter().filter(|file| !file.pad).count() as u64
 }
 
 /// The magnet link of a torrent; of the trackers only our own, if `own_only` says which that is.

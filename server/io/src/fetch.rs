@@ -25,10 +25,12 @@ pub(crate) mod metadata;
 mod pieces;
 pub(crate) mod receiving;
 mod syncing;
+mod troubles;
 
 pub use disk::DESCRIPTORS_MAX;
 pub(crate) use homes::home_of;
 pub use receiving::UNDECODED_BYTES_MAX;
+pub use troubles::TROUBLES_MAX;
 
 use crate::torrent::{AddError, Fault, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
@@ -46,6 +48,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use troubles::Troubles;
 
 /// Orders that may wait for a download; a caller waits beyond that.
 const ORDERS_MAX: usize = 64;
@@ -336,7 +339,9 @@ pub enum FetchEvent {
         /// hold after a crash.
         stamps: Vec<(FileIndex, FileStamp)>,
     },
-    /// Nothing is requested any more because of this; it goes on by itself when it can.
+    /// Nothing is requested any more because of this; it goes on by itself when it can. Told once
+    /// until it does, whatever else fails meanwhile, and once more when a permission turns out to
+    /// be missing.
     Paused {
         /// For people: what could not be done, with which file or folder, and what the system said.
         reason: String,
@@ -366,26 +371,28 @@ pub enum FetchEvent {
 /// What a paused download needs to go on. It looks by itself whether it has it, from time to time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Needs {
-    /// A disk that works: there is hope that it will, when space is freed, or when it is back.
+    /// Space on the disk, or more of the user's share of it.
+    Space,
+    /// A disk that works: there is hope that it will, when it is back.
     Disk,
-    /// Permission, which nobody gives it without being asked.
+    /// Permission, or a file system that takes writes: nobody gives it without being asked.
     Permission,
 }
 
-/// Where a download is, as of the last second.
+/// Where a download is: its pieces as they are, the rest as of the last second.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FetchProgress {
     /// Pieces in all.
     pub pieces: u32,
     /// Pieces that are verified and written.
     pub pieces_stored: u32,
-    /// Pieces that are wanted and not verified.
+    /// Pieces that are wanted and not verified and written.
     pub pieces_wanted: u32,
     /// The length of the content in bytes, padding included.
     pub bytes: u64,
     /// Bytes of the pieces that are verified and written.
     pub bytes_stored: u64,
-    /// Bytes of the pieces that are wanted and not verified.
+    /// Bytes of the pieces that are wanted and not verified and written.
     pub bytes_wanted: u64,
     /// Payload received from peers, wasted bytes included.
     pub downloaded: u64,
@@ -438,12 +445,22 @@ pub(crate) struct Published {
     pub(crate) hash_failures: AtomicU64,
     pub(crate) peers: AtomicU32,
     pub(crate) ended: AtomicBool,
+    troubles: Mutex<Troubles>,
 }
 
 impl Published {
     /// Changes what is published.
     pub(crate) fn change(&self, change: impl FnOnce(&mut FetchProgress)) {
         change(&mut self.lock());
+    }
+
+    /// Notes why a peer that was called is of no use.
+    pub(crate) fn note_trouble(&self, peer: SocketAddr, reason: impl Into<String>) {
+        self.lock_troubles().note(peer, reason.into());
+    }
+
+    fn lock_troubles(&self) -> MutexGuard<'_, Troubles> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, FetchProgress> {
@@ -475,6 +492,12 @@ impl Fetch {
             uploaded: self.torrent.uploaded_bytes(),
             ..published.lock().clone()
         }
+    }
+
+    /// The last reason, for people, why each of the peers that were called is of no use: of the
+    /// last [`TROUBLES_MAX`] such.
+    pub fn troubles(&self) -> Vec<(SocketAddr, String)> {
+        self.published.lock_troubles().all()
     }
 
     /// Addresses of peers that the user named.
@@ -547,6 +570,11 @@ impl MetadataFetch {
     /// Addresses of peers to try, which `source` has named.
     pub fn found(&self, peers: &[SocketAddr], source: PeerSource) {
         let _ = self.orders.try_send(Order::Peers(peers.to_vec(), source));
+    }
+
+    /// The same as [`Fetch::troubles`].
+    pub fn troubles(&self) -> Vec<(SocketAddr, String)> {
+        self.published.lock_troubles().all()
     }
 
     /// Peers that are connected.

@@ -27,6 +27,19 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// How wide the terminal behind stderr is, in columns; `None` if there is none, or it does not say.
+pub fn terminal_columns() -> Option<usize> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the kernel writes one `winsize` to `size`, which is ours for the length of the call.
+    let answer = unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (answer == 0 && size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
 /// The size of a page, in bytes.
 pub fn page_bytes() -> usize {
     // SAFETY: asks for a number.

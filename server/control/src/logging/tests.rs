@@ -130,7 +130,7 @@ fn nobody_waits_for_a_reader_that_has_stopped() {
 fn a_wrong_filter_is_an_error() {
     let environment = Environment::of([("RUST_LOG", "info,=what=")]);
     let cells = Registry::new(0).control();
-    let error = init(&Log::default(), &environment, &cells)
+    let error = init(&Log::default(), None, &environment, &cells)
         .unwrap_err()
         .to_string();
     assert!(

@@ -14,26 +14,33 @@ const EXAMPLES: &str = "\
 Examples:
   seedring get debian.torrent -d ~/downloads
   seedring get 'magnet:?xt=urn:btih:…' -d . --peer 192.0.2.7:6890
+  seedring get 'magnet:?xt=urn:btih:…' -d . --tracker http://10.0.0.5:6969/announce
   seedring get https://example.com/set.torrent -d /data --select '*.iso' --seed
   seedring get set.torrent -d /data --json | jq -r 'select(.event == \"progress\") | .bytes_per_s'
 
 What is there already is used, whoever put it there: files that exist are hashed unless an earlier run \
-knows them. Ctrl-C stops; the same command goes on. Until all that is wanted is there, the names of \
-files end in `.part`. A folder whose files have gone since is taken for a disk that is not mounted; --anew \
+knows them. What in them is not the torrent's is written over, and what they have beyond its length is cut: the \
+first run names such files before. Ctrl-C stops; the same command goes on. Until all of a file is there, its name \
+ends in `.part`; with --select so do, and stay, files that were left out but share a piece with one that is wanted. A folder whose files have gone since is taken for a disk that is not mounted; --anew \
 fetches them again.
 
-A peer that only the link names (x.pe) is asked if its address is a global one; those in your own network are \
-yours to name by --peer.
+What only a link names, or a torrent from the web, is asked if its address is a global one: those in your own \
+network are yours to name, trackers by --tracker, peers (x.pe) by --peer. The trackers of a .torrent file that you \
+have are asked wherever they are, and so are all with announce.allow_private_trackers = true.
 
-Exit code 0: all that is wanted is there and has the torrent's hashes; 1: it failed; 2: wrong \
-arguments; 3: io_uring is refused; 130: stopped before it was complete.
+Exit code 0: all that is wanted is there and has the torrent's hashes; 1: it failed, or the torrent cannot be \
+had; 2: the command line or the configuration is wrong; 3: io_uring is refused; 130: stopped before it was complete.
 
 --json prints lines {\"event\":…}: started (name, info_hash_v1, data_dir, peer_port, bytes_done, \
-bytes_total), progress (bytes_done, bytes_total, bytes_synced, bytes_per_s, eta_s, up_bytes_per_s, downloaded, \
-uploaded, wasted, hash_failures, peers, seeds, connecting, candidates, sources (for tracker, dht, pex, lsd, \
-incoming, given: known addresses and connected peers), paused), paused (reason), \
-resumed, banned (peer), complete (name, info_hash_v1, path, bytes, whole, downloaded, wasted, \
-uploaded, seconds), stopped (bytes_done, bytes_total).";
+bytes_total, files, files_selected), progress (action and what goes with it, below), paused (reason, needs: space, \
+disk or permission, bytes_missing), resumed, replacing (count, files: the first of them), not-asked (reason), \
+peer-failed (peer, reason), tracker-failed (tracker, reason), banned (peer), complete (name, info_hash_v1, path, \
+bytes, whole, files, files_selected, downloaded, wasted, uploaded, seconds), stopped (bytes_done, bytes_total; null \
+if it was not known yet). A progress line with the action hashing, which comes before started, has bytes_done, \
+bytes_total, bytes_per_s, eta_s and file; metadata has peers; fetching has bytes_done, bytes_total, bytes_synced, \
+bytes_per_s, eta_s (null while it is not known), up_bytes_per_s, downloaded, uploaded, wasted, hash_failures, peers, \
+seeds, connecting, candidates, sources (for tracker, dht, pex, lsd, incoming, given: known addresses and connected \
+peers) and paused; seeding has up_bytes_per_s, uploaded and peers.";
 
 /// Arguments of `seedring get`.
 #[derive(Debug, Args)]
@@ -78,8 +85,6 @@ pub fn run(global: &Global, args: &GetArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::Usage(error.into()))?;
     config.peers.port = args.port;
     config.tracker.enabled = false;
-    // Whoever names a torrent by hand has chosen its trackers, those in his own network included.
-    config.announce.allow_private_trackers = true;
     if let Some(shards) = args.shards {
         config.shards.count = shards;
     }
@@ -123,7 +128,7 @@ fn source(torrent: &str) -> Result<Source, Failure> {
     let path = PathBuf::from(torrent);
     match std::fs::metadata(&path) {
         Ok(_) => Ok(Source::File(path)),
-        Err(error) => Err(Failure::Usage(anyhow!("cannot find {path:?}: {error}"))),
+        Err(error) => Err(anyhow!("cannot find {path:?}: {error}").into()),
     }
 }
 
@@ -148,7 +153,8 @@ mod tests {
             Ok(Source::Url(_))
         ));
         assert!(matches!(source("magnet:?xt=x"), Err(Failure::Usage(_))));
-        assert!(matches!(source("/no/such/file"), Err(Failure::Usage(_))));
+        // As a folder in a torrent's place, it is nothing that the command line shows to be wrong.
+        assert!(matches!(source("/no/such/file"), Err(Failure::Failed(_))));
         let Err(Failure::Usage(error)) = source("ftp://me:secret@host/x") else {
             panic!("it is no file");
         };

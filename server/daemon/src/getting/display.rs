@@ -1,4 +1,6 @@
 //! What the user of `seedring get` sees: a bar on a terminal, a line now and then elsewhere, JSON for programs.
+//!
+//! Limits: [`FILES_SHOWN_MAX`] files are named at a time.
 
 use crate::progress::{counted, print, print_json, shown};
 use engine::peer_list::PeerSource;
@@ -7,13 +9,14 @@ use indicatif::{
 };
 use proto::metainfo::Metainfo;
 use proto::text::printable;
-use seedring_io::fetch::FetchProgress;
+use seedring_io::fetch::{FetchProgress, Needs};
+use seedring_io::system;
 use serde_json::json;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often the bar moves.
@@ -31,11 +34,21 @@ const RATE_WINDOW: Duration = Duration::from_secs(5);
 /// The longest name that is shown, in characters.
 const NAME_CHARS_MAX: usize = 200;
 
-/// What the terminal shows before it is known how much there is to come.
+/// How often it is told where there is no terminal that what is there is being seeded.
+const SEEDING_PERIOD: Duration = Duration::from_secs(60);
+
+/// What the terminal shows: one line, cut to its width.
 const MESSAGE: &str = "{wide_msg}";
 
-/// What it shows then.
-const BAR: &str = "{percent:>3} % [{bar:30}] {binary_bytes}/{binary_total_bytes} {wide_msg}";
+/// The bar's cells at most, and below how many it is left out.
+const CELLS_MAX: usize = 30;
+const CELLS_MIN: usize = 6;
+
+/// How wide a terminal is that does not say it.
+const COLUMNS: usize = 80;
+
+/// Files that are named in one message.
+const FILES_SHOWN_MAX: usize = 5;
 
 /// Tells how a download goes.
 pub struct Display {
@@ -112,7 +125,14 @@ impl Display {
     }
 
     /// The download begins.
-    pub fn started(&mut self, metainfo: &Metainfo, share: Share, data_dir: &Path, port: u16) {
+    pub fn started(
+        &mut self,
+        metainfo: &Metainfo,
+        files: (u64, u64),
+        share: Share,
+        data_dir: &Path,
+        port: u16,
+    ) {
         let Share {
             bytes_done,
             bytes_total,
@@ -126,15 +146,12 @@ impl Display {
                 "peer_port": port,
                 "bytes_done": bytes_done,
                 "bytes_total": bytes_total,
+                "files": files.1,
+                "files_selected": files.0,
             })),
             Form::Bar(_) | Form::Lines => {
-                if let Form::Bar(bar) = &self.form {
-                    bar.set_length(bytes_total);
-                    bar.set_position(bytes_done);
-                    bar.set_style(style(BAR));
-                    bar.set_message("");
-                }
-                let mut line = format!("{} into {}", heading(metainfo), shown(data_dir));
+                let heading = heading(metainfo, files, bytes_total);
+                let mut line = format!("{heading} into {}", shown(data_dir));
                 if bytes_done > 0 {
                     line.push_str(&format!(", {} are there", BinaryBytes(bytes_done)));
                 }
@@ -149,13 +166,17 @@ impl Display {
         let down = self.down.sample(now, progress.downloaded);
         let up = self.up.sample(now, progress.uploaded);
         let share = Share::of(progress);
-        let left = (down > 0).then(|| progress.bytes_wanted.div_ceil(down));
+        // While nothing is requested, nobody knows.
+        let goes_on = down > 0 && progress.paused.is_none();
+        let left = goes_on.then(|| progress.bytes_wanted.div_ceil(down));
         match &self.form {
             Form::Bar(bar) => {
-                bar.set_length(share.bytes_total);
-                bar.set_position(share.bytes_done);
-                bar.set_message(message(progress, down, up, left));
+                let columns = system::terminal_columns().unwrap_or(COLUMNS);
+                let message = message(progress, down, up, left);
+                bar.set_message(bar_line(share, &message, columns));
             }
+            // That it is paused has been said.
+            Form::Lines if progress.paused.is_some() => {}
             Form::Lines if self.is_due(LINE_PERIOD) => {
                 let total = BinaryBytes(share.bytes_total);
                 let message = message(progress, down, up, left);
@@ -170,11 +191,86 @@ impl Display {
         }
     }
 
-    /// The disk takes nothing; it is tried again.
-    pub fn paused(&mut self, reason: &str) {
+    /// The disk takes nothing; it is tried again. So many bytes are still to be written.
+    pub fn paused(&mut self, reason: &str, needs: Needs, missing: u64) {
+        let (needs, hint) = match needs {
+            Needs::Space => {
+                let missing = BinaryBytes(missing);
+                let hint =
+                    format!("; {missing} are still to come: free space, and it goes on by itself");
+                ("space", hint)
+            }
+            Needs::Disk => (
+                "disk",
+                "; it goes on by itself when the disk works".to_owned(),
+            ),
+            Needs::Permission => ("permission", String::new()),
+        };
         match self.form {
-            Form::Json => print_json(&json!({"event": "paused", "reason": reason})),
-            _ => self.line(&format!("paused: {reason}; it goes on by itself")),
+            Form::Json => print_json(&json!({
+                "event": "paused", "reason": reason, "needs": needs, "bytes_missing": missing,
+            })),
+            _ => self.line(&format!("paused: {reason}{hint}")),
+        }
+    }
+
+    /// These files are there, and are not known to be the torrent's.
+    pub fn replacing(&mut self, files: &[PathBuf]) {
+        if files.is_empty() {
+            return;
+        }
+        let some = files.iter().take(FILES_SHOWN_MAX);
+        if let Form::Json = self.form {
+            let some: Vec<_> = some.map(|path| path.to_string_lossy()).collect();
+            print_json(&json!({"event": "replacing", "count": files.len(), "files": some}));
+            return;
+        }
+        let mut names: Vec<_> = some.map(|path| shown(path)).collect();
+        if files.len() > names.len() {
+            names.push("…".to_owned());
+        }
+        let (count, verb) = match files.len() {
+            1 => ("1 file".to_owned(), "differs from the torrent's and is"),
+            more => (
+                counted(more as u64, "file"),
+                "differ from the torrent's and are",
+            ),
+        };
+        self.line(&format!("{count} {verb} replaced: {}", names.join(", ")));
+    }
+
+    /// Peers and trackers that are not asked, with the reasons.
+    pub fn not_asked(&mut self, reasons: &[String]) {
+        for reason in reasons {
+            match self.form {
+                Form::Json => print_json(&json!({"event": "not-asked", "reason": reason})),
+                _ => self.line(reason),
+            }
+        }
+    }
+
+    /// A peer that was named gives nothing.
+    pub fn peer_failed(&mut self, peer: SocketAddr, reason: &str) {
+        match self.form {
+            Form::Json => print_json(
+                &json!({"event": "peer-failed", "peer": peer.to_string(), "reason": reason}),
+            ),
+            _ => self.line(&format!(
+                "the peer {peer}: {reason}; it is tried again. Look whether it runs, at this address and port, with \
+                 this torrent"
+            )),
+        }
+    }
+
+    /// A tracker does not answer, or with an error.
+    pub fn tracker_failed(&mut self, tracker: &str, reason: &str) {
+        match self.form {
+            Form::Json => print_json(
+                &json!({"event": "tracker-failed", "tracker": tracker, "reason": reason}),
+            ),
+            _ => self.line(&format!(
+                "the tracker {tracker}: {reason}; it is tried again"
+            )),
         }
     }
 
@@ -198,6 +294,7 @@ impl Display {
     pub fn complete(
         &mut self,
         metainfo: &Metainfo,
+        files: (u64, u64),
         path: &Path,
         progress: &FetchProgress,
         after: Duration,
@@ -211,6 +308,8 @@ impl Display {
                 "path": path.to_string_lossy(),
                 "bytes": share.bytes_done,
                 "whole": progress.bytes_stored == progress.bytes,
+                "files": files.1,
+                "files_selected": files.0,
                 "downloaded": progress.downloaded,
                 "wasted": progress.wasted,
                 "uploaded": progress.uploaded,
@@ -220,6 +319,9 @@ impl Display {
         }
         self.clear();
         let mut line = format!("complete: {}", shown(path));
+        if files.0 < files.1 {
+            line.push_str(&format!(", {}", selected(files)));
+        }
         if progress.downloaded > 0 {
             let rate = progress.downloaded as f64 / after.as_secs_f64().max(0.001);
             line.push_str(&format!(
@@ -257,17 +359,29 @@ impl Display {
         }
     }
 
+    /// What is there is seeded from now on.
+    pub fn seeding_begins(&mut self, port: u16) {
+        if let Form::Json = self.form {
+            return;
+        }
+        eprintln!("seeding on port {port}; Ctrl-C stops");
+        if let Form::Bar(_) = self.form {
+            // The one of the download has ended.
+            self.form = Form::Bar(bar());
+        }
+    }
+
     /// All is there and is being seeded.
     pub fn seeding(&mut self, uploaded: u64, peers: Option<u64>) {
         let up = self.up.sample(Instant::now(), uploaded);
+        let text = || {
+            let peers = peers.map_or_else(String::new, |peers| counted(peers, "peer"));
+            let (rate, all) = (DecimalBytes(up), BinaryBytes(uploaded));
+            format!("seeding: {rate}/s up, {all} in all, {peers}")
+        };
         match &self.form {
-            Form::Bar(bar) => {
-                let peers = peers.map_or_else(String::new, |peers| counted(peers, "peer"));
-                let (rate, all) = (DecimalBytes(up), BinaryBytes(uploaded));
-                bar.set_message(format!(
-                    "seeding, {rate}/s up, {all} in all, {peers}; Ctrl-C stops"
-                ));
-            }
+            Form::Bar(bar) => bar.set_message(text() + "; Ctrl-C stops"),
+            Form::Lines if self.is_due(SEEDING_PERIOD) => eprintln!("{}", text()),
             Form::Json if self.is_due(JSON_PERIOD) => print_json(&json!({
                 "event": "progress", "action": "seeding",
                 "up_bytes_per_s": up, "uploaded": uploaded, "peers": peers,
@@ -328,14 +442,48 @@ impl Rate {
     }
 }
 
-/// The torrent in a few words.
-fn heading(metainfo: &Metainfo) -> String {
-    format!(
-        "{}, {} in {}",
-        printable(metainfo.name.as_bytes(), NAME_CHARS_MAX),
-        BinaryBytes(metainfo.content_length()),
-        counted(metainfo.files.len() as u64, "file")
-    )
+/// The torrent in a few words, with so many of its `files` selected, which have so many bytes to be fetched.
+fn heading(metainfo: &Metainfo, files: (u64, u64), bytes: u64) -> String {
+    let name = printable(metainfo.name.as_bytes(), NAME_CHARS_MAX);
+    match files.0 < files.1 {
+        true => format!("{name}, {} in {}", BinaryBytes(bytes), selected(files)),
+        false => {
+            let bytes = BinaryBytes(metainfo.content_length());
+            format!("{name}, {bytes} in {}", counted(files.1, "file"))
+        }
+    }
+}
+
+/// How many files are wanted of how many.
+fn selected((wanted, all): (u64, u64)) -> String {
+    format!("{wanted} of {}", counted(all, "file"))
+}
+
+/// The line on a terminal: how much is there, how it goes, and a bar in the room that is left for one.
+fn bar_line(share: Share, message: &str, columns: usize) -> String {
+    let (done, total) = (
+        BinaryBytes(share.bytes_done),
+        BinaryBytes(share.bytes_total),
+    );
+    let percent = share.percent();
+    let width = |text: &str| text.chars().count();
+    let text = format!("{percent:>3} % of {total}, {message}");
+    let long = format!("{percent:>3} % {done}/{total}, {message}");
+    let text = match width(&long) <= columns {
+        true => long,
+        false => text,
+    };
+    // A blank and the brackets.
+    let cells = columns.saturating_sub(width(&text) + 3).min(CELLS_MAX);
+    if cells < CELLS_MIN {
+        return text;
+    }
+    let full = usize::try_from(percent).unwrap_or(100).min(100) * cells / 100;
+    let (full, rest) = match full == cells {
+        true => ("=".repeat(cells), 0),
+        false => ("=".repeat(full) + ">", cells - full - 1),
+    };
+    format!("{text} [{full}{}]", " ".repeat(rest))
 }
 
 fn message(progress: &FetchProgress, down: u64, up: u64, left: Option<u64>) -> String {
@@ -414,14 +562,9 @@ fn progress_line(
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.set_style(style(MESSAGE));
+    let style = ProgressStyle::with_template(MESSAGE);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
-}
-
-fn style(template: &str) -> ProgressStyle {
-    let style = ProgressStyle::with_template(template);
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    style.progress_chars("=> ")
 }
 
 #[cfg(test)]
@@ -445,6 +588,31 @@ mod tests {
         }
         assert_eq!(rate.sample(at(20), 1300), 0);
         assert!(rate.samples.len() < 10);
+    }
+
+    #[test]
+    fn the_bar_gives_way_to_what_is_said() {
+        let share = Share {
+            bytes_done: 3 << 20,
+            bytes_total: 42 << 20,
+        };
+        let message = "1.20 MB/s, 33 seconds left, 12 peers, 3 seeds";
+        for columns in 75..200 {
+            let line = bar_line(share, message, columns);
+            assert!(line.chars().count() <= columns, "{columns}: {line}");
+            assert!(line.contains(message), "{columns}: {line}");
+        }
+        let narrow = bar_line(share, message, 30);
+        assert!(narrow.starts_with("  7 % of"), "{narrow}");
+        assert!(!narrow.contains('['), "{narrow}");
+        let wide = bar_line(share, message, 120);
+        assert!(wide.ends_with(']') && wide.contains("[==>"), "{wide}");
+        let whole = Share {
+            bytes_done: 42 << 20,
+            ..share
+        };
+        let whole = bar_line(whole, "", 120);
+        assert!(whole.contains(&"=".repeat(CELLS_MAX)), "{whole}");
     }
 
     #[test]

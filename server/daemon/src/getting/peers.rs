@@ -82,10 +82,18 @@ impl PeerSink for Finder {
 }
 
 /// The addresses of peers: those `named` by the user, wherever they are, and of those `in_link` the ones at global
-/// addresses, since whoever made the link must not have us knock at doors inside our network. A name that cannot be
-/// resolved, or not in time, is told and left out.
-pub async fn resolve(named: &[PeerAddress], in_link: &[PeerAddress]) -> Vec<SocketAddr> {
+/// addresses, since whoever made the link must not have us knock at doors inside our network. Beside them why others
+/// are left out: their names cannot be resolved, or not in time.
+pub async fn resolve(named: &[PeerAddress], in_link: &[PeerAddress]) -> Resolved {
     resolve_by(look_up, named, in_link).await
+}
+
+/// Peers to ask.
+#[derive(Default, Debug)]
+pub struct Resolved {
+    pub addresses: Vec<SocketAddr>,
+    /// Those that are not asked, with the reason; fit to be shown.
+    pub refused: Vec<String>,
 }
 
 /// The addresses of a name, as the system knows them.
@@ -99,7 +107,7 @@ async fn resolve_by<Found>(
     lookup: impl Fn(String, u16) -> Found + Copy + Send + 'static,
     named: &[PeerAddress],
     in_link: &[PeerAddress],
-) -> Vec<SocketAddr>
+) -> Resolved
 where
     Found: Future<Output = io::Result<Vec<SocketAddr>>> + Send,
 {
@@ -110,11 +118,12 @@ where
         lookups.spawn(async move { (addresses_of(lookup, &peer).await, peer, is_named) });
     }
     let mut addresses = Vec::new();
+    let mut refused = Vec::new();
     while let Some(Ok((found, peer, is_named))) = lookups.join_next().await {
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!("the peer {peer} is not asked: {error}");
+                refused.push(format!("the peer {peer} is not asked: {error}"));
                 continue;
             }
         };
@@ -122,12 +131,12 @@ where
         let before = addresses.len();
         addresses.extend(found.iter().filter(is_allowed));
         if addresses.len() == before {
-            tracing::warn!(
+            refused.push(format!(
                 "the link's peer {peer} is not asked: its address is inside a network; if it is yours, give it by --peer"
-            );
+            ));
         }
     }
-    addresses
+    Resolved { addresses, refused }
 }
 
 async fn addresses_of<Found>(
@@ -165,11 +174,13 @@ mod tests {
     #[tokio::test]
     async fn a_link_s_peers_are_asked_where_they_are_global_and_the_user_s_anywhere() {
         let inside = ["127.0.0.1:1", "10.0.0.1:2", "[fe80::1]:3", "localhost:4"];
-        assert_eq!(resolve_by(know, &[], &peers(&inside)).await, []);
-        let named = resolve_by(know, &peers(&inside), &[]).await;
+        let in_link = resolve_by(know, &[], &peers(&inside)).await;
+        assert_eq!(in_link.addresses, []);
+        assert_eq!(in_link.refused.len(), 4, "{in_link:?}");
+        let named = resolve_by(know, &peers(&inside), &[]).await.addresses;
         assert_eq!(named.len(), 4);
         let global = peers(&["9.9.9.9:5"]);
-        let both = resolve(&peers(&["10.0.0.1:2"]), &global).await;
+        let both = resolve(&peers(&["10.0.0.1:2"]), &global).await.addresses;
         assert_eq!(both.len(), 2, "{both:?}");
     }
 
@@ -177,6 +188,10 @@ mod tests {
     async fn a_name_that_nobody_knows_is_left_out() {
         let named = peers(&["nobody.invalid:1", "10.0.0.1:2"]);
         let found = resolve_by(know, &named, &[]).await;
-        assert_eq!(found, ["10.0.0.1:2".parse().unwrap()]);
+        assert_eq!(found.addresses, ["10.0.0.1:2".parse().unwrap()]);
+        let [refused] = &found.refused[..] else {
+            panic!("{found:?}");
+        };
+        assert!(refused.contains("nobody.invalid:1"), "{refused}");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A number is a file's place in the torrent, from 0, as in magnet links (BEP 53) and in `seedring show --json`. A
 //! pattern has `*` for any run of characters and `?` for one, neither of them `/`. One with a `/` must fit a file's
-//! path below the torrent's folder, or that of a folder above the file; one without may fit any part of it.
+//! path below the torrent's folder, or that of a folder above the file; one without may fit any part of it. The
+//! torrent's folder may stand before the path, as it does in what `seedring show` prints.
 
 use engine::picker::Priority;
 use proto::metainfo::{File, Metainfo};
@@ -53,7 +54,14 @@ impl Choice {
                 let below = if is_multi_file { 1 } else { 0 };
                 let path = file.path.get(below..).unwrap_or_default();
                 if pattern.contains('/') {
-                    (1..=path.len()).any(|parts| fits(pattern, &path[..parts].join("/")))
+                    let folder = file.path.first().filter(|_| is_multi_file);
+                    let below = folder.and_then(|folder| {
+                        pattern.strip_prefix(folder.as_str())?.strip_prefix('/')
+                    });
+                    let starts = |pattern: &str| {
+                        (1..=path.len()).any(|parts| fits(pattern, &path[..parts].join("/")))
+                    };
+                    starts(pattern) || below.is_some_and(starts)
                 } else {
                     path.iter().any(|part| fits(pattern, part))
                 }
@@ -81,14 +89,16 @@ pub fn priorities(metainfo: &Metainfo, choices: &[Choice]) -> Result<Vec<Priorit
             }
         }
         if !takes_any {
-            return Err(format!(
-                "{} takes none of the torrent's {} files; `seedring show` lists them",
-                match choice {
-                    Choice::Numbers(_) => "the list of numbers".to_owned(),
-                    Choice::Pattern(pattern) => format!("{pattern:?}"),
-                },
-                metainfo.files.len()
-            ));
+            return Err(match choice {
+                Choice::Numbers(ranges) => format!(
+                    "{} takes no file: the torrent's have the numbers {}; `seedring show` lists them",
+                    shown(ranges),
+                    numbers(metainfo)
+                ),
+                Choice::Pattern(pattern) => format!(
+                    "{pattern:?} takes none of the torrent's files; `seedring show` lists them"
+                ),
+            });
         }
     }
     let all_taken = |(file, priority): (&File, &Priority)| file.pad || *priority != Priority::SKIP;
@@ -96,6 +106,37 @@ pub fn priorities(metainfo: &Metainfo, choices: &[Choice]) -> Result<Vec<Priorit
         return Ok(Vec::new());
     }
     Ok(priorities)
+}
+
+/// How many files are wanted, and how many there are; padding is none.
+pub fn counts(metainfo: &Metainfo, priorities: &[Priority]) -> (u64, u64) {
+    let is_wanted = |index: usize| priorities.get(index) != Some(&Priority::SKIP);
+    let files = metainfo.files.iter().enumerate();
+    files
+        .filter(|(_, file)| !file.pad)
+        .fold((0, 0), |(wanted, all), (index, _)| {
+            (wanted + u64::from(is_wanted(index)), all + 1)
+        })
+}
+
+/// Ranges as the user writes them.
+fn shown(ranges: &[RangeInclusive<u32>]) -> String {
+    let range = |range: &RangeInclusive<u32>| match range.start() == range.end() {
+        true => range.start().to_string(),
+        false => format!("{}-{}", range.start(), range.end()),
+    };
+    ranges.iter().map(range).collect::<Vec<_>>().join(",")
+}
+
+/// The numbers that the torrent's files have, from the first to the last; padding has none that can be chosen.
+fn numbers(metainfo: &Metainfo) -> String {
+    let is_file = |file: &File| !file.pad;
+    let first = metainfo.files.iter().position(is_file).unwrap_or(0);
+    let last = metainfo.files.iter().rposition(is_file).unwrap_or(0);
+    match first == last {
+        true => format!("{first}"),
+        false => format!("{first} to {last}"),
+    }
 }
 
 /// Whether `text` fits `pattern`. Time: at most their lengths multiplied.
@@ -168,6 +209,7 @@ mod tests {
         assert_eq!(taken(&FILES, &["b/"]), [1, 2]);
         assert_eq!(taken(&FILES, &["b/*.iso"]), [1]);
         assert_eq!(taken(&FILES, &["b/d"]), [2]);
+        assert_eq!(taken(&FILES, &["t/b/d/e.txt"]), [2], "as `show` has it");
         assert_eq!(taken(&FILES, &["b/?"]), [2]);
         assert_eq!(taken(&FILES, &["f/b.txt", "4"]), [3, 4]);
         assert_eq!(
@@ -183,6 +225,12 @@ mod tests {
             let choice = [nothing.parse().unwrap()];
             assert!(priorities(&torrent(&FILES), &choice).is_err(), "{nothing}");
         }
+        let choice = ["7,9-12".parse().unwrap()];
+        let error = priorities(&torrent(&FILES), &choice).unwrap_err();
+        assert!(
+            error.contains("7,9-12") && error.contains("0 to 4"),
+            "{error}"
+        );
         for wrong in ["", "/", "3-1", "1-", "-", "99999999999"] {
             assert!(wrong.parse::<Choice>().is_err(), "{wrong:?}");
         }

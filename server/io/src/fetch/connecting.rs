@@ -9,6 +9,7 @@
 use crate::closing::CloseReason;
 use crate::connection::{self, Opened};
 use crate::fetch::home::ActiveFetch;
+use crate::fetch::troubles;
 use crate::limits::CallPlace;
 use crate::ring;
 use crate::shard::{Shard, Visit};
@@ -80,6 +81,13 @@ impl ActiveFetch {
         }
     }
 
+    /// Notes why a peer that was called gives nothing, if it is to blame.
+    fn note_call(&self, address: SocketAddr, called: &Called) {
+        if let Some(trouble) = troubles::of_call(called) {
+            self.published.note_trouble(address, trouble);
+        }
+    }
+
     /// Breaks off what is being begun.
     pub(crate) fn stop_calling(&self) {
         for (_, socket) in self.connecting.borrow().iter() {
@@ -102,6 +110,7 @@ async fn call(
     let key = begun.key;
     let begins = |socket: &Rc<TcpStream>| fetch.set_connecting(key, socket);
     let called = call_peer(shard, address, info_hash, begun, begins, place).await;
+    fetch.note_call(address, &called);
     give_back(&mut fetch.list.borrow_mut(), address, &called, shard.now());
 }
 
@@ -111,8 +120,8 @@ pub(crate) enum Called {
     NoRoom,
     /// It was not made: the address is kept away.
     Filtered,
-    /// Nobody took it.
-    Unreachable,
+    /// Nobody took it, because of this.
+    Unreachable(String),
     /// There was a connection.
     Ended {
         reason: CloseReason,
@@ -143,7 +152,7 @@ pub(crate) async fn call_peer<B>(
         Err(error) => {
             tracing::debug!(peer = %address, %error, "cannot connect");
             shard.cells.increment(Counter::ConnectsRefused);
-            return Called::Unreachable;
+            return Called::Unreachable(troubles::of_connect(&error));
         }
     };
     begins(&socket);
@@ -155,7 +164,7 @@ pub(crate) async fn call_peer<B>(
             io::ErrorKind::TimedOut => Counter::ConnectsTimedOut,
             _ => Counter::ConnectsRefused,
         });
-        return Called::Unreachable;
+        return Called::Unreachable(troubles::of_connect(&error));
     }
     place.connected();
     shard.cells.increment(Counter::ConnectsDone);
@@ -257,6 +266,7 @@ pub(crate) async fn keep(shard: &Rc<Shard>, opened: Opened, visit: &mut Visit) {
     }
     let reason = Box::pin(connection::go_on(shard, opened, visit, &fetch)).await;
     let called = note_end(shard, address, visit, now, reason);
+    fetch.note_call(address, &called);
     give_back(&mut fetch.list.borrow_mut(), address, &called, shard.now());
 }
 

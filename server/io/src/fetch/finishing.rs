@@ -110,6 +110,22 @@ impl Drop for Writing {
     }
 }
 
+/// A note that a write has failed and has not got through yet.
+struct Failing(Rc<ActiveFetch>);
+
+impl Failing {
+    fn begin(fetch: &Rc<ActiveFetch>) -> Failing {
+        fetch.failing.set(fetch.failing.get() + 1);
+        Failing(Rc::clone(fetch))
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        self.0.failing.set(self.0.failing.get() - 1);
+    }
+}
+
 /// What is to be done with one piece, or with a part of it.
 pub(crate) struct Work {
     fetch: Rc<ActiveFetch>,
@@ -388,19 +404,21 @@ impl Work {
     async fn write_all(&self, segments: &[Segment]) -> Result<u64, Unfinished> {
         let bytes = segments.iter().map(|segment| segment.memory.bytes().len());
         let bytes = bytes.sum();
-        let mut has_failed = false;
+        let mut failing = None;
         loop {
             let doubts = self.fetch.disk.doubts();
             match self.write_once(segments).await {
                 Ok(()) => {
-                    if has_failed {
+                    if failing.take().is_some() {
                         self.fetch.disk_works(&self.shard);
                     }
                     return Ok(doubts);
                 }
-                Err(error) => self.fetch.disk_failed(&self.shard, error),
+                Err(error) => {
+                    failing.get_or_insert_with(|| Failing::begin(&self.fetch));
+                    self.fetch.disk_failed(&self.shard, error);
+                }
             }
-            has_failed = true;
             let resting = self
                 .fetch
                 .rest_holding(bytes, &self.shard, || self.is_stale());

@@ -86,14 +86,16 @@ pub(crate) struct ActiveFetch {
     pub(crate) failed_syncs: Cell<u32>,
     /// Tasks that wait before the disk is said to work again.
     pub(crate) resting: Cell<u32>,
+    /// Writes that have failed and have not got through yet.
+    pub(crate) failing: Cell<u32>,
     /// What each task holds that waits for the disk to take it, in bytes, and how many of them are
     /// to give it up.
     pub(crate) holding: RefCell<Vec<usize>>,
     pub(crate) to_give_up: Cell<usize>,
     pub(crate) stored: Cell<u32>,
     paused_by_user: Cell<bool>,
-    /// Why the disk is to blame that nothing is requested.
-    disk_reason: RefCell<Option<String>>,
+    /// Why the disk is to blame that nothing is requested, and what it takes to go on.
+    disk_trouble: RefCell<Option<(String, Needs)>>,
     /// Tasks of this download that have not ended.
     tasks: Cell<usize>,
     quiet: Notify,
@@ -158,10 +160,11 @@ impl ActiveFetch {
             doubts: Cell::new(0),
             failed_syncs: Cell::new(0),
             resting: Cell::new(0),
+            failing: Cell::new(0),
             holding: RefCell::default(),
             to_give_up: Cell::new(0),
             paused_by_user: Cell::new(false),
-            disk_reason: RefCell::default(),
+            disk_trouble: RefCell::default(),
             tasks: Cell::new(0),
             quiet: Notify::new(),
             ending: Cell::new(false),
@@ -276,6 +279,7 @@ impl ActiveFetch {
         self.stored.set(self.stored.get() + 1);
         self.unsynced.borrow_mut().push(piece);
         shard.cells.increment(Counter::PiecesStored);
+        self.publish_pieces();
         for member in self.members.borrow().values() {
             member.connection.session.borrow_mut().announce(piece);
             member.connection.wake_writer();
@@ -298,6 +302,7 @@ impl ActiveFetch {
         for &piece in stored.iter().chain(begun) {
             self.download.borrow_mut().piece_lost(piece);
         }
+        self.publish_pieces();
         self.drive(shard, shard.now());
     }
 
@@ -306,6 +311,7 @@ impl ActiveFetch {
         shard.cells.increment(Counter::WriteErrors);
         match error {
             DiskError::Lasting(fault) => self.fail(fault),
+            DiskError::Full(reason) => self.pause(reason, Needs::Space),
             DiskError::Passing(reason) => self.pause(reason, Needs::Disk),
             DiskError::Denied(reason) => self.pause(reason, Needs::Permission),
         }
@@ -313,21 +319,26 @@ impl ActiveFetch {
     }
 
     fn pause(&self, reason: String, needs: Needs) {
-        let mut told = self.disk_reason.borrow_mut();
-        let is_new = told.as_ref() != Some(&reason);
-        *told = Some(reason.clone());
-        drop(told);
-        self.follow_pauses();
-        if is_new {
-            let info_hash = self.torrent.info_hash();
-            tracing::warn!(torrent = %info_hash, %reason, "the download is paused; it goes on by itself");
-            let _ = self.events.try_send(FetchEvent::Paused { reason, needs });
+        // What else fails while it is paused is the same trouble: each file of a full disk has its
+        // own words for it. What only somebody's help can end is another one.
+        let known = self.disk_trouble.borrow().as_ref().map(|(_, needs)| *needs);
+        let is_new = known.is_none_or(|known| needs == Needs::Permission && known != needs);
+        if !is_new {
+            return;
         }
+        *self.disk_trouble.borrow_mut() = Some((reason.clone(), needs));
+        self.follow_pauses();
+        let info_hash = self.torrent.info_hash();
+        tracing::warn!(torrent = %info_hash, %reason, "the download is paused");
+        let _ = self.events.try_send(FetchEvent::Paused { reason, needs });
     }
 
-    /// Notes that the disk takes what is written, or may do so again after a rest.
+    /// Notes that the disk takes what is written, or may do so again after a rest. It goes on when
+    /// that is so of all that was to be written: what a small file still takes says nothing of a
+    /// large one.
     pub(crate) fn disk_works(&self, shard: &Shard) {
-        if self.resting.get() == 0 && self.disk_reason.borrow_mut().take().is_some() {
+        let is_all = self.resting.get() == 0 && self.failing.get() == 0;
+        if is_all && self.disk_trouble.borrow_mut().take().is_some() {
             self.to_give_up.set(0);
             self.follow_pauses();
             tracing::info!(torrent = %self.torrent.info_hash(), "the download goes on");
@@ -338,7 +349,7 @@ impl ActiveFetch {
 
     /// Whether the disk takes nothing that is written.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.disk_reason.borrow().is_some()
+        self.disk_trouble.borrow().is_some()
     }
 
     fn follow_pauses(&self) {
@@ -413,11 +424,7 @@ impl ActiveFetch {
 
     /// Tells the rest of the server where it is.
     pub(crate) fn publish(&self) {
-        let download = self.download.borrow();
-        let picker = download.picker();
-        let layout = self.torrent.layout();
-        let length = u64::from(layout.piece_length());
-        let bytes_of = |pieces: u32| (u64::from(pieces) * length).min(layout.total_length());
+        self.publish_pieces();
         let seeds = self
             .members
             .borrow()
@@ -433,17 +440,33 @@ impl ActiveFetch {
         self.published.change(|progress| {
             progress.known_by_source = known_by_source;
             progress.peers_by_source = peers_by_source;
-            progress.pieces = layout.piece_count();
-            progress.pieces_stored = self.stored.get();
-            progress.pieces_wanted = picker.wanted();
-            progress.bytes = layout.total_length();
-            progress.bytes_stored = bytes_of(self.stored.get());
-            progress.bytes_wanted = bytes_of(picker.wanted());
             progress.seeds = count(seeds);
             progress.connecting = count(self.connecting.borrow().len());
             progress.candidates = count(self.list.borrow().waiting());
-            progress.paused = self.disk_reason.borrow().clone();
+            let trouble = self.disk_trouble.borrow();
+            progress.paused = trouble.as_ref().map(|(reason, _)| reason.clone());
             progress.paused_by_user = self.paused_by_user.get();
+        });
+    }
+
+    /// Tells which pieces are there. Whenever one is: it costs no more with many peers.
+    fn publish_pieces(&self) {
+        let download = self.download.borrow();
+        let picker = download.picker();
+        let layout = self.torrent.layout();
+        let length = u64::from(layout.piece_length());
+        let bytes_of = |pieces: u32| (u64::from(pieces) * length).min(layout.total_length());
+        let stored = self.stored.get();
+        // Those that are right and not written yet are still to come: a full disk may never take
+        // them.
+        let wanted = picker.wanted() + picker.verified().saturating_sub(stored);
+        self.published.change(|progress| {
+            progress.pieces = layout.piece_count();
+            progress.pieces_stored = stored;
+            progress.pieces_wanted = wanted;
+            progress.bytes = layout.total_length();
+            progress.bytes_stored = bytes_of(stored);
+            progress.bytes_wanted = bytes_of(wanted);
         });
     }
 

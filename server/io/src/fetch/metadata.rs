@@ -14,6 +14,7 @@
 
 use crate::connection::{Opened, wait_readable};
 use crate::fetch::connecting::{self, finish_connect};
+use crate::fetch::troubles;
 use crate::fetch::{MetadataEvent, MetadataSeat, Order};
 use crate::limits::{Admission, CallPlace};
 use crate::shard::{Shard, Visit};
@@ -31,6 +32,7 @@ use proto::wire::{self, Decoded, FrameLimits, Message};
 use seedring_metrics::Counter;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::num::NonZeroU8;
 use std::rc::Rc;
@@ -312,14 +314,21 @@ impl Exchange {
         admission: Admission,
         place: &CallPlace,
     ) -> Option<()> {
-        let socket = sockets::begin_connect(address, &shard.config.sockets).ok()?;
-        let socket = Rc::new(TcpStream::from_std(socket));
+        let no_connection = |error: io::Error| {
+            let trouble = troubles::of_connect(&error);
+            self.published.note_trouble(address, trouble);
+        };
+        let socket = sockets::begin_connect(address, &shard.config.sockets);
+        let socket = Rc::new(TcpStream::from_std(socket.map_err(no_connection).ok()?));
         let mut visit = shard.visit(&socket, admission);
-        finish_connect(shard, &socket).await.ok()?;
+        let connected = finish_connect(shard, &socket).await;
+        connected.map_err(no_connection).ok()?;
         place.connected();
         let ours = shard.our_handshake(self.info_hash).encode();
         sockets::send_first(&*socket, &ours).ok()?;
-        let (theirs, received) = self.greet(shard, &socket, &mut visit).await?;
+        let greeted = self.greet(shard, &socket, &mut visit).await;
+        let no_handshake = |trouble| self.published.note_trouble(address, trouble);
+        let (theirs, received) = greeted.map_err(no_handshake).ok()?;
         let peer = Rc::new(Peer {
             socket,
             address,
@@ -337,6 +346,9 @@ impl Exchange {
         self.exchange.borrow_mut().peer_left(key);
         self.peers.borrow_mut().remove(&key);
         self.count_peers();
+        if rest.is_none() && !self.is_over.get() {
+            self.published.note_trouble(address, troubles::NO_METADATA);
+        }
         let Said { mut bytes, is_cut } = peer.said.take();
         if let Some(rest) = rest.filter(|_| self.is_complete.get() && !is_cut) {
             bytes.extend(rest);
@@ -360,19 +372,23 @@ impl Exchange {
         self.published.peers.store(peers, Ordering::Relaxed);
     }
 
-    /// Receives the peer's handshake, and returns it with what came after it.
+    /// Receives the peer's handshake, and returns it with what came after it; else why it is of
+    /// no use.
     async fn greet(
         &self,
         shard: &Shard,
         socket: &Rc<TcpStream>,
         visit: &mut Visit,
-    ) -> Option<(Handshake, Vec<u8>)> {
+    ) -> Result<(Handshake, Vec<u8>), &'static str> {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
         let greeting = async {
             loop {
-                match handshake::parse(&buffer).ok()? {
-                    HandshakeStage::Complete(theirs) => return Some(theirs),
-                    _ => receive(socket, &mut buffer).await?,
+                match handshake::parse(&buffer).map_err(|_| troubles::NO_HANDSHAKE)? {
+                    HandshakeStage::Complete(theirs) => return Ok::<_, &'static str>(theirs),
+                    _ => {
+                        let received = receive(socket, &mut buffer).await;
+                        received.ok_or(troubles::CLOSED_AT_ONCE)?;
+                    }
                 }
             }
         };
@@ -383,18 +399,24 @@ impl Exchange {
                 // Ends the receive that is in flight, which is waited for.
                 let _ = socket.shutdown(Shutdown::Both);
                 let _ = greeting.await;
-                return None;
+                return Err(troubles::SILENT);
             }
         };
         drop(greeting);
         visit.greeted();
         let is_ours = theirs.peer_id == shard.config.peer_id;
         let speaks = theirs.reserved.extension_protocol();
-        if is_ours || !speaks || theirs.info_hash != self.info_hash {
-            return None;
+        if is_ours {
+            return Err(troubles::OURSELVES);
+        }
+        if theirs.info_hash != self.info_hash {
+            return Err(troubles::OTHER_TORRENT);
+        }
+        if !speaks {
+            return Err(troubles::NO_EXTENSIONS);
         }
         buffer.drain(..HANDSHAKE_BYTES.min(buffer.len()));
-        Some((theirs, buffer))
+        Ok((theirs, buffer))
     }
 
     /// Takes messages of a peer until the exchange ends: returns what has come and is not decoded

@@ -47,7 +47,12 @@ fn config(id: u8) -> PlaneConfig {
 
 fn server(config: PlaneConfig) -> Server {
     let registry = Registry::new(config.shards);
-    let (plane, events) = Plane::start(config, &registry).unwrap();
+    server_with(config, &registry)
+}
+
+/// The same, with counters to look at.
+fn server_with(config: PlaneConfig, registry: &Registry) -> Server {
+    let (plane, events) = Plane::start(config, registry).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 /// Why something could not be done with a file.
 #[derive(Debug)]
 pub(crate) enum DiskError {
-    /// It may go better later: the disk is full, failing, read-only or away.
+    /// There is no space left for it.
+    Full(String),
+    /// It may go better later: the disk is failing, or away.
     Passing(String),
     /// Somebody has to let us do it.
     Denied(String),
@@ -42,7 +44,8 @@ impl Disk {
         let text = format!("cannot {what} {}: {error}", path.display());
         let number = error.raw_os_error();
         match number {
-            Some(libc::EACCES | libc::EPERM) => DiskError::Denied(text),
+            Some(libc::ENOSPC | libc::EDQUOT) => DiskError::Full(text),
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => DiskError::Denied(text),
             Some(libc::EXDEV | libc::ELOOP | libc::ENOTDIR) => {
                 let mut fault = self.torrent.fault(FileIndex(0), FaultCause::NotFolder);
                 if number == Some(libc::EXDEV) {

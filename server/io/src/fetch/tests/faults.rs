@@ -4,6 +4,7 @@
 //! is tested with a real one (`tests/tests/downloads_faults.rs`).
 
 use super::*;
+use seedring_metrics::Counter;
 
 /// A fault that lasts as long as this is there.
 struct Injected(PathBuf);
@@ -344,6 +345,84 @@ fn a_full_disk_pauses_one_download_and_no_other() {
     assert_eq!(synced.len(), 12);
     content.assert_is_in(small.path());
     seed.stop();
+    server.stop();
+}
+
+#[test]
+fn a_full_disk_is_told_once_whatever_fails_on_it() {
+    let test = "a_full_disk_is_told_once_whatever_fails_on_it";
+    let Some(small) = FullDisk::new(test) else {
+        return;
+    };
+    // Each has its own words for it.
+    let names = [
+        "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n",
+    ];
+    let content = Content::new(&names.map(|name| (name, PIECE)), PIECE);
+    let registry = Registry::new(config(1).shards);
+    let server = server_with(config(1), &registry);
+    let (fetch, mut events) = server.fetch(FetchSpec::new(content.metainfo.clone(), small.path()));
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 0))]);
+    server.until(&fetch, |progress| progress.paused.is_some());
+    // Each that fails has been tried again.
+    let errors = || registry.snapshot().counter(Counter::WriteErrors);
+    let total = content.bytes.len() as u64;
+    server.until(&fetch, |progress| {
+        let sum = progress.bytes_stored + progress.bytes_wanted;
+        assert_eq!(sum, total, "what is to be had stays the same");
+        errors() >= 2 * names.len() as u64
+    });
+    small.free();
+    let mut told = Vec::new();
+    loop {
+        match server.next(&mut events) {
+            FetchEvent::Paused { needs, .. } => {
+                assert_eq!(needs, Needs::Space);
+                told.push("paused");
+            }
+            FetchEvent::Resumed => told.push("resumed"),
+            FetchEvent::Complete(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(told, ["paused", "resumed"]);
+    content.assert_is_in(small.path());
+    server.stop();
+}
+
+#[test]
+fn what_a_small_file_still_takes_does_not_end_the_pause_of_a_large_one() {
+    let test = "what_a_small_file_still_takes_does_not_end_the_pause_of_a_large_one";
+    let Some(small) = FullDisk::new(test) else {
+        return;
+    };
+    let ballast = small.path().join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    let content = Content::new(&[("a", PIECE), ("b", 8 * PIECE)], PIECE);
+    let registry = Registry::new(config(1).shards);
+    let server = server_with(config(1), &registry);
+    let mut spec = FetchSpec::new(content.metainfo.clone(), small.path());
+    (spec.sequential, spec.allocation) = (true, Allocation::Full);
+    let (fetch, mut events) = server.fetch(spec);
+    fetch.add_peers(&[scripted(&content, Script::all(&content, 0))]);
+    let errors = || registry.snapshot().counter(Counter::WriteErrors);
+    server.until(&fetch, |_| small.path().join("t/b.part").exists());
+    let before = errors();
+    server.until(&fetch, |_| errors() >= before + 4);
+    // Room for one of them.
+    file.set_len(file.metadata().unwrap().len() - 2 * PIECE as u64)
+        .unwrap();
+    server.until(&fetch, |progress| progress.pieces_stored == 1);
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, FetchEvent::Resumed), "the other waits");
+    }
+    drop(file);
+    fs::remove_file(ballast).unwrap();
+    small.free();
+    server.wait(&mut events, |event| matches!(event, FetchEvent::Resumed));
+    server.wait(&mut events, is_complete);
+    content.assert_is_in(small.path());
     server.stop();
 }
 

@@ -1,0 +1,268 @@
+//! The trackers of one download, and which of them may be inside our network.
+//!
+//! What the user names is asked wherever it is: `--tracker`, and a `.torrent` file of his own. What only a link names,
+//! or a torrent from the web, is a stranger's word: such a tracker is asked at a global address only, or whoever made
+//! the link would have us send requests into our own network. (A web server that is inside itself is no stranger, and
+//! `announce.allow_private_trackers` trusts them all.)
+//!
+//! Limits: those of [`control::announce`]. Does not: decide when to ask.
+
+use crate::control_plane;
+use crate::failure::Failure;
+use control::announce::{AnnounceHandle, Totals, TrackerState, is_global, redacted};
+use control::config::Config;
+use control::web;
+use proto::ids::{InfoHashV1, PeerId};
+use seedring_metrics::ControlCells;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Trackers of whom it is remembered what was told of them last.
+const TOLD_MAX: usize = 64;
+
+/// See the module.
+pub struct Trackers {
+    /// Asks those that may be anywhere.
+    trusted: Option<AnnounceHandle>,
+    /// Asks those at global addresses only.
+    strangers: Option<AnnounceHandle>,
+    /// What was told of a tracker last.
+    told: BTreeMap<String, String>,
+}
+
+/// Which trackers are asked of those that are named.
+#[derive(Default, PartialEq, Eq, Debug)]
+pub struct Sorted {
+    /// Wherever they are.
+    pub trusted: Vec<Vec<String>>,
+    /// Where they are at a global address.
+    pub strangers: Vec<Vec<String>>,
+    /// Those that are not asked, with the reason; fit to be shown.
+    pub refused: Vec<String>,
+}
+
+impl Trackers {
+    /// Starts what announces, if the configuration wants it.
+    ///
+    /// # Errors
+    ///
+    /// There are no random bytes, or no threads.
+    pub fn start(
+        config: &Config,
+        peer_id: PeerId,
+        port: u16,
+        cells: &Arc<ControlCells>,
+    ) -> Result<Trackers, Failure> {
+        let start = |allow_private| {
+            let mut config = config.clone();
+            config.announce.allow_private_trackers = allow_private;
+            control_plane::start_announcer(&config, peer_id, port, cells)
+        };
+        Ok(Trackers {
+            trusted: start(true)?,
+            strangers: start(false)?,
+            told: BTreeMap::new(),
+        })
+    }
+
+    /// Whether trackers are asked at all.
+    pub fn are_asked(&self) -> bool {
+        self.trusted.is_some()
+    }
+
+    /// Announces a torrent from now on, to trackers that it is not announced to yet.
+    pub fn add(
+        &self,
+        info_hash: InfoHashV1,
+        trackers: &Sorted,
+        private: bool,
+        totals: &Arc<dyn Totals>,
+    ) {
+        let sets = [
+            (&self.trusted, &trackers.trusted),
+            (&self.strangers, &trackers.strangers),
+        ];
+        for (announcer, tiers) in sets {
+            if let Some(announcer) = announcer
+                && !tiers.is_empty()
+            {
+                announcer.add(info_hash, tiers, private, Arc::clone(totals));
+            }
+        }
+    }
+
+    /// All is there.
+    pub fn completed(&self, info_hash: InfoHashV1) {
+        self.each().for_each(|announcer| {
+            announcer.completed(info_hash);
+        });
+    }
+
+    /// Asks again as soon as the trackers allow it.
+    pub fn reannounce(&self, info_hash: InfoHashV1) {
+        self.each().for_each(|announcer| {
+            announcer.reannounce(info_hash);
+        });
+    }
+
+    /// Trackers that fail, with their reasons, as far as that has not been told yet.
+    pub fn failures(&mut self, info_hash: InfoHashV1) -> Vec<(String, String)> {
+        let statuses: Vec<_> = self
+            .each()
+            .filter_map(|announcer| announcer.status(info_hash))
+            .collect();
+        let mut failures = Vec::new();
+        for status in statuses.into_iter().flat_map(|status| status.trackers) {
+            let (TrackerState::Failing, Some(reason)) = (status.state, status.message) else {
+                continue;
+            };
+            let is_known = self.told.contains_key(&status.tracker);
+            let is_new = self.told.get(&status.tracker) != Some(&reason);
+            if is_new && (is_known || self.told.len() < TOLD_MAX) {
+                self.told.insert(status.tracker.clone(), reason.clone());
+                failures.push((status.tracker, reason));
+            }
+        }
+        failures
+    }
+
+    /// Tells all that we stop.
+    pub async fn shutdown(&self, timeout: Duration) {
+        let stop = async |announcer: &Option<AnnounceHandle>| {
+            if let Some(announcer) = announcer {
+                announcer.shutdown(timeout).await;
+            }
+        };
+        tokio::join!(stop(&self.trusted), stop(&self.strangers));
+    }
+
+    fn each(&self) -> impl Iterator<Item = &AnnounceHandle> {
+        self.trusted.iter().chain(&self.strangers)
+    }
+}
+
+/// Sorts trackers: those that the user `named`, and those that the torrent or the link does, `is_trusted` or not.
+pub fn sort(named: &[Vec<String>], of_torrent: &[Vec<String>], is_trusted: bool) -> Sorted {
+    let mut sorted = Sorted::default();
+    let is_named = |url: &String| named.iter().flatten().any(|other| other == url);
+    for (tiers, is_trusted) in [(named, true), (of_torrent, is_trusted)] {
+        for tier in tiers {
+            let mut asked = Vec::new();
+            for url in tier {
+                if !std::ptr::eq(tiers, named) && is_named(url) {
+                    continue;
+                }
+                match refusal(url, is_trusted) {
+                    None => asked.push(url.clone()),
+                    Some(refused) => sorted.refused.push(refused),
+                }
+            }
+            if asked.is_empty() {
+                continue;
+            }
+            match is_trusted {
+                true => sorted.trusted.push(asked),
+                false => sorted.strangers.push(asked),
+            }
+        }
+    }
+    sorted
+}
+
+/// Why a tracker is not asked. Of one with a name its address says it, as soon as it is asked.
+fn refusal(url: &str, is_trusted: bool) -> Option<String> {
+    let shown = redacted(url);
+    if !web::is_url(url) && !is_udp(url) {
+        return Some(format!(
+            "the tracker {shown} cannot be used: it is not http, https or udp"
+        ));
+    }
+    let is_inside = is_local_name(&shown) || address(&shown).is_some_and(|ip| !is_global(ip));
+    (is_inside && !is_trusted).then(|| {
+        format!(
+            "the tracker {shown} is not asked: its address is inside a network, and only a link or a torrent from the \
+             web names it; if it is yours, give its URL by --tracker"
+        )
+    })
+}
+
+fn is_udp(url: &str) -> bool {
+    let scheme = url.get(.."udp://".len());
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("udp://"))
+}
+
+/// The host of a URL of which nothing but scheme, host and port is left.
+fn host(shown: &str) -> &str {
+    let rest = shown.split_once("://").map_or(shown, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or(v6),
+        None => authority.split(':').next().unwrap_or(authority),
+    }
+}
+
+fn address(shown: &str) -> Option<IpAddr> {
+    host(shown).parse().ok()
+}
+
+/// Names that stand for this machine on any (RFC 6761).
+fn is_local_name(shown: &str) -> bool {
+    let host = host(shown).trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+/// Whether the server of a URL, as it is written, is inside our network: then it is the user's own.
+pub fn is_inside(url: &str) -> bool {
+    let shown = redacted(url);
+    is_local_name(&shown) || address(&shown).is_some_and(|ip| !is_global(ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiers(urls: &[&str]) -> Vec<Vec<String>> {
+        urls.iter().map(|&url| vec![url.to_owned()]).collect()
+    }
+
+    const INSIDE: [&str; 6] = [
+        "http://127.0.0.1:1/announce",
+        "udp://192.168.0.1:6969",
+        "http://10.0.0.1/announce",
+        "http://[::1]:6969/announce",
+        "https://LocalHost/announce",
+        "http://169.254.169.254/announce",
+    ];
+
+    #[test]
+    fn a_stranger_s_trackers_are_asked_where_they_are_global() {
+        let global = ["udp://9.9.9.9:80/announce", "https://tracker.example/a"];
+        let sorted = sort(&[], &tiers(&[&INSIDE[..], &global[..]].concat()), false);
+        assert_eq!(sorted.strangers, tiers(&global));
+        assert!(sorted.trusted.is_empty());
+        assert_eq!(sorted.refused.len(), INSIDE.len());
+        assert!(sorted.refused[0].contains("127.0.0.1:1"), "{sorted:?}");
+        assert!(sorted.refused[0].contains("--tracker"), "{sorted:?}");
+    }
+
+    #[test]
+    fn what_the_user_names_is_asked_anywhere_and_once() {
+        let sorted = sort(&tiers(&INSIDE[..1]), &tiers(&INSIDE[..2]), false);
+        assert_eq!(sorted.trusted, tiers(&INSIDE[..1]));
+        assert_eq!(sorted.refused.len(), 1, "{sorted:?}");
+        let own = sort(&[], &tiers(&INSIDE), true);
+        assert_eq!((own.trusted, own.refused), (tiers(&INSIDE), Vec::new()));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_without_its_passkey() {
+        let sorted = sort(&tiers(&["wss://tracker.example/secret"]), &[], true);
+        let [refused] = &sorted.refused[..] else {
+            panic!("{sorted:?}");
+        };
+        assert!(refused.contains("wss://tracker.example"), "{refused}");
+        assert!(!refused.contains("secret"), "{refused}");
+    }
+}
