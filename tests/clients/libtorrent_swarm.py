@@ -38,6 +38,8 @@ def main():
             "enable_outgoing_utp": False,
             "allow_multiple_connections_per_ip": True,
             "download_rate_limit": options.rate,
+            "alert_mask": libtorrent.alert.category_t.error_notification
+            | libtorrent.alert.category_t.peer_notification,
         }
     )
     parameters = libtorrent.add_torrent_params()
@@ -67,6 +69,9 @@ def main():
         if torrent.status().is_seeding:
             tell("complete")
         for alert in session.pop_alerts():
+            # One that calls us, fetches or gives everything and leaves may not be there when we look.
+            if isinstance(alert, libtorrent.incoming_connection_alert):
+                tell(f"peer {alert.endpoint[0]} incoming")
             print(alert.what(), alert.message(), file=sys.stderr, flush=True)
         time.sleep(0.1)
 
