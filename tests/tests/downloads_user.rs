@@ -182,17 +182,19 @@ fn a_link_leads_to_no_address_inside() {
     assert_eq!(inside.connections(), 0);
 }
 
-/// A tracker inside our network that only a link names is not asked; it is the user's to name.
+/// A tracker inside our network that a link names is asked where the link does not choose what is said there; else it
+/// is the user's to name.
 #[test]
-fn a_link_s_tracker_inside_is_the_user_s_to_name() {
+fn a_link_leads_inside_with_no_words_of_its_own() {
     let content = Content::new();
     let tracker = RecordingTracker::start(Behaviour::Answers);
     let hash = Torrent::read(&content.torrent).info_hash_hex();
     let link = format!("magnet:?xt=urn:btih:{hash}&tr={}", tracker.url());
+    let wordy = format!("{link}%3Fcommand%3Dreboot");
     let seed = content.seed(0);
     let folder = TempDir::new().unwrap();
-    let get = || Get::new(&link, folder.path()).peer(seed.address());
-    let mut getting = get().start();
+    let get = |link: &str| Get::new(link, folder.path()).peer(seed.address());
+    let mut getting = get(&wordy).start();
     let refused = getting.event("not-asked", LIMIT);
     let reason = refused["reason"].as_str().unwrap();
     assert!(
@@ -202,9 +204,18 @@ fn a_link_s_tracker_inside_is_the_user_s_to_name() {
     getting.complete(LIMIT);
     let announces = tracker.announces();
     assert!(announces.is_empty(), "{announces:?}");
-    let named = get().options(["--tracker".to_owned(), tracker.url()]);
-    named.start().complete(LIMIT);
-    tracker.wait_for("event=started", LIMIT);
+    let asked = || {
+        let started = |target: &&String| target.contains("event=started");
+        tracker.announces().iter().filter(started).count()
+    };
+    let url = tracker.url() + "?command=reboot";
+    get(&wordy)
+        .options(["--tracker", &url])
+        .start()
+        .complete(LIMIT);
+    assert_eq!(asked(), 1, "{:?}", tracker.announces());
+    get(&link).start().complete(LIMIT);
+    assert_eq!(asked(), 2, "{:?}", tracker.announces());
     assert_same_tree(&content.root.path().join("data"), folder.path());
 }
 

@@ -56,7 +56,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use store::Store;
 use tokio::sync::mpsc;
-use trackers::{Sorted, Trackers};
+use trackers::{Sorted, Trackers, Word};
 
 /// Peers that are kept from the time before the download began.
 const KNOWN_MAX: usize = 1_000;
@@ -764,13 +764,24 @@ impl Plan {
 
     /// The user's trackers, then the torrent's, sorted by whether they may be inside our network.
     fn sorted(&self, of_torrent: &[Vec<String>]) -> Sorted {
+        trackers::sort(&self.trackers, of_torrent, |url| self.word_of(url))
+    }
+
+    /// Whose word it is that this is a tracker of the torrent.
+    fn word_of(&self, tracker: &str) -> Word {
         let is_own = match &self.source {
             Source::File(_) => true,
             Source::Url(url) => trackers::is_inside(url),
             Source::Magnet(_) => false,
         };
-        let is_trusted = is_own || self.config.announce.allow_private_trackers;
-        trackers::sort(&self.trackers, of_torrent, is_trusted)
+        match &self.source {
+            _ if is_own || self.config.announce.allow_private_trackers => Word::Own,
+            // What is kept of the torrent may be of an earlier run, which had it from somewhere else.
+            Source::Magnet(magnet) if magnet.trackers.iter().any(|url| url == tracker) => {
+                Word::Link
+            }
+            _ => Word::Stranger,
+        }
     }
 }
 

@@ -301,7 +301,8 @@ section! {
         enabled: bool = true;
         /// Allow trackers on loopback, private and link-local addresses. Off, a torrent of a
         /// stranger cannot make us send requests into our own network. The trackers of "seed" and
-        /// "get" that you name yourself, or by a .torrent file that you have, are asked either way.
+        /// "get" that you name yourself, or by a .torrent file that you have, are asked either way;
+        /// those of a magnet link, too, if nothing follows the port in their URLs but /announce.
         allow_private_trackers: bool = false;
         /// Announces per second to one tracker host. Thousands of torrents must not hit it at once.
         rate_per_host: u32 = 10, 1..=10_000;

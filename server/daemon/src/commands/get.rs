@@ -24,9 +24,10 @@ first run names such files before. Ctrl-C stops; the same command goes on. Until
 ends in `.part`; with --select so do, and stay, files that were left out but share a piece with one that is wanted. A folder whose files have gone since is taken for a disk that is not mounted; --anew \
 fetches them again.
 
-What only a link names, or a torrent from the web, is asked if its address is a global one: those in your own \
-network are yours to name, trackers by --tracker, peers (x.pe) by --peer. The trackers of a .torrent file that you \
-have are asked wherever they are, and so are all with announce.allow_private_trackers = true.
+What only a torrent from the web names is asked if its address is a global one: trackers in your own network are \
+yours to name, by --tracker. A link's trackers there are asked, too, if their URLs end in the port and /announce, as \
+those that `seedring seed` prints; its peers (x.pe) are not: --peer names them. The trackers of a .torrent file that \
+you have are asked wherever they are, and so are all with announce.allow_private_trackers = true.
 
 Exit code 0: all that is wanted is there and has the torrent's hashes; 1: it failed, or the torrent cannot be \
 had; 2: the command line or the configuration is wrong; 3: io_uring is refused; 130: stopped before it was complete.

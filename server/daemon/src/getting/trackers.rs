@@ -1,9 +1,9 @@
 //! The trackers of one download, and which of them may be inside our network.
 //!
-//! What the user names is asked wherever it is: `--tracker`, and a `.torrent` file of his own. What only a link names,
-//! or a torrent from the web, is a stranger's word: such a tracker is asked at a global address only, or whoever made
-//! the link would have us send requests into our own network. (A web server that is inside itself is no stranger, and
-//! `announce.allow_private_trackers` trusts them all.)
+//! What the user names is asked wherever it is: `--tracker`, and a `.torrent` file of his own. A torrent from the web is
+//! a stranger's word: its trackers are asked at global addresses only, or whoever made it would have us send requests
+//! into our own network. (A web server that is inside itself is no stranger, and `announce.allow_private_trackers`
+//! trusts them all.) A magnet link that the user gives is between the two, see [`Word::Link`].
 //!
 //! Limits: those of [`control::announce`]. Does not: decide when to ask.
 
@@ -30,6 +30,30 @@ pub struct Trackers {
     strangers: Option<AnnounceHandle>,
     /// What was told of a tracker last.
     told: BTreeMap<String, String>,
+}
+
+/// Whose word it is that a tracker is one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// The user's: it is asked wherever it is.
+    Own,
+    /// A link's that the user gave. He may have it from our own `seed` in the next room or from a page of the web, so a
+    /// tracker inside our network is asked if its URL leaves a request no word to say but that it is an announce: see
+    /// [`says_nothing_else`].
+    Link,
+    /// Somebody's: it is asked at a global address only.
+    Stranger,
+}
+
+impl Word {
+    /// Whether it is enough to ask this tracker at an address inside a network.
+    fn reaches_inside(self, url: &str) -> bool {
+        match self {
+            Word::Own => true,
+            Word::Link => says_nothing_else(url),
+            Word::Stranger => false,
+        }
+    }
 }
 
 /// Which trackers are asked of those that are named.
@@ -143,49 +167,77 @@ impl Trackers {
     }
 }
 
-/// Sorts trackers: those that the user `named`, and those that the torrent or the link does, `is_trusted` or not.
-pub fn sort(named: &[Vec<String>], of_torrent: &[Vec<String>], is_trusted: bool) -> Sorted {
+/// Sorts trackers: those that the user `named`, and those that the torrent or the link does, each by whose `word` it
+/// is.
+pub fn sort(
+    named: &[Vec<String>],
+    of_torrent: &[Vec<String>],
+    word: impl Fn(&str) -> Word,
+) -> Sorted {
     let mut sorted = Sorted::default();
-    let is_named = |url: &String| named.iter().flatten().any(|other| other == url);
-    for (tiers, is_trusted) in [(named, true), (of_torrent, is_trusted)] {
-        for tier in tiers {
-            let mut asked = Vec::new();
-            for url in tier {
-                if !std::ptr::eq(tiers, named) && is_named(url) {
-                    continue;
-                }
-                match refusal(url, is_trusted) {
-                    None => asked.push(url.clone()),
-                    Some(refused) => sorted.refused.push(refused),
-                }
-            }
-            if asked.is_empty() {
-                continue;
-            }
-            match is_trusted {
-                true => sorted.trusted.push(asked),
-                false => sorted.strangers.push(asked),
-            }
-        }
+    for tier in named {
+        sorted.take(tier.iter(), |_| Word::Own);
+    }
+    let is_named = |url: &&String| named.iter().flatten().any(|other| other == *url);
+    for tier in of_torrent {
+        sorted.take(tier.iter().filter(|url| !is_named(url)), &word);
     }
     sorted
 }
 
+impl Sorted {
+    /// Takes a tier. The announcers know nothing of each other, so it is two tiers if its trackers are of two kinds.
+    fn take<'a>(&mut self, tier: impl Iterator<Item = &'a String>, word: impl Fn(&str) -> Word) {
+        let (mut anywhere, mut global) = (Vec::new(), Vec::new());
+        for url in tier {
+            let word = word(url);
+            match refusal(url, word) {
+                Some(refused) => self.refused.push(refused),
+                None if word.reaches_inside(url) => anywhere.push(url.clone()),
+                None => global.push(url.clone()),
+            }
+        }
+        if !anywhere.is_empty() {
+            self.trusted.push(anywhere);
+        }
+        if !global.is_empty() {
+            self.strangers.push(global);
+        }
+    }
+}
+
 /// Why a tracker is not asked. Of one with a name its address says it, as soon as it is asked.
-fn refusal(url: &str, is_trusted: bool) -> Option<String> {
+fn refusal(url: &str, word: Word) -> Option<String> {
     let shown = redacted(url);
     if !web::is_url(url) && !is_udp(url) {
         return Some(format!(
             "the tracker {shown} cannot be used: it is not http, https or udp"
         ));
     }
-    let is_inside = is_local_name(&shown) || address(&shown).is_some_and(|ip| !is_global(ip));
-    (is_inside && !is_trusted).then(|| {
-        format!(
-            "the tracker {shown} is not asked: its address is inside a network, and only a link or a torrent from the \
-             web names it; if it is yours, give its URL by --tracker"
-        )
-    })
+    if !is_inside(url) || word.reaches_inside(url) {
+        return None;
+    }
+    let why = match word {
+        Word::Own | Word::Stranger => "only a torrent from the web names it",
+        Word::Link => "the link's URL for it says more than /announce",
+    };
+    Some(format!(
+        "the tracker {shown} is not asked: its address is inside a network, and {why}; if it is yours, give its URL by \
+         --tracker"
+    ))
+}
+
+/// Whether a request to this URL is an announce and nothing else to whatever server gets it: the path is `/announce`
+/// alone, with no query and nobody's password, so that whoever made the link has chosen a host and a port and no word
+/// of what is said there. (Over UDP the first packet has no place for any; the path, which follows when a tracker has
+/// answered, may be missing.)
+fn says_nothing_else(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
+    let is_bare = is_udp(url) && matches!(path, "" | "/");
+    !authority.contains('@') && (path == "/announce" || is_bare)
 }
 
 fn is_udp(url: &str) -> bool {
@@ -239,7 +291,8 @@ mod tests {
     #[test]
     fn a_stranger_s_trackers_are_asked_where_they_are_global() {
         let global = ["udp://9.9.9.9:80/announce", "https://tracker.example/a"];
-        let sorted = sort(&[], &tiers(&[&INSIDE[..], &global[..]].concat()), false);
+        let both = tiers(&[&INSIDE[..], &global[..]].concat());
+        let sorted = sort(&[], &both, |_| Word::Stranger);
         assert_eq!(sorted.strangers, tiers(&global));
         assert!(sorted.trusted.is_empty());
         assert_eq!(sorted.refused.len(), INSIDE.len());
@@ -249,16 +302,57 @@ mod tests {
 
     #[test]
     fn what_the_user_names_is_asked_anywhere_and_once() {
-        let sorted = sort(&tiers(&INSIDE[..1]), &tiers(&INSIDE[..2]), false);
+        let sorted = sort(&tiers(&INSIDE[..1]), &tiers(&INSIDE[..2]), |_| {
+            Word::Stranger
+        });
         assert_eq!(sorted.trusted, tiers(&INSIDE[..1]));
         assert_eq!(sorted.refused.len(), 1, "{sorted:?}");
-        let own = sort(&[], &tiers(&INSIDE), true);
+        let own = sort(&[], &tiers(&INSIDE), |_| Word::Own);
         assert_eq!((own.trusted, own.refused), (tiers(&INSIDE), Vec::new()));
     }
 
     #[test]
+    fn a_link_leads_inside_where_it_has_no_say_in_what_is_sent() {
+        let link = |urls: &[&str]| sort(&[], &tiers(urls), |_| Word::Link);
+        // Names among them: where they lead is known when they are asked.
+        let plain = ["udp://10.0.0.1:6969/announce", "http://seed/announce"];
+        let plain = [&INSIDE[..], &plain[..]].concat();
+        let sorted = link(&plain);
+        assert_eq!(
+            (sorted.trusted, sorted.refused),
+            (tiers(&plain), Vec::new())
+        );
+        let wordy = [
+            "http://127.0.0.1:1/cgi-bin/reboot/announce",
+            "http://127.0.0.1:1/announce?cmd=reboot",
+            "http://127.0.0.1:1?/announce",
+            "http://127.0.0.1:1#/announce",
+            "http://127.0.0.1:1\\x/announce",
+            "http://root:root@127.0.0.1:1/announce",
+            "http://127.0.0.1:1/announce.php",
+            "http://127.0.0.1:1/",
+            "http://127.0.0.1:1",
+            "udp://127.0.0.1:1/cmd",
+        ];
+        let sorted = link(&wordy);
+        assert_eq!(sorted.refused.len(), wordy.len(), "{sorted:?}");
+        assert!(sorted.trusted.is_empty() && sorted.strangers.is_empty());
+        assert!(sorted.refused[0].contains("--tracker"), "{sorted:?}");
+        // Elsewhere they may say what they like, and lead nowhere else.
+        let global = ["https://tracker.example/announce?passkey=1"];
+        assert_eq!(link(&global).strangers, tiers(&global));
+        // A tier of two kinds is two.
+        let mixed = [[plain[0].to_owned(), global[0].to_owned()].to_vec()];
+        let sorted = sort(&[], &mixed, |_| Word::Link);
+        assert_eq!(sorted.trusted, tiers(&plain[..1]));
+        assert_eq!(sorted.strangers, tiers(&global));
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named_without_its_passkey() {
-        let sorted = sort(&tiers(&["wss://tracker.example/secret"]), &[], true);
+        let sorted = sort(&tiers(&["wss://tracker.example/secret"]), &[], |_| {
+            Word::Own
+        });
         let [refused] = &sorted.refused[..] else {
             panic!("{sorted:?}");
         };
