@@ -119,6 +119,8 @@ pub struct Session {
     peer_pieces: u32,
     /// A bitfield or have-all said that the peer is complete.
     peer_complete: bool,
+    /// The piece that made us complete, of which such a peer was not told.
+    untold: Option<PieceIndex>,
     peer_upload_only: bool,
     peer_extensions: MessageIds,
     peer_client: Option<String>,
@@ -218,6 +220,7 @@ impl Session {
             interested: false,
             peer_pieces: 0,
             peer_complete: false,
+            untold: None,
             peer_upload_only: false,
             peer_extensions: MessageIds::default(),
             peer_client: None,
@@ -391,9 +394,18 @@ impl Session {
         message.encode(&mut self.control);
     }
 
-    /// Tells the peer that we have got `piece`, which our pieces say already (BEP 3).
-    pub fn announce(&mut self, piece: PieceIndex) {
-        Message::Have(piece).encode(&mut self.control);
+    /// Tells the peer that we have got `piece`, which our pieces say already (BEP 3), and which is
+    /// the last one that was missing or is not.
+    ///
+    /// Not of the last one if the peer is a seed: it has no use for that, and Transmission 3, which
+    /// remembers of an address that a seed was there, then closes each connection from it, those of
+    /// another download on that host too. Who wants to know that we are complete is told by
+    /// [`Self::complete`]; how far we are, the others have said.
+    pub fn announce(&mut self, piece: PieceIndex, is_last: bool) {
+        match is_last && self.peer_complete {
+            true => self.untold = Some(piece),
+            false => Message::Have(piece).encode(&mut self.control),
+        }
     }
 
     /// Tells the peer that we have lost `piece`, as far as it understands that (BEP 54), and

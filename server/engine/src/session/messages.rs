@@ -283,6 +283,10 @@ impl Session {
             Some(Extension::DontHave) if dont_have(payload).is_some() => {
                 self.peer_pieces = self.peer_pieces.saturating_sub(1);
                 self.peer_complete = false;
+                // It may want from us what it had when we got it.
+                if let Some(piece) = self.untold.take() {
+                    Message::Have(piece).encode(&mut self.control);
+                }
             }
             // We did not offer them; a peer that sends them all the same is ignored.
             _ => {}

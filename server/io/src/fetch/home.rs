@@ -280,8 +280,11 @@ impl ActiveFetch {
         self.unsynced.borrow_mut().push(piece);
         shard.cells.increment(Counter::PiecesStored);
         self.publish_pieces();
+        let is_last = self.stored.get() == self.torrent.layout().piece_count();
         for member in self.members.borrow().values() {
-            member.connection.session.borrow_mut().announce(piece);
+            let mut session = member.connection.session.borrow_mut();
+            session.announce(piece, is_last);
+            drop(session);
             member.connection.wake_writer();
         }
     }

@@ -50,7 +50,7 @@ fn who_gave_the_metadata_knows_that_no_piece_is_here() {
     takes_news(&mut session);
     assert!(session.is_peer_complete());
     bits.set(PieceIndex(4), true);
-    session.announce(PieceIndex(4));
+    session.announce(PieceIndex(4), false);
     let due = format!("{:?}", Message::Have(PieceIndex(4)));
     assert_eq!(control(&mut session), [due]);
 }
@@ -96,7 +96,7 @@ fn a_piece_is_served_from_when_it_is_here_until_it_is_lost() {
     request(&mut session, wanted).unwrap();
     assert_eq!(control(&mut session), rejects(&[wanted]));
     bits.set(PieceIndex(3), true);
-    session.announce(PieceIndex(3));
+    session.announce(PieceIndex(3), false);
     assert_eq!(control(&mut session), ["Have(PieceIndex(3))"]);
     request(&mut session, wanted).unwrap();
     assert_eq!(session.queued_requests(), 1);
@@ -119,6 +119,35 @@ fn a_peer_that_has_lost_a_piece_is_no_seed() {
     // Of a wrong length it is ignored.
     extended(&mut session, id, &[0, 0, 3]).unwrap();
     assert_eq!(session.peer_pieces(), 10);
+}
+
+#[test]
+fn a_seed_is_told_how_far_we_are_and_not_by_the_last_piece_that_we_are_one() {
+    let all_but_two: Vec<u32> = (2..11).collect();
+    let told = |opening: Message<'_>| {
+        let (mut session, bits) = growing(FULL, &all_but_two);
+        give(&mut session, &opening).unwrap();
+        takes_news(&mut session);
+        control(&mut session);
+        for piece in [0, 1].map(PieceIndex) {
+            bits.set(piece, true);
+            session.announce(piece, piece.0 == 1);
+        }
+        session.complete();
+        (control(&mut session), session)
+    };
+    let [first, last] = [0, 1].map(|piece| format!("{:?}", Message::Have(PieceIndex(piece))));
+    let upload_only = "Extended { id: 41, payload: [1] }".to_owned();
+    let (seed, mut session) = told(Message::HaveAll);
+    assert_eq!(seed, [first.clone(), upload_only.clone()]);
+    // Once it wants something, it hears of what we have.
+    let id = Extension::DontHave.our_id().get();
+    extended(&mut session, id, &[0, 0, 0, 7]).unwrap();
+    assert_eq!(control(&mut session), std::slice::from_ref(&last));
+    extended(&mut session, id, &[0, 0, 0, 8]).unwrap();
+    assert!(control(&mut session).is_empty());
+    let (leecher, _) = told(Message::HaveNone);
+    assert_eq!(leecher, [first, last, upload_only]);
 }
 
 #[test]
