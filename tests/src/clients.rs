@@ -7,7 +7,7 @@ use crate::content::{assert_same_tree, assert_same_tree_but_empty_files};
 use crate::process::Process;
 use crate::skip::{Skip, program};
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +23,8 @@ pub enum Client {
     TransmissionDaemon,
     /// `aria2c`.
     Aria2,
+    /// `aria2c` with its DHT on, without which it asks no UDP tracker. Only in a network of the test's own.
+    Aria2Udp,
     /// libtorrent (the library of qBittorrent and Deluge) through its Python binding.
     Libtorrent,
     /// `rtorrent` in daemon mode.
@@ -69,7 +71,7 @@ impl Client {
         self,
         source: &OsStr,
         folder: &Path,
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
         host: &dyn Fn(&OsStr) -> Command,
     ) -> Result<Download, Skip> {
         let config = TempDir::new().unwrap();
@@ -77,7 +79,8 @@ impl Client {
         let (name, mut command, end) = match self {
             Client::Transmission => transmission_cli(source, folder, home, address, host)?,
             Client::TransmissionDaemon => transmission_daemon(source, folder, home, host)?,
-            Client::Aria2 => aria2(source, folder, host)?,
+            Client::Aria2 => aria2(source, folder, false, home, host)?,
+            Client::Aria2Udp => aria2(source, folder, true, home, host)?,
             Client::Libtorrent => libtorrent(source, folder, address, host)?,
             Client::Rtorrent => rtorrent(source, folder, home, host)?,
         };
@@ -100,7 +103,7 @@ impl Client {
             Client::Transmission | Client::TransmissionDaemon => {
                 assert_same_tree_but_empty_files(expected, actual);
             }
-            Client::Aria2 | Client::Libtorrent | Client::Rtorrent => {
+            Client::Aria2 | Client::Aria2Udp | Client::Libtorrent | Client::Rtorrent => {
                 assert_same_tree(expected, actual);
             }
         }
@@ -143,6 +146,14 @@ pub fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// An address as URLs and libtorrent have it.
+pub fn in_url(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
 type Started = Result<(&'static str, Command, End), Skip>;
 type Host<'a> = &'a dyn Fn(&OsStr) -> Command;
 
@@ -150,12 +161,18 @@ fn transmission_cli(
     source: &OsStr,
     folder: &Path,
     home: &Path,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     host: Host<'_>,
 ) -> Started {
     let program = program("transmission-cli", "transmission-cli")?;
     let (script, marker) = marker_script(home);
-    let bind = address.map(|address| ("bind-address-ipv4", format!("{:?}", address.to_string())));
+    let bind = address.map(|address| {
+        let key = match address {
+            IpAddr::V4(_) => "bind-address-ipv4",
+            IpAddr::V6(_) => "bind-address-ipv6",
+        };
+        (key, format!("{:?}", address.to_string()))
+    });
     write_transmission_settings(home, bind.as_slice());
     let mut command = host(program.as_os_str());
     command
@@ -196,15 +213,21 @@ fn transmission_daemon(source: &OsStr, folder: &Path, home: &Path, host: Host<'_
     Ok(("transmission-daemon", command, End::Marker(marker)))
 }
 
-fn aria2(source: &OsStr, folder: &Path, host: Host<'_>) -> Started {
+/// Turns the DHT of aria2 on or off. On, it knows no node to begin with, so that it asks nobody of whom no peer
+/// has told it; what it learns it leaves in `home`.
+pub fn aria2_dht(command: &mut Command, on: bool, home: &Path) {
+    command.args([&format!("--enable-dht={on}"), "--enable-dht6=false"]);
+    let table = home.join("dht.dat");
+    command
+        .arg(format!("--dht-file-path={}", table.display()))
+        .arg("--dht-listen-port=20000-60000");
+}
+
+fn aria2(source: &OsStr, folder: &Path, dht: bool, home: &Path, host: Host<'_>) -> Started {
     let program = program("aria2c", "aria2")?;
     let mut command = host(program.as_os_str());
-    command.args([
-        "--no-conf",
-        "--enable-dht=false",
-        "--enable-dht6=false",
-        "--bt-enable-lpd=false",
-    ]);
+    command.args(["--no-conf", "--bt-enable-lpd=false"]);
+    aria2_dht(&mut command, dht, home);
     command.args([
         "--seed-time=0",
         "--console-log-level=info",
@@ -217,7 +240,7 @@ fn aria2(source: &OsStr, folder: &Path, host: Host<'_>) -> Started {
     Ok(("aria2c", command, End::Exit))
 }
 
-fn libtorrent(source: &OsStr, folder: &Path, address: Option<Ipv4Addr>, host: Host<'_>) -> Started {
+fn libtorrent(source: &OsStr, folder: &Path, address: Option<IpAddr>, host: Host<'_>) -> Started {
     let python = libtorrent_python()?;
     let mut command = host(python.as_os_str());
     command
@@ -225,7 +248,7 @@ fn libtorrent(source: &OsStr, folder: &Path, address: Option<Ipv4Addr>, host: Ho
         .arg(source)
         .arg(folder);
     if let Some(address) = address {
-        command.args(["--bind", &address.to_string()]);
+        command.args(["--bind", &in_url(address)]);
     }
     Ok(("libtorrent", command, End::Exit))
 }

@@ -1,14 +1,16 @@
-//! Real clients as seeds of data that lie on disk, on a loopback port, with every way of finding peers off.
+//! Real clients as seeds of data that lie on disk, with every way of finding peers off but the torrent's
+//! trackers.
 //!
-//! [`RealSeed::start`] returns when the client serves every piece: it has checked the data then.
+//! [`RealSeed::start`] serves on a loopback port and returns when the client serves every piece: it has
+//! checked the data then. [`RealSeed::launch`] waits for nothing, so that several check side by side.
 
-use crate::clients::{libtorrent_python, script};
+use crate::clients::{aria2_dht, in_url, libtorrent_python, script};
 use crate::peer::{Peer, id};
 use crate::process::Process;
 use crate::server::{Seed, Server};
 use crate::skip::{Skip, program};
 use crate::torrent::Torrent;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -39,7 +41,7 @@ pub enum RealSeed {
 pub struct Seeding {
     /// Where peers connect.
     pub address: SocketAddr,
-    _process: Running,
+    running: Running,
     _home: TempDir,
 }
 
@@ -63,39 +65,14 @@ impl RealSeed {
 
     /// Seeds the data of `torrent` that lie in `data_dir`.
     pub fn start(self, torrent: &Path, data_dir: &Path) -> Result<Seeding, Skip> {
-        let home = TempDir::new().unwrap();
-        let place = Place {
-            torrent,
-            data_dir,
-            home: home.path(),
-            port: free_port(),
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut seeding = self.started(torrent, data_dir, loopback, false)?;
+        let Running::Process(process) = &mut seeding.running else {
+            return Ok(seeding);
         };
-        let (name, mut command) = match self {
-            RealSeed::Transmission => ("transmission-daemon", transmission(&place)?),
-            RealSeed::Libtorrent => ("libtorrent", libtorrent(&place)?),
-            RealSeed::Qbittorrent => ("qbittorrent-nox", qbittorrent(&place)?),
-            RealSeed::Aria2 => ("aria2c", aria2(&place)?),
-            RealSeed::Rtorrent => ("rtorrent", rtorrent(&place)?),
-            RealSeed::Seedring => {
-                let server = Seed::torrent(torrent, data_dir).options(["--no-tracker"]);
-                let server = Box::new(server.start());
-                return Ok(Seeding {
-                    address: server.address(),
-                    _process: Running::Server(server),
-                    _home: home,
-                });
-            }
-        };
-        command
-            .env("HOME", home.path())
-            .env("LC_ALL", "C.UTF-8")
-            .env("TERM", "xterm")
-            .current_dir(home.path());
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.port));
-        let mut process = Process::spawn(name, &command);
         let known = Torrent::read(torrent);
         process.wait_for("serving of every piece", READY, |_| {
-            let serves = serves_everything(address, &known);
+            let serves = serves_everything(seeding.address, &known);
             if !serves {
                 // Some clients take few connections of one address in a second.
                 std::thread::sleep(Duration::from_millis(200));
@@ -105,9 +82,54 @@ impl RealSeed {
         // Transmission takes one connection of an address, and notices in its next pulse that ours has gone. Whoever
         // comes too early is refused, and comes again.
         std::thread::sleep(Duration::from_secs(1));
+        Ok(seeding)
+    }
+
+    /// Starts it as a host of that address. Ours is ready when this returns; others check their data first.
+    /// Only in a network of the test's own, for aria2 has its DHT on here: it asks no UDP tracker otherwise.
+    pub fn launch(self, torrent: &Path, data_dir: &Path, ip: IpAddr) -> Result<Seeding, Skip> {
+        self.started(torrent, data_dir, ip, true)
+    }
+
+    fn started(
+        self,
+        torrent: &Path,
+        data_dir: &Path,
+        ip: IpAddr,
+        dht: bool,
+    ) -> Result<Seeding, Skip> {
+        let home = TempDir::new().unwrap();
+        let place = Place {
+            torrent,
+            data_dir,
+            home: home.path(),
+            ip,
+            port: free_port(),
+        };
+        let (name, mut command) = match self {
+            RealSeed::Transmission => ("transmission-daemon", transmission(&place)?),
+            RealSeed::Libtorrent => ("libtorrent", libtorrent(&place)?),
+            RealSeed::Qbittorrent => ("qbittorrent-nox", qbittorrent(&place)?),
+            RealSeed::Aria2 => ("aria2c", aria2(&place, dht)?),
+            RealSeed::Rtorrent => ("rtorrent", rtorrent(&place)?),
+            RealSeed::Seedring => {
+                let server = Seed::torrent(torrent, data_dir).options(["--no-tracker"]);
+                let server = Box::new(server.start());
+                return Ok(Seeding {
+                    address: SocketAddr::new(ip, server.ready.peer_port),
+                    running: Running::Server(server),
+                    _home: home,
+                });
+            }
+        };
+        command
+            .env("HOME", home.path())
+            .env("LC_ALL", "C.UTF-8")
+            .env("TERM", "xterm")
+            .current_dir(home.path());
         Ok(Seeding {
-            address,
-            _process: Running::Process(process),
+            address: SocketAddr::new(ip, place.port),
+            running: Running::Process(Process::spawn(name, &command)),
             _home: home,
         })
     }
@@ -118,6 +140,7 @@ struct Place<'a> {
     torrent: &'a Path,
     data_dir: &'a Path,
     home: &'a Path,
+    ip: IpAddr,
     port: u16,
 }
 
@@ -155,6 +178,10 @@ fn transmission(place: &Place<'_>) -> Result<Command, Skip> {
     let watch = place.home.join("watch");
     std::fs::create_dir(&watch).unwrap();
     std::fs::copy(place.torrent, watch.join("add.torrent")).unwrap();
+    let family = match place.ip {
+        IpAddr::V4(_) => "bind-address-ipv4",
+        IpAddr::V6(_) => "bind-address-ipv6",
+    };
     let settings = serde_json::json!({
         "download-dir": place.data_dir,
         "start-added-torrents": true,
@@ -167,7 +194,7 @@ fn transmission(place: &Place<'_>) -> Result<Command, Skip> {
         "utp-enabled": false,
         "port-forwarding-enabled": false,
         "peer-port": place.port,
-        "bind-address-ipv4": "127.0.0.1",
+        family: place.ip.to_string(),
         "incomplete-dir-enabled": false,
         "trash-original-torrent-files": false,
     });
@@ -185,7 +212,7 @@ fn libtorrent(place: &Place<'_>) -> Result<Command, Skip> {
         .arg(script("libtorrent_seed.py"))
         .arg(place.torrent)
         .arg(place.data_dir)
-        .args(["127.0.0.1", &place.port.to_string()]);
+        .args([in_url(place.ip), place.port.to_string()]);
     Ok(command)
 }
 
@@ -224,17 +251,18 @@ fn qbittorrent(place: &Place<'_>) -> Result<Command, Skip> {
     Ok(command)
 }
 
-fn aria2(place: &Place<'_>) -> Result<Command, Skip> {
+fn aria2(place: &Place<'_>, dht: bool) -> Result<Command, Skip> {
     let mut command = Command::new(program("aria2c", "aria2")?);
     command
         .arg(format!("--dir={}", place.data_dir.display()))
         .arg(format!("--listen-port={}", place.port))
         .args(["--no-conf", "--seed-ratio=0.0", "--check-integrity=true"])
+        .arg(format!("--disable-ipv6={}", place.ip.is_ipv4()))
         .args(["--bt-hash-check-seed=true", "--bt-enable-lpd=false"])
-        .args(["--enable-dht=false", "--enable-dht6=false"])
-        .args(["--enable-peer-exchange=false", "--disable-ipv6=true"])
+        .args(["--enable-peer-exchange=false"])
         .args(["--file-allocation=none", "--summary-interval=0"])
         .arg(place.torrent);
+    aria2_dht(&mut command, dht, place.home);
     Ok(command)
 }
 

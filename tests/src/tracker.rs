@@ -4,7 +4,7 @@ use crate::process::Process;
 use crate::skip::{Skip, is_root, program};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -107,6 +107,9 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, seen: &Mutex<Vec<String>>)
     }
 }
 
+/// The variable that names an opentracker that is built for IPv6.
+const V6_BINARY: &str = "SEEDRING_OPENTRACKER_V6";
+
 /// The real opentracker, serving the given info-hashes only (as Debian builds it) over HTTP and UDP.
 #[derive(Debug)]
 pub struct OpenTracker {
@@ -117,9 +120,17 @@ pub struct OpenTracker {
 }
 
 impl OpenTracker {
-    /// Starts it on a free port of `address`.
+    /// Starts it on a free port of `address`. opentracker speaks one family, as it is built: Debian's is for
+    /// IPv4; one for IPv6 (`make FEATURES=-DWANT_V6`) is taken from `SEEDRING_OPENTRACKER_V6`.
     pub fn start(address: IpAddr, info_hashes: &[String]) -> Result<Self, Skip> {
-        let opentracker = program("opentracker", "opentracker")?;
+        let opentracker = match address {
+            IpAddr::V4(_) => program("opentracker", "opentracker")?,
+            IpAddr::V6(_) => PathBuf::from(std::env::var_os(V6_BINARY).ok_or_else(|| {
+                Skip::machine(format!(
+                    "Debian's opentracker is built for IPv4 only; {V6_BINARY} names no other"
+                ))
+            })?),
+        };
         let folder = TempDir::new().unwrap();
         let list = folder.path().join("whitelist.txt");
         std::fs::write(&list, info_hashes.join("\n") + "\n").unwrap();
@@ -131,9 +142,10 @@ impl OpenTracker {
             .local_addr()
             .unwrap()
             .port();
+        let place = SocketAddr::new(address, port);
         let config = folder.path().join("opentracker.conf");
         let mut text = format!(
-            "listen.tcp {address}:{port}\nlisten.udp {address}:{port}\naccess.whitelist whitelist.txt\ntracker.rootdir {root}\n",
+            "listen.tcp {place}\nlisten.udp {place}\naccess.whitelist whitelist.txt\ntracker.rootdir {root}\n",
             root = folder.path().display()
         );
         if is_root() {
@@ -146,11 +158,11 @@ impl OpenTracker {
         process.wait_for("open port", Duration::from_secs(10), |_| {
             TcpStream::connect((address, port)).ok()
         });
-        let url = format!("http://{address}:{port}/announce");
+        let url = format!("http://{place}/announce");
         Ok(Self {
             process,
             url,
-            address: SocketAddr::new(address, port),
+            address: place,
             _folder: folder,
         })
     }

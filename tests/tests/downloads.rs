@@ -370,7 +370,7 @@ fn a_swarm_shares_what_a_slow_seed_gives() {
     for ((client, folder), address) in clients.into_iter().zip(&folders[1..]).zip(lan::CLIENT_MORE)
     {
         let torrent = torrent.as_os_str();
-        let download = client.download_as(torrent, folder.path(), Some(address), &host);
+        let download = client.download_as(torrent, folder.path(), Some(address.into()), &host);
         downloads.push(need!(test, download));
     }
     ours.event("complete", LIMIT);

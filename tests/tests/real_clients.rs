@@ -235,8 +235,7 @@ fn aria2_finds_us_through_opentracker() {
     Client::Aria2.assert_same_tree(&content, &folder.path().join("content"));
 }
 
-/// Found through our tracker over UDP alone. aria2 speaks that only with its DHT on, which would look
-/// for hosts beyond the test's network.
+/// Found through our tracker over UDP alone.
 fn finds_us_over_udp(test: &str, client: Client) {
     if !need!(test, lan::inside(test)) {
         return;

@@ -129,7 +129,6 @@ fn clients_on_other_hosts_find_us_through_opentracker_by_udp() {
     let server = seed(&content, &[&tracker.udp_url()]).start();
     let host = |program: &OsStr| lan.client_command(program);
     let source = server.ready.torrents[0].torrent.clone();
-    // Not aria2, which the tests run without DHT: it then asks no UDP tracker.
     let client = Client::Libtorrent;
     let folder = TempDir::new().unwrap();
     let download = client.download(source.as_os_str(), folder.path(), &host);
