@@ -109,6 +109,11 @@ impl Lan {
         lan
     }
 
+    /// A process on the client's host, to name that host's namespace by.
+    pub fn client_pid(&self) -> u32 {
+        self.holder.pid()
+    }
+
     /// A command that runs on the client's host.
     pub fn client_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");

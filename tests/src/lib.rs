@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
 pub mod bencode;
+pub mod certificates;
 pub mod clients;
 pub mod content;
 pub mod fixture;

@@ -116,8 +116,8 @@ pub struct AnnounceConfig {
     pub proxy: Option<String>,
     /// By which interface or address requests leave. Default any.
     pub binding: Binding,
-    /// Certificates in PEM to trust beside the system's, for trackers with a private authority.
-    pub extra_ca_pem: Vec<Vec<u8>>,
+    /// Authorities to trust beside the system's, for trackers with one of their own. Default none.
+    pub authorities: Vec<Authority>,
 }
 
 impl Default for AnnounceConfig {
@@ -133,9 +133,18 @@ impl Default for AnnounceConfig {
             scrape_interval: Some(Duration::from_secs(30 * 60)),
             proxy: None,
             binding: Binding::default(),
-            extra_ca_pem: Vec::new(),
+            authorities: Vec::new(),
         }
     }
+}
+
+/// Certificates of whom to trust.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    /// Where they come from, for errors: a file's name.
+    pub name: String,
+    /// One certificate or several, in PEM.
+    pub pem: Vec<u8>,
 }
 
 /// Who we say we are, to every tracker alike.
@@ -246,9 +255,9 @@ pub enum TrackerState {
 /// Why announcing cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
-    /// A certificate of [`AnnounceConfig::extra_ca_pem`] is not one.
-    #[error("tracker certificate authority {0} (from 0) is not a PEM certificate: {1}")]
-    Certificate(usize, String),
+    /// One of [`AnnounceConfig::authorities`] holds no certificate, or none that is one.
+    #[error("{0} holds no certificates of authorities in PEM: {1}")]
+    Certificate(String, String),
     /// [`AnnounceConfig::proxy`] is not a proxy's URL. What it is stays unsaid: it may hold a
     /// password.
     #[error("the proxy for trackers is not http://, https://, socks5:// or socks5h:// and a host")]

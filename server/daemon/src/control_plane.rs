@@ -58,7 +58,7 @@ pub fn start_announcer(
     }
     let key = settings::announce_key().context("no random bytes")?;
     let identity = Identity { peer_id, key, port };
-    let announcer = Announcer::start(&settings::announce(config), identity, Arc::clone(cells));
+    let announcer = Announcer::start(&settings::announce(config)?, identity, Arc::clone(cells));
     Ok(Some(announcer.context("cannot start the announces")?))
 }
 

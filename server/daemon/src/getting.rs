@@ -740,7 +740,7 @@ impl Plan {
                 (read.map_err(anyhow::Error::from)?, name)
             }
             Source::Url(url) => {
-                let user_agent = settings::announce(&self.config).user_agent;
+                let user_agent = settings::user_agent(&self.config);
                 let fetched = web::fetch_torrent(url, &user_agent).await;
                 // Not the URL, in which a password may stand.
                 let name = "what the web server sent".to_owned();

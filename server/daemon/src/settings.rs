@@ -2,7 +2,7 @@
 
 use crate::budget::Budget;
 use anyhow::Context;
-use control::announce::{AnnounceConfig, Binding};
+use control::announce::{AnnounceConfig, Authority, Binding};
 use control::config::{ChokerPolicy, Config, LeechPolicy, RegisteredBuffers, SendPath, Verify};
 use control::ip_filter;
 use control::lsd::LsdConfig;
@@ -17,14 +17,18 @@ use seedring_io::fetch::FetchConfig;
 use seedring_io::plane::{self, PlaneConfig, RateLimits};
 use seedring_io::sockets::SocketOptions;
 use seedring_metrics::{ControlCells, ControlGauge};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Queued control messages of one peer above which we stop reading from it, in bytes. `budget` counts on it.
 const CONTROL_BYTES_MAX: usize = 16 << 10;
+
+/// The most that is read of a file of certificates: all authorities of the web are some 200 KiB.
+const AUTHORITY_BYTES_MAX: u64 = 4 << 20;
 
 /// How the data plane is to run.
 pub fn plane(
@@ -192,10 +196,22 @@ pub fn tracker(config: &Config) -> TrackerConfig {
     }
 }
 
+/// What we call ourselves to trackers and other web servers.
+pub fn user_agent(config: &Config) -> String {
+    let own = AnnounceConfig::default().user_agent;
+    some(&config.announce.user_agent).unwrap_or(own)
+}
+
 /// How announces are to be made.
-pub fn announce(config: &Config) -> AnnounceConfig {
+///
+/// # Errors
+///
+/// A file of certificates cannot be read.
+pub fn announce(config: &Config) -> anyhow::Result<AnnounceConfig> {
     let settings = &config.announce;
-    let mut announce = AnnounceConfig {
+    let authorities = settings.ca_files.iter().map(|path| authority(path));
+    Ok(AnnounceConfig {
+        user_agent: user_agent(config),
         allow_private_trackers: settings.allow_private_trackers,
         in_flight_max: settings.requests_max as usize,
         per_second_per_host: settings.rate_per_host,
@@ -209,12 +225,22 @@ pub fn announce(config: &Config) -> AnnounceConfig {
             v4: settings.bind_v4,
             v6: settings.bind_v6,
         },
+        authorities: authorities.collect::<anyhow::Result<_>>()?,
         ..AnnounceConfig::default()
+    })
+}
+
+/// Reads a file of certificates, which is short: what is more than [`AUTHORITY_BYTES_MAX`] is left.
+fn authority(path: &Path) -> anyhow::Result<Authority> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut pem = Vec::new();
+        let mut file = std::fs::File::open(path)?.take(AUTHORITY_BYTES_MAX);
+        file.read_to_end(&mut pem)?;
+        Ok(pem)
     };
-    if !settings.user_agent.is_empty() {
-        announce.user_agent.clone_from(&settings.user_agent);
-    }
-    announce
+    let name = path.display().to_string();
+    let pem = read().with_context(|| format!("cannot read the certificates in {name}"))?;
+    Ok(Authority { name, pem })
 }
 
 /// A text, where the empty one means none.

@@ -29,7 +29,7 @@ use super::url::{
     host_name, is_announce_path, is_global, is_scrape_path, redacted_url, scrubbed, shown,
 };
 use super::{
-    AnnounceConfig, AnnounceError, Identity, Outcome, REDIRECTS_MAX, RetryIn,
+    AnnounceConfig, AnnounceError, Authority, Identity, Outcome, REDIRECTS_MAX, RetryIn,
     SHUTDOWN_IN_FLIGHT_PER_HOST_MAX, ScrapeOutcome, TrackerReply,
 };
 
@@ -531,10 +531,14 @@ fn finish(
     builder: impl Fn() -> reqwest::ClientBuilder,
 ) -> Result<reqwest::Client, AnnounceError> {
     let mut extra = Vec::new();
-    for (number, pem) in config.extra_ca_pem.iter().enumerate() {
-        let certificate = reqwest::Certificate::from_pem(pem);
-        let text = |error: reqwest::Error| AnnounceError::Certificate(number, described(error));
-        extra.push(certificate.map_err(text)?);
+    for Authority { name, pem } in &config.authorities {
+        let bad = |why: String| AnnounceError::Certificate(name.clone(), why);
+        let found = reqwest::Certificate::from_pem_bundle(pem);
+        let found = found.map_err(|error| bad(described(error)))?;
+        if found.is_empty() {
+            return Err(bad("there is none in it".to_owned()));
+        }
+        extra.extend(found);
     }
     let built = builder().tls_certs_merge(extra.clone()).build();
     built.or_else(|error| {

@@ -320,6 +320,9 @@ section! {
         /// "user:password@" before the host if it wants that. It also resolves their names. UDP trackers
         /// are then not asked, because that would go past it. "" uses none.
         proxy: String = String::new(), 0..=500;
+        /// Files of certificates in PEM to trust beside those of the system, for https trackers whose
+        /// authority is your own. A file that cannot be read, or that holds none, stops the start.
+        ca_files: Vec<PathBuf> = Vec::new(), 0..=64;
         /// Ask trackers only by this network interface, such as "wg0"; "" is any. When it is gone, no
         /// tracker is asked until it is back. Names are resolved as the system does it.
         bind_interface: String = String::new(), 0..=15;

@@ -201,11 +201,16 @@ impl Loader {
         {
             *dir = source.resolve(dir);
         }
-        if section == "peers"
-            && let Some(Place::Line { .. }) = self.places.get("peers.ip_filter")
-        {
-            for path in &mut self.config.peers.ip_filter {
-                *path = source.resolve(path);
+        let lists = [
+            ("peers.ip_filter", &mut self.config.peers.ip_filter),
+            ("announce.ca_files", &mut self.config.announce.ca_files),
+        ];
+        for (key, paths) in lists {
+            let is_of_this = key.split('.').next() == Some(section);
+            if is_of_this && let Some(Place::Line { .. }) = self.places.get(key) {
+                for path in paths {
+                    *path = source.resolve(path);
+                }
             }
         }
     }
@@ -379,9 +384,15 @@ impl Loader {
         {
             problems.push(("state.dir", message));
         }
-        for path in &peers.ip_filter {
-            if let Err(message) = expect_path(path, Kind::File) {
-                problems.push(("peers.ip_filter", message));
+        let lists = [
+            ("peers.ip_filter", &peers.ip_filter),
+            ("announce.ca_files", &self.config.announce.ca_files),
+        ];
+        for (key, paths) in lists {
+            for path in paths {
+                if let Err(message) = expect_path(path, Kind::File) {
+                    problems.push((key, message));
+                }
             }
         }
         problems.extend(port_conflict(&self.config));
