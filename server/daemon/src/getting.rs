@@ -9,10 +9,12 @@
 mod display;
 mod existing;
 mod peers;
+mod plan;
 mod selection;
 mod store;
 mod trackers;
 
+pub use plan::{Plan, Source};
 pub use selection::Choice;
 
 use crate::budget::Budget;
@@ -24,22 +26,20 @@ use crate::settings;
 use crate::signals::Signals;
 use anyhow::{Context, anyhow};
 use control::announce::Totals;
-use control::config::{self, Config};
-use control::library::read_torrent;
+use control::config;
 use control::lsd::{Lsd, LsdHandle};
 use control::resume::{Resume, ResumeError, Resumed};
 use control::state::{FetchRecord, Record, StateError};
 use control::verify::PieceSet;
-use control::web;
 use display::{BAR_PERIOD, Display, Share};
 use engine::ip_filter::IpFilter;
 use engine::layout::{FileIndex, FileStamp};
 use engine::peer_list::PeerSource;
 use engine::picker::Priority;
-use peers::{Finder, Found, Resolved};
+use peers::{Finder, Found};
+use plan::{Described, describe, link_only_v2};
 use proto::ids::{InfoHashV1, PieceIndex};
-use proto::magnet::{Magnet, PeerAddress};
-use proto::metainfo::{Metainfo, with_trackers};
+use proto::metainfo::Metainfo;
 use seedring_io::fetch::{
     Allocation, DESCRIPTORS_MAX, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs,
 };
@@ -56,7 +56,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use store::Store;
 use tokio::sync::mpsc;
-use trackers::{Sorted, Trackers, Word};
+use trackers::{Sorted, Trackers};
 
 /// Peers that are kept from the time before the download began.
 const KNOWN_MAX: usize = 1_000;
@@ -66,33 +66,6 @@ const DOWNLOAD_STOP: Duration = Duration::from_secs(10);
 
 /// What is logged: how the download goes is told beside the log.
 const LOG: &str = "warn,seedring_io=error";
-
-/// What to download, and how.
-pub struct Plan {
-    pub config: Config,
-    pub state_dir: PathBuf,
-    pub source: Source,
-    pub data_dir: PathBuf,
-    /// Peers to ask beside those that trackers and the link name.
-    pub peers: Vec<PeerAddress>,
-    /// Trackers to ask before the torrent's own, by tier.
-    pub trackers: Vec<Vec<String>>,
-    /// The files that are wanted; all if there are no choices.
-    pub choices: Vec<Choice>,
-    pub sequential: bool,
-    /// Whether to go on as a seed.
-    pub seed: bool,
-    /// Whether to believe nothing of earlier runs.
-    pub anew: bool,
-    pub json: bool,
-}
-
-/// Where the torrent is described.
-pub enum Source {
-    File(PathBuf),
-    Url(String),
-    Magnet(Box<Magnet>),
-}
 
 /// How it ended, if nothing failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,14 +88,6 @@ pub fn run(plan: Plan) -> Result<(), Failure> {
         End::Complete => Ok(()),
         End::Interrupted => Err(Failure::Interrupted),
     }
-}
-
-/// A torrent that is described.
-struct Described {
-    info_hash: InfoHashV1,
-    /// The bytes of its `.torrent` file.
-    torrent: Vec<u8>,
-    metainfo: Arc<Metainfo>,
 }
 
 /// What runs beside a download.
@@ -716,75 +681,6 @@ impl Download {
     }
 }
 
-impl Plan {
-    /// The torrent, unless only peers can say what it is, and the peers that the user and the link name.
-    async fn prepare(&self) -> Result<(Option<Described>, Resolved), Failure> {
-        let described = self.described().await?;
-        let in_link = match &self.source {
-            Source::Magnet(magnet) => &magnet.peers[..],
-            Source::File(_) | Source::Url(_) => &[],
-        };
-        Ok((described, peers::resolve(&self.peers, in_link).await))
-    }
-
-    /// The torrent, unless only peers can say what it is.
-    async fn described(&self) -> Result<Option<Described>, Failure> {
-        let (torrent, name) = match &self.source {
-            Source::Magnet(_) => return Ok(None),
-            Source::File(path) => {
-                let name = format!("{path:?}");
-                let path = path.clone();
-                // A FIFO, or a disk that hangs, is not to keep a signal from being heard.
-                let reading = tokio::task::spawn_blocking(move || read_torrent(&path)).await;
-                let read = reading.context("reading the torrent ended early")?;
-                (read.map_err(anyhow::Error::from)?, name)
-            }
-            Source::Url(url) => {
-                let user_agent = settings::user_agent(&self.config);
-                let fetched = web::fetch_torrent(url, &user_agent).await;
-                // Not the URL, in which a password may stand.
-                let name = "what the web server sent".to_owned();
-                (fetched.map_err(anyhow::Error::from)?, name)
-            }
-        };
-        describe(torrent, &[], &name).map(Some)
-    }
-
-    /// The trackers of the magnet link: each its own tier, as links know no tiers.
-    fn magnet_trackers(&self) -> Vec<Vec<String>> {
-        match &self.source {
-            Source::Magnet(magnet) => magnet
-                .trackers
-                .iter()
-                .map(|url| vec![url.clone()])
-                .collect(),
-            Source::File(_) | Source::Url(_) => Vec::new(),
-        }
-    }
-
-    /// The user's trackers, then the torrent's, sorted by whether they may be inside our network.
-    fn sorted(&self, of_torrent: &[Vec<String>]) -> Sorted {
-        trackers::sort(&self.trackers, of_torrent, |url| self.word_of(url))
-    }
-
-    /// Whose word it is that this is a tracker of the torrent.
-    fn word_of(&self, tracker: &str) -> Word {
-        let is_own = match &self.source {
-            Source::File(_) => true,
-            Source::Url(url) => trackers::is_inside(url),
-            Source::Magnet(_) => false,
-        };
-        match &self.source {
-            _ if is_own || self.config.announce.allow_private_trackers => Word::Own,
-            // What is kept of the torrent may be of an earlier run, which had it from somewhere else.
-            Source::Magnet(magnet) if magnet.trackers.iter().any(|url| url == tracker) => {
-                Word::Link
-            }
-            _ => Word::Stranger,
-        }
-    }
-}
-
 /// The bytes of these pieces, of which the torrent's last may be shorter than the others.
 fn bytes_of(metainfo: &Metainfo, pieces: &PieceSet) -> u64 {
     let length = u64::from(metainfo.piece_length);
@@ -794,36 +690,6 @@ fn bytes_of(metainfo: &Metainfo, pieces: &PieceSet) -> u64 {
         true => u64::from(pieces.len()) * length - missing,
         false => u64::from(pieces.len()) * length,
     }
-}
-
-/// Reads a torrent, which errors call `name`; `trackers` are added if it names none.
-fn describe(torrent: Vec<u8>, trackers: &[Vec<String>], name: &str) -> Result<Described, Failure> {
-    let wrong = || format!("{name} is no torrent that can be downloaded");
-    let parse = |torrent: &[u8]| Metainfo::parse(torrent).with_context(wrong);
-    let (mut torrent, mut metainfo) = (torrent, None);
-    let bare = parse(&torrent)?;
-    if bare.trackers.is_empty() && !trackers.is_empty() {
-        torrent = with_trackers(&torrent, trackers).with_context(wrong)?;
-        metainfo = Some(parse(&torrent)?);
-    }
-    let metainfo = metainfo.unwrap_or(bare);
-    Ok(Described {
-        info_hash: metainfo.info_hash_v1.ok_or_else(only_v2)?,
-        torrent,
-        metainfo: Arc::new(metainfo),
-    })
-}
-
-fn link_only_v2() -> Failure {
-    anyhow!(
-        "the link names a version 2 hash only (btmh, BEP 52); fetching by those comes later: a link with a version 1 \
-         hash (btih), or the .torrent file of a hybrid torrent, can be fetched"
-    )
-    .into()
-}
-
-fn only_v2() -> Failure {
-    anyhow!("the torrent has version 2 hashes only (BEP 52); fetching those comes later").into()
 }
 
 /// What to tell the user if a download needs a permission, or a file system that takes writes: waiting does not bring
