@@ -18,7 +18,7 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Longest wait for one download.
+/// Longest wait for a small download; see [`Content::limit`].
 const LIMIT: Duration = Duration::from_secs(100);
 
 /// A folder of data and its torrent.
@@ -84,6 +84,11 @@ impl Content {
         self.root.path().join("data")
     }
 
+    /// Longest wait for a download of all of it, by the slowest client.
+    fn limit(&self) -> Duration {
+        LIMIT + Duration::from_secs(Torrent::read(&self.torrent).length() / (2 * MIB))
+    }
+
     fn magnet(&self) -> String {
         format!(
             "magnet:?xt=urn:btih:{}",
@@ -108,7 +113,7 @@ fn downloads_from(test: &str, kind: RealSeed) {
         let seed = need!(test, kind.start(&content.torrent, &content.data_dir()));
         let folder = TempDir::new().unwrap();
         let get = Get::new(&content.torrent, folder.path()).peer(seed.address);
-        let complete = get.start().complete(LIMIT);
+        let complete = get.start().complete(content.limit());
         content.assert_copied(folder.path());
         let bytes = Torrent::read(&content.torrent).length();
         assert_eq!(complete["bytes"], bytes, "{complete}");
@@ -195,6 +200,21 @@ fn a_magnet_link_is_enough_for_a_hybrid() {
         .arg(&content.torrent)
         .args([&(64 * KIB).to_string(), "hybrid"]);
     run_ok("libtorrent_create.py", &create, SHORT);
+    // Its padding is no file of anybody's.
+    let about = |command: &str, more: &[&str]| {
+        let mut about = seedring([command]);
+        about.arg(&content.torrent).args(more);
+        run_ok(command, &about, SHORT)
+    };
+    let shown = about("show", &[]);
+    assert!(shown.contains("pad file"), "{shown}");
+    let data_dir = content.data_dir();
+    let verified = about("verify", &["--json", "-d", data_dir.to_str().unwrap()]);
+    assert!(verified.contains("\"good\":true"), "{verified}");
+    let mut files = verified
+        .lines()
+        .filter(|line| line.contains("\"event\":\"file\""));
+    assert!(!files.any(|line| line.contains(".pad")), "{verified}");
     let seed = need!(
         test,
         RealSeed::Libtorrent.start(&content.torrent, &content.data_dir())
@@ -373,9 +393,9 @@ fn a_swarm_shares_what_a_slow_seed_gives() {
         let download = client.download_as(torrent, folder.path(), Some(address.into()), &host);
         downloads.push(need!(test, download));
     }
-    ours.event("complete", LIMIT);
+    ours.event("complete", content.limit());
     for download in &mut downloads {
-        download.wait(LIMIT);
+        download.wait(content.limit());
     }
     for folder in &folders {
         assert_same_tree(

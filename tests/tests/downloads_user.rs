@@ -121,6 +121,16 @@ fn names_that_are_written_otherwise_are_told() {
     let seed = Seed::path(&file).options(["--no-tracker"]).start();
     let stderr = seed.process.stderr();
     assert!(stderr.contains("new_line"), "{stderr}");
+    let folder = TempDir::new().unwrap();
+    let mut getting = Get::new(&torrent, folder.path())
+        .peer(seed.address())
+        .start();
+    let told = getting.event("respelled", LIMIT);
+    assert_eq!(told["names"][0]["name"], "new\\nline", "{told}");
+    assert_eq!(told["names"][0]["written"], "new_line", "{told}");
+    assert_eq!(told["count"], 1, "{told}");
+    getting.complete(LIMIT);
+    assert!(folder.path().join("new_line").exists());
 }
 
 /// Ctrl-C ends it also while a web server keeps it waiting.

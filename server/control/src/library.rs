@@ -84,12 +84,12 @@ pub enum LibraryError {
         error: io::Error,
     },
     /// The `.torrent` file is larger than any we read.
-    #[error("{path:?} has {bytes} bytes, a .torrent file has at most {METAINFO_BYTES_MAX}")]
+    #[error(
+        "{path:?} is no torrent: it has more than {METAINFO_BYTES_MAX} bytes, the most that one has"
+    )]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its length.
-        bytes: u64,
     },
     /// The `.torrent` file is not one.
     #[error("{path:?}: {error}")]
@@ -378,10 +378,8 @@ pub fn read_torrent(path: &Path) -> Result<Vec<u8>, LibraryError> {
         .read_to_end(&mut bytes)
         .map_err(|error| io_error("read", path, error))?;
     if bytes.len() as u64 == limit {
-        let length = std::fs::metadata(path).map_or(limit, |metadata| metadata.len());
         return Err(LibraryError::TooLarge {
             path: path.to_owned(),
-            bytes: length,
         });
     }
     Ok(bytes)

@@ -12,8 +12,9 @@
 use crate::announce::{REDIRECTS_MAX, is_global};
 use proto::limits::METAINFO_BYTES_MAX;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::LOCATION;
 use reqwest::redirect::Policy;
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, Response, StatusCode, Url};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -22,6 +23,9 @@ use tokio::time::timeout;
 
 /// The time for everything.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How a magnet link begins.
+const MAGNET: &[u8] = b"magnet:";
 
 /// The time to connect, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -50,6 +54,18 @@ pub enum WebError {
         host: String,
         /// Its answer.
         status: StatusCode,
+    },
+    /// What it names in place of a torrent cannot be followed.
+    #[error(
+        "cannot fetch the torrent from {host}: the server answers {status}, which leads to {to}"
+    )]
+    Elsewhere {
+        /// The host that was named.
+        host: String,
+        /// Its answer.
+        status: StatusCode,
+        /// What it leads to.
+        to: &'static str,
     },
     /// It is longer than any torrent.
     #[error(
@@ -108,6 +124,10 @@ async fn fetch_within(
     let client = client(user_agent, scope).map_err(failed)?;
     let mut response = client.get(parsed).send().await.map_err(failed)?;
     let status = response.status();
+    if status.is_redirection() {
+        let to = leads_to(&response);
+        return Err(WebError::Elsewhere { host, status, to });
+    }
     if !status.is_success() {
         return Err(WebError::Status { host, status });
     }
@@ -119,6 +139,19 @@ async fn fetch_within(
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// What a redirect leads to that could not be followed.
+fn leads_to(response: &Response) -> &'static str {
+    let location = response.headers().get(LOCATION);
+    let scheme = location.and_then(|value| value.as_bytes().get(..MAGNET.len()));
+    match (location, scheme) {
+        (None, _) => "nothing",
+        (_, Some(scheme)) if scheme.eq_ignore_ascii_case(MAGNET) => {
+            "a magnet link: give that link itself"
+        }
+        _ => "no http or https URL",
+    }
 }
 
 /// To which addresses a fetch may lead.
@@ -179,7 +212,10 @@ fn client(user_agent: &str, scope: Scope) -> reqwest::Result<Client> {
         .redirect(Policy::custom(move |attempt| {
             let was_secure = |url: &Url| url.scheme() == "https";
             let downgrade = attempt.previous().iter().any(was_secure) && !was_secure(attempt.url());
-            if downgrade {
+            if !is_url(attempt.url().as_str()) {
+                // What it leads to is told by the answer.
+                attempt.stop()
+            } else if downgrade {
                 attempt.error("it leads from https to http")
             } else if attempt.previous().len() > REDIRECTS_MAX {
                 attempt.error("too many redirects")
@@ -273,6 +309,21 @@ mod tests {
 
     fn pretend_127_0_0_2_is_global(address: IpAddr) -> bool {
         address == IpAddr::from([127, 0, 0, 2])
+    }
+
+    #[tokio::test]
+    async fn a_redirect_to_a_magnet_link_is_called_so() {
+        for (location, due) in [
+            ("location: Magnet:?xt=urn:btih:secret\r\n", "a magnet link"),
+            ("location: ftp://secret/\r\n", "no http or https URL"),
+            ("", "nothing"),
+        ] {
+            let answer = format!("HTTP/1.1 302 Found\r\n{location}content-length: 0\r\n\r\n");
+            let url = server(answer.into_bytes()).await;
+            let error = fetch_torrent(&url, "test").await.unwrap_err().to_string();
+            assert!(error.contains(&format!("leads to {due}")), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 
     #[tokio::test]

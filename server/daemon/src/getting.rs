@@ -327,6 +327,7 @@ impl Getter {
             let (chosen, pieces) = (&record.priorities, &resumed.pieces);
             let replaced = existing::replaced(&metainfo, &data_dir, chosen, pieces);
             self.display.replacing(&replaced);
+            self.display.respelled(&metainfo);
         }
         let files = selection::counts(&metainfo, &record.priorities);
         store.begin(&record).map_err(anyhow::Error::from)?;
@@ -363,7 +364,7 @@ impl Getter {
             fetch: Arc::clone(&fetch),
             events,
             pieces: resumed.pieces,
-            unstored: Vec::new(),
+            unstored: BTreeMap::new(),
         };
         let end = self.watch(&mut download).await?;
         self.conclude(download, end).await
@@ -642,19 +643,24 @@ struct Download {
     bytes_recorded: u64,
     /// How many files are wanted, and how many there are.
     files: (u64, u64),
-    /// Stamps that could not be stored with the last pieces.
-    unstored: Vec<(FileIndex, FileStamp)>,
+    /// Stamps that could not be stored with the last pieces, one for a file at most.
+    unstored: BTreeMap<FileIndex, FileStamp>,
 }
 
 impl Download {
     fn synced(&mut self, pieces: &[PieceIndex], stamps: &[(FileIndex, FileStamp)]) {
         pieces.iter().for_each(|&piece| self.pieces.insert(piece));
-        self.unstored.extend_from_slice(stamps);
+        self.unstored.extend(stamps.iter().copied());
         let Some(store) = &self.store else {
             return;
         };
-        let (bits, stamps) = (self.pieces.as_bitfield(), &self.unstored);
-        match tokio::task::block_in_place(|| store.synced(bits, stamps)) {
+        let bits = self.pieces.as_bitfield();
+        let stamps: Vec<_> = self
+            .unstored
+            .iter()
+            .map(|(&at, &stamp)| (at, stamp))
+            .collect();
+        match tokio::task::block_in_place(|| store.synced(bits, &stamps)) {
             Ok(()) => {
                 self.unstored.clear();
                 self.bytes_recorded = bytes_of(&self.described.metainfo, &self.pieces);

@@ -73,9 +73,12 @@ impl FromStr for PeerAddress {
     }
 }
 
+/// Stands for the link as a whole where a parameter's name is due.
+const WHOLE: &str = "magnet:";
+
 /// Why a magnet link was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("magnet link, parameter {parameter} at byte {offset}: {reason}")]
+#[error("the magnet link cannot be read{}: {reason}", place(.parameter, .offset))]
 pub struct MagnetError {
     /// The parameter's name, escaped and cut; `magnet:` for the link as a whole.
     pub parameter: String,
@@ -85,20 +88,28 @@ pub struct MagnetError {
     pub reason: MagnetReason,
 }
 
+/// Where the fault is, if it is in one parameter.
+fn place(parameter: &str, offset: impl fmt::Display) -> String {
+    match parameter {
+        WHOLE => String::new(),
+        parameter => format!(", parameter {parameter} at byte {offset}"),
+    }
+}
+
 /// What can be wrong with a magnet link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MagnetReason {
     /// The link exceeds its limit.
-    #[error("the link is longer than the limit of {MAGNET_BYTES_MAX} bytes")]
+    #[error("it is longer than the limit of {MAGNET_BYTES_MAX} bytes")]
     TooLong,
     /// The link has too many parameters, empty ones included.
-    #[error("the link has more than the limit of {MAGNET_PARAMETERS_MAX} parameters")]
+    #[error("it has more than the limit of {MAGNET_PARAMETERS_MAX} parameters")]
     TooManyParameters,
     /// It does not start with `magnet:?`.
-    #[error("the link does not start with magnet:?")]
+    #[error("it does not start with magnet:?")]
     NotMagnet,
     /// No hash that we know.
-    #[error("the link has neither xt=urn:btih:… nor xt=urn:btmh:…")]
+    #[error("it has neither xt=urn:btih:… nor xt=urn:btmh:…")]
     NoHash,
     /// `urn:btih:` without 40 hex digits or 32 base32 digits.
     #[error("the version 1 hash is neither 40 hex digits nor 32 base32 digits")]
@@ -247,7 +258,7 @@ const HOST_BYTES_MAX: usize = 253;
 
 fn whole(reason: MagnetReason) -> MagnetError {
     MagnetError {
-        parameter: "magnet:".to_owned(),
+        parameter: WHOLE.to_owned(),
         offset: 0,
         reason,
     }

@@ -34,7 +34,8 @@ had; 2: the command line or the configuration is wrong; 3: io_uring is refused; 
 
 --json prints lines {\"event\":…}: started (name, info_hash_v1, data_dir, peer_port, bytes_done, \
 bytes_total, files, files_selected), progress (action and what goes with it, below), paused (reason, needs: space, \
-disk or permission, bytes_missing), resumed, replacing (count, files: the first of them), not-asked (reason), \
+disk or permission, bytes_missing), resumed, replacing (count, files: the first of them), \
+respelled (count, names: the first of them, with name and written), not-asked (reason), \
 peer-failed (peer, reason), tracker-failed (tracker, reason), banned (peer), complete (name, info_hash_v1, path, \
 bytes, whole, files, files_selected, downloaded, wasted, uploaded, seconds), stopped (bytes_done, bytes_total; null \
 if it was not known yet). A progress line with the action hashing, which comes before started, has bytes_done, \

@@ -91,9 +91,7 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Result<(), Failure> {
     );
     reporter.finish();
     let verified = verified.map_err(anyhow::Error::from)?;
-    let files_wrong = verified
-        .files
-        .iter()
+    let files_wrong = files(&metainfo, &verified)
         .filter(|file| file.state.is_wrong())
         .count();
     if global.json {
@@ -107,7 +105,7 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Result<(), Failure> {
     let mut error = format!(
         "{} of {} wrong, {} of {} bad",
         HumanCount(files_wrong as u64),
-        counted(verified.files.len() as u64, "file"),
+        counted(files(&metainfo, &verified).count() as u64, "file"),
         HumanCount(u64::from(verified.selected.len() - verified.pieces.len())),
         counted(u64::from(verified.selected.len()), "piece"),
     );
@@ -121,9 +119,18 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Result<(), Failure> {
     Err(anyhow!(error).into())
 }
 
+/// What was found of the torrent's files; padding is none, and nobody has it on a disk.
+fn files<'a>(
+    metainfo: &'a Metainfo,
+    verified: &'a Verified,
+) -> impl Iterator<Item = &'a FileReport> {
+    let all = verified.files.iter().zip(&metainfo.files);
+    all.filter(|(_, file)| !file.pad).map(|(report, _)| report)
+}
+
 /// The outcome for programs.
 fn print_lines(metainfo: &Metainfo, verified: &Verified, files_wrong: usize) {
-    for file in &verified.files {
+    for file in files(metainfo, verified) {
         print_json(&FileLine {
             event: "file",
             path: file.path.to_string_lossy(),
@@ -144,7 +151,7 @@ fn print_lines(metainfo: &Metainfo, verified: &Verified, files_wrong: usize) {
         info_hash_v1: metainfo.info_hash_v1.map(|hash| hash.to_string()),
         pieces: verified.pieces.piece_count(),
         pieces_good: verified.pieces.len(),
-        files: verified.files.len(),
+        files: files(metainfo, verified).count(),
         files_wrong,
     });
 }
@@ -164,11 +171,7 @@ fn state_name(state: &FileState) -> &'static str {
 /// all is good; the last one otherwise is the error.
 fn text(metainfo: &Metainfo, verified: &Verified, all: bool) -> String {
     let mut text = String::new();
-    for file in verified
-        .files
-        .iter()
-        .filter(|file| all || file.state.is_wrong())
-    {
+    for file in files(metainfo, verified).filter(|file| all || file.state.is_wrong()) {
         let _ = writeln!(
             text,
             "{:<12} {}{}",
@@ -181,7 +184,7 @@ fn text(metainfo: &Metainfo, verified: &Verified, all: bool) -> String {
         let _ = writeln!(
             text,
             "All good: {}, {}, {}",
-            counted(verified.files.len() as u64, "file"),
+            counted(files(metainfo, verified).count() as u64, "file"),
             BinaryBytes(metainfo.total_length),
             counted(u64::from(verified.pieces.len()), "piece"),
         );

@@ -239,6 +239,37 @@ impl Display {
         self.line(&format!("{count} {verb} replaced: {}", names.join(", ")));
     }
 
+    /// Names that are not written as the torrent spells them.
+    pub fn respelled(&mut self, metainfo: &Metainfo) {
+        let mut names = metainfo.respelled();
+        let some: Vec<_> = names.by_ref().take(FILES_SHOWN_MAX).collect();
+        let count = some.len() + names.count();
+        if count == 0 {
+            return;
+        }
+        if let Form::Json = self.form {
+            let of = |(name, written): &(Vec<u8>, String)| json!({"name": printable(name, NAME_CHARS_MAX), "written": written});
+            let some: Vec<_> = some.iter().map(of).collect();
+            print_json(&json!({"event": "respelled", "count": count, "names": some}));
+            return;
+        }
+        let shown = |(name, written): &(Vec<u8>, String)| {
+            format!("\"{}\" as \"{written}\"", printable(name, NAME_CHARS_MAX))
+        };
+        let mut names: Vec<_> = some.iter().map(shown).collect();
+        if count > names.len() {
+            names.push("…".to_owned());
+        }
+        let (verb, them) = match count {
+            1 => ("is", "it"),
+            _ => ("are", "them"),
+        };
+        let (count, names) = (counted(count as u64, "name"), names.join(", "));
+        self.line(&format!(
+            "{count} {verb} not written as the torrent spells {them}: {names}"
+        ));
+    }
+
     /// Peers and trackers that are not asked, with the reasons.
     pub fn not_asked(&mut self, reasons: &[String]) {
         for reason in reasons {

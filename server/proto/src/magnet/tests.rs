@@ -148,9 +148,13 @@ fn malformed_links_are_refused_with_parameter_and_offset() {
     assert_eq!(
         refusal("xl=x").to_string(),
         format!(
-            "magnet link, parameter xl at byte {}: is not a number of bytes",
+            "the magnet link cannot be read, parameter xl at byte {}: is not a number of bytes",
             start + 3
         )
+    );
+    assert_eq!(
+        Magnet::parse("magnet:?").unwrap_err().to_string(),
+        "the magnet link cannot be read: it has neither xt=urn:btih:… nor xt=urn:btmh:…"
     );
 }
 
