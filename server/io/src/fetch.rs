@@ -64,7 +64,7 @@ pub struct FetchConfig {
     pub buffer_bytes: usize,
     /// Threads that hash; 0 for one per core.
     pub hash_threads: usize,
-    /// How often what was written is forced to the disk.
+    /// How long what was written may wait until it is forced to the disk and remembered.
     pub sync_period: Duration,
     /// How long after a failed write it is tried again. After a failed sync, twice as long each
     /// time, up to some minutes: what was written is fetched again then.

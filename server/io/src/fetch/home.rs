@@ -13,6 +13,7 @@ use crate::fetch::disk::{Disk, DiskError};
 use crate::fetch::finishing::Work;
 use crate::fetch::members::{Departed, Member};
 use crate::fetch::pieces::OpenPieces;
+use crate::fetch::syncing::Beat;
 use crate::fetch::{FetchConfig, FetchError, FetchEvent, FetchSeat, Needs, Order, Published};
 use crate::shard::Shard;
 use crate::torrent::{Fault, SeededTorrent};
@@ -72,6 +73,8 @@ pub(crate) struct ActiveFetch {
     pub(crate) connecting: RefCell<Slab<Option<Rc<TcpStream>>>>,
     /// Pieces that are written and not synced.
     pub(crate) unsynced: RefCell<Vec<PieceIndex>>,
+    /// When they are to be.
+    pub(crate) beat: Cell<Beat>,
     /// One sync at a time.
     pub(crate) syncing: tokio::sync::Mutex<()>,
     /// Pieces that are being written to, and in which of their lives by each who does.
@@ -153,6 +156,7 @@ impl ActiveFetch {
             locate_at: Cell::new(Time::default()),
             connecting: RefCell::default(),
             unsynced: RefCell::default(),
+            beat: Cell::default(),
             syncing: tokio::sync::Mutex::new(()),
             writing: RefCell::default(),
             written: Notify::new(),
@@ -277,7 +281,7 @@ impl ActiveFetch {
     fn announce(&self, shard: &Shard, piece: PieceIndex) {
         self.pieces.set(piece, true);
         self.stored.set(self.stored.get() + 1);
-        self.unsynced.borrow_mut().push(piece);
+        self.note_stored(piece, shard.now());
         shard.cells.increment(Counter::PiecesStored);
         self.publish_pieces();
         let is_last = self.stored.get() == self.torrent.layout().piece_count();
@@ -679,8 +683,6 @@ pub(crate) async fn run(
 ) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut syncs = interval(shard.config.fetch.sync_period);
-    syncs.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stops = Vec::new();
     let mut is_complete = false;
     let mut is_steered = true;
@@ -694,7 +696,7 @@ pub(crate) async fn run(
                 None => is_steered = false,
             },
             _ = ticks.tick() => fetch.tick(&shard),
-            _ = syncs.tick(), if concluding.is_none() => fetch.sync_aside(&shard),
+            () = fetch.sync_due(&shard), if concluding.is_none() => fetch.sync_aside(&shard),
             () = fetch.news.notified() => {}
             complete = finished(&mut concluding) => is_complete = complete,
         }
