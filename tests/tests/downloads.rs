@@ -9,7 +9,7 @@ use seedring_tests::lan::{self, Lan};
 use seedring_tests::need;
 use seedring_tests::process::run_ok;
 use seedring_tests::seeds::{RealSeed, Seeding};
-use seedring_tests::server::{SHORT, Seed, seedring};
+use seedring_tests::server::{SHORT, Seed, event, events, seedring};
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
 use std::ffi::OsStr;
@@ -436,4 +436,32 @@ fn a_download_goes_on_as_a_seed() {
         "all was there: {}",
         get.process.transcript()
     );
+}
+
+/// A seed with an address of each family is two peers until it shows which one gives more, then one.
+#[test]
+fn a_seed_of_two_families_is_fetched_from_by_one() {
+    let test = "a_seed_of_two_families_is_fetched_from_by_one";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::single_file();
+    let server = Seed::path(&content.data_dir().join(content.name))
+        .setting("limits", "upload_rate", "1048576")
+        .start();
+    let port = server.address().port();
+    let folder = TempDir::new().unwrap();
+    let get = Get::new(&server.ready.torrents[0].torrent, folder.path())
+        .peer((lan::SERVER, port).into())
+        .peer((lan::SERVER_V6, port).into());
+    let mut get = get.start_on(&|program: &OsStr| lan.client_command(program));
+    get.process
+        .wait_for("two peers, then one", LIMIT, |process| {
+            let lines = events(process, "progress");
+            let mut peers = lines.iter().filter_map(|line| line["peers"].as_u64());
+            (peers.any(|peers| peers == 2) && peers.any(|peers| peers == 1)).then_some(())
+        });
+    assert!(event(&get.process, "complete").is_none(), "too late");
+    get.interrupt(SHORT);
 }

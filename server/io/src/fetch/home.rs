@@ -415,6 +415,7 @@ impl ActiveFetch {
         let now = shard.now();
         self.download.borrow_mut().tick(now);
         self.look_at_members(now);
+        self.compare_namesakes(now);
         if now >= self.locate_at.get() {
             self.locate_at.set(now + LOCATE_PERIOD);
             self.learn_own_address(shard);

@@ -7,6 +7,11 @@
 //! greater id began, so that both keep the same.) All addresses of our own machine are one host: a
 //! seed on it is named by its trackers by another one than by its user.
 //!
+//! Two hosts with one id are, as a rule, one peer with an address of each family; or a stranger
+//! with a peer's name. Both stay for [`COMPARED_FOR`]; then the one goes that has given less. So
+//! who drives out a seed by its name has to be the better seed, for as long as that lasts: the
+//! other's address is tried again after a while.
+//!
 //! Limits: [`FetchConfig::peers_max`](crate::fetch::FetchConfig), of which peers that came by
 //! themselves get three quarters at most, so that whoever fills our places cannot keep us from a
 //! seed; when all are taken, who was of no use for
@@ -27,6 +32,7 @@ use proto::address::is_global;
 use proto::ids::PeerId;
 use seedring_metrics::Counter;
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -39,6 +45,9 @@ const DEPARTED_MAX: usize = 1_024;
 
 /// For so long two connections to one peer count as begun at the same moment.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
+
+/// For so long peers of two hosts with one peer id are compared.
+const COMPARED_FOR: Duration = Duration::from_secs(3);
 
 /// Hosts that must see us at an address before we believe them.
 const VOTERS_MIN: usize = 2;
@@ -63,6 +72,8 @@ pub(crate) struct Member {
     exchanged_at: Cell<Time>,
     /// When it last exchanged something, or one of us wanted something of the other.
     wanted_at: Cell<Time>,
+    /// Since when it is compared with others of its id, and what it had given by then.
+    compared: Cell<Option<(Time, u64)>>,
 }
 
 impl Member {
@@ -84,6 +95,12 @@ impl Member {
             self.connection.close(CloseReason::PeerClosed);
         }
         !is_gone
+    }
+
+    /// Payload that it gave.
+    fn given_bytes(&self) -> u64 {
+        let fetching = self.connection.fetching.as_ref();
+        fetching.map_or(0, |fetching| fetching.given_bytes.get())
     }
 
     /// Since when it is of no use, as far as `patience` does not cover that.
@@ -216,15 +233,44 @@ impl ActiveFetch {
         let download = self.download.borrow();
         for (&key, member) in self.members.borrow().iter() {
             let session = member.connection.session.borrow();
-            let fetching = member.connection.fetching.as_ref();
-            let given = fetching.map_or(0, |fetching| fetching.given_bytes.get());
-            let exchanged = given + session.counters().uploaded_bytes;
+            let exchanged = member.given_bytes() + session.counters().uploaded_bytes;
             let has_exchanged = member.exchanged_bytes.replace(exchanged) != exchanged;
             if has_exchanged {
                 member.exchanged_at.set(now);
             }
             if has_exchanged || session.is_interested() || download.is_interested(key) {
                 member.wanted_at.set(now);
+            }
+        }
+    }
+
+    /// Closes whoever gives less than another with the same peer id. Once a second.
+    pub(crate) fn compare_namesakes(&self, now: Time) {
+        let members = self.members.borrow();
+        let mut by_id: HashMap<PeerId, Vec<(PeerKey, &Member)>> = HashMap::new();
+        for (&key, member) in members.iter().filter(|(_, member)| !member.is_closing()) {
+            let peer_id = member.connection.session.borrow().peer().peer_id;
+            by_id.entry(peer_id).or_default().push((key, member));
+        }
+        for namesakes in by_id.values().filter(|members| members.len() > 1) {
+            let since = |(_, member): &(PeerKey, &Member)| member.compared.get();
+            let given: Option<Vec<_>> = namesakes
+                .iter()
+                .map(|one| Some((one.0, one.1.given_bytes() - since(one)?.1)))
+                .collect();
+            let begun = namesakes.iter().filter_map(since).map(|(begun, _)| begun);
+            let is_time = begun.max().is_some_and(|at| now.since(at) >= COMPARED_FOR);
+            let outdone = match given {
+                // Somebody has joined them.
+                None => Vec::new(),
+                Some(_) if !is_time => continue,
+                Some(given) => outdone(&given),
+            };
+            for (key, member) in namesakes {
+                member.compared.set(Some((now, member.given_bytes())));
+                if outdone.contains(key) {
+                    member.connection.close(CloseReason::Duplicate);
+                }
             }
         }
     }
@@ -274,6 +320,7 @@ impl ActiveFetch {
             exchanged_bytes: Cell::new(0),
             exchanged_at: Cell::new(now),
             wanted_at: Cell::new(now),
+            compared: Cell::new(None),
         };
         self.members.borrow_mut().insert(key, member);
         self.count_members();
@@ -353,6 +400,20 @@ impl ActiveFetch {
     }
 }
 
+/// Those that have given less than another of them; of two that gave the same, the one that came
+/// later. Nobody where nobody gave anything, as while all choke us.
+fn outdone(given: &[(PeerKey, u64)]) -> Vec<PeerKey> {
+    let best = given
+        .iter()
+        .max_by_key(|(key, given)| (*given, Reverse(key.0)));
+    let best = best.filter(|(_, given)| *given > 0);
+    let others = |best: &PeerKey| {
+        let keys = given.iter().map(|(key, _)| *key);
+        keys.filter(|key| key != best).collect()
+    };
+    best.map(|(key, _)| others(key)).unwrap_or_default()
+}
+
 fn same_host(one: SocketAddr, other: SocketAddr) -> bool {
     one.ip().to_canonical() == other.ip().to_canonical()
 }
@@ -366,6 +427,21 @@ mod tests {
         let accepted = [1, 2, 3, 4, 8, 200].map(accepted_max);
         assert_eq!(accepted, [1, 1, 2, 3, 6, 150]);
         assert_eq!(accepted_max(0), 0);
+    }
+
+    #[test]
+    fn of_namesakes_the_one_that_gives_most_stays() {
+        let outdone = |given: &[u64]| {
+            let keys = (1..).map(PeerKey);
+            let given: Vec<_> = keys.zip(given.iter().copied()).collect();
+            let keys = outdone(&given).into_iter().map(|key| key.0);
+            keys.collect::<Vec<_>>()
+        };
+        assert_eq!(outdone(&[5, 0]), [2]);
+        assert_eq!(outdone(&[0, 5]), [1]);
+        assert_eq!(outdone(&[5, 6, 4]), [1, 3]);
+        assert_eq!(outdone(&[5, 5]), [2]);
+        assert!(outdone(&[0, 0]).is_empty());
     }
 
     #[test]

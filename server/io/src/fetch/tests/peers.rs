@@ -168,6 +168,54 @@ fn a_stranger_with_a_seed_s_name_does_not_drive_it_out() {
     server.stop();
 }
 
+/// Between blocks of a seed that is to give some of them for as long as it takes.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Whoever it is that was there first: a seed with two addresses is fetched from by one, and a
+/// stranger with its name drives out nobody by that.
+#[test]
+fn of_two_hosts_with_one_name_the_one_that_gives_stays() {
+    let content = Content::new(&[("a", 32 * PIECE)], PIECE);
+    let server = server(config(1));
+    for giver in [0, 1] {
+        let folder = TempDir::new().unwrap();
+        let spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+        let (fetch, mut events) = server.fetch(spec);
+        let mut streams = Vec::new();
+        for host in [7, 8] {
+            let (listener, seed) = listen(host);
+            fetch.add_peers(&[seed]);
+            let stream = listener.accept().unwrap().0;
+            streams.push(introduce(stream, &content, [b'A'; 20]));
+            server.until(&fetch, |progress| progress.peers == host as u32 - 6);
+        }
+        let mut idler = streams.remove(1 - giver);
+        let mut giving = streams.remove(0);
+        let (closed, is_closed) = std::sync::mpsc::channel();
+        let given = thread::spawn({
+            let content = content.clone();
+            move || {
+                // Not all before the other has gone.
+                while is_closed.recv_timeout(PAUSE).is_err() {
+                    let block = next_request(&mut giving).unwrap();
+                    let message = block_message(&content, block, 0);
+                    giving.write_all(&message).unwrap();
+                }
+                give(giving, &content);
+            }
+        });
+        wait_closed(&mut idler);
+        assert_eq!(idler.read(&mut [0]).unwrap(), 0, "it is there still");
+        closed.send(()).unwrap();
+        server.wait(&mut events, is_complete);
+        content.assert_is_in(folder.path());
+        let torrent = fetch.torrent();
+        server.runtime.block_on(server.plane.remove(torrent));
+        given.join().unwrap();
+    }
+    server.stop();
+}
+
 #[test]
 fn a_seed_of_this_machine_is_one_peer_whatever_its_address() {
     let Ok(other) = TcpListener::bind("[::1]:0") else {
