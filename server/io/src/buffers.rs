@@ -8,10 +8,13 @@
 
 use seedring_metrics::{Counter, ShardCells};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
 use tokio_uring::buf::{IoBuf, IoBufMut};
+
+/// That buffers are not registered is said once by a process.
+static TOLD: Once = Once::new();
 
 /// The most buffers that one pool has: what the kernel registers at once, and what `FixedBufPool`
 /// takes.
@@ -61,12 +64,16 @@ impl BufferPool {
             Registration::Auto => match pool.register() {
                 Ok(()) => true,
                 Err(error) => {
-                    tracing::info!(
-                        %error,
-                        bytes = count * buffer_bytes,
-                        "buffers are not registered with the ring: the limit on locked memory \
-                         (RLIMIT_MEMLOCK) is too low; raise it (LimitMEMLOCK=) for a little less CPU"
-                    );
+                    // Each shard has a pool, and they have one limit.
+                    TOLD.call_once(|| {
+                        tracing::info!(
+                            %error,
+                            bytes = count * buffer_bytes,
+                            "buffers are not registered with the ring: the limit on locked memory \
+                             (RLIMIT_MEMLOCK) is too low; raise it (LimitMEMLOCK=) for a little \
+                             less CPU"
+                        );
+                    });
                     false
                 }
             },
