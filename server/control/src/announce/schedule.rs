@@ -53,7 +53,7 @@ pub const OVERDUE_AFTER: Duration = Duration::from_secs(60);
 /// How long a torrent that is added again while it leaves waits with its `started`.
 const REJOIN_AFTER: Duration = Duration::from_secs(5);
 /// How many announces may leave for one host back to back before the bucket's rate holds.
-const HOST_BURST: u32 = 4;
+pub(super) const HOST_BURST: u32 = 4;
 /// How many may be under way to a host that has not answered yet: the dead ones among many trackers
 /// must not take all places.
 const UNPROVEN_IN_FLIGHT_MAX: usize = 2;
