@@ -171,6 +171,46 @@ fn a_second_signal_ends_it_at_once() {
     assert!(said.contains("stopped at once"), "{said}");
 }
 
+/// A link that chooses files (BEP 53) brings those only, unless the user chooses others; the web seeds that it names
+/// are told not to be asked.
+#[test]
+fn a_link_chooses_files_and_the_user_others() {
+    let content = Content::new();
+    let hash = Torrent::read(&content.torrent).info_hash_hex();
+    let seed = content.seed(0);
+    let link = format!(
+        "magnet:?xt=urn:btih:{hash}&so=1-2,7-4294967295&ws=http%3A%2F%2Fweb.example%2Fset%2F"
+    );
+    let get = |folder: &TempDir, link: &str| Get::new(link, folder.path()).peer(seed.address());
+    let there = |folder: &TempDir| {
+        let path = |name: &str| folder.path().join("set").join(name);
+        ["a.bin", "b/c.bin", "b/empty", "d.bin"].map(|name| path(name).exists())
+    };
+    let folder = TempDir::new().unwrap();
+    let mut getting = get(&folder, &link).start();
+    let told = getting.event("not-asked", LIMIT);
+    let told = told["reason"].as_str().unwrap();
+    assert!(told.contains("1 web seed is not asked"), "{told}");
+    getting.complete(LIMIT);
+    assert_eq!(there(&folder), [false, true, true, false]);
+    let got = std::fs::read(folder.path().join("set/b/c.bin")).unwrap();
+    let sent = std::fs::read(content.root.path().join("data/set/b/c.bin")).unwrap();
+    assert_eq!(got, sent);
+
+    let folder = TempDir::new().unwrap();
+    let getting = get(&folder, &link).options(["--select", "d.bin"]).start();
+    getting.complete(LIMIT);
+    assert_eq!(there(&folder), [false, false, false, true]);
+
+    let folder = TempDir::new().unwrap();
+    let nothing = format!("magnet:?xt=urn:btih:{hash}&so=4-4294967295");
+    let mut getting = get(&folder, &nothing).start();
+    let status = getting.process.wait_exit(LIMIT);
+    assert_eq!(status.code(), Some(2), "{}", getting.process.transcript());
+    let stderr = getting.process.stderr();
+    assert!(stderr.contains("so="), "{stderr}");
+}
+
 /// What a link names inside our network is not asked, what cannot be found ends nothing, and what the user names is.
 #[test]
 fn a_link_leads_to_no_address_inside() {

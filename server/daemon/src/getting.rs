@@ -298,6 +298,7 @@ impl Getter {
     ) -> Result<End, Failure> {
         let metainfo = Arc::clone(&described.metainfo);
         let priorities = self.priorities(&metainfo)?;
+        self.refused.extend(self.plan.web_seeds(&metainfo));
         let data_dir = make_folder(&self.plan.data_dir)?;
         let mut spec = FetchSpec::new(Arc::clone(&metainfo), &data_dir);
         spec.priorities.clone_from(&priorities);
@@ -379,8 +380,12 @@ impl Getter {
         {
             choices.push(Choice::Numbers(ranges.clone()));
         }
+        let whose = match self.plan.choices.is_empty() {
+            true => "the link's choice of files (so=), which --select replaces",
+            false => "--select",
+        };
         selection::priorities(metainfo, &choices)
-            .map_err(|error| Failure::Usage(anyhow!("--select: {error}")))
+            .map_err(|error| Failure::Usage(anyhow!("{whose}: {error}")))
     }
 
     /// Finds out what is there, on a thread for blocking work; nothing if the user stops it.

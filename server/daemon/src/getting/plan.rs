@@ -15,6 +15,7 @@ use control::web;
 use proto::ids::InfoHashV1;
 use proto::magnet::{Magnet, PeerAddress};
 use proto::metainfo::{Metainfo, with_trackers};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -85,6 +86,23 @@ impl Plan {
             }
         };
         describe(torrent, &[], &name).map(Some)
+    }
+
+    /// That the web seeds which the torrent or the link names are not asked, if there are any.
+    pub(super) fn web_seeds(&self, metainfo: &Metainfo) -> Option<String> {
+        let in_link = match &self.source {
+            Source::Magnet(magnet) => magnet.web_seeds.as_slice(),
+            _ => &[],
+        };
+        let named: BTreeSet<&String> = in_link.iter().chain(&metainfo.web_seeds).collect();
+        let count = u64::try_from(named.len()).ok().filter(|count| *count > 0)?;
+        Some(format!(
+            "{} not asked: downloads come from peers only",
+            match count {
+                1 => "1 web seed is".to_owned(),
+                _ => format!("{count} web seeds are"),
+            }
+        ))
     }
 
     /// The trackers of the magnet link: each its own tier, as links know no tiers.
