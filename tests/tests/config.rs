@@ -41,6 +41,24 @@ fn the_reference_is_the_file_in_the_repository_and_passes_its_own_check() {
     assert_eq!(check(&write(&folder, "")).0, Some(0));
 }
 
+/// What the documentation shows as a configuration is one.
+#[test]
+fn the_examples_of_the_documentation_pass_their_check() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let text = std::fs::read_to_string(docs.join("TRACKER.md")).unwrap();
+    let examples: Vec<&str> = text
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(!examples.is_empty(), "no example is found");
+    let folder = TempDir::new().unwrap();
+    for example in examples {
+        let found = check(&write(&folder, example));
+        assert_eq!(found, (Some(0), String::new()), "{example}");
+    }
+}
+
 #[test]
 fn mistakes_are_refused_with_file_and_line() {
     let folder = TempDir::new().unwrap();
