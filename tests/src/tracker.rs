@@ -3,7 +3,7 @@
 use crate::process::Process;
 use crate::skip::{Skip, is_root, program};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -21,18 +21,23 @@ pub enum Behaviour {
     Silent,
 }
 
-/// A tracker on a loopback port that records what it is asked.
+/// A tracker on a port of this host that records what it is asked.
 #[derive(Debug)]
 pub struct RecordingTracker {
-    port: u16,
+    address: SocketAddr,
     announces: Arc<Mutex<Vec<String>>>,
 }
 
 impl RecordingTracker {
     /// Starts it. Its threads end with the test's process.
     pub fn start(behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::start_on(Ipv4Addr::LOCALHOST, behaviour)
+    }
+
+    /// The same for other hosts, at this one's address.
+    pub fn start_on(ip: Ipv4Addr, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
         let announces = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&announces);
         std::thread::spawn(move || {
@@ -41,12 +46,12 @@ impl RecordingTracker {
                 std::thread::spawn(move || serve(stream, behaviour, &seen));
             }
         });
-        Self { port, announces }
+        Self { address, announces }
     }
 
     /// Its announce URL.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/announce", self.port)
+        format!("http://{}/announce", self.address)
     }
 
     /// The request targets seen so far, in order.

@@ -15,7 +15,7 @@ use seedring_tests::need;
 use seedring_tests::peer::{Peer, id};
 use seedring_tests::process::{Process, run_ok};
 use seedring_tests::server::{SHORT, Seed, Server, event, parse_metrics, seedring};
-use seedring_tests::skip::{Skip, is_root};
+use seedring_tests::skip::{Skip, is_root, program};
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
 use std::ffi::OsStr;
@@ -28,6 +28,9 @@ use tempfile::TempDir;
 
 /// Longest wait for peers to meet; Transmission tells of others every 90 s.
 const MEET: Duration = Duration::from_secs(200);
+
+/// Where Transmission listens.
+const TRANSMISSION_PORT: u16 = 51_413;
 
 /// A file of some MiB and its torrent.
 struct Content {
@@ -100,6 +103,45 @@ fn meets(libtorrent: &mut Process, host: &str, source: &str) {
             (found == host && sources.split(',').any(|one| one == source)).then_some(())
         })
     });
+}
+
+/// Transmission on the client's host. For peer exchange it has another address than our downloads there, because it
+/// takes one peer of an address; local discovery names it by the host's own.
+fn transmission(
+    lan: &Lan,
+    torrent: &Path,
+    folder: &Path,
+    home: &Path,
+    how: &str,
+) -> Result<Process, Skip> {
+    let program = program("transmission-daemon", "transmission-daemon")?;
+    let watch = home.join("watch");
+    std::fs::create_dir(&watch).unwrap();
+    std::fs::copy(torrent, watch.join("add.torrent")).unwrap();
+    let address = match how {
+        "pex" => CLIENT_MORE[0],
+        _ => CLIENT,
+    };
+    let settings = serde_json::json!({
+        "bind-address-ipv4": address.to_string(),
+        "dht-enabled": false,
+        "download-dir": folder,
+        "lpd-enabled": how == "lpd",
+        "peer-port": TRANSMISSION_PORT,
+        "pex-enabled": how == "pex",
+        "port-forwarding-enabled": false,
+        "rpc-enabled": false,
+        "utp-enabled": false,
+        "watch-dir": watch,
+        "watch-dir-enabled": true,
+    });
+    std::fs::write(home.join("settings.json"), settings.to_string()).unwrap();
+    let mut command = lan.client_command(program);
+    command
+        .args(["--foreground", "--log-debug", "--config-dir"])
+        .arg(home);
+    command.env("HOME", home).env("LC_ALL", "C.UTF-8");
+    Ok(Process::spawn("transmission-daemon", &command))
 }
 
 /// Waits until `get` knows `known` addresses and has met `peers` of the source.
@@ -176,6 +218,91 @@ fn our_download_learns_of_peers_by_libtorrent() {
         .peer((CLIENT, port).into())
         .start();
     finds(&mut ours, "pex", 1, 0);
+}
+
+/// Transmission is told of our seed by a tracker, and of our download by our seed only: it calls it.
+#[test]
+fn our_seed_makes_transmission_and_our_download_known_to_each_other() {
+    let test = "our_seed_makes_transmission_and_our_download_known_to_each_other";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::new(&[]);
+    let server = slow(content.seed());
+    let seed = SocketAddrV4::new(SERVER, server.ready.peer_port);
+    let host = |program: &OsStr| lan.client_command(program);
+    let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let shy = get(&content, &folders[0])
+        .peer(seed.into())
+        .setting("fetch", "outgoing_max", "1");
+    let mut shy = shy.start_on(&host);
+    finds(&mut shy, "given", 1, 1);
+    let tracker = RecordingTracker::start_on(SERVER, Behaviour::Names(seed));
+    let named = Content::new(&["--tracker", &tracker.url()]);
+    let home = TempDir::new().unwrap();
+    let folder = folders[1].path();
+    let theirs = transmission(&lan, &named.torrent, folder, home.path(), "pex");
+    let _theirs = need!(test, theirs);
+    finds(&mut shy, "pex", 1, 0);
+    finds(&mut shy, "incoming", 0, 1);
+}
+
+#[test]
+fn our_download_learns_of_peers_by_transmission() {
+    let test = "our_download_learns_of_peers_by_transmission";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::new(&[]);
+    let home = TempDir::new().unwrap();
+    let folders = [
+        TempDir::new().unwrap(),
+        TempDir::new().unwrap(),
+        TempDir::new().unwrap(),
+    ];
+    // Nobody has anything, so that nobody completes.
+    let hub = transmission(
+        &lan,
+        &content.torrent,
+        folders[0].path(),
+        home.path(),
+        "pex",
+    );
+    let _hub = need!(test, hub);
+    let at = SocketAddr::from((CLIENT_MORE[0], TRANSMISSION_PORT));
+    let host = |program: &OsStr| lan.client_command(program);
+    let _other = get(&content, &folders[1]).peer(at).start_on(&host);
+    let mut ours = get(&content, &folders[2]).peer(at).start();
+    finds(&mut ours, "given", 1, 1);
+    finds(&mut ours, "pex", 1, 0);
+}
+
+#[test]
+fn transmission_and_ours_find_each_other_in_one_network() {
+    let test = "transmission_and_ours_find_each_other_in_one_network";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::new(&[]);
+    let server = lsd(content.seed()).start();
+    let (home, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let theirs = transmission(&lan, &content.torrent, folder.path(), home.path(), "lpd");
+    let mut theirs = need!(test, theirs);
+    let file = folder.path().join("one.bin");
+    theirs.wait_for("complete", MEET, |_| file.exists().then_some(()));
+    assert_same_tree(&content.data_dir(), folder.path());
+    drop((theirs, server));
+    // The other way round: it is a seed now, begun anew, because it knows the seed at our address.
+    let (home, again) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let ours = get(&content, &again).setting("lsd", "enabled", "true");
+    let ours = ours.start();
+    let theirs = transmission(&lan, &content.torrent, folder.path(), home.path(), "lpd");
+    let _theirs = need!(test, theirs);
+    ours.complete(MEET);
+    assert_same_tree(&content.data_dir(), again.path());
 }
 
 fn lsd(seed: Seed) -> Seed {
