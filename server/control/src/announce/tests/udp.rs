@@ -157,8 +157,8 @@ async fn a_dead_first_tier_and_a_slow_second_are_not_waited_for() {
     assert_eq!(slow.heads().len(), 1);
 }
 
-/// Peers come from the third tier while the first two are dead; when the third's interval is over and
-/// the first answers again, it is the first that is asked. Takes that minute.
+/// Peers come from the third tier while the first two are dead; when the third's interval is over
+/// and the first answers again, it is the first that is asked. Takes that minute.
 #[tokio::test]
 async fn a_first_tier_that_recovers_is_used_again() {
     let recovered = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -300,8 +300,8 @@ async fn a_storm_over_a_real_socket() {
     let more = resident().saturating_sub(before);
     let per_second: Vec<u64> = at_seconds.windows(2).map(|two| two[1] - two[0]).collect();
     println!(
-        "{TORRENTS} torrents at {PER_SECOND}/s: planned {} s, took {took:.1?}, of which {added:.1?} \
-         to add them; {:.1} MiB more; in each second {per_second:?}",
+        "{TORRENTS} torrents at {PER_SECOND}/s: planned {} s, took {took:.1?}, of which \
+         {added:.1?} to add them; {:.1} MiB more; in each second {per_second:?}",
         TORRENTS / PER_SECOND,
         more as f64 / f64::from(1 << 20),
     );
