@@ -1,8 +1,9 @@
-//! One announce or scrape: families, address rules, redirects, bounds, and what the answer means.
+//! One announce or scrape: families, address rules, redirects, bounds.
 //!
-//! HTTP is asked here, UDP by `udp`, and over a proxy by `proxied`. Limits: [`REDIRECTS_MAX`],
-//! `TRACKER_REPLY_BYTES_MAX` after decompression, [`UDP_ADDRESSES_MAX`], the configured time for
-//! everything. Does not: retry (the scheduler does, and `udp` within that time) or decide when.
+//! HTTP is asked here, UDP by `udp`, and over a proxy by `proxied`; what is answered, `answer` reads.
+//! Limits: [`REDIRECTS_MAX`], `TRACKER_REPLY_BYTES_MAX` after decompression, [`UDP_ADDRESSES_MAX`],
+//! the configured time for everything. Does not: retry (the scheduler does, and `udp` within that
+//! time) or decide when.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +13,7 @@ use std::time::{Duration, Instant};
 use proto::ids::InfoHashV1;
 use proto::limits::TRACKER_REPLY_BYTES_MAX;
 use proto::tracker::udp::{InfoHashes, UdpAnnounce, UdpReply, UdpRequest, UrlData};
-use proto::tracker::{
-    AnnounceEvent, AnnounceReply, AnnounceRequest, AnnounceSuccess, Failure, ScrapeFile,
-    ScrapeReply, scrape_request_url, scrape_url,
-};
+use proto::tracker::{AnnounceEvent, AnnounceRequest, scrape_request_url, scrape_url};
 use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use seedring_metrics::ControlCells;
@@ -30,10 +28,13 @@ use super::url::{
 };
 use super::{
     AnnounceConfig, AnnounceError, Authority, Identity, Outcome, REDIRECTS_MAX, RetryIn,
-    SHUTDOWN_IN_FLIGHT_PER_HOST_MAX, ScrapeOutcome, TrackerReply,
+    SHUTDOWN_IN_FLIGHT_PER_HOST_MAX, ScrapeOutcome,
 };
 
+mod answer;
 mod proxied;
+
+use answer::{meaning, merged, refused, scrape_meaning, taken};
 
 /// How long a family that failed where the other one worked is left out for a host.
 const FAMILY_SKIPPED: Duration = Duration::from_secs(30 * 60);
@@ -603,90 +604,6 @@ async fn body(mut response: Response) -> Result<Body, String> {
     })
 }
 
-/// What an answer means. A body that says `failure reason` does so whatever the status is.
-fn meaning(body: &Body, url: &Url) -> Outcome {
-    let (status, retry) = (body.status, body.retry);
-    let error = match AnnounceReply::parse(&body.bytes) {
-        Ok(AnnounceReply::Failure(failure)) => return refused(&failure, url),
-        Ok(AnnounceReply::Success(reply)) if status.is_success() => {
-            return Outcome::Reply(taken(reply, url));
-        }
-        Ok(_) => None,
-        Err(error) => Some(error),
-    };
-    if status == StatusCode::GONE {
-        let reason = "HTTP 410: the tracker is gone for good".to_owned();
-        return Outcome::Refused {
-            reason,
-            retry: Some(RetryIn::Never),
-        };
-    }
-    match error {
-        Some(error) if status.is_success() => Outcome::Failed {
-            error: scrubbed(&error.to_string(), url),
-            retry,
-        },
-        _ if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-            Outcome::Refused {
-                reason: format!("HTTP {status}"),
-                retry,
-            }
-        }
-        _ => Outcome::Failed {
-            error: format!("HTTP {status}"),
-            retry,
-        },
-    }
-}
-
-/// What the answer to a scrape means.
-fn scrape_meaning(body: &Body, asked: &[InfoHashV1], url: &Url) -> ScrapeOutcome {
-    match ScrapeReply::parse(&body.bytes) {
-        Ok(ScrapeReply::Failure(failure)) => ScrapeOutcome::Refused(scrubbed(&failure.reason, url)),
-        Ok(ScrapeReply::Files(files)) if body.status.is_success() => {
-            let known = |hash: &InfoHashV1| Some((*hash, *files.get(hash)?));
-            let files: Vec<(InfoHashV1, ScrapeFile)> = asked.iter().filter_map(known).collect();
-            ScrapeOutcome::Files(files)
-        }
-        Err(error) if body.status.is_success() => {
-            ScrapeOutcome::Failed(scrubbed(&error.to_string(), url))
-        }
-        _ if body.status.is_client_error() => {
-            ScrapeOutcome::Refused(format!("HTTP {}", body.status))
-        }
-        _ => ScrapeOutcome::Failed(format!("HTTP {}", body.status)),
-    }
-}
-
-/// What is kept of a good answer.
-fn taken(reply: AnnounceSuccess, url: &Url) -> TrackerReply {
-    let seconds = |interval: proto::tracker::Interval| Duration::from_secs(interval.seconds.into());
-    TrackerReply {
-        interval: seconds(reply.interval),
-        interval_min: reply.min_interval.map(seconds),
-        seeders: reply.complete,
-        leechers: reply.incomplete,
-        downloaded: reply.downloaded,
-        peers: reply.peers.iter().map(|peer| peer.address).collect(),
-        external_ip: reply.external_ip,
-        tracker_id: reply.tracker_id,
-        warning: reply.warning.map(|warning| scrubbed(&warning, url)),
-    }
-}
-
-fn refused(failure: &Failure, url: &Url) -> Outcome {
-    let retry = failure.retry_in.map(|retry_in| match retry_in {
-        proto::tracker::RetryIn::Never => RetryIn::Never,
-        proto::tracker::RetryIn::Minutes(minutes) => {
-            RetryIn::After(Duration::from_secs(60 * u64::from(minutes)))
-        }
-    });
-    Outcome::Refused {
-        reason: scrubbed(&failure.reason, url),
-        retry,
-    }
-}
-
 fn retry_after(response: &Response) -> Option<RetryIn> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     Some(RetryIn::After(Duration::from_secs(
@@ -709,26 +626,6 @@ fn described(error: reqwest::Error) -> String {
         cause = inner;
     }
     shown(&cause.to_string())
-}
-
-/// One announce over two families: good if either is.
-fn merged(one: Outcome, other: Outcome) -> Outcome {
-    match (one, other) {
-        (Outcome::Reply(one), Outcome::Reply(other)) => Outcome::Reply(TrackerReply {
-            interval: one.interval.max(other.interval),
-            interval_min: one.interval_min.max(other.interval_min),
-            seeders: one.seeders.max(other.seeders),
-            leechers: one.leechers.max(other.leechers),
-            downloaded: one.downloaded.max(other.downloaded),
-            external_ip: one.external_ip.or(other.external_ip),
-            peers: [one.peers, other.peers].concat(),
-            tracker_id: one.tracker_id.or(other.tracker_id),
-            warning: one.warning.or(other.warning),
-        }),
-        (reply @ Outcome::Reply(_), _) | (_, reply @ Outcome::Reply(_)) => reply,
-        (refused @ Outcome::Refused { .. }, _) | (_, refused @ Outcome::Refused { .. }) => refused,
-        (one, _) => one,
-    }
 }
 
 #[cfg(test)]

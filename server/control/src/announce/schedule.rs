@@ -25,7 +25,6 @@
 //! those who wait for a host but when it fails. Does not: do I/O, read a clock, draw randomness of
 //! its own (the generator is seeded by the caller).
 
-use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,14 +36,18 @@ use proto::tracker::AnnounceEvent;
 use super::tiers::{
     BACKOFF_MIN, REFUSED_BACKOFF_MIN, Target, Tiers, Tracker, TrackerIndex, backoff, random_part,
 };
-use super::{Outcome, ScrapeOutcome, TorrentStatus, Totals};
+use super::{Outcome, TorrentStatus, Totals};
 
 mod host;
 mod scrapes;
+#[cfg(test)]
+mod tests;
+mod timer;
 
 use host::{Entry, Host, Listed};
 pub(super) use scrapes::ScrapeJob;
-use scrapes::{Member, Scrapes};
+use scrapes::Scrapes;
+use timer::{Timer, Wakes};
 
 /// Failures in a row after which a host counts as down.
 pub const HOST_FAILURES_MAX: u32 = 3;
@@ -134,17 +137,6 @@ enum Place {
     Until(Time),
     Queued(TrackerIndex),
     InFlight(TrackerIndex),
-}
-
-struct Timer {
-    at: Time,
-    sequence: u64,
-    wakes: Wakes,
-}
-
-enum Wakes {
-    Torrent(InfoHashV1),
-    Host(Arc<str>),
 }
 
 impl Scheduler {
@@ -736,84 +728,6 @@ impl Scheduler {
     fn gap(&self) -> Duration {
         Duration::from_secs(1) / self.limits.per_second_per_host.max(1)
     }
-
-    /// The next scrape that may go out now; call until it answers none, after the announces.
-    pub fn poll_scrape(&mut self, now: Time) -> Option<ScrapeJob> {
-        // Whatever is due is taken or put off, so that `next_wake` lies ahead.
-        while let Some(group) = self.scrapes.pop_due(now) {
-            let gap = self.gap();
-            let Some(name) = self.scrapes.host(&group) else {
-                continue;
-            };
-            let host = self.hosts.entry(name).or_default();
-            let busy = self.in_flight >= self.limits.in_flight_max
-                || host.failures > 0
-                || !host.normal.is_empty()
-                || host.in_flight >= host.in_flight_max(&self.limits)
-                || host.too_early(now, gap) > Duration::ZERO;
-            if busy {
-                self.scrapes.postpone(now, group, &mut self.random);
-                continue;
-            }
-            let torrents = &self.torrents;
-            let job = self.scrapes.take(group, |member| {
-                let torrent = torrents.get(&member.info_hash);
-                torrent
-                    .filter(|torrent| !torrent.leaving)
-                    .is_some_and(|torrent| {
-                        let tracker = torrent.tiers.get(member.tracker);
-                        tracker.is_some_and(|tracker| tracker.scraped_as == Some(member.number))
-                    })
-            });
-            if let Some(job) = job {
-                host.hand_out(now, gap);
-                self.in_flight += 1;
-                return Some(job);
-            }
-        }
-        None
-    }
-
-    /// Takes the outcome of a scrape.
-    pub fn scraped(&mut self, now: Time, job: &ScrapeJob, outcome: &ScrapeOutcome) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let name = job.target.host.clone();
-        if let Some(host) = self.hosts.get_mut(&name) {
-            host.in_flight = host.in_flight.saturating_sub(1);
-        }
-        self.list(&name);
-        if let ScrapeOutcome::Files(files) = outcome {
-            let found: HashMap<InfoHashV1, _> = files.iter().copied().collect();
-            for member in job.members() {
-                let torrent = self.torrents.get_mut(&member.info_hash);
-                let tracker = torrent.and_then(|torrent| torrent.tiers.get_mut(member.tracker));
-                if let (Some(tracker), Some(file)) = (tracker, found.get(&member.info_hash)) {
-                    tracker.scraped(*file);
-                }
-            }
-        }
-        let good = matches!(outcome, ScrapeOutcome::Files(_));
-        self.scrapes.finished(now, job, good, &mut self.random);
-    }
-
-    /// A tracker that has answered for a torrent is asked about it from now on.
-    fn join_scrapes(&mut self, now: Time, job: &Job) {
-        let number = self.ticket();
-        let torrent = self.torrents.get_mut(&job.info_hash);
-        let tracker = torrent.and_then(|torrent| torrent.tiers.get_mut(job.tracker));
-        let member = Member {
-            info_hash: job.info_hash,
-            tracker: job.tracker,
-            number,
-        };
-        if let Some(tracker) = tracker
-            && self
-                .scrapes
-                .join(now, &job.target, member, &mut self.random)
-        {
-            tracker.scraped_as = Some(number);
-        }
-    }
 }
 
 /// Puts an outcome into a tracker; after a good one, how long to wait until the next announce.
@@ -847,27 +761,3 @@ fn next_tracker_after(torrent: &Torrent) -> Duration {
         NEXT_TRACKER_AFTER
     }
 }
-
-impl PartialEq for Timer {
-    fn eq(&self, other: &Timer) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Timer {}
-
-impl PartialOrd for Timer {
-    fn partial_cmp(&self, other: &Timer) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Timer {
-    /// Turned round, because `BinaryHeap` gives its greatest first.
-    fn cmp(&self, other: &Timer) -> Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,7 @@
 //! Tests of what answers mean and of where redirects may lead.
 
 use super::*;
+use crate::announce::TrackerReply;
 
 #[test]
 fn redirects_that_may_be_followed() {

@@ -19,6 +19,8 @@ use proto::ids::InfoHashV1;
 use proto::limits::UDP_SCRAPE_HASHES_MAX;
 use proto::tracker::scrape_url;
 
+use super::{Job, Scheduler};
+use crate::announce::ScrapeOutcome;
 use crate::announce::tiers::{Target, TrackerIndex, Transport, random_part};
 
 /// Torrents in one scrape by HTTP: a URL of less than 4 KiB, which every server takes.
@@ -193,5 +195,86 @@ impl Scrapes {
     fn wait_until(&mut self, at: Time, key: Key) {
         self.sequence += 1;
         self.due.push(Reverse((at, self.sequence, key)));
+    }
+}
+
+/// How the scheduler runs them, beside its announces.
+impl Scheduler {
+    /// The next scrape that may go out now; call until it answers none, after the announces.
+    pub fn poll_scrape(&mut self, now: Time) -> Option<ScrapeJob> {
+        // Whatever is due is taken or put off, so that `next_wake` lies ahead.
+        while let Some(group) = self.scrapes.pop_due(now) {
+            let gap = self.gap();
+            let Some(name) = self.scrapes.host(&group) else {
+                continue;
+            };
+            let host = self.hosts.entry(name).or_default();
+            let busy = self.in_flight >= self.limits.in_flight_max
+                || host.failures > 0
+                || !host.normal.is_empty()
+                || host.in_flight >= host.in_flight_max(&self.limits)
+                || host.too_early(now, gap) > Duration::ZERO;
+            if busy {
+                self.scrapes.postpone(now, group, &mut self.random);
+                continue;
+            }
+            let torrents = &self.torrents;
+            let job = self.scrapes.take(group, |member| {
+                let torrent = torrents.get(&member.info_hash);
+                torrent
+                    .filter(|torrent| !torrent.leaving)
+                    .is_some_and(|torrent| {
+                        let tracker = torrent.tiers.get(member.tracker);
+                        tracker.is_some_and(|tracker| tracker.scraped_as == Some(member.number))
+                    })
+            });
+            if let Some(job) = job {
+                host.hand_out(now, gap);
+                self.in_flight += 1;
+                return Some(job);
+            }
+        }
+        None
+    }
+
+    /// Takes the outcome of a scrape.
+    pub fn scraped(&mut self, now: Time, job: &ScrapeJob, outcome: &ScrapeOutcome) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let name = job.target.host.clone();
+        if let Some(host) = self.hosts.get_mut(&name) {
+            host.in_flight = host.in_flight.saturating_sub(1);
+        }
+        self.list(&name);
+        if let ScrapeOutcome::Files(files) = outcome {
+            let found: HashMap<InfoHashV1, _> = files.iter().copied().collect();
+            for member in job.members() {
+                let torrent = self.torrents.get_mut(&member.info_hash);
+                let tracker = torrent.and_then(|torrent| torrent.tiers.get_mut(member.tracker));
+                if let (Some(tracker), Some(file)) = (tracker, found.get(&member.info_hash)) {
+                    tracker.scraped(*file);
+                }
+            }
+        }
+        let good = matches!(outcome, ScrapeOutcome::Files(_));
+        self.scrapes.finished(now, job, good, &mut self.random);
+    }
+
+    /// A tracker that has answered for a torrent is asked about it from now on.
+    pub(super) fn join_scrapes(&mut self, now: Time, job: &Job) {
+        let number = self.ticket();
+        let torrent = self.torrents.get_mut(&job.info_hash);
+        let tracker = torrent.and_then(|torrent| torrent.tiers.get_mut(job.tracker));
+        let member = Member {
+            info_hash: job.info_hash,
+            tracker: job.tracker,
+            number,
+        };
+        if let Some(tracker) = tracker
+            && self
+                .scrapes
+                .join(now, &job.target, member, &mut self.random)
+        {
+            tracker.scraped_as = Some(number);
+        }
     }
 }
