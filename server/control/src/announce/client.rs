@@ -1,6 +1,6 @@
 //! One announce or scrape: families, address rules, redirects, bounds.
 //!
-//! HTTP is asked here, UDP by `udp`, and over a proxy by `proxied`; what is answered, `answer` reads.
+//! HTTP is asked here, UDP by `udp`, and over a proxy by `proxied`; `answer` reads what comes.
 //! Limits: [`REDIRECTS_MAX`], `TRACKER_REPLY_BYTES_MAX` after decompression, [`UDP_ADDRESSES_MAX`],
 //! the configured time for everything. Does not: retry (the scheduler does, and `udp` within that
 //! time) or decide when.
