@@ -205,8 +205,9 @@ section! {
         /// Threads that hash what comes; 0 takes one per CPU that the process may run on. They start
         /// with the first download.
         hash_threads: u16 = 0, 0..=1024;
-        /// Seconds after which what was written is forced to the disk and remembered. After a crash at
-        /// most so much is downloaded again; shorter costs more syncs.
+        /// Seconds within which what was written is forced to the disk and remembered. After a crash at
+        /// most so much is downloaded again, beside pieces that were not whole; shorter costs more
+        /// syncs.
         sync_period_s: Seconds = Seconds(5), 1..=3600;
         /// Seconds after which a full or failing disk is tried again. After a failed sync, which costs what
         /// came since the last good one, it is twice as long each time, up to 300.
