@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod choker;
+pub mod dht;
 pub mod download;
 pub mod ip_filter;
 pub mod layout;
