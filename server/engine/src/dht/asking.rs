@@ -183,8 +183,7 @@ impl Node {
             self.failed_for(query);
             return;
         };
-        let expected = query.id.is_none_or(|id| id == reply.id);
-        if !expected || reply.id == self.id {
+        if reply.id == self.id {
             if let Some(id) = query.id {
                 self.table.failed(Contact { id, address: from });
             }
@@ -195,7 +194,14 @@ impl Node {
             id: reply.id,
             address: from,
         };
+        // Who has another id than last time, since its address is another to others or because it
+        // has begun anew, is known by that from now on: its old one will never answer again.
         self.table.answered(contact, now);
+        if query.id.is_some_and(|id| id != reply.id) {
+            // A search is not led by whoever has an id for every torrent.
+            self.failed_for(query);
+            return;
+        }
         if let Some(seen) = seen {
             self.seen_at(from, seen, now);
         }

@@ -451,7 +451,7 @@ fn spoofed_answers_are_ignored() {
 }
 
 #[test]
-fn a_node_that_answers_by_another_id_is_not_believed() {
+fn a_node_that_answers_by_another_id_is_known_by_it_and_believed_next_time() {
     let mut node = node();
     befriend(&mut node, NodeId([0x44; 20]), host(1), at(1));
     let lookup = node.search(TORRENT, None, at(2)).unwrap();
@@ -473,6 +473,12 @@ fn a_node_that_answers_by_another_id_is_not_believed() {
         announced: 0,
     };
     assert_eq!(events, [ended]);
+    // By the other id it is known from now on: a network whose nodes get new ids stays together.
+    let renamed = Contact {
+        id: NodeId([0x55; 20]),
+        address: host(1),
+    };
+    assert_eq!(node.known(8), [renamed]);
 }
 
 /// A read-only node asks, says that it is one, and answers nobody (BEP 43).

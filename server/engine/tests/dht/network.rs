@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// A peer that only spoofed answers name.
 const SPOOFED_PEER: u16 = 6_666;
+/// How often somebody guesses by what an answer is known: fewer than have its source muted.
+const GUESSES: usize = 4;
 /// The first hosts of the liars.
 const SYBIL_HOSTS: u32 = 60_000;
 
@@ -305,16 +307,18 @@ impl Network {
         };
         let mut reply = Reply::of(NodeId([9; 20]));
         reply.peers = vec![SocketAddr::new(v4(1), SPOOFED_PEER)];
-        let guess = (self.random.next_u64() as u32).to_be_bytes();
-        let answer = Message {
-            transaction: TransactionId::new(&guess).expect("four bytes fit"),
-            body: Body::Reply(reply),
-            seen: Some(SocketAddr::new(v4(2), 1)),
-        };
-        self.sent += 1;
-        self.spoofed += 1;
-        let packet = (self.now, self.sent, to, from, answer.encode());
-        self.packets.push(Reverse(packet));
+        for _ in 0..GUESSES {
+            let guess = (self.random.next_u64() as u32).to_be_bytes();
+            let answer = Message {
+                transaction: TransactionId::new(&guess).expect("four bytes fit"),
+                body: Body::Reply(reply.clone()),
+                seen: Some(SocketAddr::new(v4(2), 1)),
+            };
+            self.sent += 1;
+            self.spoofed += 1;
+            let packet = (self.now, self.sent, to, from, answer.encode());
+            self.packets.push(Reverse(packet));
+        }
     }
 
     pub fn peer_of(&self, host: usize, port: u16) -> SocketAddr {
