@@ -11,6 +11,7 @@ pub mod bencode;
 pub mod certificates;
 pub mod clients;
 pub mod content;
+pub mod dht;
 pub mod fixture;
 pub mod get;
 pub mod http;

@@ -52,6 +52,8 @@ pub fn clean_environment(command: &mut Command) {
             command.env_remove(name);
         }
     }
+    // Only tests of the DHT take part in one, and name their own nodes.
+    command.env("SEEDRING_DHT__ENABLED", "false");
 }
 
 /// How to start `seedring seed`.
@@ -170,6 +172,8 @@ pub struct Ready {
     pub api: String,
     /// The announce URL of the server's own tracker.
     pub tracker: Option<String>,
+    /// Where the server's DHT nodes listen.
+    pub dht: Vec<SocketAddr>,
     /// The torrents in the order given.
     pub torrents: Vec<Seeded>,
     /// The bytes of memory that the server promises to stay under.
@@ -204,6 +208,12 @@ impl Ready {
             peer_port: u16::try_from(value["peer_port"].as_u64().expect("peer_port")).unwrap(),
             api: field(value, "api"),
             tracker: text(&value["tracker"]),
+            dht: value["dht"]
+                .as_array()
+                .expect("the nodes in the ready line")
+                .iter()
+                .map(|address| text(address).unwrap().parse().unwrap())
+                .collect(),
             torrents: torrents
                 .iter()
                 .map(|torrent| Seeded {

@@ -170,6 +170,8 @@ impl Program {
                 command.env_remove(name);
             }
         }
+        // Nobody outside is to know of a measurement, or to take part in it.
+        command.env("SEEDRING_DHT__ENABLED", "false");
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),

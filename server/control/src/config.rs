@@ -24,11 +24,11 @@ pub use environment::Environment;
 pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
 pub use keys::{
-    Allocation, Announce, Api, ChokerPolicy, Fetch, LeechPolicy, Limits, Log, LogFormat, LogLevel,
-    Lsd, Peers, RegisteredBuffers, SendPath, Shards, State, Storage, Tracker, Verify,
+    Allocation, Announce, Api, ChokerPolicy, Dht, Fetch, LeechPolicy, Limits, Log, LogFormat,
+    LogLevel, Lsd, Peers, RegisteredBuffers, SendPath, Shards, State, Storage, Tracker, Verify,
 };
 pub use reference::reference;
-pub use setting::Interfaces;
+pub use setting::{Interfaces, Nodes};
 pub use units::{ByteRate, ByteSize, Seconds};
 
 use std::path::{Path, PathBuf};
@@ -89,6 +89,8 @@ sections! {
     tracker: Tracker,
     /// `[announce]`
     announce: Announce,
+    /// `[dht]`
+    dht: Dht,
     /// `[lsd]`
     lsd: Lsd,
     /// `[log]`

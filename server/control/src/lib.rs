@@ -6,6 +6,7 @@
 pub mod announce;
 pub mod config;
 pub mod create;
+pub mod dht;
 pub mod exporter;
 pub mod hashing;
 pub mod http;

@@ -13,7 +13,8 @@ use seedring_io::fetch::UNDECODED_BYTES_MAX;
 use seedring_io::pipes::PIPES_MAX;
 use seedring_io::windows::bytes_per_shard;
 
-/// Descriptors of the process itself: standard streams, rings, event polls, channels, the state store, logs.
+/// Descriptors of the process itself: standard streams, rings, event polls, channels, the state
+/// store, logs, two sockets of the DHT.
 const DESCRIPTORS_BASE: u64 = 64;
 
 /// Descriptors of one shard: its ring, its event poll and waker, its signals, two listeners.
@@ -52,6 +53,13 @@ const HASHING_JOBS: u64 = 2;
 /// Memory of one connection of the API or the tracker, in bytes.
 const MEMORY_PER_HTTP: u64 = 32 << 10;
 
+/// Memory of the DHT beside what it stores, in bytes: two nodes with their tables, searches and
+/// queries.
+const MEMORY_DHT: u64 = 8 << 20;
+
+/// Memory of one peer that a DHT node of ours stores, in bytes.
+const MEMORY_PER_STORED_PEER: u64 = 160;
+
 /// Memory of one peer that our tracker holds, in bytes.
 const MEMORY_PER_TRACKED_PEER: u64 = 300;
 
@@ -84,6 +92,13 @@ impl Budget {
             } else {
                 0
             };
+        let dht = match config.dht.enabled {
+            // A node for each family.
+            true => {
+                MEMORY_DHT + 2 * u64::from(config.dht.stored_peers_max) * MEMORY_PER_STORED_PEER
+            }
+            false => 0,
+        };
         // A tracker with two addresses is told over both; with few descriptors announces wait instead.
         let announces = (2 * u64::from(config.announce.requests_max)).min(descriptor_limit / 4);
         let pipes = descriptor_limit / PIPE_DESCRIPTORS_SHARE / (2 * shards.max(1));
@@ -119,7 +134,8 @@ impl Budget {
                 + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
                 + connections_max * (MEMORY_PER_PEER + queue)
                 + http_reserved * MEMORY_PER_HTTP
-                + tracked_peers * MEMORY_PER_TRACKED_PEER,
+                + tracked_peers * MEMORY_PER_TRACKED_PEER
+                + dht,
         }
     }
 }

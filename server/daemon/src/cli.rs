@@ -104,6 +104,9 @@ pub struct SeedArgs {
     /// Start no tracker of our own
     #[arg(long)]
     pub no_tracker: bool,
+    /// Take no part in the DHT: found by trackers only
+    #[arg(long)]
+    pub no_dht: bool,
     /// Host name or address by which others reach our tracker [default: this machine's address]
     #[arg(long, value_name = "HOST")]
     pub announce_host: Option<String>,

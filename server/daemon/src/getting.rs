@@ -19,6 +19,7 @@ pub use selection::Choice;
 
 use crate::budget::Budget;
 use crate::control_plane::{self, PLANE_STOP};
+use crate::dht;
 use crate::disk::FOREGROUND;
 use crate::failure::{Failure, INTERRUPTED};
 use crate::progress::Reporter;
@@ -27,6 +28,7 @@ use crate::signals::Signals;
 use anyhow::{Context, anyhow};
 use control::announce::Totals;
 use control::config;
+use control::dht::DhtHandle;
 use control::lsd::{Lsd, LsdHandle};
 use control::resume::{Resume, ResumeError, Resumed};
 use control::state::{FetchRecord, Record, StateError};
@@ -99,6 +101,7 @@ struct Getter {
     events: mpsc::UnboundedReceiver<Event>,
     trackers: Trackers,
     lsd: Option<LsdHandle>,
+    dht: Option<DhtHandle>,
     finder: Arc<Finder>,
     found: mpsc::Receiver<Found>,
     /// Peers that were found before the download began.
@@ -156,8 +159,10 @@ impl Getter {
         let trackers = Trackers::start(config, peer_id, port, &cells)?;
         let (finder, found) = Finder::new();
         let lsd = settings::lsd(config, port).map(|lsd| Lsd::start(&lsd, Arc::clone(&cells)));
+        let dht = dht::start(config, &plan.state_dir, &plane, true, &cells);
         Ok(Getter {
             lsd,
+            dht,
             display: Display::new(plan.json),
             plan,
             registry,
@@ -180,7 +185,12 @@ impl Getter {
     async fn stop(self) {
         let timeout = self.plan.config.announce.stop_timeout_s.duration();
         let announces = self.trackers.shutdown(timeout);
-        let ((), closed) = tokio::join!(announces, self.plane.stop(PLANE_STOP));
+        let dht = async {
+            if let Some(dht) = &self.dht {
+                dht.shutdown().await;
+            }
+        };
+        let ((), (), closed) = tokio::join!(announces, dht, self.plane.stop(PLANE_STOP));
         if !closed {
             tracing::warn!("a shard did not end in time; an operation on a disk may hang");
         }
@@ -258,7 +268,12 @@ impl Getter {
         peers: &[SocketAddr],
     ) -> Result<Option<Described>, Failure> {
         let trackers = self.plan.sorted(&self.plan.magnet_trackers());
-        self.announce(info_hash, trackers, false, !peers.is_empty())?;
+        let others = !peers.is_empty() || self.dht.is_some();
+        self.announce(info_hash, trackers, false, others)?;
+        // It may be private: the DHT is asked for it, and told nothing.
+        if let Some(dht) = &self.dht {
+            dht.look(info_hash, Arc::clone(&self.finder) as _);
+        }
         let fetching = self.plane.fetch_metadata(info_hash).await;
         let (fetch, mut told) = fetching.map_err(anyhow::Error::from)?;
         fetch.add_peers(peers);
@@ -266,7 +281,7 @@ impl Getter {
         loop {
             tokio::select! {
                 () = self.signals.wait() => return Ok(None),
-                event = self.events.recv() => lost(event)?,
+                event = self.events.recv() => self.happened(event)?,
                 Some(Found { peers, source }) = self.found.recv() => {
                     fetch.found(&peers, source);
                     self.known.extend(peers.into_iter().map(|peer| (peer, source)));
@@ -340,12 +355,10 @@ impl Getter {
         let trackers = self.plan.sorted(&metainfo.trackers);
         self.finder.follow(&fetch);
         let others = !peers.is_empty() || fetch.progress().pieces_wanted == 0;
-        let others = others || (self.lsd.is_some() && !metainfo.private);
+        let finds_itself = self.lsd.is_some() || self.dht.is_some();
+        let others = others || (finds_itself && !metainfo.private);
         self.announce(described.info_hash, trackers, metainfo.private, others)?;
-        // Before it is known whether a torrent is private, this network is not told of it.
-        if let Some(lsd) = self.lsd.as_ref().filter(|_| !metainfo.private) {
-            lsd.add(described.info_hash, Arc::clone(&self.finder) as _);
-        }
+        self.find_without_trackers(described.info_hash, metainfo.private);
         fetch.add_peers(peers);
         // The tracker that named them for the metadata is not asked again before its time.
         for (source, known) in by_source(&std::mem::take(&mut self.known)) {
@@ -448,7 +461,7 @@ impl Getter {
         loop {
             tokio::select! {
                 () = self.signals.wait() => return self.interrupt(download).await,
-                event = self.events.recv() => lost(event)?,
+                event = self.events.recv() => self.happened(event)?,
                 Some(found) = self.found.recv() => download.fetch.found(&found.peers, found.source),
                 event = download.events.recv() => {
                     let event = event.ok_or_else(|| anyhow!("the shard has ended, which is a bug"))?;
@@ -490,7 +503,12 @@ impl Getter {
             FetchEvent::SelectionDone => return Ok(ControlFlow::Break(End::Complete)),
             FetchEvent::Complete(torrent) => {
                 download.complete(&torrent);
-                self.trackers.completed(download.described.info_hash);
+                let described = &download.described;
+                self.trackers.completed(described.info_hash);
+                if let Some(dht) = &self.dht {
+                    let finder = Arc::clone(&self.finder) as _;
+                    dht.announce(described.info_hash, described.metainfo.private, finder);
+                }
                 return Ok(ControlFlow::Break(End::Complete));
             }
             FetchEvent::Failed(fault) => return Err(anyhow!(
@@ -570,7 +588,7 @@ impl Getter {
         loop {
             tokio::select! {
                 () = self.signals.wait() => return Ok(()),
-                event = self.events.recv() => lost(event)?,
+                event = self.events.recv() => self.happened(event)?,
                 Some(found) = self.found.recv() => {
                     if fetch.torrent().is_complete() {
                         self.plane.found(fetch.torrent(), &found.peers, found.source);
@@ -600,8 +618,12 @@ impl Getter {
         let some = !trackers.trusted.is_empty() || !trackers.strangers.is_empty();
         if !(some && self.trackers.are_asked() || others) {
             return Err(anyhow!(
-                "there is nobody to ask: no tracker is named that may be asked; name one by --tracker, or a peer by \
-                 --peer"
+                "there is nobody to ask: no tracker is named that may be asked, and {}; name a tracker by --tracker, \
+                 or a peer by --peer",
+                match private {
+                    true => "the DHT is not for private torrents",
+                    false => "the DHT is off",
+                }
             )
             .into());
         }
@@ -609,6 +631,33 @@ impl Getter {
         let totals: Arc<dyn Totals> = Arc::clone(&self.finder) as _;
         self.trackers.add(info_hash, &trackers, private, &totals);
         Ok(())
+    }
+
+    /// Looks for peers in this network and the DHT, and tells them of the torrent, unless it is
+    /// private: then it is the trackers' alone (BEP 27), also who was found while only its hash was
+    /// known.
+    fn find_without_trackers(&mut self, info_hash: InfoHashV1, private: bool) {
+        if private {
+            if let Some(dht) = &self.dht {
+                dht.remove(info_hash);
+            }
+            self.known.retain(|(_, source)| *source != PeerSource::Dht);
+            return;
+        }
+        if let Some(lsd) = &self.lsd {
+            lsd.add(info_hash, Arc::clone(&self.finder) as _);
+        }
+        if let Some(dht) = &self.dht {
+            dht.find(info_hash, private, Arc::clone(&self.finder) as _);
+        }
+    }
+
+    /// Takes what the data plane tells of its own accord.
+    fn happened(&self, event: Option<Event>) -> Result<(), Failure> {
+        if let (Some(Event::DhtNode(node)), Some(dht)) = (&event, &self.dht) {
+            dht.suggest(*node);
+        }
+        lost(event)
     }
 
     /// Tells why those give nothing that were named, each time the reason is another one.
@@ -626,10 +675,15 @@ impl Getter {
         }
     }
 
-    /// Asks the trackers again as soon as they allow it while there is nobody to fetch from.
+    /// Asks the trackers, as soon as they allow it, and the DHT again while there is nobody to fetch
+    /// from.
     fn look_for_peers(&self, info_hash: InfoHashV1, peers: u32) {
-        if peers == 0 {
-            self.trackers.reannounce(info_hash);
+        if peers > 0 {
+            return;
+        }
+        self.trackers.reannounce(info_hash);
+        if let Some(dht) = &self.dht {
+            dht.hurry(info_hash);
         }
     }
 }
@@ -739,13 +793,14 @@ fn by_source(known: &[(SocketAddr, PeerSource)]) -> Vec<(PeerSource, Vec<SocketA
         .collect()
 }
 
-/// What the data plane tells of its own accord is bad news.
+/// What the data plane tells of its own accord is bad news, but for nodes that peers name.
 fn lost(event: Option<Event>) -> Result<(), Failure> {
     match event {
         Some(Event::TorrentFault(fault)) => Err(anyhow!("{fault}").into()),
         Some(Event::ShardLost(shard)) => {
             Err(anyhow!("shard {shard} has ended, which is a bug; see the log").into())
         }
+        Some(Event::DhtNode(_)) => Ok(()),
         None => Err(anyhow!("all shards have ended, which is a bug").into()),
     }
 }

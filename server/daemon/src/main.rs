@@ -5,6 +5,7 @@ mod budget;
 mod cli;
 mod commands;
 mod control_plane;
+mod dht;
 mod disk;
 mod failure;
 mod getting;

@@ -6,6 +6,7 @@
 
 use crate::budget::Budget;
 use crate::control_plane::{self, PLANE_STOP};
+use crate::dht;
 use crate::failure::Failure;
 use crate::loading::{Loaded, Loader, Loading, Refused, Source};
 use crate::settings;
@@ -15,6 +16,7 @@ use crate::torrents::{Look, Services, Torrents};
 use anyhow::{Context, anyhow};
 use control::announce::AnnounceHandle;
 use control::config::Config;
+use control::dht::DhtHandle;
 use control::exporter::{BuildInfo, Exporter};
 use control::http::{self, Readiness};
 use control::lsd::Lsd;
@@ -62,6 +64,7 @@ struct Running {
     plane: Arc<Plane>,
     events: mpsc::UnboundedReceiver<Event>,
     announcer: Option<AnnounceHandle>,
+    dht: Option<DhtHandle>,
     readiness: Arc<Readiness>,
     stop: watch::Sender<bool>,
     tracker: Option<TrackerHandle>,
@@ -91,6 +94,7 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
         announcer: running.announcer.clone(),
         lsd: settings::lsd(&plan.config, announcement.peer_port)
             .map(|lsd| Lsd::start(&lsd, registry.control())),
+        dht: running.dht.clone(),
         state: Arc::clone(&state),
         cells: registry.control(),
         peer_id: announcement.peer_id,
@@ -174,6 +178,7 @@ async fn start(
     let (plane, events) = control_plane::start_plane(config, budget, peer_id, registry, ip_filter)?;
     let peer_port = plane.addresses().first().map_or(0, SocketAddr::port);
     let announcer = control_plane::start_announcer(config, peer_id, peer_port, &cells)?;
+    let dht = dht::start(config, &plan.state_dir, &plane, false, &cells);
     cells.set(ControlGauge::Shards, plane.shards() as u64);
     cells.set(ControlGauge::ConnectionsMax, budget.connections_max);
     cells.set(ControlGauge::UploadRateLimit, config.limits.upload_rate.0);
@@ -186,11 +191,13 @@ async fn start(
         peer_port,
         api,
         tracker: tracker_port.map(|port| tracker_url(&host, port)),
+        dht: dht.iter().flat_map(DhtHandle::addresses).copied().collect(),
     };
     let running = Running {
         plane: Arc::new(plane),
         events,
         announcer,
+        dht,
         readiness,
         stop,
         tracker,
@@ -287,6 +294,12 @@ impl Watch {
             Some(Event::ShardLost(shard)) => {
                 Err(anyhow!("shard {shard} has ended, which is a bug; see the log").into())
             }
+            Some(Event::DhtNode(node)) => {
+                if let Some(dht) = &self.running.dht {
+                    dht.suggest(node);
+                }
+                Ok(())
+            }
             None => Err(anyhow!("all shards have ended, which is a bug").into()),
         }
     }
@@ -373,7 +386,12 @@ impl Running {
                 announcer.shutdown(self.stop_timeout).await;
             }
         };
-        let ((), closed) = tokio::join!(announces, self.plane.stop(PLANE_STOP));
+        let dht = async {
+            if let Some(dht) = &self.dht {
+                dht.shutdown().await;
+            }
+        };
+        let ((), (), closed) = tokio::join!(announces, dht, self.plane.stop(PLANE_STOP));
         if !closed {
             tracing::warn!("a shard did not end in time; an operation on a disk may hang");
         }

@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use anyhow::Context;
 use control::announce::{AnnounceConfig, Authority, Binding};
 use control::config::{ChokerPolicy, Config, LeechPolicy, RegisteredBuffers, SendPath, Verify};
+use control::dht::DhtConfig;
 use control::ip_filter;
 use control::lsd::LsdConfig;
 use control::tracker::{self, TrackerConfig};
@@ -246,6 +247,43 @@ fn authority(path: &Path) -> anyhow::Result<Authority> {
 /// A text, where the empty one means none.
 fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// How the DHT is to be taken part in.
+///
+/// # Errors
+///
+/// The kernel has no random bytes.
+pub fn dht(
+    config: &Config,
+    state_dir: &Path,
+    peer_port: u16,
+    read_only: bool,
+) -> std::io::Result<DhtConfig> {
+    let (settings, peers) = (&config.dht, &config.peers);
+    let mut keys = [[0; 16]; 2];
+    for key in &mut keys {
+        seedring_io::system::random(key)?;
+    }
+    let bind_v4 = peers.bind_v4.map(IpAddr::from);
+    let bind_v6 = peers.bind_v6.map(IpAddr::from);
+    Ok(DhtConfig {
+        listen: [bind_v4, bind_v6].into_iter().flatten().collect(),
+        port: match settings.port {
+            0 => peer_port,
+            port => port,
+        },
+        any_port: settings.port == 0,
+        bootstrap: settings.bootstrap.0.clone(),
+        read_only: read_only || settings.read_only,
+        announce_interval: settings.announce_interval_s.duration(),
+        queries_per_second: settings.queries_per_second,
+        reply_bytes_per_second: u32::try_from(settings.reply_bytes_per_second.bytes())
+            .unwrap_or(u32::MAX),
+        stored_peers_max: settings.stored_peers_max as usize,
+        saved: Some(state_dir.join("dht.nodes")),
+        keys,
+    })
 }
 
 /// Whether unchanged data are hashed at every start.

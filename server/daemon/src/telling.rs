@@ -21,6 +21,8 @@ pub struct Announcement {
     pub api: Option<SocketAddr>,
     /// The announce URL of our own tracker.
     pub tracker: Option<String>,
+    /// Where our DHT nodes listen.
+    pub dht: Vec<SocketAddr>,
 }
 
 /// Tells.
@@ -98,6 +100,7 @@ impl Teller {
                 "peer_port": at.peer_port,
                 "api": api,
                 "tracker": at.tracker,
+                "dht": at.dht,
                 "memory_bytes_max": budget.memory_bytes_max,
                 "descriptors_max": budget.descriptors_max,
                 "torrents": torrents,
@@ -125,6 +128,9 @@ impl Teller {
         );
         if let Some(tracker) = &at.tracker {
             line.push_str(&format!(", tracker {tracker}"));
+        }
+        if let Some(dht) = at.dht.first() {
+            line.push_str(&format!(", DHT on UDP port {}", dht.port()));
         }
         if let Some(api) = api {
             line.push_str(&format!(", metrics {api}/metrics"));

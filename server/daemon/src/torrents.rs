@@ -6,6 +6,7 @@
 
 use crate::disk::BACKGROUND;
 use control::announce::{AnnounceHandle, Totals, TotalsNow};
+use control::dht::DhtHandle;
 use control::library::{Library, LibraryError, Ready};
 use control::lsd::{LsdHandle, PeerSink};
 use control::state::State;
@@ -36,6 +37,7 @@ pub struct Services {
     pub own_tracker: Option<String>,
     pub announcer: Option<AnnounceHandle>,
     pub lsd: Option<LsdHandle>,
+    pub dht: Option<DhtHandle>,
     pub state: Arc<State>,
     pub cells: Arc<ControlCells>,
     pub peer_id: PeerId,
@@ -248,6 +250,9 @@ impl Torrents {
         if let Some(lsd) = &self.services.lsd {
             lsd.remove(info_hash);
         }
+        if let Some(dht) = &self.services.dht {
+            dht.remove(info_hash);
+        }
         self.look_later(info_hash);
         self.publish();
         true
@@ -298,7 +303,7 @@ impl Torrents {
     }
 
     /// Hands a torrent to the data plane, the tracker, the announcer and, if it is not private,
-    /// local discovery.
+    /// local discovery and the DHT.
     async fn serve(&self, ready: &Ready, seeded: &Arc<SeededTorrent>) {
         let services = &self.services;
         services.plane.add(seeded).await;
@@ -309,10 +314,12 @@ impl Torrents {
             torrent: Arc::clone(seeded),
             plane: Arc::clone(&services.plane),
         });
-        if let Some(lsd) = &services.lsd
-            && !ready.metainfo.private
-        {
+        let private = ready.metainfo.private;
+        if let Some(lsd) = services.lsd.as_ref().filter(|_| !private) {
             lsd.add(ready.info_hash, Arc::clone(&seed) as _);
+        }
+        if let Some(dht) = &services.dht {
+            dht.announce(ready.info_hash, private, Arc::clone(&seed) as _);
         }
         let Some(announcer) = &services.announcer else {
             return;
@@ -326,7 +333,7 @@ impl Torrents {
         });
         let tiers: Vec<_> = tiers.filter(|tier| !tier.is_empty()).collect();
         if !tiers.is_empty() {
-            announcer.add(ready.info_hash, &tiers, ready.metainfo.private, seed);
+            announcer.add(ready.info_hash, &tiers, private, seed);
         }
     }
 

@@ -132,6 +132,9 @@ pub struct Session {
     /// What the peer has told of others, once it has.
     listener: Option<Box<Listener>>,
     named: Vec<PexPeer>,
+    /// The port of the peer's DHT node, and whether it was told; the first one counts.
+    peer_dht_port: Option<u16>,
+    peer_dht_port_told: bool,
     /// Blocks are fetched from the peer.
     fetching: bool,
 
@@ -230,6 +233,8 @@ impl Session {
             own_ip: None,
             listener: None,
             named: Vec::new(),
+            peer_dht_port: None,
+            peer_dht_port_told: false,
             fetching: false,
             metadata_queue: VecDeque::new(),
             metadata_in_flight: 0,
@@ -293,7 +298,8 @@ impl Session {
             Message::Extended { id, payload } => self.handle_extended(id, payload, now)?,
             // Whether the peer would serve matters to the download alone.
             Message::Choke | Message::Unchoke | Message::KeepAlive => {}
-            Message::Port(_) | Message::Unknown { .. } => {}
+            Message::Port(port) => self.peer_dht_port = self.peer_dht_port.or(Some(port)),
+            Message::Unknown { .. } => {}
         }
         self.input_was_unwanted = !self.wants_input();
         Ok(())
@@ -485,6 +491,13 @@ impl Session {
     /// Whether the peer has every piece, as far as it has told.
     pub fn is_peer_complete(&self) -> bool {
         self.peer_pieces == self.torrent.piece_count
+    }
+
+    /// The port of the peer's DHT node (BEP 5), once.
+    pub fn take_dht_port(&mut self) -> Option<u16> {
+        let port = self.peer_dht_port.filter(|_| !self.peer_dht_port_told)?;
+        self.peer_dht_port_told = true;
+        (port != 0).then_some(port)
     }
 
     /// How many requests the peer queues, if it said so (`reqq`, BEP 10).

@@ -35,7 +35,7 @@ use engine::session::{PeerIdentity, Session, SessionCounters};
 use engine::time::Time;
 use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
 use proto::ids::InfoHashV1;
-use proto::wire::{self, Decoded};
+use proto::wire::{self, Decoded, Message};
 use seedring_metrics::{Counter, Histogram};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -229,6 +229,9 @@ impl Connection {
                             tracing::debug!(peer = %self.peer, %disconnect, "closing");
                             CloseReason::of_session(&disconnect)
                         })?;
+                    if let Some(port) = session.take_dht_port() {
+                        shard.heard_of_node(self.peer, port);
+                    }
                 }
                 Ok(Decoded::Incomplete { needed: bytes }) => {
                     needed = bytes;
@@ -497,6 +500,13 @@ async fn converse(
     session.set_fetching(fetching.is_some());
     if let Some(own) = sockets::own_ip(&*socket) {
         session.set_own_ip(own);
+    }
+    // Of a private torrent not even this: its peers are the tracker's business alone (BEP 27).
+    if let Some(port) = shard.dht_port()
+        && theirs.reserved.dht()
+        && !torrent.view().private
+    {
+        session.tell(&Message::Port(port));
     }
     let called = caller.is_called.then_some(peer);
     let is_near = sockets::is_near(&*socket, peer.ip());

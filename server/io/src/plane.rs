@@ -28,6 +28,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -124,6 +125,8 @@ pub enum Event {
     /// A shard's thread has ended although nobody stopped it: a bug, and a reason to end the
     /// process.
     ShardLost(usize),
+    /// A peer says that it has a DHT node there; once for each connection.
+    DhtNode(SocketAddr),
 }
 
 /// The data plane can not start.
@@ -192,6 +195,8 @@ pub(crate) struct Adopted {
 pub struct Plane {
     shards: Vec<(mpsc::Sender<Command>, JoinHandle<()>)>,
     addresses: Vec<SocketAddr>,
+    /// See [`Plane::set_dht_port`].
+    dht_port: Arc<AtomicU16>,
 }
 
 /// The number of shards that a configuration means on this machine.
@@ -250,6 +255,7 @@ impl Plane {
         let mut plane = Plane {
             shards: Vec::with_capacity(count),
             addresses,
+            dht_port: Arc::default(),
         };
         let fetch_memory = MemoryBudget::new(config.fetch.buffer_bytes);
         let hashing = Arc::new(HashPool::new(shard_count(config.fetch.hash_threads)));
@@ -275,11 +281,17 @@ impl Plane {
                 fetch_memory: Arc::clone(&fetch_memory),
                 hashing: Arc::clone(&hashing),
                 events: events.clone(),
+                dht_port: Arc::clone(&plane.dht_port),
             };
             let thread = shard::spawn(seat)?;
             plane.shards.push((commands, thread));
         }
         Ok((plane, received))
+    }
+
+    /// Peers are told from now on that our DHT node is at this UDP port (BEP 5).
+    pub fn set_dht_port(&self, port: u16) {
+        self.dht_port.store(port, Ordering::Relaxed);
     }
 
     /// Where peers connect.

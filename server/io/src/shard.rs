@@ -44,6 +44,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::num::NonZeroUsize;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -80,6 +81,8 @@ pub(crate) struct ShardSeat {
     pub(crate) fetch_memory: Arc<MemoryBudget>,
     pub(crate) hashing: Arc<HashPool>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
+    /// The port of our DHT node, or 0.
+    pub(crate) dht_port: Arc<AtomicU16>,
 }
 
 /// The state of one shard, shared by its tasks, all on its thread.
@@ -129,6 +132,7 @@ pub(crate) struct Shard {
     /// All accepted sockets, greeted or not, so that stopping reaches each of them.
     pub(crate) sockets: RefCell<Slab<Rc<TcpStream>>>,
     events: mpsc::UnboundedSender<Event>,
+    dht_port: Arc<AtomicU16>,
     started: Instant,
     stopping: Cell<bool>,
     /// Told when a socket has gone.
@@ -274,6 +278,7 @@ impl Shard {
             connections: RefCell::default(),
             sockets: RefCell::default(),
             events: seat.events.clone(),
+            dht_port: Arc::clone(&seat.dht_port),
             started: seat.limits.started(),
             stopping: Cell::new(false),
             gone: Notify::new(),
@@ -536,10 +541,28 @@ impl Shard {
         if self.session_config.fast_extension {
             reserved = reserved.with(ReservedBit::FAST);
         }
+        if self.dht_port().is_some() {
+            reserved = reserved.with(ReservedBit::DHT);
+        }
         Handshake {
             reserved,
             info_hash,
             peer_id: self.config.peer_id,
+        }
+    }
+
+    /// The port of our DHT node, if there is one.
+    pub(crate) fn dht_port(&self) -> Option<u16> {
+        let port = self.dht_port.load(Ordering::Relaxed);
+        (port != 0).then_some(port)
+    }
+
+    /// A peer says that it has a DHT node. Each connection says so once, so what waits is bounded
+    /// by them.
+    pub(crate) fn heard_of_node(&self, peer: SocketAddr, port: u16) {
+        if self.dht_port().is_some() {
+            let node = SocketAddr::new(peer.ip(), port);
+            let _ = self.events.send(Event::DhtNode(node));
         }
     }
 

@@ -380,6 +380,47 @@ metrics! {
         summed "seedring_lsd_datagrams_total",
             "Datagrams of local discovery (BEP 14), by what became of them: sent, not sent because of an error, received of others, or ignored because they were no announcement or too many.",
             by "result" { LsdSent = "sent", LsdFailed = "failed", LsdReceived = "received", LsdIgnored = "ignored" }
+        summed "seedring_dht_datagrams_received_total",
+            "Datagrams received by our DHT nodes."
+            { DhtReceived }
+        summed "seedring_dht_datagrams_dropped_total",
+            "Datagrams to our DHT nodes that were not answered, by reason: muted (their source \
+             sends too many), malformed, unsolicited (answers to nothing that we asked), rate \
+             (dht.reply_bytes_per_second), read_only.",
+            by "reason" {
+                DhtDroppedMuted = "muted",
+                DhtDroppedMalformed = "malformed",
+                DhtDroppedUnsolicited = "unsolicited",
+                DhtDroppedRate = "rate",
+                DhtDroppedReadOnly = "read_only",
+            }
+        summed "seedring_dht_bytes_total",
+            "Bytes of DHT datagrams, without headers.",
+            by "direction" { DhtBytesIn = "in", DhtBytesOut = "out" }
+        summed "seedring_dht_queries_answered_total",
+            "Queries of other DHT nodes that we answered."
+            { DhtQueriesAnswered }
+        summed "seedring_dht_queries_sent_total",
+            "Queries sent to other DHT nodes."
+            { DhtQueriesSent }
+        summed "seedring_dht_queries_unanswered_total",
+            "Queries to other DHT nodes that nobody answered in time."
+            { DhtQueriesUnanswered }
+        summed "seedring_dht_announces_received_total",
+            "Announces of others to our DHT nodes, by what came of them: stored, or refused (a \
+             wrong token, or no room).",
+            by "result" { DhtAnnouncesStored = "stored", DhtAnnouncesRefused = "refused" }
+        summed "seedring_dht_searches_total",
+            "Searches for our torrents in the DHT that ended, by result: announced (some node \
+             took our announce), answered (some node answered), unanswered.",
+            by "result" {
+                DhtSearchesAnnounced = "announced",
+                DhtSearchesAnswered = "answered",
+                DhtSearchesUnanswered = "unanswered",
+            }
+        summed "seedring_dht_peers_found_total",
+            "Peer addresses received in answers of DHT nodes, the same ones counted again."
+            { DhtPeersFound }
         summed "seedring_tracker_requests_total",
             "Requests to the embedded tracker that were answered, by kind.",
             by "kind" { TrackerAnnounces = "announce", TrackerScrapes = "scrape" }
@@ -460,6 +501,18 @@ metrics! {
         summed "seedring_trackers_failing",
             "Pairs of torrent and tracker whose last announce failed."
             { TrackersFailing }
+        summed "seedring_dht_nodes",
+            "Nodes of the DHT that we know, by address family.",
+            by "family" { DhtNodesV4 = "ipv4", DhtNodesV6 = "ipv6" }
+        summed "seedring_dht_stored_peers",
+            "Peers that our DHT nodes store for others."
+            { DhtStoredPeers }
+        summed "seedring_dht_torrents",
+            "Torrents that are announced in the DHT."
+            { DhtTorrents }
+        summed "seedring_dht_searches_overdue",
+            "Searches in the DHT whose time came over a minute ago but that were not begun yet."
+            { DhtSearchesOverdue }
         summed "seedring_tracker_torrents",
             "Torrents that the embedded tracker knows."
             { TrackerTorrents }

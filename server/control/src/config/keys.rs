@@ -1,7 +1,7 @@
 //! Every section and key: its meaning, type, default and bounds. The reference file is made from
 //! the comments here; write them for an operator, with the unit and the reason.
 
-use super::setting::{Interfaces, choices};
+use super::setting::{Interfaces, Nodes, choices};
 use super::table::section;
 use super::units::{ByteRate, ByteSize, Seconds};
 use crate::tracker::LabelledNetwork;
@@ -347,6 +347,48 @@ section! {
         /// The interfaces on which it is done; [] takes that of the default route.
         interfaces: Interfaces = Interfaces::default(), 0..=16;
     }
+}
+
+section! {
+    /// The DHT (BEP 5): finding peers, and being found, without a tracker. Private torrents never
+    /// take part.
+    Dht {
+        /// Take part in it. Off, peers are found by trackers, by each other, by local discovery and by
+        /// name.
+        enabled: bool = true;
+        /// UDP port; 0 takes the number of the peers' port, or any if another program has that one.
+        /// Open it in the firewall like the peers' port.
+        port: u16 = 0;
+        /// Nodes to begin with, "HOST:PORT". They are asked at the start and whenever hardly any
+        /// other node is known; those of the last run are asked first.
+        bootstrap: Nodes = bootstrap(), 0..=64;
+        /// Ask others but answer nobody (BEP 43): for a host that cannot be reached from outside.
+        /// `seedring get` always does.
+        read_only: bool = false;
+        /// Seconds after which a torrent is announced again. Other nodes forget it after 30 to 45
+        /// minutes.
+        announce_interval_s: Seconds = Seconds(1200), 60..=3600;
+        /// Queries sent per second, over IPv4 and over IPv6 each. An announce takes about 40; with
+        /// more torrents than this allows in an interval, the interval grows.
+        queries_per_second: u32 = 250, 10..=100_000;
+        /// Answers to other nodes in a second, over IPv4 and over IPv6 each; what exceeds it is not
+        /// answered.
+        reply_bytes_per_second: ByteSize = ByteSize::kib(64), 2048..=1_073_741_824;
+        /// Peers of other torrents that are stored for others, over IPv4 and over IPv6 each. They
+        /// take about 150 bytes each.
+        stored_peers_max: u32 = 32_768, 100..=10_000_000;
+    }
+}
+
+/// The nodes that are known for letting anybody in.
+fn bootstrap() -> Nodes {
+    let nodes = [
+        "dht.libtorrent.org:25401",
+        "router.bittorrent.com:6881",
+        "dht.transmissionbt.com:6881",
+        "router.utorrent.com:6881",
+    ];
+    Nodes(nodes.map(str::to_owned).to_vec())
 }
 
 choices! {

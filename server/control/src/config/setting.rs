@@ -2,6 +2,7 @@
 
 use super::units::{self, ByteRate, ByteSize, Seconds};
 use crate::tracker::LabelledNetwork;
+use proto::magnet::PeerAddress;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -294,6 +295,29 @@ impl Setting for Interfaces {
     fn allowed(bounds: &Bounds) -> String {
         format!(
             "a list of at most {} names of interfaces, such as [\"eth0\"]",
+            bounds.end()
+        )
+    }
+}
+
+/// Where DHT nodes are, each "HOST:PORT", at most `bounds.end()` of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nodes(pub Vec<String>);
+
+impl Setting for Nodes {
+    fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+        let items = input.strings()?;
+        let is_node = |text: &&str| text.len() <= 260 && text.parse::<PeerAddress>().is_ok();
+        (items.iter().all(is_node) && within(items.len() as u64, bounds).is_some())
+            .then(|| Nodes(items.into_iter().map(str::to_owned).collect()))
+    }
+    fn render(&self) -> String {
+        let items: Vec<String> = self.0.iter().map(|item| quote(item)).collect();
+        format!("[{}]", items.join(", "))
+    }
+    fn allowed(bounds: &Bounds) -> String {
+        format!(
+            "a list of at most {} nodes, such as [\"dht.example.org:6881\", \"192.0.2.1:6881\"]",
             bounds.end()
         )
     }

@@ -120,6 +120,11 @@ fn each_mistake_names_line_column_key_and_what_is_allowed() {
             "seedring.toml:2:7: shards.pin: 1 is not allowed; allowed: true or false",
         ),
         (
+            "[dht]\nbootstrap = [\"dht.example.org\"]\n",
+            "seedring.toml:2:13: dht.bootstrap: [\"dht.example.org\"] is not allowed; allowed: a list \
+             of at most 64 nodes, such as [\"dht.example.org:6881\", \"192.0.2.1:6881\"]",
+        ),
+        (
             "[log]\nformat = \"xml\"\n",
             "seedring.toml:2:10: log.format: \"xml\" is not allowed; \
              allowed: one of \"human\", \"json\", \"journald\"",
@@ -309,7 +314,8 @@ fn a_wrong_variable_is_named() {
             "SEEDRING_TORRENT__DATA",
             "/",
             "environment variable SEEDRING_TORRENT__DATA: torrent: there is no such section; known \
-             are peers, shards, storage, limits, fetch, api, tracker, announce, lsd, log, state",
+             are peers, shards, storage, limits, fetch, api, tracker, announce, dht, lsd, log, \
+             state",
         ),
     ] {
         let error = load_with("", &Environment::of([(variable, value)])).unwrap_err();

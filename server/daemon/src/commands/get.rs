@@ -60,6 +60,9 @@ pub struct GetArgs {
     /// Ask this tracker first; several of one tier with commas between (repeatable: each is a tier)
     #[arg(long, value_name = "URL[,URL…]", value_parser = super::create::parse_tier)]
     tracker: Vec<super::create::Tier>,
+    /// Take no part in the DHT: ask trackers and the peers that are named only
+    #[arg(long)]
+    no_dht: bool,
     /// Only these files: numbers as `seedring show` prints them, such as 0,2-4, or a pattern such as '*.iso' or 'folder/*' (repeatable)
     #[arg(long, value_name = "FILES")]
     select: Vec<Choice>,
@@ -87,6 +90,7 @@ pub fn run(global: &Global, args: &GetArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::Usage(error.into()))?;
     config.peers.port = args.port;
     config.tracker.enabled = false;
+    config.dht.enabled &= !args.no_dht;
     if let Some(shards) = args.shards {
         config.shards.count = shards;
     }

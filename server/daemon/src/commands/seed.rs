@@ -59,6 +59,7 @@ fn apply(config: &mut Config, args: &SeedArgs) -> Result<(), Failure> {
         config.api.listen = Some(address);
     }
     config.tracker.enabled = !args.no_tracker;
+    config.dht.enabled &= !args.no_dht;
     if let Some(port) = args.tracker_port {
         if let Some(address) = &mut config.tracker.listen_v4 {
             address.set_port(port);

@@ -670,3 +670,18 @@ fn every_reason_says_what_happened() {
         assert_eq!(reason.to_string(), text);
     }
 }
+
+/// BEP 5: the peer's DHT node is told once, whatever it says later.
+#[test]
+fn the_port_of_a_dht_node_is_told_once() {
+    let mut session = session_of(torrent(), FULL, SessionConfig::default());
+    assert_eq!(session.take_dht_port(), None);
+    give(&mut session, &Message::Port(6881)).unwrap();
+    give(&mut session, &Message::Port(6882)).unwrap();
+    assert_eq!(session.take_dht_port(), Some(6881));
+    give(&mut session, &Message::Port(6883)).unwrap();
+    assert_eq!(session.take_dht_port(), None);
+    let mut session = session_of(torrent(), FULL, SessionConfig::default());
+    give(&mut session, &Message::Port(0)).unwrap();
+    assert_eq!(session.take_dht_port(), None);
+}

@@ -435,7 +435,11 @@ impl Reader<'_> {
         })?;
         let peer_queue = session.peer_request_queue();
         let named = session.take_named();
+        let dht_port = session.take_dht_port();
         drop(session);
+        if let Some(port) = dht_port {
+            self.shard.heard_of_node(self.connection.peer, port);
+        }
         if self.fetch().is_over() {
             let torrent = &self.connection.torrent;
             if torrent.is_complete() {

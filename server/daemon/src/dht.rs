@@ -1,0 +1,45 @@
+//! The DHT of this process, as its configuration has it.
+
+use crate::settings;
+use control::config::Config;
+use control::dht::{Dht, DhtHandle};
+use seedring_io::plane::Plane;
+use seedring_metrics::ControlCells;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Starts it, if it is on, and has peers told of it (BEP 5). What keeps it from starting is logged
+/// and no reason to serve nobody: peers come by trackers, too.
+pub fn start(
+    config: &Config,
+    state_dir: &Path,
+    plane: &Plane,
+    read_only: bool,
+    cells: &Arc<ControlCells>,
+) -> Option<DhtHandle> {
+    if !config.dht.enabled {
+        return None;
+    }
+    let peer_port = plane.addresses().first().map_or(0, SocketAddr::port);
+    let started = settings::dht(config, state_dir, peer_port, read_only)
+        .map_err(|error| format!("no random bytes: {error}"))
+        .and_then(|settings| {
+            Dht::start(&settings, peer_port, Arc::clone(cells)).map_err(|error| error.to_string())
+        });
+    match started {
+        Ok(dht) => {
+            // Nobody is told of a node that answers nobody. Of two families it is the first one's,
+            // mostly both ports' number.
+            let answers = !read_only && !config.dht.read_only;
+            if let Some(address) = dht.addresses().first().filter(|_| answers) {
+                plane.set_dht_port(address.port());
+            }
+            Some(dht)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "without the DHT");
+            None
+        }
+    }
+}
