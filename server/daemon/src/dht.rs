@@ -29,12 +29,14 @@ pub fn start(
         });
     match started {
         Ok(dht) => {
-            // Nobody is told of a node that answers nobody. Of two families it is the first one's,
-            // mostly both ports' number.
+            // Nobody is told of a node that answers nobody.
             let answers = !read_only && !config.dht.read_only;
-            if let Some(address) = dht.addresses().first().filter(|_| answers) {
-                plane.set_dht_port(address.port());
+            let told = dht.addresses().iter().filter(|_| answers);
+            let mut ports = [None, None];
+            for address in told {
+                ports[usize::from(address.is_ipv6())] = Some(address.port());
             }
+            plane.open_dht(ports);
             Some(dht)
         }
         Err(error) => {

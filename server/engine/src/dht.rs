@@ -62,8 +62,8 @@ pub use table::{BUCKET_NODES, Table};
 
 /// Bytes sent for a byte received while the return path is not proven.
 pub const AMPLIFICATION_MAX: usize = 3;
-/// A datagram that we send, in bytes: what every path carries.
-const DATAGRAM_BYTES_MAX: usize = 1_200;
+/// A datagram that we send, in bytes (BEP 32).
+const DATAGRAM_BYTES_MAX: usize = 1_024;
 /// How often what has no time of its own is looked after.
 const TICK: Duration = Duration::from_secs(5);
 /// How often the secret of tokens changes; one is taken until the change after the next.

@@ -502,7 +502,7 @@ async fn converse(
         session.set_own_ip(own);
     }
     // Of a private torrent not even this: its peers are the tracker's business alone (BEP 27).
-    if let Some(port) = shard.dht_port()
+    if let Some(port) = shard.dht.port_for(peer.ip())
         && theirs.reserved.dht()
         && !torrent.view().private
     {

@@ -25,10 +25,10 @@ use engine::session::SessionConfig;
 use proto::ids::{InfoHashV1, PeerId};
 use seedring_metrics::Registry;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -195,8 +195,37 @@ pub(crate) struct Adopted {
 pub struct Plane {
     shards: Vec<(mpsc::Sender<Command>, JoinHandle<()>)>,
     addresses: Vec<SocketAddr>,
-    /// See [`Plane::set_dht_port`].
-    dht_port: Arc<AtomicU16>,
+    dht: Arc<DhtDoor>,
+}
+
+/// What peers are told of our DHT nodes.
+#[derive(Debug, Default)]
+pub(crate) struct DhtDoor {
+    /// Whether we have any.
+    is_open: AtomicBool,
+    /// Where that of IPv4 and that of IPv6 are; 0 if peers are not told.
+    ports: [AtomicU16; 2],
+}
+
+impl DhtDoor {
+    fn open(&self, ports: [Option<u16>; 2]) {
+        for (door, port) in self.ports.iter().zip(ports) {
+            door.store(port.unwrap_or(0), Ordering::Relaxed);
+        }
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed)
+    }
+
+    /// Where our node is that a peer at this address can ask: the two DHTs know nothing of each
+    /// other (BEP 32).
+    pub(crate) fn port_for(&self, peer: IpAddr) -> Option<u16> {
+        let index = usize::from(peer.to_canonical().is_ipv6());
+        let port = self.ports.get(index)?.load(Ordering::Relaxed);
+        (port != 0).then_some(port)
+    }
 }
 
 /// The number of shards that a configuration means on this machine.
@@ -255,7 +284,7 @@ impl Plane {
         let mut plane = Plane {
             shards: Vec::with_capacity(count),
             addresses,
-            dht_port: Arc::default(),
+            dht: Arc::default(),
         };
         let fetch_memory = MemoryBudget::new(config.fetch.buffer_bytes);
         let hashing = Arc::new(HashPool::new(shard_count(config.fetch.hash_threads)));
@@ -281,7 +310,7 @@ impl Plane {
                 fetch_memory: Arc::clone(&fetch_memory),
                 hashing: Arc::clone(&hashing),
                 events: events.clone(),
-                dht_port: Arc::clone(&plane.dht_port),
+                dht: Arc::clone(&plane.dht),
             };
             let thread = shard::spawn(seat)?;
             plane.shards.push((commands, thread));
@@ -289,9 +318,10 @@ impl Plane {
         Ok((plane, received))
     }
 
-    /// Peers are told from now on that our DHT node is at this UDP port (BEP 5).
-    pub fn set_dht_port(&self, port: u16) {
-        self.dht_port.store(port, Ordering::Relaxed);
+    /// From now on peers may tell us of their DHT nodes ([`Event::DhtNode`]), and are told that ours
+    /// of the IPv4 and of the IPv6 DHT are at these UDP ports (BEP 5, BEP 32), if they are to know.
+    pub fn open_dht(&self, ports: [Option<u16>; 2]) {
+        self.dht.open(ports);
     }
 
     /// Where peers connect.

@@ -20,7 +20,7 @@ use crate::in_transit::Lingering;
 use crate::leases::{self, LeaseSignal};
 use crate::limits::{Admission, Refused, ShardRates, SharedLimits};
 use crate::pipes::PipePool;
-use crate::plane::{Command, Event, PlaneConfig, SendPath, StartError};
+use crate::plane::{Command, DhtDoor, Event, PlaneConfig, SendPath, StartError};
 use crate::refusal;
 use crate::residency::Residency;
 use crate::sockets;
@@ -44,7 +44,6 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::num::NonZeroUsize;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -81,8 +80,7 @@ pub(crate) struct ShardSeat {
     pub(crate) fetch_memory: Arc<MemoryBudget>,
     pub(crate) hashing: Arc<HashPool>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
-    /// The port of our DHT node, or 0.
-    pub(crate) dht_port: Arc<AtomicU16>,
+    pub(crate) dht: Arc<DhtDoor>,
 }
 
 /// The state of one shard, shared by its tasks, all on its thread.
@@ -132,7 +130,7 @@ pub(crate) struct Shard {
     /// All accepted sockets, greeted or not, so that stopping reaches each of them.
     pub(crate) sockets: RefCell<Slab<Rc<TcpStream>>>,
     events: mpsc::UnboundedSender<Event>,
-    dht_port: Arc<AtomicU16>,
+    pub(crate) dht: Arc<DhtDoor>,
     started: Instant,
     stopping: Cell<bool>,
     /// Told when a socket has gone.
@@ -278,7 +276,7 @@ impl Shard {
             connections: RefCell::default(),
             sockets: RefCell::default(),
             events: seat.events.clone(),
-            dht_port: Arc::clone(&seat.dht_port),
+            dht: Arc::clone(&seat.dht),
             started: seat.limits.started(),
             stopping: Cell::new(false),
             gone: Notify::new(),
@@ -541,7 +539,7 @@ impl Shard {
         if self.session_config.fast_extension {
             reserved = reserved.with(ReservedBit::FAST);
         }
-        if self.dht_port().is_some() {
+        if self.dht.is_open() {
             reserved = reserved.with(ReservedBit::DHT);
         }
         Handshake {
@@ -551,16 +549,10 @@ impl Shard {
         }
     }
 
-    /// The port of our DHT node, if there is one.
-    pub(crate) fn dht_port(&self) -> Option<u16> {
-        let port = self.dht_port.load(Ordering::Relaxed);
-        (port != 0).then_some(port)
-    }
-
     /// A peer says that it has a DHT node. Each connection says so once, so what waits is bounded
     /// by them.
     pub(crate) fn heard_of_node(&self, peer: SocketAddr, port: u16) {
-        if self.dht_port().is_some() {
+        if self.dht.is_open() {
             let node = SocketAddr::new(peer.ip(), port);
             let _ = self.events.send(Event::DhtNode(node));
         }

@@ -88,7 +88,7 @@ pub(crate) fn seat(config: PlaneConfig) -> ShardSeat {
         hashing: Arc::new(HashPool::new(1)),
         commands,
         events,
-        dht_port: Arc::default(),
+        dht: Arc::default(),
     }
 }
 

@@ -175,3 +175,22 @@ fn stopping_closes_peers_in_every_state() {
     fill_with_rejects(&mut full);
     served.stop();
 }
+
+/// A node of the IPv6 DHT is of no use to who knows us by IPv4 (BEP 32).
+#[test]
+fn peers_are_told_of_the_node_of_their_own_family() {
+    let door = DhtDoor::default();
+    let [v4, v6, mapped] = ["9.9.9.9", "2600::1", "::ffff:9.9.9.9"].map(|ip| ip.parse().unwrap());
+    assert!(!door.is_open() && door.port_for(v4).is_none());
+    door.open([Some(4), None]);
+    assert!(door.is_open());
+    assert_eq!(
+        [v4, v6, mapped].map(|ip| door.port_for(ip)),
+        [Some(4), None, Some(4)]
+    );
+    door.open([None, Some(6)]);
+    assert_eq!(
+        [v4, v6, mapped].map(|ip| door.port_for(ip)),
+        [None, Some(6), None]
+    );
+}
