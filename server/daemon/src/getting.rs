@@ -358,7 +358,7 @@ impl Getter {
         let finds_itself = self.lsd.is_some() || self.dht.is_some();
         let others = others || (finds_itself && !metainfo.private);
         self.announce(described.info_hash, trackers, metainfo.private, others)?;
-        self.find_without_trackers(described.info_hash, metainfo.private);
+        self.find_without_trackers(described.info_hash, &metainfo);
         fetch.add_peers(peers);
         // The tracker that named them for the metadata is not asked again before its time.
         for (source, known) in by_source(&std::mem::take(&mut self.known)) {
@@ -635,9 +635,9 @@ impl Getter {
 
     /// Looks for peers in this network and the DHT, and tells them of the torrent, unless it is
     /// private: then it is the trackers' alone (BEP 27), also who was found while only its hash was
-    /// known.
-    fn find_without_trackers(&mut self, info_hash: InfoHashV1, private: bool) {
-        if private {
+    /// known. The DHT nodes that it names are asked for others (BEP 5).
+    fn find_without_trackers(&mut self, info_hash: InfoHashV1, metainfo: &Metainfo) {
+        if metainfo.private {
             if let Some(dht) = &self.dht {
                 dht.remove(info_hash);
             }
@@ -648,7 +648,17 @@ impl Getter {
             lsd.add(info_hash, Arc::clone(&self.finder) as _);
         }
         if let Some(dht) = &self.dht {
-            dht.find(info_hash, private, Arc::clone(&self.finder) as _);
+            dht.find(info_hash, false, Arc::clone(&self.finder) as _);
+            let is_own = matches!(self.plan.source, Source::File(_));
+            let (dht, nodes) = (dht.clone(), peers::nodes_of(metainfo));
+            tokio::spawn(async move {
+                let (named, of_stranger) = match is_own {
+                    true => (&nodes[..], &[][..]),
+                    false => (&[][..], &nodes[..]),
+                };
+                let found = peers::resolve(named, of_stranger).await;
+                found.addresses.into_iter().for_each(|at| dht.suggest(at));
+            });
         }
     }
 

@@ -4,6 +4,7 @@ use control::announce::{Totals, TotalsNow, is_global};
 use control::lsd::PeerSink;
 use engine::peer_list::PeerSource;
 use proto::magnet::PeerAddress;
+use proto::metainfo::Metainfo;
 use seedring_io::fetch::Fetch;
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +16,9 @@ use tokio::time::timeout;
 
 /// Answers of trackers that may wait; more are dropped, for trackers name their peers again.
 const ANSWERS_MAX: usize = 16;
+
+/// DHT nodes that are taken from a torrent; it should name eight.
+const NODES_MAX: usize = 32;
 
 /// How long a peer's name may take to be resolved.
 const LOOKUP_MAX: Duration = Duration::from_secs(10);
@@ -86,6 +90,16 @@ impl PeerSink for Finder {
 /// are left out: their names cannot be resolved, or not in time.
 pub async fn resolve(named: &[PeerAddress], in_link: &[PeerAddress]) -> Resolved {
     resolve_by(look_up, named, in_link).await
+}
+
+/// The DHT nodes that a torrent names (BEP 5), the first [`NODES_MAX`].
+pub fn nodes_of(metainfo: &Metainfo) -> Vec<PeerAddress> {
+    let nodes = metainfo.nodes.iter().take(NODES_MAX);
+    let address = |(host, port): &(String, u16)| match host.parse() {
+        Ok(ip) => PeerAddress::Socket(SocketAddr::new(ip, *port)),
+        Err(_) => PeerAddress::Name(host.clone(), *port),
+    };
+    nodes.map(address).collect()
 }
 
 /// Peers to ask.
