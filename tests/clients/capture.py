@@ -3,8 +3,9 @@
 
 usage: capture.py INTERFACE INFO_HASH
 
-Prints `capturing`, and for each packet of interest a line: `discovery` for a UDP datagram that holds the info-hash, raw or
-in hexadecimal, and `exchange` for a TCP segment that holds the name of the peer exchange extension.
+Prints `capturing`, and for each packet of interest a line: `dht` for a UDP datagram that asks of the info-hash in the DHT or
+announces it, `discovery` for any other that holds it, raw or in hexadecimal, and `exchange` for a TCP segment that holds the
+name of the peer exchange extension.
 """
 
 import socket
@@ -30,6 +31,6 @@ while True:
         continue
     payload = frame[34:]
     if protocol == UDP and any(name in payload for name in names):
-        print("discovery", flush=True)
+        print("dht" if b"9:info_hash20:" + info_hash in payload else "discovery", flush=True)
     if protocol == TCP and b"ut_pex" in payload:
         print("exchange", flush=True)

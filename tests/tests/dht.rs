@@ -3,7 +3,7 @@
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use seedring_tests::bencode::Value;
+use seedring_tests::bencode::{Value, decode, dictionary};
 use seedring_tests::clients::{libtorrent_python, script};
 use seedring_tests::content::{KIB, MIB, assert_same_tree, write_file};
 use seedring_tests::dht::{Node, SILENCE, bytes, query};
@@ -13,11 +13,11 @@ use seedring_tests::need;
 use seedring_tests::peer::{self, Peer, id};
 use seedring_tests::process::{Process, run_ok};
 use seedring_tests::server::{SHORT, Seed, Server, seedring};
-use seedring_tests::skip::Skip;
+use seedring_tests::skip::{Skip, program};
 use seedring_tests::torrent::Torrent;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -132,10 +132,16 @@ impl Theirs {
     }
 }
 
+fn nodes_metric(ip: IpAddr) -> &'static str {
+    match ip {
+        IpAddr::V4(_) => "seedring_dht_nodes{family=\"ipv4\"}",
+        IpAddr::V6(_) => "seedring_dht_nodes{family=\"ipv6\"}",
+    }
+}
+
 /// How many nodes of a family a server of ours knows.
 fn known(server: &Server, ip: IpAddr) -> f64 {
-    let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
-    server.metrics()[&format!("seedring_dht_nodes{{family=\"{family}\"}}")]
+    server.metrics()[nodes_metric(ip)]
 }
 
 /// Waits until a metric of a server is at least so much.
@@ -214,6 +220,83 @@ fn a_magnet_alone_is_enough() {
 #[test]
 fn a_magnet_alone_is_enough_over_ipv6() {
     a_magnet_alone_is_enough_over("a_magnet_alone_is_enough_over_ipv6", V6);
+}
+
+/// How aria2 takes part: by this node, on loopback.
+fn aria2(node: SocketAddr, folder: &Path) -> Result<Command, Skip> {
+    let mut command = Command::new(program("aria2c", "aria2")?);
+    command.args(["--no-conf", "--enable-dht=true", "--enable-dht6=false"]);
+    command.arg(format!("--dht-entry-point={node}"));
+    command.arg(format!("--dht-file-path={}/dht.dat", folder.display()));
+    // In a network of its own nobody else has these ports.
+    command.args(["--dht-listen-port=7001", "--listen-port=7001"]);
+    command.args(["--bt-enable-lpd=false", "--enable-peer-exchange=false"]);
+    command.args(["--summary-interval=0", "--file-allocation=none"]);
+    command.args(["--console-log-level=info", "--interface=127.0.0.1"]);
+    Ok(command)
+}
+
+/// aria2 and ours find each other's seeds by the DHT alone.
+#[test]
+fn aria2_and_ours_find_each_other() {
+    let test = "aria2_and_ours_find_each_other";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let mut up = Command::new("ip");
+    run_ok("ip", up.args(["link", "set", "lo", "up"]), SHORT);
+    let (by_ours, by_theirs) = (Content::new(MIB, 1, &[]), Content::new(MIB, 2, &[]));
+    let first = Content::new(32 * KIB, 3, &[]).seed(V4, None);
+    let node = first.ready.dht[0];
+    let mut seed = by_ours.seed(V4, Some(node));
+    wait_for_metric(&mut seed, ANNOUNCED, 1.0);
+
+    let (state, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut command = need!(test, aria2(node, state.path()));
+    command.args(["--seed-time=0", "--dir"]).arg(folder.path());
+    let started = Instant::now();
+    let mut theirs = Process::spawn("aria2c", command.arg(by_ours.magnet()));
+    let status = theirs.wait_exit(LIMIT);
+    assert!(status.success(), "{status}\n{}", theirs.transcript());
+    println!("{test}: aria2 had it in {:?}", started.elapsed());
+    by_ours.assert_copied(&folder);
+
+    let mut command = need!(test, aria2(node, state.path()));
+    command.args(["--seed-ratio=0", "--check-integrity=true", "--dir"]);
+    command.arg(by_theirs.data_dir()).arg(&by_theirs.torrent);
+    let _theirs = Process::spawn("aria2c", &command);
+    let (folder, started) = (TempDir::new().unwrap(), Instant::now());
+    get(&by_theirs.magnet(), &folder, V4, node)
+        .start()
+        .complete(LIMIT);
+    println!("{test}: we had it in {:?}", started.elapsed());
+    by_theirs.assert_copied(&folder);
+}
+
+/// A torrent without a tracker names a node to begin with (BEP 5).
+#[test]
+fn the_nodes_of_a_torrent_are_enough_to_begin_with() {
+    let content = Content::new(MIB, 1, &[]);
+    let first = Content::new(32 * KIB, 2, &[]).seed(V4, None);
+    let node = first.ready.dht[0];
+    let mut seed = content.seed(V4, Some(node));
+    wait_for_metric(&mut seed, ANNOUNCED, 1.0);
+    let (of_torrent, _) = decode(&std::fs::read(&content.torrent).unwrap());
+    let Value::Dictionary(mut torrent) = of_torrent else {
+        panic!("a torrent is a dictionary");
+    };
+    let port = Value::Integer(i64::from(node.port()));
+    let nodes = Value::List(vec![Value::List(vec![bytes(b"127.0.0.1"), port])]);
+    torrent.insert(b"nodes".to_vec(), nodes);
+    let path = content.root.path().join("with nodes.torrent");
+    std::fs::write(&path, Value::Dictionary(torrent).encode()).unwrap();
+    let folder = TempDir::new().unwrap();
+    Get::new(&path, folder.path())
+        .setting("dht", "enabled", "true")
+        .setting("dht", "bootstrap", "")
+        .start()
+        .complete(LIMIT);
+    content.assert_copied(&folder);
 }
 
 /// What is known is kept for the next start, also by `get`.
@@ -368,6 +451,71 @@ fn e3_nothing_is_amplified() {
     assert!(answer.get("r").unwrap().get("values").unwrap().list().len() > 20);
 }
 
+/// E3: all answers together keep to their rate, however many ask, each of them politely.
+#[test]
+fn e3_all_answers_together_are_bounded() {
+    let content = Content::new(32 * KIB, 1, &[]);
+    let seed = Seed::torrent(&content.torrent, &content.data_dir())
+        .options(["--no-tracker", "--shards", "1"])
+        .setting("dht", "enabled", "true")
+        .setting("dht", "bootstrap", "")
+        .setting("dht", "reply_bytes_per_second", "2KiB");
+    let started = Instant::now();
+    let mut server = on(V4, seed).start();
+    let ours = server.ready.dht[0];
+    let ping = query([1; 20], "ping", &[], true);
+    let askers: Vec<Node> = (0..100).map(|_| Node::at(V4, [1; 20])).collect();
+    for _ in 0..5 {
+        askers.iter().for_each(|asker| asker.send(ours, &ping));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let refused = "seedring_dht_datagrams_dropped_total{reason=\"rate\"}";
+    wait_for_metric(&mut server, refused, 100.0);
+    let sent = server.metrics()["seedring_dht_bytes_total{direction=\"out\"}"];
+    // A second's worth may go at once.
+    let allowed = 2_048.0 * (started.elapsed().as_secs_f64() + 1.0);
+    assert!(sent > 0.0 && sent <= allowed, "{sent} of {allowed}");
+}
+
+/// Answers are believed of those who were asked only, however right they are otherwise: who sees
+/// our queries and answers them from elsewhere sends us nowhere.
+#[test]
+fn forged_answers_are_not_believed() {
+    let asked = Node::at(V4, [9; 20]);
+    let (forger, far) = (Node::at(V4, [9; 20]), Node::at(V4, [0x55; 20]));
+    let (victim, friend) = (Node::at(V4, [0x11; 20]), Node::at(V4, [0x22; 20]));
+    let content = Content::new(32 * KIB, 1, &[]);
+    let mut server = content.seed(V4, Some(asked.address()));
+    let ours = server.ready.dht[0];
+    let (datagram, _) = asked.receive(SHORT).expect("it asks whom it knows");
+    let (question, _) = decode(&datagram);
+    let transaction = question.get("t").unwrap().bytes().to_vec();
+    let right = answer_naming(&asked, &transaction, &victim);
+    forger.send(ours, &right);
+    far.send(ours, &answer_naming(&far, &transaction, &victim));
+    let mut wrong = transaction.clone();
+    wrong[0] ^= 1;
+    asked.send(ours, &answer_naming(&asked, &wrong, &victim));
+    let unsolicited = "seedring_dht_datagrams_dropped_total{reason=\"unsolicited\"}";
+    wait_for_metric(&mut server, unsolicited, 3.0);
+    // The right one from the right place is.
+    asked.send(ours, &answer_naming(&asked, &transaction, &friend));
+    assert!(friend.receive(SHORT).is_some(), "it asks whom it was told");
+    assert!(victim.receive(10 * SILENCE).is_none(), "nobody asks here");
+}
+
+/// An answer that names one other node.
+fn answer_naming(by: &Node, transaction: &[u8], named: &Node) -> Vec<u8> {
+    let SocketAddr::V4(at) = named.address() else {
+        panic!("a node at an IPv4 address");
+    };
+    let port = at.port().to_be_bytes();
+    let compact = [&named.id[..], &at.ip().octets(), &port].concat();
+    let reply = dictionary([("id", bytes(&by.id)), ("nodes", bytes(&compact))]);
+    let answer = dictionary([("r", reply), ("t", bytes(transaction)), ("y", bytes(b"r"))]);
+    answer.encode()
+}
+
 /// E4: a token is for the address that it was sent to.
 #[test]
 fn e4_tokens_are_bound_to_the_address() {
@@ -442,6 +590,24 @@ fn e5_the_ids_of_one_address_get_one_place() {
     assert_eq!(known(&server, V4), 2.0);
 }
 
+/// E5: whoever comes when the table is full finds no place, and is not asked whether he is there.
+#[test]
+fn e5_a_full_table_takes_no_more() {
+    let (_content, mut server, ours) = lonely();
+    let (answer, ..) = Node::at(V4, [1; 20]).ask(ours, "ping", &[]);
+    let our_id = answer.get("r").unwrap().get("id").unwrap().bytes().to_vec();
+    let mut asked_back = 0;
+    for number in 0..24_u8 {
+        // In the other half of all ids than ours is, where there are eight places.
+        let node = Node::at(V4, [(!our_id[0] & 0x80) | number; 20]);
+        asked_back += u32::from(node.introduce(ours));
+    }
+    // The ninth shows that there is no more room in a table of one bucket.
+    assert!((8..=9).contains(&asked_back), "{asked_back}");
+    wait_for_metric(&mut server, nodes_metric(V4), 8.0);
+    assert_eq!(known(&server, V4), 8.0);
+}
+
 /// E6: what is stored is bounded.
 #[test]
 fn e6_what_is_stored_is_bounded() {
@@ -489,21 +655,22 @@ fn garbage_is_dropped() {
 #[test]
 fn peers_tell_each_other_of_their_nodes() {
     let options = ["--private", "--tracker", "http://127.0.0.1:9/announce"];
-    for (options, is_private) in [(&[][..], false), (&options[..], true)] {
+    for (ip, options) in [(V4, &[][..]), (V4, &options[..]), (V6, &[][..])] {
+        let is_private = !options.is_empty();
         let content = Content::new(32 * KIB, 1, options);
-        let mut server = content.seed(V4, None);
+        let mut server = content.seed(ip, None);
         let torrent = Torrent::read(&content.torrent);
         let mut handshake = peer::handshake(&torrent.info_hash, peer::Extensions::All);
         handshake[27] |= 1;
-        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let mut stream = TcpStream::connect((ip, server.ready.peer_port)).unwrap();
         stream.write_all(&handshake).unwrap();
         let mut peer = Peer::introduced(stream).unwrap();
         assert_eq!(peer.reserved[7] & 1, 1, "we have a node");
-        let node = Node::at(V4, [9; 20]);
+        let node = Node::at(ip, [9; 20]);
         let port = node.address().port().to_be_bytes();
         peer.send(id::PORT, &port).unwrap();
         assert!(!node.serve(10 * SILENCE).is_empty(), "it is asked");
-        wait_for_metric(&mut server, "seedring_dht_nodes{family=\"ipv4\"}", 1.0);
+        wait_for_metric(&mut server, nodes_metric(ip), 1.0);
         // What comes first are our pieces and our extensions; then there is time for more.
         peer.send(id::INTERESTED, &[]).unwrap();
         let mut told = None;

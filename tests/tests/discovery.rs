@@ -392,9 +392,19 @@ fn a_leecher_that_cannot_call_us_is_called() {
     assert_same_tree(&content.data_dir(), folder.path());
 }
 
-/// What of a torrent was seen on the wire while two hosts fetched it from our seed: datagrams that
-/// name it, and offers of peer exchange.
-fn leaks(lan: &Lan, options: &[&str]) -> (usize, usize) {
+/// What of a torrent was seen on the wire while two hosts fetched it from our seed.
+#[derive(PartialEq, Eq, Debug)]
+struct Leaks {
+    /// Datagrams of local discovery that name it.
+    discovery: usize,
+    /// Queries of the DHT that do.
+    dht: usize,
+    /// Offers of peer exchange.
+    exchange: usize,
+}
+
+/// See [`Leaks`]. Everybody knows a node of libtorrent.
+fn leaks(lan: &Lan, options: &[&str], node: &str) -> Leaks {
     let content = Content::new(options);
     let mut capture = Command::new("python3");
     capture
@@ -404,16 +414,27 @@ fn leaks(lan: &Lan, options: &[&str]) -> (usize, usize) {
     capture.wait_for("capturing", SHORT, |one| {
         one.stdout().contains("capturing").then_some(())
     });
-    let server = lsd(content.seed())
+    let mut server = lsd(content.seed())
         .setting("limits", "upload_rate", "3MB/s")
+        .setting("dht", "enabled", "true")
+        .setting("dht", "bootstrap", node)
         .start();
+    wait_for_metric(&mut server, "seedring_dht_nodes{family=\"ipv4\"}", 1.0);
+    if options.is_empty() {
+        let announced = "seedring_dht_searches_total{result=\"announced\"}";
+        wait_for_metric(&mut server, announced, 1.0);
+    }
     let seed = at(SERVER, &server);
     let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
     let client = |program: &OsStr| lan.client_command(program);
+    let ours = server.ready.dht[0].port();
+    let nodes = [node.to_owned(), format!("{SERVER}:{ours}")];
     let getting = folders.each_ref().map(|folder| {
         let get = get(&content, folder)
             .peer(seed)
-            .setting("lsd", "enabled", "true");
+            .setting("lsd", "enabled", "true")
+            .setting("dht", "enabled", "true")
+            .setting("dht", "bootstrap", &nodes.join(","));
         get.start_on(&client)
     });
     for one in getting {
@@ -421,7 +442,19 @@ fn leaks(lan: &Lan, options: &[&str]) -> (usize, usize) {
     }
     let seen = capture.stdout();
     let count = |what: &str| seen.lines().filter(|line| *line == what).count();
-    (count("discovery"), count("exchange"))
+    Leaks {
+        discovery: count("discovery"),
+        dht: count("dht"),
+        exchange: count("exchange"),
+    }
+}
+
+/// Waits until a metric of a server is at least so much.
+fn wait_for_metric(server: &mut Server, series: &str, least: f64) {
+    let api = server.ready.api.clone();
+    server.process.wait_for(series, SHORT, |_| {
+        (metric(&api, series) >= least).then_some(())
+    });
 }
 
 #[test]
@@ -434,12 +467,26 @@ fn a_private_torrent_leaks_to_nobody() {
         return Skip::machine("to capture packets one has to be root").report(test);
     }
     let lan = Lan::build();
-    let (discovery, exchange) = leaks(&lan, &[]);
+    let mut nodes = lan.client_command(need!(test, libtorrent_python()));
+    nodes.arg(script("libtorrent_dht.py"));
+    let mut nodes = Process::spawn("libtorrent node", nodes.args([&CLIENT.to_string(), "1"]));
+    let port = nodes.wait_for("nodes", SHORT, |process| {
+        let stdout = process.stdout();
+        let mut lines = stdout.lines();
+        lines.find_map(|line| line.strip_prefix("nodes ")?.parse::<u16>().ok())
+    });
+    let node = format!("{CLIENT}:{port}");
+    let public = leaks(&lan, &[], &node);
     assert!(
-        discovery > 0 && exchange > 0,
-        "the capture sees what there is to see"
+        public.discovery > 0 && public.dht > 0 && public.exchange > 0,
+        "the capture sees what there is to see: {public:?}"
     );
-    assert_eq!(leaks(&lan, &["--private"]), (0, 0));
+    let none = Leaks {
+        discovery: 0,
+        dht: 0,
+        exchange: 0,
+    };
+    assert_eq!(leaks(&lan, &["--private"], &node), none);
 }
 
 /// The value of a metric of a server whose API is there.
