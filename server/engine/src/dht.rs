@@ -76,6 +76,8 @@ const LOOKUP_MAX: Duration = Duration::from_secs(90);
 const RENAME_EVERY: Duration = Duration::from_secs(30 * 60);
 /// Nodes that wait to be pinged; more are dropped.
 const PINGS_MAX: usize = 64;
+/// Nodes to begin with that are remembered as such; of further ones each is like any other.
+const ROUTERS_MAX: usize = 64;
 /// Nodes that a search begins with.
 const LOOKUP_NODES: usize = 16;
 /// Who knows fewer nodes than this looks for more once a minute.
@@ -252,6 +254,9 @@ pub struct Node {
     lookups_begun: u64,
     /// The search by which others are got to know at the start.
     bootstrap: Option<LookupId>,
+    /// Those whom everybody begins with: they have enough to do, and keep no place once others are
+    /// known (BEP 5).
+    routers: BTreeSet<SocketAddr>,
     /// The search that asked last: the next one is to ask next.
     lookup_cursor: LookupId,
     transactions: BTreeMap<u32, Transaction>,
@@ -310,6 +315,7 @@ impl Node {
             own: BTreeSet::new(),
             lookups_begun: 0,
             bootstrap: None,
+            routers: BTreeSet::new(),
             lookup_cursor: LookupId(0),
             transactions: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -382,8 +388,8 @@ impl Node {
         self.table.nearest(&self.id, count, |_| true)
     }
 
-    /// Asks these nodes for others near us: at the start, and when all others have gone. Ids need
-    /// not be known.
+    /// Asks these nodes for others near us: at the start, and when all others have gone. Those
+    /// whose ids are not known are there for everybody, and keep no place once others are known.
     pub fn bootstrap(&mut self, nodes: &[(Option<NodeId>, SocketAddr)], now: Time) {
         let id = self.begin(self.id, Goal::Nodes, now);
         self.own.insert(id);
@@ -397,6 +403,9 @@ impl Node {
             for (id, address) in nodes {
                 if Family::of(*address) == family && is_host(*address) {
                     lookup.add(*id, *address);
+                    if id.is_none() && self.routers.len() < ROUTERS_MAX {
+                        self.routers.insert(*address);
+                    }
                 }
             }
         }
@@ -515,6 +524,9 @@ impl Node {
     fn look_after_table(&mut self, now: Time) {
         if self.own.len() >= OWN_LOOKUPS_MAX || self.table.is_empty() {
             return;
+        }
+        if self.table.len() > NODES_FEW {
+            self.table.leave_out(&self.routers);
         }
         let is_due = self.few_at <= now && self.table.len() < NODES_FEW;
         let target = if is_due {

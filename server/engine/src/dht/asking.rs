@@ -2,7 +2,7 @@
 
 use super::lookup::{Goal, LookupId};
 use super::site::Site;
-use super::{Event, Family, Node, is_host, may_name};
+use super::{Event, Family, NODES_FEW, Node, is_host, may_name};
 use crate::time::Time;
 use proto::dht::{Body, Contact, Message, NodeId, Query, Reply, Token, TransactionId, Want};
 use proto::ids::InfoHashV1;
@@ -196,7 +196,9 @@ impl Node {
         };
         // Who has another id than last time, since its address is another to others or because it
         // has begun anew, is known by that from now on: its old one will never answer again.
-        self.table.answered(contact, now);
+        if self.table.len() <= NODES_FEW || !self.routers.contains(&from) {
+            self.table.answered(contact, now);
+        }
         if query.id.is_some_and(|id| id != reply.id) {
             // A search is not led by whoever has an id for every torrent.
             self.failed_for(query);

@@ -15,6 +15,7 @@
 use super::site::{Site, neighbourhood};
 use crate::time::Time;
 use proto::dht::{Contact, Distance, ID_BITS, NodeId};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -164,6 +165,15 @@ impl Table {
             self.promote(index);
         } else if entry.failures >= FAILURES_MAX {
             bucket.live.remove(place);
+        }
+    }
+
+    /// These have no place any more.
+    pub(super) fn leave_out(&mut self, addresses: &BTreeSet<SocketAddr>) {
+        for bucket in &mut self.buckets {
+            let stays = |entry: &Entry| !addresses.contains(&entry.contact.address);
+            bucket.live.retain(stays);
+            bucket.waiting.retain(stays);
         }
     }
 

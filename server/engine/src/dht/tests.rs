@@ -802,6 +802,44 @@ fn a_node_without_others_asks_nobody() {
     assert_eq!(drain(&mut node).1, [Event::OtherFamily(others)]);
 }
 
+/// Those whom everybody begins with keep no place once others are known, and while nobody is they
+/// do.
+#[test]
+fn who_everybody_begins_with_is_left_alone_when_others_are_known() {
+    let mut node = node();
+    let mut random = Random::new(1);
+    node.bootstrap(
+        &[(None, host(1)), (Some(NodeId([0x44; 20])), host(2))],
+        at(1),
+    );
+    for (to, message) in drain(&mut node).0 {
+        let id = match to == host(1) {
+            true => NodeId([0x55; 20]),
+            false => NodeId([0x44; 20]),
+        };
+        node.handle(
+            to,
+            &reply_to(message.transaction, Reply::of(id)),
+            None,
+            at(1),
+        );
+    }
+    let knows = |node: &Node, number| {
+        let known = node.known(usize::MAX);
+        known.iter().any(|contact| contact.address == host(number))
+    };
+    node.handle_timeout(at(10));
+    assert!(knows(&node, 1) && knows(&node, 2));
+    for number in 10..60 {
+        befriend(&mut node, some_id(&mut random), host(number), at(11));
+    }
+    node.handle_timeout(at(20));
+    assert!(!knows(&node, 1) && knows(&node, 2));
+    // Also when it answers once more.
+    befriend(&mut node, NodeId([0x55; 20]), host(1), at(21));
+    assert!(!knows(&node, 1));
+}
+
 /// Announces wait until it is known who is near, once; nodes that are gone delay nothing later.
 #[test]
 fn a_node_is_ready_when_it_knows_who_is_near() {
