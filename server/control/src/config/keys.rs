@@ -319,13 +319,16 @@ section! {
         scrape_interval_s: Seconds = Seconds(1800), 0..=86_400;
         /// Proxy for all requests to trackers: "http://host:port" or "socks5://host:port", with
         /// "user:password@" before the host if it wants that. It also resolves their names. UDP trackers
-        /// are then not asked, because that would go past it. "" uses none.
+        /// are then not asked, because that would go past it. Peers are connected to directly all the
+        /// same. "" uses none.
         proxy: String = String::new(), 0..=500;
         /// Files of certificates in PEM to trust beside those of the system, for https trackers whose
         /// authority is your own. A file that cannot be read, or that holds none, stops the start.
         ca_files: Vec<PathBuf> = Vec::new(), 0..=64;
         /// Ask trackers only by this network interface, such as "wg0"; "" is any. When it is gone, no
-        /// tracker is asked until it is back. Names are resolved as the system does it.
+        /// tracker is asked until it is back. Names are resolved as the system does it, and peers are
+        /// met as the routing table says: what must not leave but by a tunnel belongs in a network
+        /// namespace that has nothing else.
         bind_interface: String = String::new(), 0..=15;
         /// Ask trackers only from this IPv4 address; "" is any. With an address of one family only, the
         /// other family is not used.
