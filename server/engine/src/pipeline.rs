@@ -4,7 +4,8 @@
 //! The peer is owed enough requests that it never runs dry while one of ours is on its way: at
 //! least twice rate times round trip, both measured ([`estimate`]). As the measured rate is at
 //! first what a few requests allow, that doubles the window each round trip until the link is full,
-//! which is TCP's slow start without a phase of its own. To that come a reserve of
+//! which is TCP's slow start without a phase of its own. A peer that serves in turns has the pause
+//! between them for a round trip ([`pauses`]). To that come a reserve of
 //! [`PipelineConfig::reserve_time`] against hiccups on either side, and for slow peers
 //! [`PipelineConfig::queue_time`] of work up to [`PipelineConfig::queue_bytes`], so that a slow
 //! peer never holds blocks for longer than that. Above are the peer's own limit (`reqq`, BEP 10),
@@ -40,6 +41,7 @@ use crate::time::Time;
 mod budget;
 mod estimate;
 mod outstanding;
+mod pauses;
 
 pub use budget::RequestBudget;
 
@@ -291,6 +293,7 @@ impl Pipeline {
         budget: &mut RequestBudget,
         now: Time,
     ) -> Arrival {
+        let outstanding = self.outstanding.bytes();
         let Some((sent, standing)) = self.outstanding.take(block) else {
             self.counters.unrequested += 1;
             return Arrival::Unrequested;
@@ -307,7 +310,7 @@ impl Pipeline {
         budget.give_back(block.length);
         self.counters.blocks += 1;
         self.answered_order = self.answered_order.max(sent.order);
-        let round_trip = self.estimate.answered(&sent, now);
+        let round_trip = self.estimate.answered(&sent, outstanding, now);
         self.look_at_probe(&sent, round_trip, now);
         self.raise_ceiling(now);
         Arrival::Expected
@@ -447,15 +450,28 @@ impl Pipeline {
         if !matches!(self.probe, Probe::Due(_)) {
             return self.probe_bytes();
         }
-        let config = &self.config;
         // Deviation counts for one round trip at most: a growing window itself makes round trips
         // deviate, and would go on growing.
         let round_trips = 2 * base + base.min(4 * self.estimate.deviation());
         let span = round_trips
-            .max(config.reserve_time)
-            .min(config.queue_time.max(2 * base));
-        let queue = bytes_in(rate, config.queue_time).min(config.queue_bytes);
-        bytes_in(rate, span).max(queue).max(REQUESTS_MIN * block)
+            .max(2 * self.estimate.pause())
+            .max(self.config.reserve_time)
+            .min(self.config.queue_time.max(2 * base));
+        bytes_in(rate, span)
+            .max(self.slow_queue(rate))
+            .max(REQUESTS_MIN * block)
+    }
+
+    /// What a slow peer holds, in bytes.
+    fn slow_queue(&self, rate: u64) -> u64 {
+        bytes_in(rate, self.config.queue_time).min(self.config.queue_bytes)
+    }
+
+    /// Whether the window follows from the pauses between the peer's turns, so that nothing depends
+    /// on the base.
+    fn follows_pauses(&self, base: Duration) -> bool {
+        let (pause, rate) = (self.estimate.pause(), self.estimate.rate().unwrap_or(0));
+        pause > base && bytes_in(rate, 2 * pause) > self.slow_queue(rate)
     }
 
     /// The peer's rate in bytes per second, as the window has it: the best of the last seconds.
@@ -595,7 +611,7 @@ impl Pipeline {
         self.near_base |= round_trip <= base + base / 8;
         match self.probe {
             Probe::Due(time) if now < time => {}
-            Probe::Due(_) if self.near_base => {
+            Probe::Due(_) if self.near_base || self.follows_pauses(base) => {
                 self.near_base = false;
                 self.schedule_probe(now);
             }

@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use super::outstanding::Sent;
+use super::pauses::Pauses;
 use crate::time::Time;
 
 /// A shorter sample counts as so long: what one read of a socket brings says nothing about a rate.
@@ -38,6 +39,7 @@ pub(super) struct Estimate {
     /// The smoothed round trip and its mean deviation, by the gains of RFC 6298.
     smoothed: Duration,
     deviation: Duration,
+    pauses: Pauses,
 }
 
 impl Estimate {
@@ -50,8 +52,12 @@ impl Estimate {
         (self.delivered, self.delivered_at)
     }
 
-    /// Takes the answer to a request; returns its round trip.
-    pub fn answered(&mut self, sent: &Sent, now: Time) -> Duration {
+    /// Takes the answer to a request, when `outstanding` bytes were waited for, its own among them;
+    /// returns its round trip.
+    pub fn answered(&mut self, sent: &Sent, outstanding: u64, now: Time) -> Duration {
+        let gap = now.since(self.delivered_at);
+        self.pauses
+            .came(sent.block.length, sent.at, gap, outstanding, now);
         self.delivered += u64::from(sent.block.length);
         self.delivered_at = now;
         let interval = now.since(sent.delivered_at).max(SAMPLE_INTERVAL_MIN);
@@ -82,6 +88,11 @@ impl Estimate {
     /// The round trip without waiting in the peer's queue; `None` before the first answer.
     pub fn base(&self) -> Option<Duration> {
         self.base
+    }
+
+    /// How long the peer pauses with an empty queue.
+    pub fn pause(&self) -> Duration {
+        self.pauses.longest()
     }
 
     /// How much round trips vary.
@@ -164,14 +175,14 @@ mod tests {
         assert_eq!((estimate.rate(), estimate.base()), (None, None));
         let requests = [0, 0, 0, 0].map(|ms| sent(&mut estimate, true, at_ms(ms)));
         for request in &requests {
-            estimate.answered(request, at_ms(100));
+            estimate.answered(request, u64::from(BLOCK), at_ms(100));
         }
         // Four blocks in a tenth of a second.
         assert_eq!(estimate.rate(), Some(40 * u64::from(BLOCK)));
         assert_eq!(estimate.base(), Some(Duration::from_millis(100)));
         // Ten seconds of our own silence are not the peer's.
         let late = sent(&mut estimate, true, at_ms(10_100));
-        estimate.answered(&late, at_ms(10_150));
+        estimate.answered(&late, u64::from(BLOCK), at_ms(10_150));
         assert_eq!(estimate.rate(), Some(20 * u64::from(BLOCK)));
         assert_eq!(estimate.base(), Some(Duration::from_millis(50)));
     }
@@ -189,7 +200,7 @@ mod tests {
         ];
         for (from, to) in times {
             let request = sent(&mut estimate, true, at_ms(from));
-            estimate.answered(&request, at_ms(to));
+            estimate.answered(&request, u64::from(BLOCK), at_ms(to));
             rates.push(estimate.rate().unwrap_or(0) / u64::from(BLOCK));
         }
         assert_eq!(rates, [100, 100, 100, 100, 10]);
@@ -201,7 +212,7 @@ mod tests {
     fn a_read_that_brings_much_at_once_is_no_rate() {
         let mut estimate = Estimate::default();
         let request = sent(&mut estimate, true, at_ms(5));
-        estimate.answered(&request, at_ms(5));
+        estimate.answered(&request, u64::from(BLOCK), at_ms(5));
         assert_eq!(estimate.rate(), Some(1_000 * u64::from(BLOCK)));
     }
 

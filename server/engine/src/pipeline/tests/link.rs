@@ -17,6 +17,8 @@ pub struct Link {
     pub jitter: u64,
     /// The link serves at four times its rate for a quarter of each such period; 0: always alike.
     pub burst_period: u64,
+    /// The peer takes requests up only once in such a period, then all of them; 0: at once.
+    pub turn_period: u64,
     /// We read from the socket no more often than this; 0: at once.
     pub read_interval: u64,
     /// What the peer queues; it drops what is beyond.
@@ -35,6 +37,7 @@ impl Default for Link {
             round_trip: 100 * MILLISECOND,
             jitter: 0,
             burst_period: 0,
+            turn_period: 0,
             read_interval: 0,
             queue: 2_000,
             queue_told: true,
@@ -67,6 +70,8 @@ impl Run {
 enum Event {
     /// A request reaches the peer.
     Asked(BlockRequest),
+    /// The peer takes up what was asked.
+    Turn,
     /// The peer has sent the block it works on.
     Served,
     /// A block has come.
@@ -82,8 +87,11 @@ pub struct Simulation {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
     now: u64,
-    /// What the peer has to serve; the first is being sent.
+    /// What the peer has to serve. So many at the front are taken up; the first of these is being
+    /// sent.
     queue: VecDeque<BlockRequest>,
+    taken_up: usize,
+    turn_planned: bool,
     sent_at: HashMap<BlockRequest, u64>,
     last_arrival: u64,
     next_block: u32,
@@ -109,6 +117,8 @@ impl Simulation {
             sequence: 0,
             now: 0,
             queue: VecDeque::new(),
+            taken_up: 0,
+            turn_planned: false,
             sent_at: HashMap::new(),
             last_arrival: 0,
             next_block: 0,
@@ -165,9 +175,18 @@ impl Simulation {
             }
             Event::Asked(block) => {
                 self.queue.push_back(block);
-                if self.queue.len() == 1 {
-                    self.serve();
+                match self.link.turn_period {
+                    0 => self.take_up(),
+                    _ if self.turn_planned => {}
+                    period => {
+                        self.turn_planned = true;
+                        self.at((self.now + 1).next_multiple_of(period), Event::Turn);
+                    }
                 }
+            }
+            Event::Turn => {
+                self.turn_planned = false;
+                self.take_up();
             }
             Event::Served => self.served(),
             Event::Came(block) => self.came(block),
@@ -180,6 +199,15 @@ impl Simulation {
                 self.request();
             }
             Event::TimeOut => {}
+        }
+    }
+
+    /// The peer takes up all that it has queued.
+    fn take_up(&mut self) {
+        let idle = self.taken_up == 0;
+        self.taken_up = self.queue.len();
+        if idle && self.taken_up > 0 {
+            self.serve();
         }
     }
 
@@ -203,6 +231,7 @@ impl Simulation {
         let Some(block) = self.queue.pop_front() else {
             return;
         };
+        self.taken_up -= 1;
         let jitter = self.random.below(self.link.jitter + 1);
         let arrival = self.now + self.link.round_trip / 2 + jitter;
         // In order, as TCP has it.
@@ -212,7 +241,7 @@ impl Simulation {
             interval => self.last_arrival.next_multiple_of(interval),
         };
         self.at(read, Event::Came(block));
-        if !self.queue.is_empty() {
+        if self.taken_up > 0 {
             self.serve();
         }
     }

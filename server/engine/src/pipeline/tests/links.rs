@@ -21,7 +21,11 @@ const ROUND_TRIPS: [u64; 6] = [
 /// What the link gives with as many requests as the peer takes, at best.
 fn possible(link: &Link) -> u64 {
     let window = u128::from(link.queue.min(8_192)) * u128::from(BLOCK);
-    let delay = link.round_trip + link.jitter + link.read_interval + link.burst_period * 3 / 4;
+    let delay = link.round_trip
+        + link.jitter
+        + link.read_interval
+        + link.burst_period * 3 / 4
+        + link.turn_period;
     let by_window = window * u128::from(SECOND) / u128::from(delay.max(1));
     u64::try_from(by_window).unwrap_or(u64::MAX).min(link.rate)
 }
@@ -29,8 +33,10 @@ fn possible(link: &Link) -> u64 {
 /// Lets the window grow, then measures.
 fn measure(link: Link) -> Run {
     let mut simulation = Simulation::new(link, PipelineConfig::default(), 7);
-    simulation.run(10_000, 6 * SECOND);
-    simulation.run(6_000, 20 * SECOND)
+    // It doubles once a turn.
+    let turns = 12 * link.turn_period;
+    simulation.run(20_000, 6 * SECOND + turns);
+    simulation.run(6_000 + 6 * turns / MILLISECOND, 20 * SECOND)
 }
 
 /// That every link of the table, changed by `change`, is filled to nine tenths, and nothing times
@@ -79,6 +85,12 @@ fn short_links_with_much_jitter_are_filled() {
 #[test]
 fn links_that_serve_in_bursts_are_filled() {
     check_table(|link| link.burst_period = 40 * MILLISECOND);
+}
+
+/// Transmission serves twice a second all that it has queued.
+#[test]
+fn peers_that_serve_in_turns_are_filled() {
+    check_table(|link| link.turn_period = 500 * MILLISECOND);
 }
 
 #[test]
