@@ -73,7 +73,7 @@ pub(super) fn announce(inner: &Inner, asker: Asker, query: &str) -> Vec<u8> {
     let interval = RANDOM.with_borrow_mut(|random| interval(inner, random));
     let peer = |Found { peer_id, endpoint }| TrackerPeer {
         address: endpoint,
-        peer_id: Some(peer_id),
+        peer_id,
     };
     let success = AnnounceSuccess {
         interval,
@@ -140,6 +140,10 @@ fn taken(request: &AnnounceRequest, ip: IpAddr, zone: Zone) -> Announce {
         seed: request.left_bytes == Some(0),
         event: event(request.event),
         numwant: wanted.min(NUMWANT_MAX),
+        ids_wanted: matches!(
+            PeerFormat::of(request),
+            PeerFormat::Dictionaries { no_peer_id: false }
+        ),
     }
 }
 

@@ -10,6 +10,9 @@
 //! and `key` (BEP 3) decide who may stop it, and keep a peer that announces over IPv4 and IPv6
 //! from being counted twice.
 //!
+//! What is needed to hand a peer out stands in the lists of its swarm themselves, side by side: an
+//! announce of fifty peers must not fetch fifty places of the slab.
+//!
 //! Peers of one zone (`zones`) are given each other first, the rest (see [`ANYWHERE_SHARE`]) is drawn
 //! from the whole swarm: so most of a download stays in its rack, and the swarm in one part.
 //!
@@ -36,6 +39,8 @@ pub const SHARDS: usize = 16;
 const EXPIRE_MAX: usize = 64;
 /// One in so many of the peers handed out is drawn from the whole swarm, whatever the asker's zone.
 const ANYWHERE_SHARE: usize = 4;
+/// Numbers of which [`choose`] marks those taken in a bitmap.
+const MARKS: usize = 2048;
 /// No peer: the end of a list.
 const NONE: u32 = u32::MAX;
 
@@ -66,6 +71,8 @@ pub(super) struct Announce {
     pub seed: bool,
     pub event: Event,
     pub numwant: usize,
+    /// The peers' ids are wanted, too.
+    pub ids_wanted: bool,
 }
 
 /// What of its event matters here.
@@ -80,7 +87,8 @@ pub(super) enum Event {
 /// A peer as it is handed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Found {
-    pub peer_id: PeerId,
+    /// If it was wanted.
+    pub peer_id: Option<PeerId>,
     pub endpoint: SocketAddr,
 }
 
@@ -135,8 +143,15 @@ struct Swarm {
     zones: HashMap<Zone, Members>,
 }
 
-/// Slots of the slab: leechers and seeds, IPv4 and IPv6; see [`list`].
-type Members = [Vec<u32>; 4];
+/// Leechers and seeds, IPv4 and IPv6; see [`list`].
+type Members = [Vec<Member>; 4];
+
+/// A peer of a swarm: its place in the slab, and what is handed out.
+#[derive(Clone, Copy)]
+struct Member {
+    slot: u32,
+    endpoint: SocketAddr,
+}
 
 /// What an announce is given so far, in the family `v6`.
 struct Drawn<'a> {
@@ -144,6 +159,8 @@ struct Drawn<'a> {
     /// The address at which the asker reached us.
     local: IpAddr,
     v6: bool,
+    /// Its peer id is there at another endpoint, which is not to be handed to it either.
+    elsewhere: bool,
     /// Slots that are not to be drawn again.
     before: Vec<u32>,
     found: &'a mut Vec<Found>,
@@ -206,8 +223,8 @@ impl Store {
             let members = swarm
                 .map(|swarm| swarm.members.concat())
                 .unwrap_or_default();
-            for slot in members {
-                shard.remove_keeping_swarm(slot);
+            for member in members {
+                shard.remove_keeping_swarm(member.slot);
             }
             shard.swarms.remove(&info_hash);
         });
@@ -254,12 +271,12 @@ impl Store {
                 }
             }
             let full = self.peers.load(Ordering::Relaxed) >= self.limits.peers_max;
-            shard.take(now, announce, full, &self.limits, random);
+            let stored = shard.take(now, announce, full, &self.limits, random);
             let Some(swarm) = shard.swarms.get(&announce.info_hash) else {
                 return Ok(Counts::default()); // an open tracker's torrent without peers
             };
             if announce.event != Event::Stopped {
-                shard.select(swarm, announce, local, random, found);
+                shard.select(swarm, (announce, stored), local, random, found);
             }
             Ok(swarm.counts)
         })
@@ -339,7 +356,8 @@ fn list(seed: bool, v6: bool) -> usize {
 }
 
 impl Shard {
-    /// Brings the peer that announced up to date: present, gone, or a seed now.
+    /// Brings the peer that announced up to date: present, gone, or a seed now. Says whether it is
+    /// there.
     fn take(
         &mut self,
         now: Time,
@@ -347,7 +365,7 @@ impl Shard {
         full: bool,
         limits: &Limits,
         random: &mut fastrand::Rng,
-    ) {
+    ) -> bool {
         let Announce {
             info_hash,
             peer_id,
@@ -361,17 +379,31 @@ impl Shard {
         let known = self.index.get(&(info_hash, endpoint)).copied();
         let old = known.map(|slot| &self.peers[slot as usize]);
         if old.is_some_and(|old| old.permanent) {
-            return;
+            return true;
         }
         // Another peer at the same address, behind one NAT, cannot stop it.
         let same = |old: &Peer| old.peer_id == peer_id || (old.key.is_some() && old.key == key);
         let same = old.filter(|old| same(old));
         let was_leecher = same.is_some_and(|old| !old.seed);
+        // What nearly every announce says: it is there, as before.
+        let as_before = |old: &Peer| {
+            let id = self.ids.get(&(info_hash, peer_id));
+            (old.peer_id, old.seed, old.zone) == (peer_id, seed, zone)
+                && id.is_some_and(|id| id.seed == seed)
+        };
+        let unchanged = old.is_some_and(as_before);
         if event == Event::Stopped {
             if let (Some(slot), Some(_)) = (known, same) {
                 self.remove(slot);
             }
-            return;
+            return false;
+        }
+        if let (Some(slot), true) = (known, unchanged) {
+            self.unlink(slot);
+            self.link(slot);
+            let peer = &mut self.peers[slot as usize];
+            (peer.key, peer.seen) = (key, now);
+            return true;
         }
         if let Some(slot) = known {
             self.remove_keeping_swarm(slot);
@@ -381,7 +413,7 @@ impl Shard {
             && self.make_room(announce, full && known.is_none(), limits, random);
         if !stored {
             self.drop_if_empty(info_hash);
-            return;
+            return false;
         }
         let peer = Peer::new(info_hash, peer_id, endpoint);
         self.insert(Peer {
@@ -397,6 +429,7 @@ impl Shard {
         {
             swarm.counts.downloaded = swarm.counts.downloaded.saturating_add(1);
         }
+        true
     }
 
     /// Drops one peer if there is no room for another; false if none can be dropped here.
@@ -421,7 +454,7 @@ impl Shard {
             let slot = leechers
                 .get(at)
                 .or_else(|| seeds.get(at.wrapping_sub(leechers.len())));
-            slot.copied()
+            slot.map(|member| member.slot)
         } else if full {
             Some(self.oldest).filter(|oldest| *oldest != NONE)
         } else {
@@ -444,17 +477,20 @@ impl Shard {
     fn select(
         &self,
         swarm: &Swarm,
-        announce: &Announce,
+        (announce, stored): (&Announce, bool),
         local: IpAddr,
         random: &mut fastrand::Rng,
         found: &mut Vec<Found>,
     ) {
         let near = swarm.zones.get(&announce.zone);
+        let id = self.ids.get(&(announce.info_hash, announce.peer_id));
+        let elsewhere = id.is_some_and(|id| id.entries > u32::from(stored));
         for v6 in [announce.endpoint.is_ipv6(), !announce.endpoint.is_ipv6()] {
             let mut drawn = Drawn {
                 announce,
                 local,
                 v6,
+                elsewhere,
                 before: Vec::new(),
                 found,
             };
@@ -484,20 +520,25 @@ impl Shard {
         let seeds = &members[list(true, drawn.v6)][..];
         let leechers_only = announce.seed && announce.event != Event::Started;
         let seeds = if leechers_only { &[] } else { seeds };
-        let mut slots = Vec::new();
+        let mut slots = Vec::with_capacity(wanted);
         let most = drawn.found.len() + wanted;
         // More than wanted, because the asker and those drawn before may be among them.
         let more = 1 + drawn.before.len();
         choose(leechers.len() + seeds.len(), wanted + more, random, |at| {
-            let slot = leechers.get(at).or_else(|| seeds.get(at - leechers.len()));
-            let Some((&slot, peer)) = slot.map(|slot| (slot, &self.peers[*slot as usize])) else {
+            let member = leechers.get(at).or_else(|| seeds.get(at - leechers.len()));
+            let Some(&Member { slot, endpoint }) = member else {
                 return;
             };
-            let own = peer.peer_id == announce.peer_id || peer.endpoint == announce.endpoint;
-            if !own && drawn.found.len() < most && !drawn.before.contains(&slot) {
-                slots.push(slot);
-                let found = handed_out(peer, announce.endpoint.ip(), drawn.local);
-                drawn.found.extend(found);
+            let peer_id = || self.peers[slot as usize].peer_id;
+            let own =
+                endpoint == announce.endpoint || (drawn.elsewhere && peer_id() == announce.peer_id);
+            if own || drawn.found.len() >= most || drawn.before.contains(&slot) {
+                return;
+            }
+            slots.push(slot);
+            if let Some(endpoint) = handed_out(endpoint, announce.endpoint.ip(), drawn.local) {
+                let peer_id = announce.ids_wanted.then(peer_id);
+                drawn.found.push(Found { peer_id, endpoint });
             }
         });
         slots
@@ -520,13 +561,14 @@ impl Shard {
         let swarm = self.swarms.entry(peer.info_hash).or_default();
         let members = &mut swarm.members[list(peer.seed, peer.endpoint.is_ipv6())];
         let slot = self.free.pop().unwrap_or(self.peers.len() as u32);
+        let endpoint = peer.endpoint;
         peer.position = members.len() as u32;
-        members.push(slot);
+        members.push(Member { slot, endpoint });
         if peer.zone != Zone::default() {
             let near = swarm.zones.entry(peer.zone).or_default();
             let near = &mut near[list(peer.seed, peer.endpoint.is_ipv6())];
             peer.zone_position = near.len() as u32;
-            near.push(slot);
+            near.push(Member { slot, endpoint });
         }
         let id = self.ids.entry((peer.info_hash, peer.peer_id));
         let id = id.or_insert(Identity {
@@ -541,17 +583,37 @@ impl Shard {
         *swarm.counts.of(id.seed) += 1;
         self.index.insert((peer.info_hash, peer.endpoint), slot);
         self.count += 1;
-        if !peer.permanent {
-            peer.older = self.newest;
-            match self.newest {
-                NONE => self.oldest = slot,
-                newest => self.peers[newest as usize].newer = slot,
-            }
-            self.newest = slot;
-        }
+        let permanent = peer.permanent;
         match self.peers.get_mut(slot as usize) {
             Some(place) => *place = peer,
             None => self.peers.push(peer),
+        }
+        if !permanent {
+            self.link(slot);
+        }
+    }
+
+    /// Puts a peer at the end of the list, as the one seen last.
+    fn link(&mut self, slot: u32) {
+        let peer = &mut self.peers[slot as usize];
+        (peer.older, peer.newer) = (self.newest, NONE);
+        match self.newest {
+            NONE => self.oldest = slot,
+            newest => self.peers[newest as usize].newer = slot,
+        }
+        self.newest = slot;
+    }
+
+    /// Takes a peer out of the list.
+    fn unlink(&mut self, slot: u32) {
+        let Peer { older, newer, .. } = self.peers[slot as usize];
+        match older {
+            NONE => self.oldest = newer,
+            older => self.peers[older as usize].newer = newer,
+        }
+        match newer {
+            NONE => self.newest = older,
+            newer => self.peers[newer as usize].older = older,
         }
     }
 
@@ -572,29 +634,22 @@ impl Shard {
     fn remove_keeping_swarm(&mut self, slot: u32) {
         let peer = &self.peers[slot as usize];
         let (info_hash, peer_id, position) = (peer.info_hash, peer.peer_id, peer.position as usize);
-        let (older, newer, permanent) = (peer.older, peer.newer, peer.permanent);
+        let permanent = peer.permanent;
         let (zone, zone_position) = (peer.zone, peer.zone_position as usize);
         let members = list(peer.seed, peer.endpoint.is_ipv6());
         self.index.remove(&(info_hash, peer.endpoint));
         if !permanent {
-            match older {
-                NONE => self.oldest = newer,
-                older => self.peers[older as usize].newer = newer,
-            }
-            match newer {
-                NONE => self.newest = older,
-                newer => self.peers[newer as usize].older = older,
-            }
+            self.unlink(slot);
         }
         if let Some(swarm) = self.swarms.get_mut(&info_hash) {
             swarm.members[members].swap_remove(position);
             if let Some(&moved) = swarm.members[members].get(position) {
-                self.peers[moved as usize].position = position as u32;
+                self.peers[moved.slot as usize].position = position as u32;
             }
             if let Some(near) = swarm.zones.get_mut(&zone) {
                 near[members].swap_remove(zone_position);
                 if let Some(&moved) = near[members].get(zone_position) {
-                    self.peers[moved as usize].zone_position = zone_position as u32;
+                    self.peers[moved.slot as usize].zone_position = zone_position as u32;
                 }
                 if near.iter().all(Vec::is_empty) {
                     swarm.zones.remove(&zone);
@@ -633,40 +688,46 @@ fn is_unusable(ip: IpAddr) -> bool {
     link_local || ip.is_unspecified() || ip.is_multicast()
 }
 
-/// A peer as `asker` can reach it, whose connection came in at `local`; none if it cannot.
+/// Where `asker`, whose connection came in at `local`, can reach a peer; none if it cannot.
 ///
 /// A peer that announced over loopback is on this machine: another machine reaches it where it
 /// reached us. In the other family that address is not known.
-fn handed_out(peer: &Peer, asker: IpAddr, local: IpAddr) -> Option<Found> {
-    let Peer {
-        peer_id,
-        mut endpoint,
-        ..
-    } = *peer;
+fn handed_out(mut endpoint: SocketAddr, asker: IpAddr, local: IpAddr) -> Option<SocketAddr> {
     if endpoint.ip().is_loopback() && !asker.is_loopback() {
         if endpoint.is_ipv6() != local.is_ipv6() {
             return None;
         }
         endpoint.set_ip(local);
     }
-    Some(Found { peer_id, endpoint })
+    Some(endpoint)
 }
 
 /// Calls `take` with `wanted` different numbers below `size`, or with all if there are no more,
-/// each set of them equally likely (Floyd's algorithm); O(wanted) but for a scan of what was
-/// taken.
+/// each set of them equally likely (Floyd's algorithm); O(wanted), but for sizes above
+/// [`MARKS`] with a scan of what was taken.
 fn choose(size: usize, wanted: usize, random: &mut fastrand::Rng, mut take: impl FnMut(usize)) {
     if size <= wanted {
         (0..size).for_each(take);
         return;
     }
     let mut taken: Vec<u32> = Vec::with_capacity(wanted);
+    let mut marks = [0u64; MARKS / 64];
+    let mut mark = |number: u32, taken: &[u32]| {
+        let Some(word) = marks.get_mut(number as usize / 64) else {
+            return !taken.contains(&number);
+        };
+        let bit = 1 << (number % 64);
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    };
     for bound in size - wanted..size {
         let drawn = random.usize(0..=bound) as u32;
-        let number = if taken.contains(&drawn) {
-            bound as u32
-        } else {
+        let number = if mark(drawn, &taken) {
             drawn
+        } else {
+            mark(bound as u32, &taken);
+            bound as u32
         };
         taken.push(number);
     }

@@ -363,6 +363,7 @@ fn taken(inner: &Inner, ip: IpAddr, announce: &UdpAnnounce, fitting: usize) -> A
         seed: announce.left_bytes == 0,
         event: answer::event(announce.event),
         numwant: wanted.min(NUMWANT_MAX).min(fitting),
+        ids_wanted: false,
     }
 }
 

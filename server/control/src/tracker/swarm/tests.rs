@@ -45,6 +45,7 @@ fn peer(number: u32) -> Announce {
         seed: false,
         event: Event::Present,
         numwant: 50,
+        ids_wanted: true,
     }
 }
 
@@ -96,11 +97,12 @@ impl Shard {
         for (info_hash, swarm) in &self.swarms {
             let mut seen = [HashSet::new(), HashSet::new()];
             for (members, list) in swarm.members.iter().enumerate() {
-                for (position, slot) in list.iter().enumerate() {
-                    let peer = &self.peers[*slot as usize];
+                for (position, member) in list.iter().enumerate() {
+                    let peer = &self.peers[member.slot as usize];
+                    assert_eq!(member.endpoint, peer.endpoint);
                     assert_eq!(peer.position as usize, position);
                     assert_eq!(super::list(peer.seed, peer.endpoint.is_ipv6()), members);
-                    assert_eq!(self.index[&(*info_hash, peer.endpoint)], *slot);
+                    assert_eq!(self.index[&(*info_hash, peer.endpoint)], member.slot);
                     let role = self.ids[&(*info_hash, peer.peer_id)].seed;
                     seen[usize::from(role)].insert(peer.peer_id);
                     lived += 1;
@@ -136,8 +138,9 @@ impl Shard {
         for (zone, lists) in &swarm.zones {
             assert!(lists.iter().any(|list| !list.is_empty()));
             for (members, list) in lists.iter().enumerate() {
-                for (position, slot) in list.iter().enumerate() {
-                    let peer = &self.peers[*slot as usize];
+                for (position, member) in list.iter().enumerate() {
+                    let peer = &self.peers[member.slot as usize];
+                    assert_eq!(member.endpoint, peer.endpoint);
                     assert_eq!((peer.zone, peer.zone_position as usize), (*zone, position));
                     assert_eq!(super::list(peer.seed, peer.endpoint.is_ipv6()), members);
                     assert_ne!(peer.zone, Zone::default());
@@ -146,7 +149,7 @@ impl Shard {
             }
         }
         let all = swarm.members.iter().flatten();
-        let due = all.filter(|slot| self.peers[**slot as usize].zone != Zone::default());
+        let due = all.filter(|member| self.peers[member.slot as usize].zone != Zone::default());
         assert_eq!(due.count(), zoned);
     }
 }
