@@ -86,6 +86,11 @@ impl Node {
     }
 
     fn answer(&mut self, asked: &Asked<'_>, query: Query, now: Time) {
+        // What cannot be sent is not worth the work: nearest nodes are looked for among all.
+        if self.replies.ready_at(self.replies_spent) > now {
+            self.counters.over_rate += 1;
+            return;
+        }
         let body = match query {
             Query::Ping => Body::Reply(Reply::of(self.id)),
             Query::FindNode { target, want } => {
