@@ -12,7 +12,7 @@ use seedring_tests::lan;
 use seedring_tests::need;
 use seedring_tests::peer::{self, Peer, id};
 use seedring_tests::process::{Process, run_ok};
-use seedring_tests::server::{SHORT, Seed, Server, seedring};
+use seedring_tests::server::{SHORT, Seed, Server, event, seedring};
 use seedring_tests::skip::{Skip, program};
 use seedring_tests::torrent::Torrent;
 use std::io::Write;
@@ -352,6 +352,62 @@ fn private_torrents_are_kept_off() {
     assert!(heard.contains(&public.hash()), "{heard:?}");
     assert!(!heard.contains(&private.hash()), "{heard:?}");
     drop(getting);
+}
+
+/// Of a link it is not known whether its torrent is private before peers have said what it is: until
+/// then it is looked for, and announced only if it is not.
+#[test]
+fn what_a_link_stands_for_is_announced_only_when_it_is_not_private() {
+    let options = ["--private", "--tracker", "http://127.0.0.1:9/announce"];
+    for options in [&[][..], &options[..]] {
+        let is_private = !options.is_empty();
+        let content = Content::new(32 * KIB, 1, options);
+        let seed = Seed::torrent(&content.torrent, &content.data_dir());
+        let server = seed.options(["--no-tracker", "--shards", "1"]).start();
+        let (node, folder) = (Node::at(V4, [9; 20]), TempDir::new().unwrap());
+        let getting = get(&content.magnet(), &folder, V4, node.address())
+            .peer(server.address())
+            .options(["--seed"])
+            .start();
+        let is_announce = |query: &Value| query.get("q").unwrap().bytes() == b"announce_peer";
+        let (mut announces, until) = (0, Instant::now() + SHORT);
+        let mut hear = |time| {
+            let queries = node.serve(time);
+            announces += queries.iter().filter(|query| is_announce(query)).count();
+            announces
+        };
+        while Instant::now() < until {
+            let heard = hear(SILENCE);
+            let is_complete = event(&getting.process, "complete").is_some();
+            if is_complete && (is_private || heard > 0) {
+                break;
+            }
+        }
+        assert_eq!(hear(10 * SILENCE) > 0, !is_private);
+        content.assert_copied(&folder);
+    }
+}
+
+/// What trackers are asked by holds for the DHT: it goes past no proxy, and by the interface that is
+/// named or not at all.
+#[test]
+fn it_goes_past_no_proxy_and_by_no_other_interface() {
+    let content = Content::new(32 * KIB, 1, &[]);
+    let with = |key: &str, value: &str| {
+        let seed = Seed::torrent(&content.torrent, &content.data_dir())
+            .options(["--no-tracker", "--shards", "1"])
+            .setting("dht", "enabled", "true")
+            .setting("dht", "bootstrap", "");
+        on(V4, seed.setting("announce", key, value)).start()
+    };
+    let server = with("bind_interface", "lo");
+    Node::at(V4, [1; 20]).ask(server.ready.dht[0], "ping", &[]);
+    for (key, value) in [
+        ("proxy", "http://127.0.0.1:9"),
+        ("bind_interface", "nosuch0"),
+    ] {
+        assert_eq!(with(key, value).ready.dht, [], "{key}");
+    }
 }
 
 /// A server of ours without friends.

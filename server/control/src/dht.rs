@@ -16,6 +16,7 @@
 //! - *Bootstrap*: the nodes of the last run and those of the configuration; again, ever less often,
 //!   while fewer than [`NODES_ENOUGH`] are known.
 //! - *A datagram that the socket does not take* is dropped: UDP loses some anyway.
+//! - *An interface* that is named and is not there: nothing is sent or heard.
 //! - *The port* is the peers' (BEP 5 implies it); if another program has it, and none was
 //!   configured, any.
 //!
@@ -54,6 +55,8 @@ const STOP_MAX: Duration = Duration::from_secs(1);
 pub struct DhtConfig {
     /// The addresses to listen on, at most one of each family.
     pub listen: Vec<IpAddr>,
+    /// The network interface that everything goes by; none: any.
+    pub interface: Option<String>,
     /// The UDP port; 0: any.
     pub port: u16,
     /// Whether another port will do if that one is taken.
@@ -111,7 +114,7 @@ impl Dht {
         let mut failed = DhtError::NoAddress;
         let mut port = config.port;
         for ip in &config.listen {
-            match open(SocketAddr::new(*ip, port), config.any_port) {
+            match open(SocketAddr::new(*ip, port), config) {
                 Ok(socket) => {
                     // Peers of both families are told one number (BEP 5 `port`).
                     port = socket.local_addr().map_or(port, |address| address.port());
@@ -151,11 +154,12 @@ impl Dht {
     }
 }
 
-fn open(address: SocketAddr, any_port: bool) -> Result<UdpSocket, DhtError> {
-    match bind(address) {
-        Err(error) if any_port && error.kind() == io::ErrorKind::AddrInUse => {
+fn open(address: SocketAddr, config: &DhtConfig) -> Result<UdpSocket, DhtError> {
+    let interface = config.interface.as_deref();
+    match bind(address, interface) {
+        Err(error) if config.any_port && error.kind() == io::ErrorKind::AddrInUse => {
             let any = SocketAddr::new(address.ip(), 0);
-            let socket = bind(any).map_err(|error| DhtError::Socket {
+            let socket = bind(any, interface).map_err(|error| DhtError::Socket {
                 address: any,
                 error,
             })?;
@@ -166,11 +170,14 @@ fn open(address: SocketAddr, any_port: bool) -> Result<UdpSocket, DhtError> {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+fn bind(address: SocketAddr, interface: Option<&str>) -> io::Result<UdpSocket> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

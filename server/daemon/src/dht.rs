@@ -21,6 +21,10 @@ pub fn start(
     if !config.dht.enabled {
         return None;
     }
+    if !config.announce.proxy.is_empty() {
+        tracing::warn!("without the DHT: announce.proxy is set, and it would go past that");
+        return None;
+    }
     let peer_port = plane.addresses().first().map_or(0, SocketAddr::port);
     let started = settings::dht(config, state_dir, peer_port, read_only)
         .map_err(|error| format!("no random bytes: {error}"))

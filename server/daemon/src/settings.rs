@@ -269,6 +269,7 @@ pub fn dht(
     let bind_v6 = peers.bind_v6.map(IpAddr::from);
     Ok(DhtConfig {
         listen: [bind_v4, bind_v6].into_iter().flatten().collect(),
+        interface: some(&config.announce.bind_interface),
         port: match settings.port {
             0 => peer_port,
             port => port,

@@ -357,7 +357,8 @@ section! {
     /// take part.
     Dht {
         /// Take part in it. Off, peers are found by trackers, by each other, by local discovery and by
-        /// name.
+        /// name. It listens on the peers' addresses; with announce.bind_interface it goes by that
+        /// interface alone, and with announce.proxy it is off, since it would go past it.
         enabled: bool = true;
         /// UDP port; 0 takes the number of the peers' port, or any if another program has that one.
         /// Open it in the firewall like the peers' port.

@@ -11,6 +11,7 @@ fn config(ip: IpAddr, bootstrap: &[SocketAddr]) -> DhtConfig {
     let key = || std::array::from_fn(|_| fastrand::u8(..));
     DhtConfig {
         listen: vec![ip],
+        interface: None,
         port: 0,
         any_port: false,
         bootstrap: bootstrap.iter().map(SocketAddr::to_string).collect(),
