@@ -4,14 +4,14 @@
 //! point is to serve clients as they are.
 
 use crate::content::{assert_same_tree, assert_same_tree_but_empty_files};
-use crate::process::Process;
+use crate::process::{POLL, Process};
 use crate::skip::{Skip, program};
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A client that downloads.
@@ -36,6 +36,8 @@ pub enum Client {
 pub struct Download {
     process: Process,
     end: End,
+    /// What starts a client again that ends too early by a fault of its own; see [`Download::wait`].
+    again: Option<Box<Command>>,
     _config: TempDir,
 }
 
@@ -92,6 +94,7 @@ impl Client {
         Ok(Download {
             process,
             end,
+            again: (self == Client::Transmission).then(|| Box::new(command)),
             _config: config,
         })
     }
@@ -112,7 +115,23 @@ impl Client {
 
 impl Download {
     /// Waits until the client says that it has everything.
+    ///
+    /// transmission-cli ends with status 0 when it finds its torrent stopped in one of its looks, five a
+    /// second; and Transmission stops a torrent for a moment when the metadata of a magnet link have come. Started
+    /// again, it has the metadata.
     pub fn wait(&mut self, limit: Duration) {
+        if let (Some(command), End::Marker(marker)) = (self.again.take(), &self.end) {
+            let until = Instant::now() + limit;
+            while !marker.exists() && self.process.is_alive() && Instant::now() < until {
+                std::thread::sleep(POLL);
+            }
+            if !marker.exists() && !self.process.is_alive() {
+                let status = self.process.wait_exit(limit);
+                assert!(status.success(), "{status}\n{}", self.process.transcript());
+                eprintln!("transmission-cli ended early and is started again");
+                self.process = Process::spawn("transmission-cli", &command);
+            }
+        }
         match &self.end {
             End::Exit => {
                 let status = self.process.wait_exit(limit);
