@@ -12,8 +12,9 @@
 //! - A peer's address is where its connection comes from; `ip=` in the query is ignored, so
 //!   nobody can point others at a third party.
 //! - A seed is given leechers only; nobody is given itself. Peers of the asker's family come
-//!   first, those of the other fill up; in each, those of its zone ([`TrackerConfig::zones`]). The counts are of both families, a peer that announces
-//!   over both is counted once.
+//!   first, those of the other fill up; in each, those of its zone ([`TrackerConfig::zones`]).
+//!   Nobody at a global address is told of addresses inside a network. The counts are of both
+//!   families, a peer that announces over both is counted once.
 //! - A peer that announced over loopback, or was registered, is on this machine: other machines
 //!   are given the address at which they reached the tracker.
 //! - A reply is compact unless the client asks for `compact=0` (BEP 23).
@@ -179,8 +180,9 @@ impl Inner {
 }
 
 impl Tracker {
-    /// Opens the listeners, and answers over UDP from now on; call on a tokio runtime. An address of a family that this machine
-    /// does not have is left out with a warning, as long as there is another.
+    /// Opens the listeners, and answers over UDP from now on; call on a tokio runtime. An address of
+    /// a family that this machine does not have is left out with a warning, as long as there is
+    /// another.
     ///
     /// # Errors
     /// An address that cannot be listened on.

@@ -60,8 +60,8 @@ const MEMORY_DHT: u64 = 8 << 20;
 /// Memory of one peer that a DHT node of ours stores, in bytes.
 const MEMORY_PER_STORED_PEER: u64 = 160;
 
-/// Memory of one peer that our tracker holds, in bytes.
-const MEMORY_PER_TRACKED_PEER: u64 = 300;
+/// Memory of one peer that our tracker holds, in bytes, when its tables have just grown.
+const MEMORY_PER_TRACKED_PEER: u64 = 640;
 
 /// What a configuration comes to on this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,7 +16,9 @@
 //! Peers of one zone (`zones`) are given each other first, the rest (see [`ANYWHERE_SHARE`]) is drawn
 //! from the whole swarm: so most of a download stays in its rack, and the swarm in one part.
 //!
-//! Limits: [`Limits`]. A full swarm or store drops a random peer of the same swarm, or the one
+//! Limits: [`Limits`], and [`PEERS_PER_SITE_MAX`] peers of a torrent at one address of the world,
+//! so that nobody fills a swarm with ports of its own: more are answered, but not listed. A full
+//! swarm or store drops a random peer of the same swarm, or the one
 //! longest not seen, for the new one: an honest peer comes back with its next announce. A full
 //! torrent table refuses the torrent.
 //!
@@ -29,6 +31,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::time::Time;
+use proto::address::{is_global, may_name};
 use proto::ids::{InfoHashV1, PeerId};
 
 use super::zones::Zone;
@@ -39,6 +42,9 @@ pub const SHARDS: usize = 16;
 const EXPIRE_MAX: usize = 64;
 /// One in so many of the peers handed out is drawn from the whole swarm, whatever the asker's zone.
 const ANYWHERE_SHARE: usize = 4;
+/// Peers of a torrent listed at one global IPv4 address or IPv6 /64 network: as many as a shared
+/// line may have. Inside a network many may stand behind one address.
+const PEERS_PER_SITE_MAX: u32 = 64;
 /// Numbers of which [`choose`] marks those taken in a bitmap.
 const MARKS: usize = 2048;
 /// No peer: the end of a list.
@@ -51,7 +57,7 @@ pub struct Limits {
     pub torrents_max: usize,
     /// Peers of one torrent in one address family.
     pub peers_per_torrent_max: usize,
-    /// Peers, all together. One costs about 300 bytes.
+    /// Peers, all together. One costs 450 bytes, when tables have just grown 640.
     pub peers_max: usize,
     /// How long a peer is handed out after its last announce.
     pub peer_lifetime: Duration,
@@ -124,6 +130,8 @@ struct Shard {
     index: HashMap<(InfoHashV1, SocketAddr), u32>,
     /// How often each peer id is there, and as what it counts.
     ids: HashMap<(InfoHashV1, PeerId), Identity>,
+    /// How many peers of a torrent stand at a site.
+    sites: HashMap<(InfoHashV1, Site), u32>,
     peers: Vec<Peer>,
     free: Vec<u32>,
     oldest: u32,
@@ -151,6 +159,13 @@ type Members = [Vec<Member>; 4];
 struct Member {
     slot: u32,
     endpoint: SocketAddr,
+}
+
+/// A global IPv4 address or IPv6 /64 network, by its bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Site {
+    V4(u32),
+    V6(u64),
 }
 
 /// What an announce is given so far, in the family `v6`.
@@ -399,10 +414,7 @@ impl Shard {
             return false;
         }
         if let (Some(slot), true) = (known, unchanged) {
-            self.unlink(slot);
-            self.link(slot);
-            let peer = &mut self.peers[slot as usize];
-            (peer.key, peer.seen) = (key, now);
+            self.touch(slot, key, now);
             return true;
         }
         if let Some(slot) = known {
@@ -410,19 +422,15 @@ impl Shard {
         }
         let stored = endpoint.port() != 0
             && !is_unusable(endpoint.ip())
+            && self.has_site(info_hash, endpoint.ip())
             && self.make_room(announce, full && known.is_none(), limits, random);
         if !stored {
             self.drop_if_empty(info_hash);
             return false;
         }
-        let peer = Peer::new(info_hash, peer_id, endpoint);
-        self.insert(Peer {
-            key,
-            zone,
-            seed,
-            seen: now,
-            ..peer
-        });
+        let mut peer = Peer::new(info_hash, peer_id, endpoint);
+        (peer.key, peer.zone, peer.seed, peer.seen) = (key, zone, seed, now);
+        self.insert(peer);
         // Counted once per download: only a peer that we knew as a leecher completes.
         if let (Event::Completed, true, Some(swarm)) =
             (event, was_leecher && seed, self.swarms.get_mut(&info_hash))
@@ -430,6 +438,12 @@ impl Shard {
             swarm.counts.downloaded = swarm.counts.downloaded.saturating_add(1);
         }
         true
+    }
+
+    /// Whether one more peer of the torrent may be listed at this address.
+    fn has_site(&self, info_hash: InfoHashV1, ip: IpAddr) -> bool {
+        let count = Site::of(ip).and_then(|site| self.sites.get(&(info_hash, site)));
+        count.is_none_or(|count| *count < PEERS_PER_SITE_MAX)
     }
 
     /// Drops one peer if there is no room for another; false if none can be dropped here.
@@ -582,6 +596,9 @@ impl Shard {
         id.seed = peer.seed;
         *swarm.counts.of(id.seed) += 1;
         self.index.insert((peer.info_hash, peer.endpoint), slot);
+        if let Some(site) = Site::of(peer.endpoint.ip()) {
+            *self.sites.entry((peer.info_hash, site)).or_default() += 1;
+        }
         self.count += 1;
         let permanent = peer.permanent;
         match self.peers.get_mut(slot as usize) {
@@ -591,6 +608,14 @@ impl Shard {
         if !permanent {
             self.link(slot);
         }
+    }
+
+    /// Says that a peer is there, as before.
+    fn touch(&mut self, slot: u32, key: Option<u64>, now: Time) {
+        self.unlink(slot);
+        self.link(slot);
+        let peer = &mut self.peers[slot as usize];
+        (peer.key, peer.seen) = (key, now);
     }
 
     /// Puts a peer at the end of the list, as the one seen last.
@@ -638,6 +663,14 @@ impl Shard {
         let (zone, zone_position) = (peer.zone, peer.zone_position as usize);
         let members = list(peer.seed, peer.endpoint.is_ipv6());
         self.index.remove(&(info_hash, peer.endpoint));
+        if let Some(site) = Site::of(peer.endpoint.ip())
+            && let Some(count) = self.sites.get_mut(&(info_hash, site))
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.sites.remove(&(info_hash, site));
+            }
+        }
         if !permanent {
             self.unlink(slot);
         }
@@ -668,6 +701,17 @@ impl Shard {
     }
 }
 
+impl Site {
+    /// The site of an address; none if it is not one of the world's.
+    fn of(ip: IpAddr) -> Option<Site> {
+        let site = match ip {
+            IpAddr::V4(ip) => Site::V4(ip.to_bits()),
+            IpAddr::V6(ip) => Site::V6((ip.to_bits() >> 64) as u64),
+        };
+        is_global(ip).then_some(site)
+    }
+}
+
 impl Counts {
     fn of(&mut self, seed: bool) -> &mut u32 {
         if seed {
@@ -691,15 +735,17 @@ fn is_unusable(ip: IpAddr) -> bool {
 /// Where `asker`, whose connection came in at `local`, can reach a peer; none if it cannot.
 ///
 /// A peer that announced over loopback is on this machine: another machine reaches it where it
-/// reached us. In the other family that address is not known.
+/// reached us. In the other family that address is not known. Nobody out in the world is told of a
+/// peer inside a network.
 fn handed_out(mut endpoint: SocketAddr, asker: IpAddr, local: IpAddr) -> Option<SocketAddr> {
     if endpoint.ip().is_loopback() && !asker.is_loopback() {
         if endpoint.is_ipv6() != local.is_ipv6() {
             return None;
         }
         endpoint.set_ip(local);
+        return Some(endpoint);
     }
-    Some(endpoint)
+    may_name(asker, endpoint).then_some(endpoint)
 }
 
 /// Calls `take` with `wanted` different numbers below `size`, or with all if there are no more,

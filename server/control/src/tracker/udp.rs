@@ -33,7 +33,7 @@ use proto::tracker::udp::{
 };
 use proto::tracker::{Failure, ScrapeFile};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use seedring_metrics::ControlCounter;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -42,6 +42,8 @@ use super::{Inner, NUMWANT_DEFAULT, NUMWANT_MAX, answer};
 
 /// Reads of the socket that one system call may answer.
 const BATCH: usize = quinn_udp::BATCH_SIZE;
+/// Batches after which a thread that always has one looks whether it is to stop.
+const BATCHES_MAX: u64 = 64;
 /// Room for one of them. The kernel may join datagrams of one sender into one (UDP_GRO), 64 KiB at
 /// most.
 const READ_BYTES_MAX: usize = 64 << 10;
@@ -89,12 +91,16 @@ impl Endpoint {
         })
     }
 
-    /// Serves until the pipe is closed at its other end.
+    /// Serves until the pipe is closed at its other end, which is looked at when nothing has come, and
+    /// under a flood after every [`BATCHES_MAX`] batches.
     fn serve(self, inner: &Inner, stopping: &OwnedFd) {
         let mut server = Server::new(inner);
         let mut memory = vec![0; BATCH * READ_BYTES_MAX];
         let mut metas = [RecvMeta::default(); BATCH];
-        loop {
+        for turn in 0u64.. {
+            if turn % BATCHES_MAX == 0 && is_closed(stopping) {
+                return;
+            }
             let mut reads: Vec<IoSliceMut<'_>> = memory
                 .chunks_mut(READ_BYTES_MAX)
                 .map(IoSliceMut::new)
@@ -115,6 +121,9 @@ impl Endpoint {
                     // An earlier reply that could not be delivered shows here too.
                     tracing::debug!(%error, address = %self.address, "the tracker cannot receive");
                     std::thread::sleep(PAUSE);
+                    if is_closed(stopping) {
+                        return;
+                    }
                     continue;
                 }
             };
@@ -157,6 +166,13 @@ impl Endpoint {
         // An interrupted wait shows nothing ready, and is begun again by the caller.
         poll(&mut both, None).is_ok() && !both[1].revents().is_empty()
     }
+}
+
+/// Whether the pipe is closed at its other end.
+fn is_closed(stopping: &OwnedFd) -> bool {
+    let now = Timespec::default();
+    let mut one = [PollFd::new(stopping, PollFlags::IN)];
+    poll(&mut one, Some(&now)).is_ok() && !one[0].revents().is_empty()
 }
 
 impl Serving {

@@ -114,6 +114,13 @@ impl Shard {
             self.check_zones(swarm);
         }
         assert_eq!(lived, self.count);
+        let mut sites = HashMap::new();
+        for (info_hash, endpoint) in self.index.keys() {
+            if let Some(site) = Site::of(endpoint.ip()) {
+                *sites.entry((*info_hash, site)).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(self.sites, sites);
         let entries: u32 = self.ids.values().map(|id| id.entries).sum();
         assert_eq!(entries as usize, self.count);
         // The list goes from the one longest not seen to the one seen last, and back.
@@ -152,6 +159,57 @@ impl Shard {
         let due = all.filter(|member| self.peers[member.slot as usize].zone != Zone::default());
         assert_eq!(due.count(), zoned);
     }
+}
+
+#[test]
+fn one_address_of_the_world_has_few_peers_of_a_torrent_and_one_inside_has_many() {
+    let store = listed();
+    tell(&store, seconds(0), peer(9_999));
+    let at = |ip: [u8; 4], port| Announce {
+        peer_id: id(u32::from(port)),
+        key: Some(u64::from(port)),
+        endpoint: SocketAddr::from((ip, port)),
+        ..peer(0)
+    };
+    let listed = |ip| {
+        let most = (1..200).map(|port| tell(&store, seconds(1), at(ip, port)).0.incomplete);
+        most.max().unwrap()
+    };
+    assert_eq!(listed([11, 9, 9, 9]), PEERS_PER_SITE_MAX + 1);
+    assert_eq!(listed([10, 9, 9, 9]), PEERS_PER_SITE_MAX + 1 + 199);
+    // Who is listed may say so again, and who leaves makes room.
+    tell(
+        &store,
+        seconds(2),
+        Announce {
+            seed: true,
+            ..at([11, 9, 9, 9], 1)
+        },
+    );
+    let stopped = Announce {
+        event: Event::Stopped,
+        ..at([11, 9, 9, 9], 2)
+    };
+    assert_eq!(tell(&store, seconds(2), stopped).0, counts(1, 63 + 199, 0));
+    let (now, found) = tell(&store, seconds(3), at([11, 9, 9, 9], 199));
+    assert_eq!((now, found.is_empty()), (counts(1, 64 + 199, 0), false));
+}
+
+#[test]
+fn nobody_in_the_world_is_told_of_peers_inside_a_network() {
+    let store = listed();
+    let inside = Announce {
+        endpoint: SocketAddr::from(([10, 0, 0, 7], 6881)),
+        ..peer(1)
+    };
+    tell(&store, seconds(0), inside);
+    assert_eq!(tell(&store, seconds(1), peer(2)).1, []);
+    let neighbour = Announce {
+        endpoint: SocketAddr::from(([10, 0, 0, 8], 6881)),
+        ..peer(3)
+    };
+    let (_, found) = tell(&store, seconds(2), neighbour);
+    assert!(found.contains(&inside.endpoint) && found.contains(&peer(2).endpoint));
 }
 
 #[test]
