@@ -218,22 +218,18 @@ impl Scheduler {
         true
     }
 
-    /// Announces as soon as the tracker's `min interval` allows it.
+    /// Announces as soon as the tracker whose turn it is may be asked again: by its `min interval`, or
+    /// by its back-off. However often it is called, it comes to no more than that.
     pub fn reannounce(&mut self, now: Time, info_hash: InfoHashV1) -> bool {
-        let Some(torrent) = self.torrents.get_mut(&info_hash) else {
+        let Some(torrent) = self.torrents.get(&info_hash) else {
             return false;
         };
         if let (Place::Until(due), false) = (torrent.place, torrent.leaving) {
-            let used = torrent
-                .tiers
-                .iter()
-                .filter(|tracker| tracker.target.is_some());
-            let allowed = used
-                .map(|tracker| tracker.allowed_at.max(tracker.retry_at))
-                .min();
-            let at = allowed.unwrap_or(due).max(now);
+            let at = self.first_free(now, torrent).err().unwrap_or(now);
             if at < due {
-                torrent.satisfied_until = at;
+                if let Some(torrent) = self.torrents.get_mut(&info_hash) {
+                    torrent.satisfied_until = at;
+                }
                 self.wait_until(at, info_hash);
             }
         }
@@ -443,7 +439,8 @@ impl Scheduler {
     }
 
     /// The first tracker that may be asked now, one at a silent host only if there is no other; or
-    /// when there will be one.
+    /// when there will be one. Who has answered and does not want to be asked again yet is waited for
+    /// when there is no event to tell: he works, so it is nobody else's turn (BEP 12).
     fn first_free(&self, now: Time, torrent: &Torrent) -> Result<(TrackerIndex, Arc<str>), Time> {
         let (mut earliest, mut silent) = (Time::NEVER, None);
         for tracker in torrent.tiers.iter() {
@@ -457,8 +454,17 @@ impl Scheduler {
                 earliest = earliest.min(at);
                 continue;
             }
+            let is_silent = host.is_some_and(|host| host.silent);
+            let has_event = torrent.completed || !tracker.started;
+            if !has_event && tracker.allowed_at > now {
+                earliest = earliest.min(tracker.allowed_at);
+                if is_silent {
+                    continue;
+                }
+                break;
+            }
             let free = (tracker.index, target.host.clone());
-            if host.is_some_and(|host| host.silent) {
+            if is_silent {
                 silent.get_or_insert(free);
             } else {
                 return Ok(free);

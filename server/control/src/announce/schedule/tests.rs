@@ -632,6 +632,84 @@ fn a_reannounce_waits_for_the_min_interval() {
     assert!(world.scheduler.timers.len() < 10);
 }
 
+/// Runs for so many seconds, and asks four times in each that the torrent is announced again.
+fn impatient(
+    world: &mut World,
+    torrent: InfoHashV1,
+    until: u64,
+    answer: impl Fn(&Job) -> (Duration, Outcome),
+) {
+    for quarter in 0..until * 4 {
+        world.run(Duration::from_millis(250 * quarter), &answer);
+        world.scheduler.reannounce(world.now, torrent);
+    }
+}
+
+/// Trackers that want to be asked once in 300 s at most; those at `bad` fail.
+fn slow_down(bad: &'static str) -> impl Fn(&Job) -> (Duration, Outcome) {
+    move |job| {
+        let takes = Duration::from_millis(100);
+        if job.target.host.starts_with(bad) {
+            return (takes, failed());
+        }
+        let reply = TrackerReply {
+            interval: seconds(1800),
+            interval_min: Some(seconds(300)),
+            ..TrackerReply::default()
+        };
+        (takes, Outcome::Reply(reply))
+    }
+}
+
+#[test]
+fn impatience_wears_out_no_tracker_that_answers() {
+    for tiers in [&[&[A][..], &[B]][..], &[&[A, A, B]], &[&[A], &[B], &[C]]] {
+        let mut world = World::new();
+        let torrent = world.add_with(1, tiers, 1000, false);
+        impatient(&mut world, torrent, 700, slow_down("nobody"));
+        assert_eq!(world.times(), [0, 300, 600], "{tiers:?}");
+        let hosts = world.hosts();
+        assert!(hosts.iter().all(|host| *host == hosts[0]), "{hosts:?}");
+        assert!(world.scheduler.timers.len() < 10);
+    }
+}
+
+#[test]
+fn impatience_spares_the_tracker_that_works_beside_one_that_fails() {
+    for (bad, good, tiers) in [
+        ("b.", "a.", [[A], [B]]),
+        ("a.", "b.", [[A], [B]]),
+        ("a.", "b.", [[B], [A]]),
+    ] {
+        let mut world = World::new();
+        let torrent = world.add_with(1, &[&tiers[0], &tiers[1]], 1000, false);
+        impatient(&mut world, torrent, 700, slow_down(bad));
+        let at = |host: &str| -> Vec<u64> {
+            let seen = world.seen.iter().filter(|seen| seen.host.starts_with(host));
+            seen.map(|seen| seen.at.since(Time(0)).as_secs()).collect()
+        };
+        let (good, bad) = (at(good), at(bad));
+        let apart = good.windows(2).all(|two| two[1] - two[0] >= 300);
+        assert!(apart && good.len() >= 2, "{tiers:?}: {good:?}");
+        // 15 s, then twice as long each time.
+        assert!(bad.len() <= 7, "{tiers:?}: {bad:?}");
+    }
+}
+
+#[test]
+fn what_an_event_says_does_not_wait_for_the_min_interval() {
+    let mut world = World::new();
+    let torrent = world.add_with(1, &[&[A], &[B]], 1000, false);
+    impatient(&mut world, torrent, 10, slow_down("nobody"));
+    world.scheduler.completed(world.now, torrent);
+    impatient(&mut world, torrent, 100, slow_down("nobody"));
+    use AnnounceEvent::{Completed, Started};
+    assert_eq!(world.events(), [Started, Completed]);
+    world.scheduler.remove(world.now, torrent);
+    world.run(seconds(200), slow_down("nobody"));
+    assert_eq!(world.events(), [Started, Completed, AnnounceEvent::Stopped]);
+}
+
 #[test]
 fn unusable_trackers_are_passed_over() {
     let mut world = World::new();
