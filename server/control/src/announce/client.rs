@@ -413,6 +413,7 @@ impl Client {
             &self.v6
         };
         for _ in 0..=REDIRECTS_MAX {
+            self.keep_to_binding(family, &url)?;
             global_only |= self.scope_of(&url, global_only).await?;
             let client = if global_only {
                 &clients.global
@@ -425,6 +426,22 @@ impl Client {
             }
         }
         Err(format!("more than {REDIRECTS_MAX} redirects"))
+    }
+
+    /// Refuses an address in a URL, as a redirect may have one, that is not of the family whose address
+    /// we are bound to: no resolver is asked about it, and a socket for it would have no address to be
+    /// bound to. One of IPv4 in the clothes of IPv6 is of neither.
+    fn keep_to_binding(&self, family: Family, url: &Url) -> Result<(), String> {
+        let literal: Option<IpAddr> = host_name(url).parse().ok();
+        let is_right =
+            |ip: IpAddr| Family::of(ip) == family && Family::of(ip.to_canonical()) == family;
+        if self.config.binding.address(family).is_none() || literal.is_none_or(is_right) {
+            return Ok(());
+        }
+        Err(format!(
+            "{} is not an address of the family that is bound",
+            redacted_url(url)
+        ))
     }
 
     /// Whether a URL leads to a global address; an error if it may not be asked.

@@ -1,5 +1,7 @@
 //! The way to the trackers: proxies and bindings, which are kept to or nothing leaves.
 
+use std::net::Ipv6Addr;
+
 use super::*;
 use crate::announce::udp::tests::Server as UdpServer;
 
@@ -185,6 +187,39 @@ async fn a_bound_address_is_where_we_come_from_or_nothing_leaves() {
         (0, (0, 0), (0, 0))
     );
     let outcome = announce_with(bound(here), &format!("udp://{}", udp.address)).await;
+    assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn no_redirect_leads_round_a_bound_address() {
+    // It hears IPv4 too, so that an IPv4 address in the clothes of IPv6 reaches it.
+    let other = Server::start("::", |_| ok(GOOD)).await;
+    let port = other.address.port();
+    let here = Binding {
+        v4: Some([127, 0, 0, 1].into()),
+        ..Binding::default()
+    };
+    let both = Binding {
+        v6: Some(Ipv6Addr::LOCALHOST),
+        ..here.clone()
+    };
+    for host in ["[::1]", "[::ffff:127.0.0.1]"] {
+        let target = format!("http://{host}:{port}/announce");
+        let tracker = Server::start("127.0.0.1", move |_| moved(&target)).await;
+        for binding in [here.clone(), both.clone()] {
+            let error = error_of(announce_with(bound(binding), &tracker.url()).await);
+            assert!(error.contains("the family that is bound"), "{error}");
+        }
+        assert_eq!((tracker.heads().len(), other.heads().len()), (2, 0));
+        // Bound to nothing, it is as good as any.
+        let outcome = announce_with(bound(Binding::default()), &tracker.url()).await;
+        assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+        other.heads.lock().unwrap().clear();
+    }
+    // What is of the family is followed.
+    let target = format!("http://127.0.0.1:{port}/announce");
+    let tracker = Server::start("127.0.0.1", move |_| moved(&target)).await;
+    let outcome = announce_with(bound(here), &tracker.url()).await;
     assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
 }
 
