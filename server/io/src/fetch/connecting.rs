@@ -245,13 +245,17 @@ async fn download_of(shard: &Shard, info_hash: InfoHashV1) -> Option<Rc<ActiveFe
 }
 
 /// Keeps a connection over which a torrent's metadata came until the torrent is being downloaded,
-/// and goes on with it then. One that its peer has closed, or for which the download has no use, is
-/// dropped: it may call that peer itself.
+/// and goes on with it then. One that its peer has closed, for which the download has no use, or
+/// that a private one may not have begun, is dropped: it may call that peer itself.
 pub(crate) async fn keep(shard: &Rc<Shard>, opened: Opened, visit: &mut Visit) {
     let (address, info_hash) = (opened.peer, opened.theirs.info_hash);
     let Some(fetch) = download_of(shard, info_hash).await else {
         return;
     };
+    // Only now it is known whether the torrent is private (BEP 27).
+    if !fetch.torrent.may_call(opened.source) {
+        return;
+    }
     let now = shard.now();
     // Its peer was told that we have nothing.
     let is_empty = fetch.stored.get() == 0;

@@ -127,6 +127,64 @@ fn leechers_of_a_private_torrent_learn_nothing_of_each_other() {
     public.stop();
 }
 
+/// The metadata of a seed that `source` names to `server`.
+fn metadata_by(server: &Server, content: &Content, seed: SocketAddr, source: PeerSource) {
+    let info_hash = content.metainfo.info_hash_v1.unwrap();
+    let begun = server.plane.fetch_metadata(info_hash);
+    let (fetch, mut events) = server.runtime.block_on(begun).unwrap();
+    fetch.found(&[seed], source);
+    let event = async { tokio::time::timeout(PATIENCE, events.recv()).await };
+    let event = server.runtime.block_on(event).expect("in time");
+    assert!(
+        matches!(event, Some(MetadataEvent::Complete(_))),
+        "{event:?}"
+    );
+}
+
+/// BEP 27: of a link it is not known whether its torrent is private. When it is, those whom the DHT
+/// named have said so themselves, and are left.
+#[test]
+fn who_gave_the_metadata_goes_on_as_a_peer_unless_hearsay_named_it_and_it_is_private() {
+    let public = Content::new(&[("a", 16 * PIECE)], PIECE);
+    let private = Content::private(&[("b", 16 * PIECE)], PIECE);
+    for (content, source) in [
+        (&public, PeerSource::Dht),
+        (&private, PeerSource::Tracker),
+        (&private, PeerSource::Dht),
+    ] {
+        let (seed, seed_counts) = counted(config(0));
+        seed.runtime.block_on(seed.plane.add(&content.seeded()));
+        let leecher = server(config(1));
+        metadata_by(&leecher, content, seed.address(), source);
+        let folder = TempDir::new().unwrap();
+        let spec = FetchSpec::new(content.metainfo.clone(), folder.path());
+        let (fetch, mut events) = leecher.fetch(spec);
+        if content.metainfo.private && source.is_hearsay() {
+            let closed = || {
+                let counts = seed_counts.snapshot();
+                let ends = [
+                    Counter::ClosedByPeer,
+                    Counter::ClosedReset,
+                    Counter::ClosedOther,
+                ];
+                ends.map(|end| counts.counter(end)).iter().sum::<u64>()
+            };
+            let end = std::time::Instant::now() + PATIENCE;
+            while closed() == 0 {
+                assert!(std::time::Instant::now() < end, "it is not left");
+                thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(fetch.progress().downloaded, 0);
+            // A tracker may name the same peer.
+            fetch.found(&[seed.address()], PeerSource::Tracker);
+        }
+        leecher.wait(&mut events, is_complete);
+        content.assert_is_in(folder.path());
+        leecher.stop();
+        seed.stop();
+    }
+}
+
 /// A peer by hand that speaks the extension protocol and takes peer exchange under id 9.
 fn extended_peer(address: SocketAddr, content: &Content, port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
