@@ -8,8 +8,8 @@
 //! both.
 //!
 //! **What strangers can make it do**
-//! - *Receive*: so many datagrams a second of one source; who sends more is muted (`sources`). What
-//!   is no message, answers nothing that we asked, or comes from elsewhere than we asked, is
+//! - *Receive*: so many datagrams a second of one source; who sends more is muted (`sources`), but
+//!   for answers that we wait for. What is no message, answers nothing that we asked, or comes from elsewhere than we asked, is
 //!   dropped.
 //! - *Send*: answers of [`NodeConfig::reply_bytes_per_second`] in all. As long as a source has not
 //!   shown that it receives what is sent to its address, an answer and the ping that may go with it
@@ -260,6 +260,8 @@ pub struct Node {
     /// The search that asked last: the next one is to ask next.
     lookup_cursor: LookupId,
     transactions: BTreeMap<u32, Transaction>,
+    /// How many of those wait for an answer from there.
+    asked: BTreeMap<SocketAddr, usize>,
     deadlines: BTreeSet<(Time, u32)>,
     pings: VecDeque<(Option<NodeId>, SocketAddr)>,
     queries: Pace,
@@ -318,6 +320,7 @@ impl Node {
             routers: BTreeSet::new(),
             lookup_cursor: LookupId(0),
             transactions: BTreeMap::new(),
+            asked: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             pings: VecDeque::new(),
             queries: Pace::new(config.queries_per_second, config.queries_per_second),
@@ -457,7 +460,9 @@ impl Node {
             self.counters.malformed += 1;
             return;
         }
-        if !self.sources.admit(Site::of(from), now) {
+        let admitted = self.sources.admit(Site::of(from), now);
+        // A flood by somebody who says to be here takes no answer away that we wait for.
+        if !admitted && !self.waits_for(from, datagram) {
             self.counters.muted += 1;
             return;
         }

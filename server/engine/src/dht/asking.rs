@@ -125,6 +125,7 @@ impl Node {
             },
         );
         self.deadlines.insert((due, number));
+        *self.asked.entry(to).or_default() += 1;
         self.counters.queries += 1;
         self.send(to, message.encode());
     }
@@ -157,6 +158,40 @@ impl Node {
         })
     }
 
+    /// Whether this is the answer to a query of ours that waits for one from there. Only who was
+    /// asked lately costs us a look at what he says.
+    pub(super) fn waits_for(&self, from: SocketAddr, datagram: &[u8]) -> bool {
+        if !self.asked.contains_key(&from) {
+            return false;
+        }
+        Message::decode(datagram).is_ok_and(|message| {
+            let is_query = matches!(message.body, Body::Query { .. });
+            !is_query && self.asked_by(from, message.transaction).is_some()
+        })
+    }
+
+    /// The query that an answer is to: only who was asked knows what to repeat, and only from there
+    /// it is believed.
+    fn asked_by(&self, from: SocketAddr, transaction: TransactionId) -> Option<(u32, Transaction)> {
+        let number = <[u8; 4]>::try_from(transaction.as_bytes()).ok()?;
+        let number = u32::from_be_bytes(number);
+        let query = self.transactions.get(&number).copied()?;
+        (query.to == from).then_some((number, query))
+    }
+
+    /// No answer to this one is waited for any more.
+    fn forget_query(&mut self, number: u32) {
+        let Some(query) = self.transactions.remove(&number) else {
+            return;
+        };
+        if let Some(count) = self.asked.get_mut(&query.to) {
+            *count -= 1;
+            if *count == 0 {
+                self.asked.remove(&query.to);
+            }
+        }
+    }
+
     /// Takes an answer; `reply` is none if it is an error.
     pub(super) fn take_answer(
         &mut self,
@@ -166,15 +201,11 @@ impl Node {
         seen: Option<SocketAddr>,
         now: Time,
     ) {
-        let number = <[u8; 4]>::try_from(transaction.as_bytes()).map(u32::from_be_bytes);
-        // Only who was asked knows what to repeat, and only from there it is believed.
-        let asked = |number| Some((number, self.transactions.get(&number).copied()?));
-        let asked = number.ok().and_then(asked);
-        let Some((number, query)) = asked.filter(|(_, query)| query.to == from) else {
+        let Some((number, query)) = self.asked_by(from, transaction) else {
             self.counters.unsolicited += 1;
             return;
         };
-        self.transactions.remove(&number);
+        self.forget_query(number);
         self.deadlines.remove(&(query.due, number));
         self.counters.answers += 1;
         self.sources.prove(Site::of(from), now);
@@ -280,7 +311,7 @@ impl Node {
                 continue;
             }
             let query = *query;
-            self.transactions.remove(&number);
+            self.forget_query(number);
             self.counters.timeouts += 1;
             if let Some(id) = query.id {
                 let address = query.to;

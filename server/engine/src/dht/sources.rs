@@ -3,7 +3,8 @@
 //!
 //! A table of fixed size. Two sources that fall into one place share its pace, the later one takes
 //! its name; which fall together depends on a secret, so nobody can choose whom to share with. A
-//! muted place keeps its name until the mute is over.
+//! mute is its source's alone, and pays for what that took ahead: others in the place are heard. Of
+//! a place one source at a time is muted, the last that sent too much.
 
 use super::secret::Secret;
 use super::site::Site;
@@ -59,6 +60,7 @@ impl Pace {
 struct Place {
     site: Option<Site>,
     spent: Time,
+    muted: Option<Site>,
     muted_until: Time,
     proven_until: Time,
 }
@@ -72,7 +74,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// A table of so many places, 72 bytes each.
+    /// A table of so many places, 120 bytes each.
     pub(super) fn new(secret: Secret, places: usize, pace: Pace, mute: Duration) -> Sources {
         Sources {
             secret,
@@ -86,7 +88,7 @@ impl Sources {
     pub(super) fn admit(&mut self, site: Site, now: Time) -> bool {
         let (pace, mute) = (self.pace, self.mute);
         let place = self.place(site);
-        if place.muted_until > now {
+        if place.muted == Some(site) && place.muted_until > now {
             return false;
         }
         if place.site != Some(site) {
@@ -95,7 +97,8 @@ impl Sources {
         }
         let admitted = pace.take(&mut place.spent, 1, now);
         if !admitted {
-            place.muted_until = now + mute;
+            (place.muted, place.muted_until) = (Some(site), now + mute);
+            place.spent = now;
         }
         admitted
     }
@@ -167,6 +170,22 @@ mod tests {
         }
         assert!(admitted <= 21, "{admitted}");
         assert!(sources.admit(flood, Time(0) + Duration::from_secs(61)));
+    }
+
+    #[test]
+    fn who_shares_a_place_with_a_muted_one_is_heard() {
+        let secret = Secret::new([7; 16]);
+        let mut sources = Sources::new(secret, 1, Pace::new(10, 20), Duration::from_secs(60));
+        let (flood, quiet) = (site("9.0.0.1:1"), site("9.0.0.2:1"));
+        let mut admitted = 0;
+        for second in 1..50 {
+            let now = Time(0) + Duration::from_secs(second);
+            for _ in 0..100 {
+                admitted += u32::from(sources.admit(flood, now));
+            }
+            assert!(sources.admit(quiet, now), "after {second} s");
+        }
+        assert_eq!(admitted, 20, "the mute goes on meanwhile");
     }
 
     #[test]

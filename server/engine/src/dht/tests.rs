@@ -236,6 +236,34 @@ fn a_flood_is_muted() {
     assert_eq!(node.counters().muted, 30_000 - to_flood);
 }
 
+/// Who forges a flood of somebody's has nobody's answers to us go unheard, and gets no answer itself.
+#[test]
+fn answers_that_we_wait_for_pass_a_mute() {
+    let mut node = node();
+    let asked = host(1);
+    node.suggest(asked, at(1));
+    let (sent, _) = drain(&mut node);
+    let ping = query(Query::Ping).encode();
+    for _ in 0..100 {
+        node.handle(asked, &ping, None, at(1));
+    }
+    let muted = node.counters().muted;
+    assert!(muted >= 40, "{muted}");
+    let _ = drain(&mut node);
+    let wrong = TransactionId::new(b"wxyz").unwrap();
+    let id = NodeId([0x44; 20]);
+    node.handle(asked, &reply_to(wrong, Reply::of(id)), None, at(2));
+    node.handle(asked, &ping, None, at(2));
+    assert_eq!(node.counters().muted, muted + 2);
+    let answer = reply_to(sent[0].1.transaction, Reply::of(id));
+    node.handle(asked, &answer, None, at(2));
+    assert_eq!(node.table().len(), 1);
+    // Once: then it waits for nothing from there.
+    node.handle(asked, &answer, None, at(2));
+    assert_eq!(node.counters().muted, muted + 3);
+    assert!(drain(&mut node).0.is_empty());
+}
+
 /// E3: what a source may have forged brings its victim at most three bytes for one, whatever is
 /// asked.
 #[test]
@@ -924,6 +952,7 @@ proptest! {
             node.storage.check_invariants();
             prop_assert!(node.lookups() <= config().lookups_max + OWN_LOOKUPS_MAX + 1);
             prop_assert!(node.transactions.len() <= config().transactions_max);
+            prop_assert_eq!(node.asked.values().sum::<usize>(), node.transactions.len());
         }
     }
 }
