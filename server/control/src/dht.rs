@@ -11,7 +11,8 @@
 //! - *Announces* are spread: a torrent is announced again [`DhtConfig::announce_interval`] after
 //!   its last announce ended, up to 10 % later at random; searches under way and queries a second
 //!   are bounded, so with very many torrents the interval grows instead of the load. There is no
-//!   timer and no task per torrent.
+//!   timer and no task per torrent. What was announced in one family before the other had a node is
+//!   announced in both when it has one.
 //! - *Downloads* come before seeds, and look again the sooner the less they have found.
 //! - *Bootstrap*: the nodes of the last run and those of the configuration; again, ever less often,
 //!   while fewer than [`NODES_ENOUGH`] are known.

@@ -253,9 +253,14 @@ impl Driver {
 
     /// Begins what is due, as long as the nodes have room for it.
     fn begin_searches(&mut self, shared: &Shared, now: Time) {
+        let ready = |one: &Endpoint| one.node.is_ready();
+        let mut families = [false; 2];
+        for endpoint in self.endpoints.iter().filter(|one| ready(one)) {
+            families[index(endpoint.node.family())] = true;
+        }
         let mut state = shared.state();
+        state.schedule.set_ready(now, families);
         while let Some((info_hash, role)) = state.schedule.next(now) {
-            let ready = |one: &Endpoint| one.node.is_ready();
             let mut nodes = self.endpoints.iter().filter(|one| ready(one)).peekable();
             if nodes.peek().is_none() || !nodes.all(|one| one.node.can_search()) {
                 return;

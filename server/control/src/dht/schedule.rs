@@ -42,10 +42,15 @@ impl Role {
     }
 }
 
+/// Whose nodes know enough others to be asked: IPv4's, IPv6's.
+pub(super) type Ready = [bool; 2];
+
 struct Entry {
     role: Role,
     /// The role that the search under way was begun in, and the last one was.
     begun_as: Role,
+    /// Of which families the nodes were that took part in those.
+    begun_on: Ready,
     sink: Arc<dyn PeerSink>,
     /// When its next search begins; `None` while one is under way.
     due: Option<Time>,
@@ -62,10 +67,16 @@ struct Entry {
 
 impl Entry {
     /// Whether its last search was for less than it is there for now: nobody has been told of us,
-    /// or peers were not looked for.
-    fn is_behind(&self) -> bool {
+    /// peers were not looked for, or there was no node yet of a family that has one now.
+    fn is_behind(&self, ready: Ready) -> bool {
         let looks_now = self.role.is_looking() && !self.begun_as.is_looking();
-        looks_now || (self.role.is_told() && !self.begun_as.is_told())
+        let is_told_now = self.role.is_told() && !self.begun_as.is_told();
+        looks_now || is_told_now || self.lacks(ready)
+    }
+
+    fn lacks(&self, ready: Ready) -> bool {
+        let mut both = ready.iter().zip(self.begun_on);
+        both.any(|(ready, begun_on)| *ready && !begun_on)
     }
 }
 
@@ -73,6 +84,7 @@ impl Entry {
 pub(super) struct Schedule {
     interval: Duration,
     random: Random,
+    ready: Ready,
     torrents: HashMap<InfoHashV1, Entry>,
     downloads: BTreeSet<(Time, InfoHashV1)>,
     seeds: BTreeSet<(Time, InfoHashV1)>,
@@ -83,6 +95,7 @@ impl Schedule {
         Schedule {
             interval,
             random: Random::new(seed),
+            ready: [false; 2],
             torrents: HashMap::new(),
             downloads: BTreeSet::new(),
             seeds: BTreeSet::new(),
@@ -102,6 +115,7 @@ impl Schedule {
         let entry = self.torrents.entry(info_hash).or_insert_with(|| Entry {
             role,
             begun_as: role,
+            begun_on: [false; 2],
             sink: Arc::clone(&sink),
             due: Some(now),
             ended: Time(0),
@@ -111,8 +125,10 @@ impl Schedule {
             retry: RETRY_MIN,
         });
         (entry.role, entry.sink) = (role, sink);
-        if entry.is_behind() && entry.due.is_some() {
-            entry.due = Some(now);
+        if entry.is_behind(self.ready)
+            && let Some(due) = entry.due
+        {
+            entry.due = Some(due.min(now));
         }
         let due = entry.due;
         self.queue(info_hash, due);
@@ -143,12 +159,30 @@ impl Schedule {
             .min()
     }
 
+    /// Says whose nodes can be asked; searches that begin take in all of these. When a family comes
+    /// later than the other, as it may by minutes, what was searched without it is due: else nobody
+    /// there would find it before the next interval. O(torrents) then.
+    pub(super) fn set_ready(&mut self, now: Time, ready: Ready) {
+        let before = std::mem::replace(&mut self.ready, ready);
+        let mut both = ready.iter().zip(before);
+        if !both.any(|(now, before)| *now && !before) {
+            return;
+        }
+        let late = |entry: &Entry| entry.lacks(ready) && entry.due.is_some_and(|due| due > now);
+        let late = self.torrents.iter().filter(|(_, entry)| late(entry));
+        let late: Vec<InfoHashV1> = late.map(|(info_hash, _)| *info_hash).collect();
+        for info_hash in late {
+            self.unqueue(info_hash);
+            self.queue(info_hash, Some(now));
+        }
+    }
+
     /// So many searches for a torrent have begun.
     pub(super) fn begun(&mut self, info_hash: InfoHashV1, searches: usize) {
         self.unqueue(info_hash);
         if let Some(entry) = self.torrents.get_mut(&info_hash) {
             entry.running = searches;
-            entry.begun_as = entry.role;
+            (entry.begun_as, entry.begun_on) = (entry.role, self.ready);
             (entry.found, entry.announced) = (0, 0);
         }
     }
@@ -175,7 +209,7 @@ impl Schedule {
             return;
         }
         entry.ended = now;
-        if entry.is_behind() {
+        if entry.is_behind(self.ready) {
             self.queue(info_hash, Some(now));
             return;
         }
@@ -410,6 +444,41 @@ mod tests {
         schedule.found(torrent(2), 3);
         schedule.ended(at(1), torrent(2), 8);
         assert_eq!(next(&schedule, at(1)), None);
+    }
+
+    #[test]
+    fn who_was_searched_before_a_family_was_there_is_searched_again_when_it_is() {
+        let mut schedule = schedule();
+        for number in 1..=3 {
+            add(&mut schedule, at(0), torrent(number), Role::Seed);
+        }
+        schedule.set_ready(at(0), [true, false]);
+        for number in 1..=2 {
+            schedule.begun(torrent(number), 1);
+        }
+        schedule.ended(at(5), torrent(1), 8);
+        schedule.set_ready(at(6), [true, false]);
+        assert_eq!(next(&schedule, at(6)), Some(torrent(3)), "never searched");
+        schedule.begun(torrent(3), 1);
+        schedule.ended(at(7), torrent(3), 8);
+        assert_eq!(next(&schedule, at(59)), None);
+        // The other family comes, also while the search of one is under way.
+        schedule.set_ready(at(60), [true, true]);
+        schedule.ended(at(61), torrent(2), 8);
+        let mut again = Vec::new();
+        while let Some(next) = next(&schedule, at(61)) {
+            again.push(next);
+            schedule.begun(next, 2);
+            schedule.ended(at(62), next, 8);
+            schedule.ended(at(62), next, 8);
+        }
+        again.sort();
+        assert_eq!(again, [torrent(1), torrent(2), torrent(3)]);
+        // Which goes and comes again has had its searches.
+        schedule.set_ready(at(70), [true, false]);
+        schedule.set_ready(at(80), [true, true]);
+        assert_eq!(next(&schedule, at(1_200)), None);
+        assert!(next(&schedule, at(1_400)).is_some());
     }
 
     /// 10,000 torrents that were added at once do not stay in step.
