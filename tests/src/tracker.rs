@@ -15,7 +15,7 @@ use tempfile::TempDir;
 pub enum Behaviour {
     /// Answers every announce with no peers.
     Answers,
-    /// Answers every announce with this one.
+    /// Answers every announce that asks for peers with this one.
     Names(SocketAddrV4),
     /// Takes the connection and the request and never answers.
     Silent,
@@ -84,12 +84,13 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, seen: &Mutex<Vec<String>>)
             let head = String::from_utf8_lossy(&pending[..end]).into_owned();
             pending.drain(..end + 4);
             let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            let is_unwanted = target.contains("&numwant=0");
             seen.lock().unwrap().push(target);
             if behaviour == Behaviour::Silent {
                 continue;
             }
             let peers = match behaviour {
-                Behaviour::Names(peer) => {
+                Behaviour::Names(peer) if !is_unwanted => {
                     [&peer.ip().octets()[..], &peer.port().to_be_bytes()].concat()
                 }
                 _ => Vec::new(),

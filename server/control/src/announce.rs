@@ -41,9 +41,10 @@
 //!   answered for it, many in one request, by the same bucket, when no announce waits.
 //! - *Secrets*: a tracker URL is never logged or shown but as scheme, host and `/…`; a tracker's
 //!   text is cut, escaped, and rid of anything that may be the passkey.
-//! - *Peers*: those of a reply go to [`Totals::found`], less port 0 and our own address. A tracker
-//!   that was reached at a global address names peers at global addresses only: it must not make us
-//!   connect to what is inside our network.
+//! - *Peers*: those of a reply go to [`Totals::found`], less port 0 and our own address. By the address
+//!   that answered, a tracker names peers at global addresses only, or in our network too, or on this
+//!   machine ([`proto::address::may_name`]): it must not make us connect to what it cannot see. A
+//!   complete torrent asks for fewer ([`AnnounceConfig::numwant_complete`]): 30 take 180 bytes.
 //!
 //! Does not: connect to peers; ask UDP trackers through a proxy.
 
@@ -105,8 +106,11 @@ pub struct AnnounceConfig {
     pub per_second_per_host: u32,
     /// The time for one announce, redirects and body included. Default 30 s.
     pub timeout: Duration,
-    /// Peers to ask for while incomplete; a complete torrent asks for none. Default 50.
+    /// Peers to ask for while incomplete. Default 50.
     pub numwant: u32,
+    /// The same of a torrent that is complete, to call those who cannot call us; 0 if nobody is to be
+    /// called. Default 30.
+    pub numwant_complete: u32,
     /// How often each torrent is scraped at the trackers that know it; none for never. Default 30
     /// minutes.
     pub scrape_interval: Option<Duration>,
@@ -130,6 +134,7 @@ impl Default for AnnounceConfig {
             per_second_per_host: 20,
             timeout: Duration::from_secs(30),
             numwant: 50,
+            numwant_complete: 30,
             scrape_interval: Some(Duration::from_secs(30 * 60)),
             proxy: None,
             binding: Binding::default(),
@@ -176,8 +181,7 @@ pub trait Totals: Send + Sync {
     fn now(&self) -> TotalsNow;
 
     /// Takes the peers that a tracker has named: at most `limits::TRACKER_REPLY_PEERS_MAX`, and of
-    /// them only such as that tracker may name. Called on the control runtime; must not block. A
-    /// torrent that is complete waits to be found and has no use for them.
+    /// them only such as that tracker may name. Called on the control runtime; must not block.
     fn found(&self, _peers: &[SocketAddr]) {}
 }
 

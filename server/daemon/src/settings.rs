@@ -210,12 +210,19 @@ pub fn user_agent(config: &Config) -> String {
 /// A file of certificates cannot be read.
 pub fn announce(config: &Config) -> anyhow::Result<AnnounceConfig> {
     let settings = &config.announce;
+    let defaults = AnnounceConfig::default();
+    let calls = config.peers.call_leechers && config.fetch.outgoing_max > 0;
     let authorities = settings.ca_files.iter().map(|path| authority(path));
     Ok(AnnounceConfig {
         user_agent: user_agent(config),
         allow_private_trackers: settings.allow_private_trackers,
         in_flight_max: settings.requests_max as usize,
         per_second_per_host: settings.rate_per_host,
+        numwant_complete: match calls {
+            true => defaults.numwant_complete,
+            // Who calls nobody takes no tracker's time for names.
+            false => 0,
+        },
         scrape_interval: match settings.scrape_interval_s.duration() {
             Duration::ZERO => None,
             interval => Some(interval),
@@ -227,7 +234,7 @@ pub fn announce(config: &Config) -> anyhow::Result<AnnounceConfig> {
             v6: settings.bind_v6,
         },
         authorities: authorities.collect::<anyhow::Result<_>>()?,
-        ..AnnounceConfig::default()
+        ..defaults
     })
 }
 
@@ -326,4 +333,21 @@ pub fn own_address() -> IpAddr {
     toward(Ipv4Addr::UNSPECIFIED.into(), "192.0.2.1:9")
         .or_else(|| toward(Ipv6Addr::UNSPECIFIED.into(), "[2001:db8::1]:9"))
         .unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trackers_are_asked_for_leechers_where_they_are_called() {
+        let mut config = Config::default();
+        let wanted = |config: &Config| announce(config).unwrap().numwant_complete;
+        assert!(wanted(&config) > 0);
+        config.fetch.outgoing_max = 0;
+        assert_eq!(wanted(&config), 0);
+        config = Config::default();
+        config.peers.call_leechers = false;
+        assert_eq!(wanted(&config), 0);
+    }
 }

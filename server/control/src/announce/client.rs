@@ -238,13 +238,17 @@ impl Client {
     fn request(&self, job: &Job) -> AnnounceRequest {
         let Identity { peer_id, key, port } = self.identity;
         let totals = job.totals.now();
-        let wants_peers = totals.left > 0 && job.event != AnnounceEvent::Stopped;
+        let peers_wanted = match totals.left {
+            _ if job.event == AnnounceEvent::Stopped => 0,
+            0 => self.config.numwant_complete,
+            _ => self.config.numwant,
+        };
         AnnounceRequest {
             uploaded_bytes: totals.uploaded,
             downloaded_bytes: totals.downloaded,
             left_bytes: Some(totals.left),
             event: job.event,
-            peers_wanted: Some(if wants_peers { self.config.numwant } else { 0 }),
+            peers_wanted: Some(peers_wanted),
             key: Some(format!("{key:08x}").into_bytes()),
             tracker_id: job.tracker_id.as_ref().map(|id| id.to_vec()),
             ..AnnounceRequest::new(job.info_hash, peer_id, port)

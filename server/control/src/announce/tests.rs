@@ -193,7 +193,7 @@ async fn an_announce_says_what_it_should() {
         "&left=0&",
         "&compact=1&",
         "&event=started&",
-        "&numwant=0&",
+        "&numwant=30&",
         "&key=1234abcd ",
         "\r\nuser-agent: seedring/",
         "\r\naccept-encoding: gzip\r\n",
@@ -690,6 +690,70 @@ async fn our_announcer_and_our_tracker() {
     assert_eq!(store.sizes(), (1, 0));
     drop(stop);
     running.await.unwrap();
+}
+
+/// Whom our tracker names to a seed that asks for so many, while a leecher at port 7001 is there.
+async fn named_to_a_seed(numwant_complete: u32) -> Vec<SocketAddr> {
+    let registry = Registry::new(0);
+    let config = TrackerConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        ..TrackerConfig::default()
+    };
+    let tracker = Tracker::bind(&config, registry.control()).unwrap();
+    let url = format!("http://{}/announce", tracker.addresses()[0]);
+    let store = tracker.handle();
+    store.allow(HASH);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(tracker.run(async { drop(stopped.await) }));
+    let start = |port, numwant_complete| {
+        let config = AnnounceConfig {
+            numwant_complete,
+            ..self::config()
+        };
+        let identity = Identity {
+            peer_id: PeerId([port as u8; 20]),
+            port,
+            ..IDENTITY
+        };
+        Announcer::start(&config, identity, registry.control()).unwrap()
+    };
+    let leecher = start(7001, 0);
+    let wanting: Arc<dyn Totals> = Arc::new(Wanting::default());
+    leecher.add(HASH, &[vec![url.clone()]], false, wanting);
+    settled(&leecher, TrackerState::Working).await;
+    let seed = start(7002, numwant_complete);
+    let found = Arc::new(Seeding::default());
+    let totals: Arc<dyn Totals> = Arc::clone(&found) as _;
+    seed.add(HASH, &[vec![url]], false, totals);
+    let status = settled(&seed, TrackerState::Working).await;
+    assert_eq!((status.seeders, status.leechers), (Some(1), Some(1)));
+    drop(stop);
+    running.await.unwrap();
+    found.0.lock().unwrap().clone()
+}
+
+/// Totals of a torrent that is complete, and the peers that were found.
+#[derive(Default)]
+struct Seeding(Mutex<Vec<SocketAddr>>);
+
+impl Totals for Seeding {
+    fn now(&self) -> TotalsNow {
+        TotalsNow::default()
+    }
+
+    fn found(&self, peers: &[SocketAddr]) {
+        self.0.lock().unwrap().extend_from_slice(peers);
+    }
+}
+
+#[tokio::test]
+async fn our_tracker_names_leechers_to_a_seed_that_calls() {
+    let wanted = AnnounceConfig::default().numwant_complete;
+    assert_eq!(
+        named_to_a_seed(wanted).await,
+        ["127.0.0.1:7001".parse().unwrap()]
+    );
+    assert_eq!(named_to_a_seed(0).await, []);
 }
 
 async fn settled(handle: &AnnounceHandle, state: TrackerState) -> TrackerStatus {

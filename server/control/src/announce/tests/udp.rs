@@ -37,7 +37,7 @@ async fn an_announce_says_what_it_should_over_udp() {
         );
         assert_eq!((announce.key, announce.port), (IDENTITY.key, IDENTITY.port));
         assert_eq!(announce.event, AnnounceEvent::Started);
-        assert_eq!((announce.left_bytes, announce.peers_wanted), (0, Some(0)));
+        assert_eq!((announce.left_bytes, announce.peers_wanted), (0, Some(30)));
         assert_eq!(announce.ip, 0);
     }
 }
