@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use proto::address::{may_name, scope};
 use proto::ids::InfoHashV1;
 use proto::limits::TRACKER_REPLY_BYTES_MAX;
 use proto::tracker::udp::{InfoHashes, UdpAnnounce, UdpReply, UdpRequest, UrlData};
@@ -78,6 +79,8 @@ struct Place<'a> {
 
 /// The body of an HTTP answer, and what came with it.
 struct Body {
+    /// The address that answered, which may be a proxy's.
+    from: Option<IpAddr>,
     status: StatusCode,
     retry: Option<RetryIn>,
     bytes: Vec<u8>,
@@ -153,14 +156,7 @@ impl Client {
             Err(error) => return failed(error),
         };
         let place = self.place(&job.target, &addresses);
-        let mut outcome = self.over_families(job, place).await;
-        if let Outcome::Reply(reply) = &mut outcome
-            && place.global_only
-        {
-            let is_global = self.names.is_global;
-            reply.peers.retain(|peer| is_global(peer.ip()));
-        }
-        outcome
+        self.over_families(job, place).await
     }
 
     /// Asks once about torrents, over the first family that the tracker has.
@@ -305,13 +301,31 @@ impl Client {
                 Transport::Http => {
                     let url = self.request_url(job)?;
                     let (body, url) = self.exchange(family, url, place.global_only).await?;
-                    Ok(meaning(&body, &url))
+                    // After redirects it is another that has answered.
+                    Ok(self.believed(meaning(&body, &url), body.from))
                 }
             }
         };
         match tokio::time::timeout(self.config.timeout, announce).await {
             Ok(outcome) => outcome.unwrap_or_else(failed),
             Err(_) => failed(self.timed_out()),
+        }
+    }
+
+    /// An outcome with those peers only that somebody at `from` may name to us.
+    fn believed(&self, mut outcome: Outcome, from: Option<IpAddr>) -> Outcome {
+        if let Outcome::Reply(reply) = &mut outcome {
+            reply.peers.retain(|peer| self.may_name(from, *peer));
+        }
+        outcome
+    }
+
+    /// Whether somebody at `from` may name a peer to us; who is not known may name what is global.
+    pub(super) fn may_name(&self, from: Option<IpAddr>, peer: SocketAddr) -> bool {
+        let is_global = self.names.is_global;
+        match from {
+            Some(from) if !is_global(from) => may_name(from, peer),
+            _ => is_global(peer.ip()),
         }
     }
 
@@ -354,7 +368,14 @@ impl Client {
             out
         });
         match reply.await.map_err(|error| scrubbed(&error, url))? {
-            UdpReply::Announce { success, .. } => Ok(Outcome::Reply(taken(success, url))),
+            UdpReply::Announce { success, .. } => {
+                let outcome = Outcome::Reply(taken(success, url));
+                // Which of them has answered is not told: each may name what all may.
+                let is_global = self.names.is_global;
+                let widest = |ip: &IpAddr| (is_global(*ip), scope(*ip));
+                let from = addresses.iter().map(SocketAddr::ip).max_by_key(widest);
+                Ok(self.believed(outcome, from))
+            }
             UdpReply::Error { failure, .. } => Ok(refused(&failure, url)),
             _ => Err("an answer to an announce that is none".to_owned()),
         }
@@ -603,6 +624,7 @@ fn redirected(
 
 /// Reads the answer, not more than its limit.
 async fn body(mut response: Response) -> Result<Body, String> {
+    let from = response.remote_addr().map(|address| address.ip());
     let status = response.status();
     let retry = retry_after(&response);
     let mut bytes = Vec::new();
@@ -619,6 +641,7 @@ async fn body(mut response: Response) -> Result<Body, String> {
         }
     }
     Ok(Body {
+        from,
         status,
         retry,
         bytes,

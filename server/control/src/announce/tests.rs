@@ -409,6 +409,32 @@ async fn a_global_tracker_names_no_peers_inside() {
     }
 }
 
+#[tokio::test]
+async fn who_answers_after_a_redirect_names_what_he_can_see() {
+    let target = Server::start("127.0.0.2", |_| ok(PEERS)).await.url();
+    let inside = Server::start("127.0.0.1", move |_| moved(&target)).await;
+    let client = scoped(|ip| is_global(ip) || pretend_127_0_0_2_is_global(ip));
+    let Outcome::Reply(reply) = announce_with(client, &inside.url()).await else {
+        panic!("no answer")
+    };
+    assert_eq!(reply.peers, ["8.8.8.8:80".parse().unwrap()]);
+}
+
+#[test]
+fn a_tracker_of_our_network_names_nothing_on_this_machine() {
+    let client = client(&config());
+    let names = |from: &str| {
+        let peers = ["8.8.8.8:80", "10.0.0.1:82", "127.0.0.1:81", "192.0.2.1:5"];
+        let from = from.parse().ok();
+        peers.map(|peer| client.may_name(from, peer.parse().unwrap()))
+    };
+    assert_eq!(names("127.0.0.1"), [true, true, true, false]);
+    assert_eq!(names("192.168.0.9"), [true, true, false, false]);
+    for outside in ["8.8.4.4", "nobody knows"] {
+        assert_eq!(names(outside), [true, false, false, false]);
+    }
+}
+
 /// Totals of a torrent that wants peers, and those that were found.
 #[derive(Default)]
 struct Wanting(Mutex<Vec<SocketAddr>>);

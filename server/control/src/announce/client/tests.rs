@@ -35,6 +35,7 @@ fn what_answers_mean() {
     let url = Url::parse("http://a.example/0123456789abcdef/announce").unwrap();
     let meaning = |status: u16, body: &[u8]| {
         let body = Body {
+            from: None,
             status: StatusCode::from_u16(status).unwrap(),
             retry: None,
             bytes: body.to_vec(),

@@ -21,8 +21,8 @@ fn reply(outcome: Outcome) -> TrackerReply {
 #[tokio::test]
 async fn an_announce_says_what_it_should_over_udp() {
     for (bind, peer) in [
-        ("127.0.0.1:0", "192.0.2.1:5"),
-        ("[::1]:0", "[2001:db8::1]:5"),
+        ("127.0.0.1:0", "8.8.8.8:5"),
+        ("[::1]:0", "[2606:4700::1]:5"),
     ] {
         let server = UdpServer::good(bind, peer).await;
         let reply = reply(super::announce(&url(&server)).await);
@@ -44,7 +44,7 @@ async fn an_announce_says_what_it_should_over_udp() {
 
 #[tokio::test]
 async fn a_url_without_a_path_has_no_data() {
-    let server = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let server = UdpServer::good("127.0.0.1:0", "8.8.8.8:5").await;
     for end in ["", "/"] {
         reply(super::announce(&format!("udp://{}{end}", server.address)).await);
     }
@@ -115,11 +115,11 @@ async fn our_own_address_is_no_peer() {
     assert_eq!(reply(super::announce(&url(&ours)).await).peers, []);
     assert_eq!(reply(super::announce(&url(&other)).await).peers.len(), 1);
     // The same over HTTP, also for the address that the tracker says we have (BEP 24).
-    let body = b"d11:external ip4:\xc0\0\x02\x098:intervali1800e\
-        5:peers18:\xc0\0\x02\x09\x1a\xea\x7f\0\0\x01\x1a\xea\xc0\0\x02\x09\x1a\xebe";
+    let body = b"d11:external ip4:\x08\x08\x02\x098:intervali1800e\
+        5:peers18:\x08\x08\x02\x09\x1a\xea\x7f\0\0\x01\x1a\xea\x08\x08\x02\x09\x1a\xebe";
     let http = Server::start("127.0.0.1", move |_| ok(body)).await;
     let peers = reply(super::announce(&http.url()).await).peers;
-    assert_eq!(peers, ["192.0.2.9:6891".parse().unwrap()]);
+    assert_eq!(peers, ["8.8.2.9:6891".parse().unwrap()]);
 }
 
 /// Tiers, one URL each.
@@ -134,7 +134,7 @@ async fn a_dead_first_tier_and_a_slow_second_are_not_waited_for() {
         Say::Endless(vec![], GOOD.to_vec(), Duration::from_secs(3600))
     })
     .await;
-    let working = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let working = UdpServer::good("127.0.0.1:0", "8.8.8.8:5").await;
     let handle = Announcer::start(&config(), IDENTITY, Registry::new(0).control()).unwrap();
     let wanting = Arc::new(Wanting::default());
     let tiers = tiers(&[url(&dead), slow.url(), url(&working)]);
@@ -165,7 +165,7 @@ async fn a_first_tier_that_recovers_is_used_again() {
     let answers = recovered.clone();
     let first = UdpServer::start("127.0.0.1:0", move |request, _| {
         if answers.load(Ordering::SeqCst) {
-            vec![Send::Own(good(request, "192.0.2.1:5"))]
+            vec![Send::Own(good(request, "8.8.8.8:5"))]
         } else {
             vec![]
         }
@@ -177,7 +177,7 @@ async fn a_first_tier_that_recovers_is_used_again() {
     .await;
     // The shortest interval that is kept to.
     let third = Server::start("127.0.0.1", |_| {
-        ok(b"d8:intervali60e5:peers6:\xc0\0\x02\x02\0\x05e")
+        ok(b"d8:intervali60e5:peers6:\x08\x08\x08\x09\0\x05e")
     })
     .await;
     let config = AnnounceConfig {
@@ -195,10 +195,10 @@ async fn a_first_tier_that_recovers_is_used_again() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    named("192.0.2.2:5").await;
+    named("8.8.8.9:5").await;
     println!("peers after {:?}, by the third tier", begun.elapsed());
     recovered.store(true, Ordering::SeqCst);
-    named("192.0.2.1:5").await;
+    named("8.8.8.8:5").await;
     println!("the first tier is used after {:?}", begun.elapsed());
     let status = handle.status(HASH).unwrap();
     assert_eq!(status.trackers[0].state, TrackerState::Working);
@@ -216,11 +216,11 @@ async fn a_stop_reaches_who_answers_and_does_not_wait_for_who_does_not() {
         if silent {
             vec![]
         } else {
-            vec![Send::Own(good(request, "192.0.2.1:5"))]
+            vec![Send::Own(good(request, "8.8.8.8:5"))]
         }
     })
     .await;
-    let working = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let working = UdpServer::good("127.0.0.1:0", "8.8.8.8:5").await;
     let cells = Registry::new(0).control();
     let handle = Announcer::start(&config(), IDENTITY, cells.clone()).unwrap();
     for (number, server) in [&dying, &working].into_iter().enumerate() {
@@ -264,7 +264,7 @@ fn resident() -> u64 {
 async fn a_storm_over_a_real_socket() {
     const TORRENTS: u32 = 20_000;
     const PER_SECOND: u32 = 1_000;
-    let server = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let server = UdpServer::good("127.0.0.1:0", "8.8.8.8:5").await;
     let cells = Registry::new(0).control();
     let config = AnnounceConfig {
         per_second_per_host: PER_SECOND,
@@ -320,7 +320,7 @@ async fn a_storm_over_a_real_socket() {
 
 #[tokio::test]
 async fn scrapes_fill_in_the_counts() {
-    let udp = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;
+    let udp = UdpServer::good("127.0.0.1:0", "8.8.8.8:5").await;
     let http = Server::start("127.0.0.1", |head| {
         if head.starts_with("GET /scrape?") {
             let hash = [0xab; 20];
