@@ -5,14 +5,14 @@
 //! that was understood is refused, for then it is something else: a web page, an archive.
 //!
 //! Limits: [`FILE_BYTES_MAX`] of a file, [`EXAMPLES_MAX`] lines that are named, ranges by
-//! [`engine::ip_filter::RANGES_MAX`]. It reads files, so it is to be called on a thread for
+//! [`engine::ip_filter`]. It reads files, so it is to be called on a thread for
 //! blocking work.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use engine::ip_filter::{IpFilter, IpFilterBuilder, RANGES_MAX};
+use engine::ip_filter::{IpFilter, IpFilterBuilder, RANGES_V4_MAX, RANGES_V6_MAX};
 use proto::ip_filter::{LINE_BYTES_MAX, parse_line};
 
 /// The longest list that is read, in bytes.
@@ -62,8 +62,8 @@ pub enum IpFilterError {
     },
     /// There is too much.
     #[error(
-        "the address list {path:?} is too long: at most {FILE_BYTES_MAX} bytes, and {RANGES_MAX} \
-         ranges in all"
+        "the address list {path:?} is too long: at most {FILE_BYTES_MAX} bytes, and of all lists \
+         {RANGES_V4_MAX} ranges of IPv4 and {RANGES_V6_MAX} of IPv6"
     )]
     Long {
         /// The path of the list that was too much.

@@ -7,6 +7,7 @@
 use crate::settings;
 use control::config::{Config, SendPath};
 use control::hashing::Limits;
+use engine::ip_filter;
 use engine::queue::RequestQueue;
 use seedring_io::direct::{SLOT_BYTES, slots_per_shard};
 use seedring_io::fetch::UNDECODED_BYTES_MAX;
@@ -99,6 +100,11 @@ impl Budget {
             }
             false => 0,
         };
+        // With lists as long as may be, while they are read again.
+        let ip_filter = match config.peers.ip_filter.is_empty() {
+            true => 0,
+            false => ip_filter::MEMORY_BYTES_MAX as u64,
+        };
         // A tracker with two addresses is told over both; with few descriptors announces wait instead.
         let announces = (2 * u64::from(config.announce.requests_max)).min(descriptor_limit / 4);
         let pipes = descriptor_limit / PIPE_DESCRIPTORS_SHARE / (2 * shards.max(1));
@@ -135,7 +141,8 @@ impl Budget {
                 + connections_max * (MEMORY_PER_PEER + queue)
                 + http_reserved * MEMORY_PER_HTTP
                 + tracked_peers * MEMORY_PER_TRACKED_PEER
-                + dht,
+                + dht
+                + ip_filter,
         }
     }
 }
@@ -252,6 +259,15 @@ mod tests {
         config.tracker.enabled = false;
         let budget = Budget::plan(&config, 1, 524_288).memory_bytes_max;
         assert!(budget >= MEMORY_BASE + least);
+    }
+
+    #[test]
+    fn lists_of_addresses_are_counted_where_there_are_any() {
+        let mut config = Config::default();
+        let plan = |config: &Config| Budget::plan(config, 2, 524_288).memory_bytes_max;
+        let without = plan(&config);
+        config.peers.ip_filter = vec!["level1.p2p".into()];
+        assert_eq!(plan(&config) - without, 80 << 20);
     }
 
     #[test]

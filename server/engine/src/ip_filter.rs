@@ -1,15 +1,28 @@
 //! Addresses to keep away, as sorted ranges that are looked up by halving.
 //!
-//! Limits: [`RANGES_MAX`] ranges before those that touch are joined; 8 bytes for each of IPv4 and
-//! 32 of IPv6. A look-up is O(log n), and nothing is allocated for it.
+//! Limits: [`RANGES_V4_MAX`] and [`RANGES_V6_MAX`] ranges before those that touch are joined; 8 bytes
+//! for each of IPv4 and 32 of IPv6, [`MEMORY_BYTES_MAX`] in all. A look-up is O(log n), and nothing is
+//! allocated for it.
 
 use std::net::IpAddr;
 
 use proto::ip_filter::IpRange;
 
-/// Ranges of all lists together: more than the largest lists in use have, and at most 64 MiB of
-/// IPv4.
-pub const RANGES_MAX: usize = 8 << 20;
+/// Ranges of IPv4 in all lists together, which take 16 MiB: several times those of the largest lists
+/// in use.
+pub const RANGES_V4_MAX: usize = 2 << 20;
+
+/// Ranges of IPv6 in all lists together, which take 16 MiB.
+pub const RANGES_V6_MAX: usize = 512 << 10;
+
+/// The bytes of a filter that has as many ranges as may be.
+const FILTER_BYTES_MAX: usize =
+    RANGES_V4_MAX * size_of::<(u32, u32)>() + RANGES_V6_MAX * size_of::<(u128, u128)>();
+
+/// Memory of the filter at most, in bytes: the one in use, the next one while the lists are read
+/// again, and for a moment one half of that once more, while it grows or what it has too much is cut
+/// off.
+pub const MEMORY_BYTES_MAX: usize = 2 * FILTER_BYTES_MAX + FILTER_BYTES_MAX / 2;
 
 /// Collects ranges in any order.
 #[derive(Debug, Default)]
@@ -22,12 +35,14 @@ impl IpFilterBuilder {
     /// Adds a range. False if there are too many.
     #[must_use]
     pub fn add(&mut self, range: IpRange) -> bool {
-        if self.v4.len() + self.v6.len() >= RANGES_MAX {
-            return false;
-        }
         match range {
-            IpRange::V4(first, last) => self.v4.push((first.to_bits(), last.to_bits())),
-            IpRange::V6(first, last) => self.v6.push((first.to_bits(), last.to_bits())),
+            IpRange::V4(first, last) if self.v4.len() < RANGES_V4_MAX => {
+                self.v4.push((first.to_bits(), last.to_bits()));
+            }
+            IpRange::V6(first, last) if self.v6.len() < RANGES_V6_MAX => {
+                self.v6.push((first.to_bits(), last.to_bits()));
+            }
+            IpRange::V4(..) | IpRange::V6(..) => return false,
         }
         true
     }
@@ -63,18 +78,18 @@ impl IpFilter {
     }
 }
 
-/// Sorts ranges and joins those that overlap or touch. `after` is the address after one that is not
-/// `max`.
+/// Sorts ranges and joins those that overlap or touch, in their place: a second copy would be the most
+/// memory that a filter ever takes. `after` is the address after one that is not `max`.
 fn joined<A: Copy + Ord>(mut ranges: Vec<(A, A)>, max: A, after: impl Fn(A) -> A) -> Box<[(A, A)]> {
     ranges.sort_unstable();
-    let mut joined: Vec<(A, A)> = Vec::new();
-    for (first, last) in ranges {
-        match joined.last_mut() {
-            Some((_, end)) if *end == max || first <= after(*end) => *end = last.max(*end),
-            _ => joined.push((first, last)),
+    ranges.dedup_by(|(first, last), (_, end)| {
+        let is_one = *end == max || *first <= after(*end);
+        if is_one {
+            *end = (*last).max(*end);
         }
-    }
-    joined.into()
+        is_one
+    });
+    ranges.into()
 }
 
 fn has<A: Copy + Ord>(ranges: &[(A, A)], address: A) -> bool {
@@ -129,6 +144,25 @@ mod tests {
             "IPv4 in IPv6 clothes"
         );
         assert!(!IpFilter::default().blocks([1, 2, 3, 4].into()));
+    }
+
+    #[test]
+    fn there_is_a_limit_for_each_family() {
+        let mut builder = IpFilterBuilder::default();
+        for at in 0..RANGES_V4_MAX as u32 {
+            assert!(builder.add(v4(2 * at, 2 * at)));
+        }
+        assert!(!builder.add(v4(7, 7)));
+        for at in 0..RANGES_V6_MAX as u128 {
+            assert!(builder.add(v6(2 * at, 2 * at)));
+        }
+        assert!(!builder.add(v6(7, 7)));
+        let bytes = builder.v4.capacity() * 8 + builder.v6.capacity() * 32;
+        assert_eq!(
+            bytes, FILTER_BYTES_MAX,
+            "what is reserved is what is counted"
+        );
+        assert_eq!(builder.build().ranges(), RANGES_V4_MAX + RANGES_V6_MAX);
     }
 
     proptest! {
