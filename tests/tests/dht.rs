@@ -403,11 +403,73 @@ fn it_goes_past_no_proxy_and_by_no_other_interface() {
     };
     let server = with("bind_interface", "lo");
     Node::at(V4, [1; 20]).ask(server.ready.dht[0], "ping", &[]);
+    let server = with("bind_v4", "127.0.0.2");
+    assert_eq!(server.ready.dht[0].ip(), IpAddr::from([127, 0, 0, 2]));
+    Node::at(V4, [1; 20]).ask(server.ready.dht[0], "ping", &[]);
     for (key, value) in [
         ("proxy", "http://127.0.0.1:9"),
         ("bind_interface", "nosuch0"),
+        // Peers are served over IPv4 alone here.
+        ("bind_v6", "::1"),
     ] {
         assert_eq!(with(key, value).ready.dht, [], "{key}");
+    }
+}
+
+fn ip(arguments: &str) {
+    let mut ip = Command::new("ip");
+    ip.args(arguments.split(' '));
+    run_ok("ip", &ip, SHORT);
+}
+
+/// Datagrams that went out by an interface.
+fn sent_by(interface: &str) -> u64 {
+    let all = std::fs::read_to_string("/proc/self/net/dev").unwrap();
+    let of_it = all.lines().find_map(|line| {
+        let (name, numbers) = line.split_once(':')?;
+        (name.trim() == interface).then_some(numbers)
+    });
+    let number = of_it.unwrap().split_whitespace().nth(9).unwrap();
+    number.parse().unwrap()
+}
+
+/// What it is bound to may come later than it, and go and come again as another, as a VPN does.
+#[test]
+fn an_interface_may_come_late_and_again() {
+    let test = "an_interface_may_come_late_and_again";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    ip("link set lo up");
+    let content = Content::new(32 * KIB, 1, &[]);
+    let seed = Seed::torrent(&content.torrent, &content.data_dir())
+        .options(["--no-tracker", "--shards", "1"])
+        .setting("announce", "bind_interface", "tunnel0")
+        .setting("dht", "enabled", "true")
+        // Nobody is there, which a node has to ask to know.
+        .setting("dht", "bootstrap", "9.9.9.9:6881")
+        .setting("peers", "bind_v4", "0.0.0.0")
+        .setting("peers", "bind_v6", "");
+    let mut server = seed.start();
+    assert_eq!(server.ready.dht, []);
+    for times in 1..=2 {
+        server.process.wait_for("the loss", LIMIT, |process| {
+            let told = process.stderr();
+            (told.matches("is bound to is not there").count() == times).then_some(())
+        });
+        ip("link add tunnel0 type veth peer name far0");
+        // Nothing is sent but what we send, which waits for nobody to answer.
+        for interface in ["tunnel0", "far0"] {
+            ip(&format!("link set {interface} addrgenmode none arp off"));
+            ip(&format!("link set {interface} up"));
+        }
+        ip("addr add 9.9.9.1/24 dev tunnel0");
+        server.process.wait_for("the return", LIMIT, |process| {
+            let told = process.stderr();
+            (told.matches("the DHT can send again").count() == times).then_some(())
+        });
+        assert!(sent_by("tunnel0") > 0);
+        ip("link del tunnel0");
     }
 }
 
@@ -621,9 +683,7 @@ fn e5_the_ids_of_one_address_get_one_place() {
         "addr add 9.9.9.2/24 dev lo",
         "addr add 9.9.8.2/24 dev lo",
     ] {
-        let mut ip = Command::new("ip");
-        ip.args(arguments.split(' '));
-        run_ok("ip", &ip, SHORT);
+        ip(arguments);
     }
     let content = Content::new(32 * KIB, 1, &[]);
     let server = Seed::torrent(&content.torrent, &content.data_dir())

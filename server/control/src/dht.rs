@@ -17,7 +17,8 @@
 //! - *Bootstrap*: the nodes of the last run and those of the configuration; again, ever less often,
 //!   while fewer than [`NODES_ENOUGH`] are known.
 //! - *A datagram that the socket does not take* is dropped: UDP loses some anyway.
-//! - *An interface* that is named and is not there: nothing is sent or heard.
+//! - *An interface or address* that is named and is not there: nothing is sent or heard until it is,
+//!   which `socket` looks for.
 //! - *The port* is the peers' (BEP 5 implies it); if another program has it, and none was
 //!   configured, any.
 //!
@@ -27,6 +28,7 @@
 mod driver;
 mod saved;
 mod schedule;
+mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -35,12 +37,12 @@ use engine::time::Time;
 use proto::ids::InfoHashV1;
 use schedule::{Role, Schedule};
 use seedring_metrics::ControlCells;
+use socket::Socket;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -92,7 +94,9 @@ pub enum DhtError {
         error: io::Error,
     },
     /// There is no address to listen on.
-    #[error("the DHT has no address to listen on: peers.bind_v4 and peers.bind_v6 are both off")]
+    #[error(
+        "the DHT has no address: peers.bind_v4 and peers.bind_v6, or those of [announce], leave none"
+    )]
     NoAddress,
 }
 
@@ -105,7 +109,8 @@ impl Dht {
     /// announced.
     ///
     /// # Errors
-    /// No socket can be opened. If one of two cannot, that is logged.
+    /// No socket can be opened. If one of two cannot, that is logged; so it is if what one is to be
+    /// bound to is not there yet.
     pub fn start(
         config: &DhtConfig,
         peer_port: u16,
@@ -115,10 +120,10 @@ impl Dht {
         let mut failed = DhtError::NoAddress;
         let mut port = config.port;
         for ip in &config.listen {
-            match open(SocketAddr::new(*ip, port), config) {
+            match Socket::open(SocketAddr::new(*ip, port), config) {
                 Ok(socket) => {
                     // Peers of both families are told one number (BEP 5 `port`).
-                    port = socket.local_addr().map_or(port, |address| address.port());
+                    port = socket.address().port();
                     sockets.push(socket);
                 }
                 Err(error) => {
@@ -132,7 +137,8 @@ impl Dht {
         }
         let addresses = sockets
             .iter()
-            .filter_map(|socket| socket.local_addr().ok())
+            .filter(|socket| socket.is_open())
+            .map(Socket::address)
             .collect();
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -153,36 +159,6 @@ impl Dht {
             task: Arc::new(Mutex::new(Some(task))),
         })
     }
-}
-
-fn open(address: SocketAddr, config: &DhtConfig) -> Result<UdpSocket, DhtError> {
-    let interface = config.interface.as_deref();
-    match bind(address, interface) {
-        Err(error) if config.any_port && error.kind() == io::ErrorKind::AddrInUse => {
-            let any = SocketAddr::new(address.ip(), 0);
-            let socket = bind(any, interface).map_err(|error| DhtError::Socket {
-                address: any,
-                error,
-            })?;
-            tracing::warn!("UDP port {address} is taken; the DHT uses another");
-            Ok(socket)
-        }
-        result => result.map_err(|error| DhtError::Socket { address, error }),
-    }
-}
-
-fn bind(address: SocketAddr, interface: Option<&str>) -> io::Result<UdpSocket> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    if let Some(interface) = interface {
-        socket.bind_device(Some(interface.as_bytes()))?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
 }
 
 /// What the handles and the task share.
@@ -266,7 +242,7 @@ impl DhtHandle {
         }
     }
 
-    /// Where our nodes listen.
+    /// Where our nodes listen since the start.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }

@@ -3,7 +3,9 @@
 use crate::budget::Budget;
 use anyhow::Context;
 use control::announce::{AnnounceConfig, Authority, Binding};
-use control::config::{ChokerPolicy, Config, LeechPolicy, RegisteredBuffers, SendPath, Verify};
+use control::config::{
+    Announce, ChokerPolicy, Config, LeechPolicy, Peers, RegisteredBuffers, SendPath, Verify,
+};
 use control::dht::DhtConfig;
 use control::ip_filter;
 use control::lsd::LsdConfig;
@@ -272,10 +274,8 @@ pub fn dht(
     for key in &mut keys {
         seedring_io::system::random(key)?;
     }
-    let bind_v4 = peers.bind_v4.map(IpAddr::from);
-    let bind_v6 = peers.bind_v6.map(IpAddr::from);
     Ok(DhtConfig {
-        listen: [bind_v4, bind_v6].into_iter().flatten().collect(),
+        listen: dht_addresses(peers, &config.announce),
         interface: some(&config.announce.bind_interface),
         port: match settings.port {
             0 => peer_port,
@@ -292,6 +292,19 @@ pub fn dht(
         saved: Some(state_dir.join("dht.nodes")),
         keys,
     })
+}
+
+/// Where the DHT listens, and sends from: as the trackers are asked, if that is bound to an address,
+/// else where peers come to.
+fn dht_addresses(peers: &Peers, announce: &Announce) -> Vec<IpAddr> {
+    let is_bound = announce.bind_v4.is_some() || announce.bind_v6.is_some();
+    let (mut v4, mut v6) = (peers.bind_v4, peers.bind_v6);
+    if is_bound {
+        v4 = v4.and(announce.bind_v4);
+        v6 = v6.and(announce.bind_v6);
+    }
+    let both = [v4.map(IpAddr::from), v6.map(IpAddr::from)];
+    both.into_iter().flatten().collect()
 }
 
 /// Whether unchanged data are hashed at every start.

@@ -358,8 +358,10 @@ section! {
     /// take part.
     Dht {
         /// Take part in it. Off, peers are found by trackers, by each other, by local discovery and by
-        /// name. It listens on the peers' addresses; with announce.bind_interface it goes by that
-        /// interface alone, and with announce.proxy it is off, since it would go past it.
+        /// name. It listens on the peers' addresses, or on announce.bind_v4 and announce.bind_v6
+        /// where one is set; with announce.bind_interface it goes by that interface alone, and with
+        /// announce.proxy it is off, since it would go past it. What it is bound to and is not there
+        /// is tried again until it is; peers are told of a node that was there at the start only.
         enabled: bool = true;
         /// UDP port; 0 takes the number of the peers' port, or any if another program has that one.
         /// Open it in the firewall like the peers' port.

@@ -4,6 +4,7 @@
 //! look-up of names at a time.
 
 use super::saved::{self, NODES_MAX, Saved};
+use super::socket::Socket;
 use super::{DhtConfig, NODES_ENOUGH, Shared};
 use engine::dht::{Counters, Event, Family, Node, NodeConfig, Output, StorageLimits};
 use engine::peer_list::PeerSource;
@@ -15,7 +16,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -40,17 +40,16 @@ const HANDED_OVER_MAX: usize = 8;
 /// A node and its socket.
 struct Endpoint {
     node: Node,
-    socket: UdpSocket,
+    socket: Socket,
     published: Counters,
 }
 
 impl Endpoint {
     /// Sends what the node wants sent, and hands on what it tells.
-    fn flush(&mut self, mut tell: impl FnMut(Event)) {
+    fn flush(&mut self, now: Time, mut tell: impl FnMut(Event)) {
         while let Some(output) = self.node.poll() {
             match output {
-                // Neither a full socket nor an unreachable host is anything to wait for.
-                Output::Send { to, datagram } => _ = self.socket.try_send_to(&datagram, to),
+                Output::Send { to, datagram } => self.socket.send(to, &datagram, now),
                 Output::Event(event) => tell(event),
             }
         }
@@ -61,7 +60,7 @@ impl Endpoint {
 pub(super) struct Driver {
     endpoints: Vec<Endpoint>,
     bootstrap: Vec<String>,
-    /// Nodes of the last run, by family; taken once.
+    /// Nodes of the last run, by family; asked until some node is known.
     kept: [Saved; 2],
     saved: Option<PathBuf>,
     peer_port: u16,
@@ -86,7 +85,7 @@ impl Driver {
     pub(super) fn new(
         config: &DhtConfig,
         peer_port: u16,
-        sockets: Vec<UdpSocket>,
+        sockets: Vec<Socket>,
         cells: Arc<ControlCells>,
         shared: &Shared,
     ) -> Driver {
@@ -103,11 +102,11 @@ impl Driver {
             ..NodeConfig::default()
         };
         let endpoints = sockets.into_iter().zip(config.keys).map(|(socket, key)| {
-            let address = socket.local_addr().ok();
-            let family = address.map_or(Family::V4, Family::of);
+            let address = socket.address();
+            let family = Family::of(address);
             // Who is soon gone takes no id that another run may have.
             let id = kept[index(family)].id.filter(|_| !config.read_only);
-            let ip = address.map(|address| address.ip());
+            let ip = Some(address.ip());
             Endpoint {
                 node: Node::new(node_config, family, key, ip, id, now),
                 socket,
@@ -136,7 +135,7 @@ impl Driver {
         // What is sent before the runtime knows that it can be is dropped, and those whom we knew
         // at the end of the last run are asked first of all.
         for endpoint in &self.endpoints {
-            let _ = endpoint.socket.writable().await;
+            endpoint.socket.writable().await;
         }
         let Some(mut now) = shared.upgrade().map(|shared| shared.now()) else {
             return;
@@ -164,6 +163,7 @@ impl Driver {
     /// Does everything that is due, and answers when the next is.
     fn work(&mut self, shared: &Shared, now: Time) -> Time {
         self.take_suggestions(shared, now);
+        self.reopen(now);
         for endpoint in &mut self.endpoints {
             if endpoint.node.next_timeout() <= now {
                 endpoint.node.handle_timeout(now);
@@ -183,10 +183,11 @@ impl Driver {
             tokio::task::block_in_place(|| self.save());
         }
         let nodes = self.endpoints.iter().map(|one| one.node.next_timeout());
+        let lost = self.endpoints.iter().filter_map(|one| one.socket.due());
         // What is due and could not begin waits for an answer to somebody else.
         let search = shared.state().schedule.due().filter(|due| *due > now);
         let own = [self.bootstrap_at, self.save_at, self.publish_at];
-        let all = nodes.chain(own).chain(search);
+        let all = nodes.chain(lost).chain(own).chain(search);
         all.min().unwrap_or(Time::NEVER)
     }
 
@@ -219,7 +220,7 @@ impl Driver {
                 return;
             };
             let other = before.first().or(after.first());
-            match endpoint.socket.try_recv_from(&mut buffer) {
+            match endpoint.socket.receive(&mut buffer) {
                 Ok((length, from)) => {
                     let other = other.map(|other| other.node.table());
                     let datagram = &buffer[..length];
@@ -228,6 +229,16 @@ impl Driver {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // What an earlier datagram met on its way (ICMP) is told here; the socket goes on.
                 Err(_) => {}
+            }
+        }
+    }
+
+    /// Opens again what has gone. When it is there, nodes to begin with are asked soon.
+    fn reopen(&mut self, now: Time) {
+        for endpoint in &mut self.endpoints {
+            if endpoint.socket.reopen(now) {
+                self.bootstrap_pause = BOOTSTRAP_MIN;
+                self.bootstrap_at = self.bootstrap_at.min(now + BOOTSTRAP_MIN);
             }
         }
     }
@@ -281,7 +292,7 @@ impl Driver {
     fn take_outputs(&mut self, shared: &Shared, now: Time) {
         let mut others = Vec::new();
         for endpoint in &mut self.endpoints {
-            endpoint.flush(|event| match event {
+            endpoint.flush(now, |event| match event {
                 Event::OtherFamily(nodes) => others.extend(nodes.into_iter().take(HANDED_OVER_MAX)),
                 event => take_event(event, shared, &self.cells, now),
             });
@@ -297,7 +308,7 @@ impl Driver {
             if endpoint.node.table().len() < NODES_ENOUGH {
                 of_it.for_each(|other| endpoint.node.suggest(other.address, now));
             }
-            endpoint.flush(|event| take_event(event, shared, &self.cells, now));
+            endpoint.flush(now, |event| take_event(event, shared, &self.cells, now));
         }
     }
 
@@ -312,8 +323,11 @@ impl Driver {
         }
         self.bootstrap_pause = (self.bootstrap_pause * 2).min(BOOTSTRAP_MAX);
         for endpoint in &mut self.endpoints {
-            let kept = std::mem::take(&mut self.kept[index(endpoint.node.family())].nodes);
-            if !kept.is_empty() {
+            let kept = &mut self.kept[index(endpoint.node.family())].nodes;
+            if !endpoint.node.table().is_empty() {
+                // They have been asked, and who answered is in the table.
+                kept.clear();
+            } else if !kept.is_empty() {
                 let kept = kept.iter().map(|node| (Some(node.id), node.address));
                 endpoint.node.bootstrap(&kept.collect::<Vec<_>>(), now);
             }
@@ -382,8 +396,11 @@ impl Driver {
 /// The endpoint from which something can be read.
 async fn readable(endpoints: &[Endpoint]) -> usize {
     let one = async |index: usize| match endpoints.get(index) {
-        Some(endpoint) if endpoint.socket.readable().await.is_ok() => index,
-        _ => std::future::pending().await,
+        Some(endpoint) => {
+            endpoint.socket.readable().await;
+            index
+        }
+        None => std::future::pending().await,
     };
     tokio::select! {
         index = one(0) => index,
