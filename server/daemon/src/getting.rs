@@ -7,6 +7,7 @@
 //! Does not: choose peers or pieces; that is the data plane's work.
 
 mod display;
+mod download;
 mod existing;
 mod peers;
 mod plan;
@@ -32,22 +33,20 @@ use control::dht::DhtHandle;
 use control::lsd::{Lsd, LsdHandle};
 use control::resume::{Resume, ResumeError, Resumed};
 use control::state::{FetchRecord, Record, StateError};
-use control::verify::PieceSet;
 use display::{BAR_PERIOD, Display, Share};
+use download::{Download, bytes_of};
 use engine::ip_filter::IpFilter;
-use engine::layout::{FileIndex, FileStamp};
 use engine::peer_list::PeerSource;
 use engine::picker::Priority;
 use peers::{Finder, Found};
 use plan::{Described, describe, link_only_v2};
-use proto::ids::{InfoHashV1, PieceIndex};
+use proto::ids::InfoHashV1;
 use proto::metainfo::Metainfo;
 use seedring_io::fetch::{
     Allocation, DESCRIPTORS_MAX, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs,
 };
 use seedring_io::plane::{Event, Plane};
 use seedring_io::system;
-use seedring_io::torrent::SeededTorrent;
 use seedring_metrics::{ControlCells, Gauge, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -695,75 +694,6 @@ impl Getter {
         if let Some(dht) = &self.dht {
             dht.hurry(info_hash);
         }
-    }
-}
-
-/// A download that is under way, and what is kept of it.
-struct Download {
-    described: Described,
-    /// Where it is kept; gone when all is there.
-    store: Option<Store>,
-    data_dir: PathBuf,
-    fetch: Arc<Fetch>,
-    events: mpsc::Receiver<FetchEvent>,
-    /// Those that are on stable storage.
-    pieces: PieceSet,
-    /// Bytes of those of them that are remembered: no crash takes them away any more.
-    bytes_recorded: u64,
-    /// How many files are wanted, and how many there are.
-    files: (u64, u64),
-    /// Stamps that could not be stored with the last pieces, one for a file at most.
-    unstored: BTreeMap<FileIndex, FileStamp>,
-}
-
-impl Download {
-    fn synced(&mut self, pieces: &[PieceIndex], stamps: &[(FileIndex, FileStamp)]) {
-        pieces.iter().for_each(|&piece| self.pieces.insert(piece));
-        self.unstored.extend(stamps.iter().copied());
-        let Some(store) = &self.store else {
-            return;
-        };
-        let bits = self.pieces.as_bitfield();
-        let stamps: Vec<_> = self
-            .unstored
-            .iter()
-            .map(|(&at, &stamp)| (at, stamp))
-            .collect();
-        match tokio::task::block_in_place(|| store.synced(bits, &stamps)) {
-            Ok(()) => {
-                self.unstored.clear();
-                self.bytes_recorded = bytes_of(&self.described.metainfo, &self.pieces);
-            }
-            // The download goes on: what is not remembered is fetched again after a crash.
-            Err(error) => tracing::warn!(%error, "cannot remember what is there"),
-        }
-    }
-
-    /// All is there.
-    fn complete(&mut self, torrent: &SeededTorrent) {
-        let record = Record {
-            metainfo: self.described.torrent.clone(),
-            data_dir: self.data_dir.clone(),
-            stamps: torrent.stamps().to_vec(),
-            // What is downloaded lies where the torrent says.
-            paths: BTreeMap::new(),
-        };
-        if let Some(store) = self.store.take()
-            && let Err(error) = tokio::task::block_in_place(|| store.completed(&record))
-        {
-            tracing::warn!(%error, "cannot remember that all is there");
-        }
-    }
-}
-
-/// The bytes of these pieces, of which the torrent's last may be shorter than the others.
-fn bytes_of(metainfo: &Metainfo, pieces: &PieceSet) -> u64 {
-    let length = u64::from(metainfo.piece_length);
-    let last = PieceIndex(metainfo.piece_count.saturating_sub(1));
-    let missing = u64::from(metainfo.piece_count) * length - metainfo.total_length;
-    match pieces.contains(last) {
-        true => u64::from(pieces.len()) * length - missing,
-        false => u64::from(pieces.len()) * length,
     }
 }
 
