@@ -417,6 +417,9 @@ impl Session {
     /// Tells the peer that we have lost `piece`, as far as it understands that (BEP 54), and
     /// answers its requests for what our pieces say is not there any more.
     pub fn take_back(&mut self, piece: PieceIndex) {
+        if self.untold == Some(piece) {
+            self.untold = None;
+        }
         if let Some(id) = self.peer_extensions.get(Extension::DontHave) {
             let payload = &piece.0.to_be_bytes()[..];
             let id = id.get();

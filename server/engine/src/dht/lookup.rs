@@ -103,6 +103,12 @@ impl Lookup {
         if self.announcing.is_some() || self.sites.contains(&site) {
             return;
         }
+        // Nobody gives way to who is not taken.
+        let here = neighbourhood(address.ip());
+        let count = here.and_then(|here| self.neighbours.get(&here));
+        if count.is_some_and(|count| *count >= NEIGHBOURS_MAX) {
+            return;
+        }
         let distance = id.map_or(Distance::MAX, |id| self.target.distance(&id));
         if self.candidates.len() >= CANDIDATES_MAX {
             match self.candidates.last() {
@@ -114,12 +120,8 @@ impl Lookup {
                 _ => return,
             }
         }
-        if let Some(here) = neighbourhood(address.ip()) {
-            let count = self.neighbours.entry(here).or_insert(0);
-            if *count >= NEIGHBOURS_MAX {
-                return;
-            }
-            *count += 1;
+        if let Some(here) = here {
+            *self.neighbours.entry(here).or_insert(0) += 1;
         }
         self.sites.insert(site);
         let candidate = Candidate {
@@ -328,6 +330,23 @@ mod tests {
         assert!(lookup.is_finished());
         assert_eq!(lookup.answers(), 4);
         assert_eq!(lookup.nearest().len(), 4);
+    }
+
+    #[test]
+    fn a_neighbourhood_that_has_its_places_drives_nobody_out() {
+        let mut lookup = lookup();
+        for number in 0..CANDIDATES_MAX as u32 {
+            let ip = Ipv4Addr::from(0x0900_0001 + (number << 8));
+            lookup.add(Some(NodeId([0xff; 20])), (ip, 1).into());
+        }
+        for host in 1..100 {
+            let near = SocketAddr::from(([8, 8, 8, host], 1));
+            lookup.add(Some(NodeId([1; 20])), near);
+        }
+        assert_eq!(lookup.candidates.len(), CANDIDATES_MAX);
+        let far = |candidate: &&Candidate| candidate.id == Some(NodeId([0xff; 20]));
+        let left = lookup.candidates.iter().filter(far).count();
+        assert_eq!(left, CANDIDATES_MAX - NEIGHBOURS_MAX);
     }
 
     #[test]

@@ -239,6 +239,17 @@ impl Session {
         }
         self.peer_pieces = pieces;
         self.peer_complete = pieces == self.torrent.piece_count;
+        if !self.peer_complete {
+            self.tell_untold();
+        }
+    }
+
+    /// Tells a peer that is no seed any more of the piece that it was not told of: it may want from
+    /// us what it had when we got it.
+    fn tell_untold(&mut self) {
+        if let Some(piece) = self.untold.take() {
+            Message::Have(piece).encode(&mut self.control);
+        }
     }
 
     pub(super) fn require_fast(&self, message: &Message<'_>) -> Result<(), Disconnect> {
@@ -283,10 +294,7 @@ impl Session {
             Some(Extension::DontHave) if dont_have(payload).is_some() => {
                 self.peer_pieces = self.peer_pieces.saturating_sub(1);
                 self.peer_complete = false;
-                // It may want from us what it had when we got it.
-                if let Some(piece) = self.untold.take() {
-                    Message::Have(piece).encode(&mut self.control);
-                }
+                self.tell_untold();
             }
             // We did not offer them; a peer that sends them all the same is ignored.
             _ => {}

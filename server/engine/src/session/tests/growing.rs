@@ -150,6 +150,28 @@ fn a_seed_is_told_how_far_we_are_and_not_by_the_last_piece_that_we_are_one() {
     assert_eq!(leecher, [first, last, upload_only]);
 }
 
+/// What a seed was not told of it hears when it shows by a shorter bitfield that it is none, unless
+/// we have lost that ourselves.
+#[test]
+fn what_a_seed_was_not_told_is_told_when_it_is_none_and_we_have_it_still() {
+    for is_lost in [false, true] {
+        let all_but_one: Vec<u32> = (1..11).collect();
+        let (mut session, bits) = growing(FULL, &all_but_one);
+        give(&mut session, &Message::HaveAll).unwrap();
+        takes_news(&mut session);
+        bits.set(PieceIndex(0), true);
+        session.announce(PieceIndex(0), true);
+        if is_lost {
+            bits.set(PieceIndex(0), false);
+            session.take_back(PieceIndex(0));
+        }
+        control(&mut session);
+        give(&mut session, &Message::Bitfield(&[0x7f, 0xe0])).unwrap();
+        let have = format!("{:?}", Message::Have(PieceIndex(0)));
+        assert_eq!(control(&mut session).contains(&have), !is_lost);
+    }
+}
+
 #[test]
 fn a_session_goes_on_as_a_seeds_when_all_is_here() {
     let (mut session, _bits) = growing(FULL, &[]);
