@@ -9,7 +9,7 @@ use super::{DhtConfig, NODES_ENOUGH, Shared};
 use engine::dht::{Counters, Event, Family, Node, NodeConfig, Output, StorageLimits};
 use engine::peer_list::PeerSource;
 use engine::time::Time;
-use proto::dht::NodeId;
+use proto::dht::{Contact, NodeId};
 use seedring_metrics::{ControlCells, ControlCounter, ControlGauge};
 use std::io;
 use std::net::SocketAddr;
@@ -63,6 +63,8 @@ pub(super) struct Driver {
     /// Nodes of the last run, by family; asked until some node is known.
     kept: [Saved; 2],
     saved: Option<PathBuf>,
+    /// It is soon gone: the id of another run stays in the file.
+    read_only: bool,
     peer_port: u16,
     cells: Arc<ControlCells>,
     bootstrap_at: Time,
@@ -119,6 +121,7 @@ impl Driver {
             bootstrap: config.bootstrap.clone(),
             kept,
             saved: config.saved.clone(),
+            read_only: config.read_only,
             peer_port,
             cells,
             bootstrap_at: now,
@@ -354,15 +357,27 @@ impl Driver {
         let Some(path) = &self.saved else {
             return;
         };
-        let mut saved: [Saved; 2] = Default::default();
+        // What another run of ours has written by now.
+        let mut saved = saved::read(path);
         for endpoint in &self.endpoints {
-            saved[index(endpoint.node.family())] = Saved {
-                id: Some(endpoint.node.id()),
-                nodes: endpoint.node.known(NODES_MAX),
-            };
+            let mut nodes = endpoint.node.known(NODES_MAX);
+            if nodes.is_empty() {
+                // Better what was known before than nothing.
+                continue;
+            }
+            let kept = &mut saved[index(endpoint.node.family())];
+            if self.read_only {
+                let is_new =
+                    |other: &Contact| !nodes.iter().any(|one| one.address == other.address);
+                let others: Vec<Contact> = kept.nodes.iter().copied().filter(is_new).collect();
+                nodes.extend(others);
+                nodes.truncate(NODES_MAX);
+            } else {
+                kept.id = Some(endpoint.node.id());
+            }
+            kept.nodes = nodes;
         }
         if saved.iter().all(|saved| saved.nodes.is_empty()) {
-            // Better what was known before than nothing.
             return;
         }
         if let Err(error) = saved::write(path, &saved) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use engine::peer_list::PeerSource;
+use proto::dht::{Contact, NodeId};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Longest wait for anything.
@@ -131,6 +132,43 @@ async fn what_was_known_is_kept_for_the_next_start() {
     let kept = saved::read(saved.as_deref().unwrap());
     assert!(!kept[0].nodes.is_empty());
     assert!(kept[0].id.is_some());
+}
+
+/// A `get` beside a server, or after it, adds what it knows and leaves the server its id.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_soon_gone_leaves_the_id_and_the_nodes_of_others() {
+    let ip = Ipv4Addr::LOCALHOST.into();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dht.nodes");
+    let node = |byte: u8| Contact {
+        id: NodeId([byte; 20]),
+        address: (Ipv4Addr::LOCALHOST, 1 + u16::from(byte)).into(),
+    };
+    let of = |byte| saved::Saved {
+        id: Some(NodeId([byte; 20])),
+        nodes: vec![node(byte)],
+    };
+    saved::write(&path, &[of(1), of(2)]).unwrap();
+    let nodes = network(ip, 3);
+    let torrent = InfoHashV1([0x5a; 20]);
+    nodes[2].announce(torrent, false, Arc::new(Found::default()));
+    let reader = start(
+        &DhtConfig {
+            read_only: true,
+            saved: Some(path.clone()),
+            ..config(ip, &[nodes[0].addresses()[0]])
+        },
+        1_234,
+    );
+    let found = Arc::new(Found::default());
+    reader.find(torrent, false, Arc::clone(&found) as _);
+    found.wait_for(SocketAddr::new(ip, 1)).await;
+    reader.shutdown().await;
+    let kept = saved::read(&path);
+    assert_eq!(kept[0].id, Some(NodeId([1; 20])));
+    assert!(kept[0].nodes.len() > 1 && kept[0].nodes.contains(&node(1)));
+    // It had no node of the other family.
+    assert_eq!(kept[1].id, Some(NodeId([2; 20])));
 }
 
 #[tokio::test(flavor = "multi_thread")]
