@@ -17,7 +17,7 @@
 //! - *Bootstrap*: the nodes of the last run and those of the configuration; again, ever less often,
 //!   while fewer than [`NODES_ENOUGH`] are known.
 //! - *A datagram that the socket does not take* is dropped: UDP loses some anyway.
-//! - *An interface or address* that is named and is not there: nothing is sent or heard until it is,
+//! - *An interface or address* that is named and not there: nothing is sent or heard until it is,
 //!   which `socket` looks for.
 //! - *The port* is the peers' (BEP 5 implies it); if another program has it, and none was
 //!   configured, any.
@@ -94,9 +94,7 @@ pub enum DhtError {
         error: io::Error,
     },
     /// There is no address to listen on.
-    #[error(
-        "the DHT has no address: peers.bind_v4 and peers.bind_v6, or those of [announce], leave none"
-    )]
+    #[error("the DHT has no address: bind_v4 and bind_v6 of [peers] and [announce] leave none")]
     NoAddress,
 }
 
