@@ -166,12 +166,13 @@ fn one_address_of_the_world_has_few_peers_of_a_torrent_and_one_inside_has_many()
     let store = listed();
     tell(&store, seconds(0), peer(9_999));
     let at = |ip: [u8; 4], port| Announce {
-        peer_id: id(u32::from(port)),
-        key: Some(u64::from(port)),
+        // Who is at two addresses would be counted once.
+        peer_id: id(u32::from(port) + 1000 * u32::from(ip[0])),
+        key: Some(u64::from(port) + 1000 * u64::from(ip[0])),
         endpoint: SocketAddr::from((ip, port)),
         ..peer(0)
     };
-    let listed = |ip| {
+    let listed = |ip: [u8; 4]| {
         let most = (1..200).map(|port| tell(&store, seconds(1), at(ip, port)).0.incomplete);
         most.max().unwrap()
     };
