@@ -549,8 +549,8 @@ impl Shard {
         }
     }
 
-    /// A peer says that it has a DHT node. Each connection says so once, so what waits is bounded
-    /// by them.
+    /// A peer says that it has a DHT node. Each connection says so once; what waits until the main
+    /// task takes it grows with new connections only, which are bounded at a time but not in all.
     pub(crate) fn heard_of_node(&self, peer: SocketAddr, port: u16) {
         if self.dht.is_open() {
             let node = SocketAddr::new(peer.ip(), port);

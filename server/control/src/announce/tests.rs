@@ -435,20 +435,32 @@ fn a_tracker_of_our_network_names_nothing_on_this_machine() {
     }
 }
 
-/// Totals of a torrent that wants peers, and those that were found.
+/// Totals of a torrent of which so much is left, and the peers that were found for it.
 #[derive(Default)]
-struct Wanting(Mutex<Vec<SocketAddr>>);
+struct Finding {
+    left: u64,
+    found: Mutex<Vec<SocketAddr>>,
+}
 
-impl Totals for Wanting {
+impl Totals for Finding {
     fn now(&self) -> TotalsNow {
         TotalsNow {
-            left: 5,
+            left: self.left,
             ..TotalsNow::default()
         }
     }
 
     fn found(&self, peers: &[SocketAddr]) {
-        self.0.lock().unwrap().extend_from_slice(peers);
+        self.found.lock().unwrap().extend_from_slice(peers);
+    }
+}
+
+impl Finding {
+    fn with_left(left: u64) -> Arc<Finding> {
+        Arc::new(Finding {
+            left,
+            ..Finding::default()
+        })
     }
 }
 
@@ -457,11 +469,11 @@ async fn the_peers_of_an_answer_reach_the_torrent_that_asked() {
     let server = Server::start("127.0.0.1", |_| ok(PEERS)).await;
     let cells = Registry::new(0).control();
     let handle = Announcer::start(&config(), IDENTITY, cells).unwrap();
-    let wanting = Arc::new(Wanting::default());
+    let wanting = Finding::with_left(5);
     let totals: Arc<dyn Totals> = Arc::clone(&wanting) as _;
     handle.add(HASH, &[vec![server.url()]], false, totals);
     settled(&handle, TrackerState::Working).await;
-    assert_eq!(wanting.0.lock().unwrap().len(), 3);
+    assert_eq!(wanting.found.lock().unwrap().len(), 3);
     assert!(
         server.heads()[0].contains("&left=5&"),
         "{:?}",
@@ -744,32 +756,18 @@ async fn named_to_a_seed(numwant_complete: u32) -> Vec<SocketAddr> {
         Announcer::start(&config, identity, registry.control()).unwrap()
     };
     let leecher = start(7001, 0);
-    let wanting: Arc<dyn Totals> = Arc::new(Wanting::default());
+    let wanting = Finding::with_left(5);
     leecher.add(HASH, &[vec![url.clone()]], false, wanting);
     settled(&leecher, TrackerState::Working).await;
     let seed = start(7002, numwant_complete);
-    let found = Arc::new(Seeding::default());
-    let totals: Arc<dyn Totals> = Arc::clone(&found) as _;
+    let seeding = Finding::with_left(0);
+    let totals: Arc<dyn Totals> = Arc::clone(&seeding) as _;
     seed.add(HASH, &[vec![url]], false, totals);
     let status = settled(&seed, TrackerState::Working).await;
     assert_eq!((status.seeders, status.leechers), (Some(1), Some(1)));
     drop(stop);
     running.await.unwrap();
-    found.0.lock().unwrap().clone()
-}
-
-/// Totals of a torrent that is complete, and the peers that were found.
-#[derive(Default)]
-struct Seeding(Mutex<Vec<SocketAddr>>);
-
-impl Totals for Seeding {
-    fn now(&self) -> TotalsNow {
-        TotalsNow::default()
-    }
-
-    fn found(&self, peers: &[SocketAddr]) {
-        self.0.lock().unwrap().extend_from_slice(peers);
-    }
+    seeding.found.lock().unwrap().clone()
 }
 
 #[tokio::test]

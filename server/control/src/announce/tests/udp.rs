@@ -136,10 +136,10 @@ async fn a_dead_first_tier_and_a_slow_second_are_not_waited_for() {
     .await;
     let working = UdpServer::good("127.0.0.1:0", "8.8.8.8:5").await;
     let handle = Announcer::start(&config(), IDENTITY, Registry::new(0).control()).unwrap();
-    let wanting = Arc::new(Wanting::default());
+    let wanting = Finding::with_left(5);
     let tiers = tiers(&[url(&dead), slow.url(), url(&working)]);
     handle.add(HASH, &tiers, false, Arc::clone(&wanting) as _);
-    while wanting.0.lock().unwrap().is_empty() {
+    while wanting.found.lock().unwrap().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let states = |status: TorrentStatus| -> Vec<TrackerState> {
@@ -185,13 +185,13 @@ async fn a_first_tier_that_recovers_is_used_again() {
         ..config()
     };
     let handle = Announcer::start(&config, IDENTITY, Registry::new(0).control()).unwrap();
-    let wanting = Arc::new(Wanting::default());
+    let wanting = Finding::with_left(5);
     let tiers = tiers(&[url(&first), slow.url(), third.url()]);
     let begun = std::time::Instant::now();
     handle.add(HASH, &tiers, false, Arc::clone(&wanting) as _);
     let named = async |peer: &str| {
         let peer = peer.parse().unwrap();
-        while !wanting.0.lock().unwrap().contains(&peer) {
+        while !wanting.found.lock().unwrap().contains(&peer) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
