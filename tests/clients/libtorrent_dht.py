@@ -80,8 +80,8 @@ told = False
 while True:
     for s in sessions:
         alerts = s.pop_alerts()
-        if s is sessions[0]:
-            for alert in alerts:
+        for alert in alerts:
+            if s is sessions[0] or alert.what() == "dht_announce":
                 print(alert.what(), alert.message(), file=sys.stderr, flush=True)
     if torrent and not told and torrent.status().is_seeding:
         told = True

@@ -132,6 +132,14 @@ impl Theirs {
             nodes: nodes.collect(),
         })
     }
+
+    /// Waits until one of them was told of a peer of this torrent.
+    fn wait_for_announce(&mut self, hash: &str) {
+        self.process.wait_for("an announce", LIMIT, |process| {
+            let told = |line: &str| line.starts_with("dht_announce ") && line.contains(hash);
+            process.stderr().lines().any(told).then_some(())
+        });
+    }
 }
 
 fn nodes_metric(ip: IpAddr) -> &'static str {
@@ -165,7 +173,7 @@ fn a_magnet_alone_is_enough_over(test: &str, ip: IpAddr) {
     let torrent = by_theirs.torrent.to_str().unwrap();
     let data_dir = by_theirs.data_dir();
     let data_dir = data_dir.to_str().unwrap();
-    let theirs = need!(
+    let mut theirs = need!(
         test,
         Theirs::start(ip, THEIRS, &["--seed", torrent, data_dir])
     );
@@ -178,7 +186,10 @@ fn a_magnet_alone_is_enough_over(test: &str, ip: IpAddr) {
         .map(|(index, content)| content.seed(ip, Some(theirs.nodes[index % THEIRS])))
         .collect();
     let mut seed = by_ours.seed(ip, Some(theirs.nodes[1]));
+    // What is timed is the way from a link to a download, so both seeds have to be announced before:
+    // libtorrent's first announce goes out before it knows anybody, the next 20 s later.
     wait_for_metric(&mut seed, ANNOUNCED, 1.0);
+    theirs.wait_for_announce(&by_theirs.hash());
 
     // Through a node of ours, and through one of libtorrent.
     for (content, node) in [
