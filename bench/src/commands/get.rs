@@ -128,8 +128,8 @@ pub fn run(arguments: &GetArguments) -> anyhow::Result<ExitCode> {
     let folder = workspace.path();
     let libtorrent = Libtorrent::new(&common.python.path(), folder)?;
     let known = vec![
+        Client::Seedring(common.seedring(), Writing::ByDefault),
         Client::Seedring(common.seedring(), Writing::ThroughCache),
-        Client::Seedring(common.seedring(), Writing::PastCache),
         Client::Libtorrent(libtorrent),
         Client::Aria2,
         Client::Transmission,
@@ -305,8 +305,8 @@ impl Job {
 /// How ours writes.
 #[derive(Clone, Copy)]
 enum Writing {
+    ByDefault,
     ThroughCache,
-    PastCache,
 }
 
 /// The programs that we know how to let download.
@@ -321,8 +321,8 @@ enum Client {
 impl Named for Client {
     fn name(&self) -> String {
         let name = match self {
-            Self::Seedring(_, Writing::ThroughCache) => "seedring",
-            Self::Seedring(_, Writing::PastCache) => "seedring past_cache",
+            Self::Seedring(_, Writing::ByDefault) => "seedring",
+            Self::Seedring(_, Writing::ThroughCache) => "seedring through_cache",
             Self::Libtorrent(_) => "libtorrent",
             Self::Aria2 => "aria2",
             Self::Transmission => "transmission",
@@ -407,9 +407,12 @@ impl Downloader<'_> {
         let listen_port = free_port()?.to_string();
         Ok(match &self.client {
             Client::Seedring(path, writing) => {
-                let past_cache = matches!(writing, Writing::PastCache);
+                let past_cache = match writing {
+                    Writing::ByDefault => "auto",
+                    Writing::ThroughCache => "never",
+                };
                 let get = Program::new(path)
-                    .env("SEEDRING_FETCH__PAST_CACHE", past_cache.to_string())
+                    .env("SEEDRING_FETCH__PAST_CACHE", past_cache)
                     .arg("get")
                     .arg(torrent)
                     .arg("-d")

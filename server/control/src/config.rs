@@ -25,7 +25,8 @@ pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
 pub use keys::{
     Allocation, Announce, Api, ChokerPolicy, Dht, Fetch, LeechPolicy, Limits, Log, LogFormat,
-    LogLevel, Lsd, Peers, RegisteredBuffers, SendPath, Shards, State, Storage, Tracker, Verify,
+    LogLevel, Lsd, PastCache, Peers, RegisteredBuffers, SendPath, Shards, State, Storage, Tracker,
+    Verify,
 };
 pub use reference::reference;
 pub use setting::{Interfaces, Nodes};

@@ -43,7 +43,7 @@ use plan::{Described, describe, link_only_v2};
 use proto::ids::InfoHashV1;
 use proto::metainfo::Metainfo;
 use seedring_io::fetch::{
-    Allocation, DESCRIPTORS_MAX, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs,
+    Allocation, DESCRIPTORS_MAX, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs, PastCache,
 };
 use seedring_io::plane::{Event, Plane};
 use seedring_io::system;
@@ -323,7 +323,11 @@ impl Getter {
             config::Allocation::Sparse => Allocation::Sparse,
             config::Allocation::Full => Allocation::Full,
         };
-        spec.past_cache = settings.past_cache;
+        spec.past_cache = match settings.past_cache {
+            config::PastCache::Auto => PastCache::Unasked,
+            config::PastCache::Always => PastCache::Always,
+            config::PastCache::Never => PastCache::Never,
+        };
         let (store, resumed) = self.look_at_disk(&spec, store).await?;
         let Some(resumed) = resumed else {
             self.display.stopped(None);

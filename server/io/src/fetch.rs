@@ -118,6 +118,18 @@ pub enum Allocation {
     Full,
 }
 
+/// What is written past the page cache, where it lies at page boundaries of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PastCache {
+    /// Nothing.
+    Never,
+    /// What nobody may ask for at once, if the disk is quick at it.
+    #[default]
+    Unasked,
+    /// Everything.
+    Always,
+}
+
 /// What to download, and what of it is there.
 #[derive(Clone, Debug)]
 pub struct FetchSpec {
@@ -143,8 +155,8 @@ pub struct FetchSpec {
     pub suffix: String,
     /// How the space of files is taken.
     pub allocation: Allocation,
-    /// Whether pieces are written past the page cache, where they lie at page boundaries of a file.
-    pub past_cache: bool,
+    /// What is written past the page cache.
+    pub past_cache: PastCache,
 }
 
 impl FetchSpec {
@@ -159,7 +171,7 @@ impl FetchSpec {
             sequential: false,
             suffix: ".part".to_owned(),
             allocation: Allocation::Sparse,
-            past_cache: false,
+            past_cache: PastCache::default(),
         }
     }
 

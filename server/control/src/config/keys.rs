@@ -186,6 +186,15 @@ choices! {
         /// All of it at once.
         Full = "full",
     }
+    /// What of a download is written past the page cache.
+    PastCache {
+        /// What nobody may ask for at once, if the disk is quick at it.
+        Auto = "auto",
+        /// Everything.
+        Always = "always",
+        /// Nothing.
+        Never = "never",
+    }
     /// Who gets upload slots in a torrent that is still being downloaded.
     LeechPolicy {
         /// Those who give.
@@ -217,9 +226,11 @@ section! {
         /// before the first byte, so that a disk that is too small shows at once and files lie in one
         /// piece.
         allocation: Allocation = Allocation::Sparse;
-        /// Writes past the page cache (O_DIRECT) what lies at page boundaries of a file. It takes less CPU
-        /// and leaves the cache to others, but who asks for a new piece makes the disk read it again.
-        past_cache: bool = false;
+        /// What is written past the page cache (O_DIRECT), of what lies at page boundaries of a file. It
+        /// takes less CPU and leaves the cache to others, but who asks for such a piece makes the disk
+        /// read it again. "auto" does so while no peer that is connected wants anything of us, as long
+        /// as the disk takes 150 MB/s that way: one with heads is quicker if the kernel sorts the writes.
+        past_cache: PastCache = PastCache::Auto;
         /// Appended to the name of a file until it is whole, so that nobody takes it for complete; ""
         /// leaves names alone. A file that exists under its own name keeps it, and so do all files of a
         /// torrent in which a name with this would be another's.

@@ -20,8 +20,8 @@
 //!
 //! Not here: when something is written or tried again.
 
-use crate::fetch::Allocation;
 use crate::fetch::memory::{self, Sealed, Segment};
+use crate::fetch::{Allocation, PastCache};
 use crate::files::{self, OpenFile};
 use crate::ring::{self, Found};
 use crate::torrent::{FaultCause, SeededTorrent};
@@ -36,6 +36,7 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::{Mutex, Notify, oneshot};
 
 /// Files of one download that are open for writing.
@@ -50,10 +51,12 @@ const OPEN_TRIES_MAX: usize = 8;
 mod errors;
 mod locking;
 mod naming;
+mod passing;
 mod settling;
 
 pub(crate) use errors::DiskError;
 use errors::{cause_of_length, is_unsupported};
+use passing::Passing;
 
 /// The files that a sync found synced, as they are now.
 pub(crate) type Stamps = Vec<(FileIndex, FileStamp)>;
@@ -62,8 +65,8 @@ pub(crate) type Stamps = Vec<(FileIndex, FileStamp)>;
 pub(crate) struct Disk {
     torrent: Arc<SeededTorrent>,
     allocation: Allocation,
-    /// Whether to write past the page cache.
-    past_cache: Cell<bool>,
+    /// What is written past the page cache.
+    passing: Passing,
     /// The open files once more, as far as they take such writes.
     direct: RefCell<HashMap<FileIndex, Rc<OpenFile>>>,
     /// What files were that held verified pieces at the start.
@@ -132,7 +135,7 @@ impl Disk {
     pub(crate) fn new(
         torrent: Arc<SeededTorrent>,
         allocation: Allocation,
-        past_cache: bool,
+        past_cache: PastCache,
         stamps: Vec<Option<FileStamp>>,
     ) -> Disk {
         for (index, stamp) in (0..).map(FileIndex).zip(&stamps) {
@@ -143,7 +146,7 @@ impl Disk {
         Disk {
             torrent,
             allocation,
-            past_cache: Cell::new(past_cache),
+            passing: Passing::new(past_cache),
             direct: RefCell::default(),
             stamps,
             open: RefCell::new(LruCache::unbounded()),
@@ -173,7 +176,8 @@ impl Disk {
     }
 
     /// Writes `length` bytes from `start` of `memory` to the files that they belong to, which is at
-    /// `begin` of `piece`. Returns how many writes that took.
+    /// `begin` of `piece`. `is_asked`: somebody may ask for them at once. Returns how many writes
+    /// that took.
     pub(crate) async fn write(
         &self,
         piece: PieceIndex,
@@ -181,6 +185,7 @@ impl Disk {
         memory: &Arc<Sealed>,
         start: usize,
         length: usize,
+        is_asked: bool,
     ) -> Result<u64, DiskError> {
         let mut at = start;
         let mut writes = 0;
@@ -194,14 +199,23 @@ impl Disk {
             let end = at + range.length as usize;
             let mut offset = range.offset;
             while at < end {
-                let direct = self.direct.borrow().get(&index).map(Rc::clone);
                 let pages = pages_of(at, offset, end - at);
-                let (file, length, is_direct) = match direct.filter(|_| pages > 0) {
-                    Some(direct) => (direct, pages, true),
-                    None => (Rc::clone(&file), end - at, false),
+                let direct = match pages > 0 && self.passing.takes(is_asked) {
+                    true => self.direct.borrow().get(&index).map(Rc::clone),
+                    false => None,
                 };
-                let written = ring::write_at(file, Arc::clone(memory), at, length, offset);
-                match written.await {
+                let is_direct = direct.is_some();
+                let written = match direct {
+                    Some(direct) => {
+                        self.write_past_cache(direct, memory, at, pages, offset)
+                            .await
+                    }
+                    None => {
+                        let (file, memory) = (Rc::clone(&file), Arc::clone(memory));
+                        ring::write_at(file, memory, at, end - at, offset).await
+                    }
+                };
+                match written {
                     Err(error) if is_direct && is_unsupported(&error) => {
                         self.write_through_cache(&error);
                     }
@@ -304,7 +318,7 @@ impl Disk {
 
     /// Opens a file for writes past the page cache too, if that is wanted and to be had.
     async fn open_past_cache(&self, index: FileIndex, file: &Rc<OpenFile>) {
-        if !self.past_cache.get() {
+        if !self.passing.is_possible() {
             return;
         }
         match ring::open_past_cache(Rc::clone(file)).await {
@@ -319,11 +333,30 @@ impl Disk {
         }
     }
 
+    /// Writes whole pages past the page cache.
+    async fn write_past_cache(
+        &self,
+        file: Rc<OpenFile>,
+        memory: &Arc<Sealed>,
+        at: usize,
+        length: usize,
+        offset: u64,
+    ) -> io::Result<usize> {
+        self.passing.begin(Instant::now());
+        let written = ring::write_at(file, Arc::clone(memory), at, length, offset).await;
+        let bytes = written.as_ref().copied().unwrap_or(0);
+        if let Some(rate) = self.passing.end(bytes, Instant::now()) {
+            let slow = format!("it takes only {} MB/s that way", rate / 1_000_000);
+            self.write_through_cache(&io::Error::other(slow));
+        }
+        written
+    }
+
     /// Gives up writing past the page cache.
     fn write_through_cache(&self, error: &io::Error) {
-        if self.past_cache.replace(false) {
+        if self.passing.give_up() {
             let folder = self.torrent.data_dir().display();
-            tracing::info!(%error, %folder, "cannot write past the page cache there; writing through it");
+            tracing::info!(%error, %folder, "not writing past the page cache there, but through it");
         }
         // Closed by whoever uses one, or with this; nothing was written that its close would wait
         // for.

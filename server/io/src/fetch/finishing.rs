@@ -439,11 +439,14 @@ impl Work {
 
     async fn write_once(&self, segments: &[Segment]) -> Result<(), DiskError> {
         let (disk, cells) = (&self.fetch.disk, &self.shard.cells);
+        let is_asked = self.fetch.is_asked();
         for segment in segments {
             for (start, bytes) in runs(segment.blocks, segment.length) {
                 let begin = u32::try_from(segment.begin + start).unwrap_or(u32::MAX);
                 let memory = &segment.memory;
-                let writes = disk.write(self.piece, begin, memory, start, bytes).await?;
+                let writes = disk
+                    .write(self.piece, begin, memory, start, bytes, is_asked)
+                    .await?;
                 cells.add(Counter::DiskWrites, writes);
                 cells.add(Counter::DiskWriteBytes, bytes as u64);
             }

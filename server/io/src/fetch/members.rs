@@ -372,6 +372,14 @@ impl ActiveFetch {
         }
     }
 
+    /// Whether somebody who is connected wants something of us.
+    pub(crate) fn is_asked(&self) -> bool {
+        let members = self.members.borrow();
+        members
+            .values()
+            .any(|member| member.connection.session.borrow().is_interested())
+    }
+
     fn count_members(&self) {
         let peers = u32::try_from(self.members.borrow().len()).unwrap_or(u32::MAX);
         self.published.peers.store(peers, Ordering::Relaxed);

@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::plane::{Event, Plane, PlaneConfig};
-use crate::residency;
 use crate::testing::{self, Content};
 use proto::handshake::{HANDSHAKE_BYTES, Handshake, Reserved, ReservedBit};
 use proto::ids::PeerId;
@@ -13,11 +12,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+mod caching;
 mod discovery;
 mod faults;
 mod peers;
@@ -265,49 +264,6 @@ fn files_of_every_kind_are_made() {
     content.assert_is_in(folder.path());
     let names = fs::read_dir(folder.path().join("t")).unwrap().count();
     assert_eq!(names, 6, "no padding, and nothing under another name");
-    seed.stop();
-    server.stop();
-}
-
-/// Whether a page can be written in `folder` without being in the page cache then.
-fn takes_writes_past_the_cache(folder: &Path) -> bool {
-    #[repr(align(4096))]
-    struct Page([u8; 4096]);
-    let path = folder.join("probe");
-    let mut options = fs::OpenOptions::new();
-    options.create(true).truncate(true).write(true);
-    let file = options.custom_flags(libc::O_DIRECT).open(&path);
-    let page = Box::new(Page([1; 4096]));
-    let is_written = file.is_ok_and(|mut file| file.write_all(&page.0).is_ok());
-    is_written && !residency::is_readable_at_once(&fs::File::open(&path).unwrap(), 0)
-}
-
-/// What begins and ends in the middle of a page goes through the page cache, all else past it.
-#[test]
-fn files_are_written_past_the_page_cache_where_that_is_wanted() {
-    let test = "files_are_written_past_the_page_cache_where_that_is_wanted";
-    let files = [
-        ("whole", 20 * PIECE),
-        ("odd", 3 * PIECE - 7),
-        ("behind", 5 * PIECE + 1),
-    ];
-    let content = Content::new(&files, PIECE);
-    let (seed, server) = (seed(&content, 0), server(config(1)));
-    let folder = TempDir::new().unwrap();
-    let mut spec = FetchSpec::new(content.metainfo.clone(), folder.path());
-    spec.past_cache = true;
-    let (fetch, mut events) = server.fetch(spec);
-    fetch.add_peers(&[seed.address()]);
-    server.wait(&mut events, is_complete);
-    match takes_writes_past_the_cache(folder.path()) {
-        false => testing::skip(test, "whatever is written there is in the page cache"),
-        true => {
-            let whole = fs::File::open(folder.path().join("t/whole")).unwrap();
-            let is_cached = |page: &u64| residency::is_readable_at_once(&whole, page * 4096);
-            assert_eq!((0..20 * PIECE as u64 / 4096).find(is_cached), None);
-        }
-    }
-    content.assert_is_in(folder.path());
     seed.stop();
     server.stop();
 }

@@ -14,7 +14,12 @@ fn disk(content: &Content) -> (Disk, TempDir) {
     let folder = TempDir::new().unwrap();
     let metainfo = content.metainfo.clone();
     let torrent = SeededTorrent::partial(metainfo, folder.path(), &[], ".part").unwrap();
-    let disk = Disk::new(Arc::new(torrent), Allocation::Sparse, false, Vec::new());
+    let disk = Disk::new(
+        Arc::new(torrent),
+        Allocation::Sparse,
+        PastCache::Never,
+        Vec::new(),
+    );
     (disk, folder)
 }
 
@@ -32,7 +37,8 @@ async fn write(disk: &Disk, content: &Content, piece: u32) -> Result<u64, DiskEr
     let start = piece as usize * PIECE;
     assert!(segment.put(0, &content.bytes[start..start + PIECE]));
     let sealed = segment.seal();
-    disk.write(PieceIndex(piece), 0, &sealed, 0, PIECE).await
+    disk.write(PieceIndex(piece), 0, &sealed, 0, PIECE, true)
+        .await
 }
 
 async fn sync(disk: &Disk) -> Result<Stamps, DiskError> {
@@ -290,7 +296,12 @@ fn one_download_writes_to_a_file_at_a_time() {
     let (one, folder) = disk(&content);
     let metainfo = content.metainfo.clone();
     let torrent = SeededTorrent::partial(metainfo, folder.path(), &[], ".part").unwrap();
-    let other = Disk::new(Arc::new(torrent), Allocation::Sparse, false, Vec::new());
+    let other = Disk::new(
+        Arc::new(torrent),
+        Allocation::Sparse,
+        PastCache::Never,
+        Vec::new(),
+    );
     tokio_uring::start(async {
         write(&one, &content, 0).await.unwrap();
         let Err(DiskError::Lasting(fault)) = write(&other, &content, 0).await else {

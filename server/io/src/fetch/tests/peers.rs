@@ -19,7 +19,7 @@ fn introduce(stream: TcpStream, content: &Content, id: [u8; 20]) -> TcpStream {
 }
 
 /// The handshakes alone.
-fn begin(mut stream: TcpStream, content: &Content, id: [u8; 20]) -> TcpStream {
+pub(super) fn begin(mut stream: TcpStream, content: &Content, id: [u8; 20]) -> TcpStream {
     greet(&mut stream, content, id);
     stream.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
     stream
