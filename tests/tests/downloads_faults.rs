@@ -443,6 +443,8 @@ fn get_to(disk: &FailingDisk, content: &Content, seed: &Server, state: &Path) ->
         .state_dir(state)
         .setting("fetch", "sync_period_s", "1")
         .setting("fetch", "retry_period_s", "1")
+        // Past the page cache a write itself fails; through it the kernel says so at a sync.
+        .setting("fetch", "past_cache", "never")
         // In order, so that the file system needs little room for saying what lies where.
         .options(["--sequential"])
         .start()
