@@ -18,18 +18,24 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn check(link: &str) {
-    let magnet = match Magnet::parse(link) {
-        Ok(magnet) => magnet,
+    let tellable = |text: String| {
+        assert!(
+            text.len() < 400 && !text.chars().any(char::is_control),
+            "{text}"
+        );
+    };
+    let (magnet, left_out) = match Magnet::read(link) {
+        Ok(read) => read,
         Err(error) => {
             assert!(error.offset <= link.len() + 1);
-            let text = error.to_string();
-            assert!(
-                text.len() < 400 && !text.chars().any(char::is_control),
-                "{text}"
-            );
-            return;
+            return tellable(error.to_string());
         }
     };
+    assert!(left_out.len() <= limits::MAGNET_PARAMETERS_MAX);
+    for one in left_out {
+        assert!(one.offset <= link.len() + 1);
+        tellable(one.to_string());
+    }
     assert!(magnet.info_hash_v1.is_some() || magnet.info_hash_v2.is_some());
     assert!(magnet.name.as_deref() != Some(""));
     assert!(magnet.trackers.len() <= limits::TRACKERS_MAX);
@@ -52,5 +58,5 @@ fn check(link: &str) {
         }
     }
     let printed = magnet.to_string();
-    assert_eq!(Magnet::parse(&printed), Ok(magnet));
+    assert_eq!(Magnet::read(&printed), Ok((magnet, Vec::new())));
 }

@@ -1,10 +1,12 @@
 //! Magnet links (BEP 9), with peers and web seeds, file selection (BEP 53) and version 2 hashes
 //! (BEP 52).
 //!
-//! Parsing is one pass, linear in the link's length. A malformed value of a parameter that we know
-//! is an error that names parameter and offset; unknown parameters and other kinds of `xt` are
-//! ignored, as are URLs that no tracker can have. Numbered parameters (`tr.1`) are read like plain
-//! ones.
+//! Parsing is one pass, linear in the link's length. A malformed hash is an error that names
+//! parameter and offset. Of other parameters that we know a malformed value is left out and told
+//! ([`LeftOut`]): people get links from pages that they cannot mend, and other clients take them.
+//! Unknown parameters and other kinds of `xt` are ignored, as are URLs that no tracker can have.
+//! Numbered parameters (`tr.1`) are read like plain ones, and `&amp;`, as a page's source has it,
+//! like `&`.
 //!
 //! Limits: `limits::MAGNET_BYTES_MAX`, `MAGNET_PARAMETERS_MAX`, `TRACKERS_MAX`, `WEB_SEEDS_MAX`,
 //! `NODES_MAX` (more are ignored), `SELECTION_RANGES_MAX`. A selection stays ranges, however many
@@ -88,6 +90,18 @@ pub struct MagnetError {
     pub reason: MagnetReason,
 }
 
+/// A parameter of a link that is read without it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the link's {parameter}= at byte {offset} is left out: it {reason}")]
+pub struct LeftOut {
+    /// The parameter's name, escaped and cut.
+    pub parameter: String,
+    /// The offset in the link of the parameter's value.
+    pub offset: usize,
+    /// What is wrong with it.
+    pub reason: MagnetReason,
+}
+
 /// Where the fault is, if it is in one parameter.
 fn place(parameter: &str, offset: impl fmt::Display) -> String {
     match parameter {
@@ -141,11 +155,20 @@ pub enum MagnetReason {
 }
 
 impl Magnet {
-    /// Reads a magnet link; blanks around it are ignored.
+    /// [`Magnet::read`] for those who do not tell what is left out.
     ///
     /// # Errors
-    /// It is no magnet link, has no BitTorrent hash, or a parameter's value is malformed.
+    /// As there.
     pub fn parse(link: &str) -> Result<Self, MagnetError> {
+        Self::read(link).map(|(magnet, _)| magnet)
+    }
+
+    /// Reads a magnet link; blanks around it are ignored. Beside it what of it is left out, at most
+    /// one for each parameter.
+    ///
+    /// # Errors
+    /// It is no magnet link, is beyond a limit, or has no BitTorrent hash or a malformed one.
+    pub fn read(link: &str) -> Result<(Self, Vec<LeftOut>), MagnetError> {
         if link.len() > MAGNET_BYTES_MAX {
             return Err(whole(MagnetReason::TooLong));
         }
@@ -158,19 +181,30 @@ impl Magnet {
         let mut reader = Reader::default();
         let mut offset = start + SCHEME.len();
         let mut parameters_left = MAGNET_PARAMETERS_MAX;
+        let mut left_out = Vec::new();
         for parameter in parameters.split('&') {
             parameters_left = parameters_left
                 .checked_sub(1)
                 .ok_or_else(|| whole(MagnetReason::TooManyParameters))?;
             let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let value_offset = offset + key.len() + 1;
-            reader
-                .parameter(base_key(key), value)
-                .map_err(|reason| MagnetError {
-                    parameter: key.chars().take(20).flat_map(char::escape_debug).collect(),
+            let base = base_key(key);
+            if let Err(reason) = reader.parameter(base, value) {
+                let parameter = key.chars().take(20).flat_map(char::escape_debug).collect();
+                // A list that is cut would be another choice of files than the link's.
+                if base == "xt" || reason == MagnetReason::SelectionTooLong {
+                    return Err(MagnetError {
+                        parameter,
+                        offset: value_offset,
+                        reason,
+                    });
+                }
+                left_out.push(LeftOut {
+                    parameter,
                     offset: value_offset,
                     reason,
-                })?;
+                });
+            }
             offset += parameter.len() + 1;
         }
         let mut magnet = reader.magnet;
@@ -178,7 +212,7 @@ impl Magnet {
             return Err(whole(MagnetReason::NoHash));
         }
         magnet.selection = reader.selection.map(merged);
-        Ok(magnet)
+        Ok((magnet, left_out))
     }
 
     /// Whether the file of this index is selected. O(log ranges).
@@ -264,8 +298,9 @@ fn whole(reason: MagnetReason) -> MagnetError {
     }
 }
 
-/// `tr` of `tr.12`.
+/// `tr` of `tr.12`, and of `amp;tr`.
 fn base_key(key: &str) -> &str {
+    let key = key.strip_prefix("amp;").unwrap_or(key);
     match key.split_once('.') {
         Some((base, number))
             if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) =>
@@ -338,23 +373,34 @@ impl Reader {
         Ok(())
     }
 
+    /// Takes what of a list can be read. A list of which nothing can be selects no less than none
+    /// at all: all files.
     fn select(&mut self, list: &str) -> Result<(), MagnetReason> {
-        let ranges = self.selection.get_or_insert_default();
-        for item in list.split(',').filter(|item| !item.is_empty()) {
-            let (first, last) = item.split_once('-').unwrap_or((item, item));
-            let (Some(first), Some(last)) = (number(first), number(last)) else {
-                return Err(MagnetReason::NotSelection);
+        let mut items = list.split(',').filter(|item| !item.is_empty()).peekable();
+        if items.peek().is_none() {
+            self.selection.get_or_insert_default();
+        }
+        let mut all_read = Ok(());
+        for item in items {
+            let Some(range) = range(item) else {
+                all_read = Err(MagnetReason::NotSelection);
+                continue;
             };
-            if first > last {
-                return Err(MagnetReason::NotSelection);
-            }
+            let ranges = self.selection.get_or_insert_default();
             if ranges.len() == SELECTION_RANGES_MAX {
                 return Err(MagnetReason::SelectionTooLong);
             }
-            ranges.push(first..=last);
+            ranges.push(range);
         }
-        Ok(())
+        all_read
     }
+}
+
+/// An index, or the first and the last of several.
+fn range(item: &str) -> Option<RangeInclusive<u32>> {
+    let (first, last) = item.split_once('-').unwrap_or((item, item));
+    let (first, last): (u32, u32) = (number(first)?, number(last)?);
+    (first <= last).then_some(first..=last)
 }
 
 /// A number of digits only; `parse` alone would take a `+` too.

@@ -92,10 +92,12 @@ fn reads_a_version_2_link_and_odd_spellings() {
     assert_eq!(parse("dn=%ff").name.as_deref(), Some("\u{fffd}"));
 }
 
+/// Where the second parameter of [`parse`] and [`refusal`] begins.
+const START: usize = "magnet:?xt=urn:btih:".len() + HEX.len() + 1;
+
 #[test]
-fn malformed_links_are_refused_with_parameter_and_offset() {
+fn malformed_hashes_are_refused_with_parameter_and_offset() {
     use MagnetReason::*;
-    let start = "magnet:?xt=urn:btih:".len() + HEX.len() + 1;
     let cases: &[(&str, &str, MagnetReason)] = &[
         ("xt=urn:btih:zz", "xt", HashV1),
         ("xt=urn:btih:", "xt", HashV1),
@@ -106,6 +108,44 @@ fn malformed_links_are_refused_with_parameter_and_offset() {
             "xt",
             TwoHashes,
         ),
+        ("xt=%zz", "xt", Escape),
+        ("xt=%ff", "xt", NotUtf8),
+    ];
+    for (parameters, parameter, reason) in cases {
+        let error = refusal(parameters);
+        let offset = START + parameter.len() + 1;
+        assert_eq!(
+            (error.parameter.as_str(), error.offset, error.reason),
+            (*parameter, offset, *reason)
+        );
+    }
+    let wholes = [
+        ("", NotMagnet),
+        ("http://x", NotMagnet),
+        ("magnet:", NotMagnet),
+        ("magnet:?", NoHash),
+    ];
+    for (link, reason) in wholes {
+        assert_eq!(Magnet::parse(link).unwrap_err().reason, reason);
+    }
+    assert_eq!(
+        refusal("xt=urn:btih:").to_string(),
+        format!(
+            "the magnet link cannot be read, parameter xt at byte {}: the version 1 hash is \
+             neither 40 hex digits nor 32 base32 digits",
+            START + 3
+        )
+    );
+    assert_eq!(
+        Magnet::parse("magnet:?").unwrap_err().to_string(),
+        "the magnet link cannot be read: it has neither xt=urn:btih:… nor xt=urn:btmh:…"
+    );
+}
+
+#[test]
+fn other_malformed_parameters_are_left_out_and_told() {
+    use MagnetReason::*;
+    let cases: &[(&str, &str, MagnetReason)] = &[
         ("tr=%zz", "tr", Escape),
         ("tr=%4", "tr", Escape),
         ("tr=%", "tr", Escape),
@@ -128,34 +168,41 @@ fn malformed_links_are_refused_with_parameter_and_offset() {
         ("so=1-2-3", "so", NotSelection),
         ("so=a", "so", NotSelection),
     ];
+    let read = |parameters: &str| {
+        let link = format!("magnet:?xt=urn:btih:{HEX}&{parameters}&x.pe=192.0.2.1:5&tr=udp://t:1");
+        Magnet::read(&link).unwrap()
+    };
+    let (good, none) = read("dn=x");
+    assert_eq!(none, []);
     for (parameters, parameter, reason) in cases {
-        let error = refusal(parameters);
-        let offset = start + parameter.len() + 1;
-        assert_eq!(
-            (error.parameter.as_str(), error.offset, error.reason),
-            (*parameter, offset, *reason)
-        );
+        let (magnet, left_out) = read(&format!("dn=x&{parameters}"));
+        assert_eq!(magnet, good, "{parameters}");
+        let offset = START + "dn=x&".len() + parameter.len() + 1;
+        let expected = LeftOut {
+            parameter: (*parameter).to_owned(),
+            offset,
+            reason: *reason,
+        };
+        assert_eq!(left_out, [expected]);
     }
-    let wholes = [
-        ("", NotMagnet),
-        ("http://x", NotMagnet),
-        ("magnet:", NotMagnet),
-        ("magnet:?", NoHash),
-    ];
-    for (link, reason) in wholes {
-        assert_eq!(Magnet::parse(link).unwrap_err().reason, reason);
-    }
+    let (magnet, left_out) = read("so=0,a,3-1,7");
+    assert_eq!(magnet.selection, Some(vec![0..=0, 7..=7]));
     assert_eq!(
-        refusal("xl=x").to_string(),
+        left_out[0].to_string(),
         format!(
-            "the magnet link cannot be read, parameter xl at byte {}: is not a number of bytes",
-            start + 3
+            "the link's so= at byte {} is left out: it is not a list of file indices and ranges \
+             such as 0,2,4-8",
+            START + 3
         )
     );
-    assert_eq!(
-        Magnet::parse("magnet:?").unwrap_err().to_string(),
-        "the magnet link cannot be read: it has neither xt=urn:btih:… nor xt=urn:btmh:…"
-    );
+    assert_eq!(read("xl=x&so=x&x.pe=x&tr=%").1.len(), 4);
+}
+
+#[test]
+fn a_link_from_a_page_s_source_keeps_its_parameters() {
+    let magnet = parse("amp;dn=x&amp;tr=udp://t:1&amp;tr.2=udp://u:2");
+    assert_eq!(magnet.name.as_deref(), Some("x"));
+    assert_eq!(magnet.trackers, ["udp://t:1", "udp://u:2"]);
 }
 
 #[test]
@@ -253,18 +300,23 @@ fn every_truncation_and_bit_flip_is_read_or_refused() {
 }
 
 fn check(link: &str) {
-    match Magnet::parse(link) {
-        Ok(magnet) => assert_eq!(Magnet::parse(&magnet.to_string()), Ok(magnet)),
+    match Magnet::read(link) {
+        Ok((magnet, left_out)) => {
+            assert!(left_out.iter().all(|one| one.offset <= link.len() + 1));
+            let again = Magnet::read(&magnet.to_string());
+            assert_eq!(again, Ok((magnet, Vec::new())));
+        }
         Err(error) => assert!(error.offset <= link.len() + 1),
     }
 }
 
 #[test]
 fn a_strange_parameter_name_is_escaped_in_errors() {
-    let error = refusal("x.pe=\u{1b}");
-    assert_eq!(error.parameter, "x.pe");
-    let error = refusal(&format!("tr.{}=%", "1".repeat(1000)));
-    assert!(error.to_string().len() < 120);
+    let link = format!("magnet:?xt=urn:btih:{HEX}&tr.{}=%", "1".repeat(1000));
+    let (_, left_out) = Magnet::read(&link).unwrap();
+    assert!(left_out[0].to_string().len() < 120, "{left_out:?}");
+    let error = refusal(&format!("xt.{}=%", "1".repeat(1000)));
+    assert!(error.to_string().len() < 120, "{error}");
 }
 
 proptest! {
