@@ -60,6 +60,7 @@ mod tiers;
 mod udp;
 mod url;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,7 +78,7 @@ pub use tiers::{
     BACKOFF_MAX, BACKOFF_MIN, INTERVAL_MAX, INTERVAL_MIN, REFUSED_BACKOFF_MIN,
     TRACKERS_PER_TORRENT_MAX,
 };
-pub use url::{TrackerUrlError, is_global, redacted};
+pub use url::{TrackerUrlError, is_global, is_udp, redacted};
 
 use schedule::{Limits, Scheduler};
 
@@ -88,6 +89,11 @@ pub const REDIRECTS_MAX: usize = 5;
 const SHUTDOWN_IN_FLIGHT_MAX: usize = 256;
 /// See [`SHUTDOWN_IN_FLIGHT_MAX`]; to one host.
 const SHUTDOWN_IN_FLIGHT_PER_HOST_MAX: usize = 32;
+
+/// Trackers that are named when not all could be told that we stop.
+const LEFT_TOLD_MAX: usize = 5;
+/// Trackers that are named because a proxy keeps them from being asked; further ones are not.
+const PROXIED_TOLD_MAX: usize = 64;
 
 /// How announces are made; the defaults fit a server with 10,000 torrents.
 #[derive(Clone, Debug)]
@@ -218,7 +224,8 @@ pub struct TorrentStatus {
 /// One tracker of a torrent, as of now.
 #[derive(Clone, Debug)]
 pub struct TrackerStatus {
-    /// Scheme, host and port; the rest may be a passkey and is not shown.
+    /// Scheme, host and port; the rest may be a passkey and is not shown. Several that are alike by
+    /// that are numbered in the order of the torrent.
     pub tracker: String,
     /// Its tier, from 0.
     pub tier: usize,
@@ -226,6 +233,8 @@ pub struct TrackerStatus {
     pub state: TrackerState,
     /// The time since the last announce ended, well or not.
     pub since_last: Option<Duration>,
+    /// How long its answer has been waited for, if an announce is under way.
+    pub asking_for: Option<Duration>,
     /// The time until it may be asked again; none if never. Only the first that works in tier
     /// order is.
     pub until_next: Option<Duration>,
@@ -299,6 +308,8 @@ impl Announcer {
             stopped: Notify::new(),
             cells,
             start: Instant::now(),
+            is_proxied: config.proxy.is_some(),
+            not_asked: Mutex::new(HashSet::new()),
         });
         let task = tokio::spawn(driver::run(Arc::downgrade(&shared), Arc::new(client)));
         Ok(AnnounceHandle {
@@ -317,11 +328,32 @@ struct Shared {
     stopped: Notify,
     cells: Arc<ControlCells>,
     start: Instant,
+    /// There is a proxy, past which UDP trackers are not asked.
+    is_proxied: bool,
+    /// Trackers of which that has been told.
+    not_asked: Mutex<HashSet<String>>,
 }
 
 impl Shared {
     fn now(&self) -> Time {
         Time(0) + self.start.elapsed()
+    }
+
+    /// Tells once of each tracker that the proxy keeps from being asked.
+    fn tell_not_asked(&self, tiers: &[Vec<String>]) {
+        if !self.is_proxied {
+            return;
+        }
+        let mut told = self
+            .not_asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for url in tiers.iter().flatten().filter(|url| is_udp(url)) {
+            let tracker = redacted(url);
+            if told.len() < PROXIED_TOLD_MAX && told.insert(tracker.clone()) {
+                tracing::warn!(tracker, "not asked: {}", client::NO_UDP);
+            }
+        }
     }
 
     fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
@@ -348,6 +380,7 @@ impl AnnounceHandle {
         private: bool,
         totals: Arc<dyn Totals>,
     ) -> bool {
+        self.shared.tell_not_asked(tiers);
         self.change(|scheduler, now| scheduler.add(now, info_hash, tiers, private, totals))
     }
 
@@ -392,7 +425,12 @@ impl AnnounceHandle {
         let told = empty || tokio::time::timeout(deadline, stopped).await.is_ok();
         self.task.abort();
         if !told {
-            tracing::warn!("some trackers were not told that we stop: the time for it was over");
+            let left = self.shared.scheduler().waited_for(LEFT_TOLD_MAX);
+            tracing::warn!(
+                trackers = left.join(", "),
+                "these trackers did not answer in time that we stop: no harm is done, they forget us \
+                 when we do not announce again (announce.stop_timeout_s is how long they are waited for)"
+            );
         }
         told
     }

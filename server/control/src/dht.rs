@@ -16,6 +16,8 @@
 //! - *Downloads* come before seeds, and look again the sooner the less they have found.
 //! - *Bootstrap*: the nodes of the last run and those of the configuration; again, ever less often,
 //!   while fewer than [`NODES_ENOUGH`] are known.
+//! - *Nobody answers*: that is told in the log, once, with what is known of the reason, and when
+//!   somebody does.
 //! - *A datagram that the socket does not take* is dropped: UDP loses some anyway.
 //! - *An interface or address* that is named and not there: nothing is sent or heard until it is,
 //!   which `socket` looks for.
@@ -26,6 +28,7 @@
 //! wait to be asked. Does not: connect to the peers that it finds; announce to trackers.
 
 mod driver;
+mod loneliness;
 mod saved;
 mod schedule;
 mod socket;
@@ -143,6 +146,7 @@ impl Dht {
                 schedule: Schedule::new(config.announce_interval, fastrand::u64(..)),
                 suggestions: Vec::new(),
                 removed: Vec::new(),
+                nodes: 0,
             }),
             changed: Notify::new(),
             start: Instant::now(),
@@ -173,6 +177,8 @@ struct State {
     suggestions: Vec<SocketAddr>,
     /// Torrents whose searches are to end. At most those that were there.
     removed: Vec<InfoHashV1>,
+    /// Nodes that are known.
+    nodes: usize,
 }
 
 impl Shared {
@@ -238,6 +244,13 @@ impl DhtHandle {
             drop(state);
             self.shared.changed.notify_one();
         }
+    }
+
+    /// How many nodes are known, and how many peers the last search for this torrent has found, if
+    /// there was one.
+    pub fn status(&self, info_hash: InfoHashV1) -> (usize, Option<usize>) {
+        let state = self.shared.state();
+        (state.nodes, state.schedule.found_lately(info_hash))
     }
 
     /// Where our nodes listen since the start.

@@ -374,10 +374,10 @@ impl Node {
     }
 
     /// Whether others are known, and nothing more is to be learned by asking at once who is near
-    /// us.
+    /// us, but from those who take long.
     pub fn is_ready(&self) -> bool {
-        let asks = |id| self.lookups.contains_key(&id);
-        !self.table.is_empty() && !self.bootstrap.is_some_and(asks)
+        let lookup = self.bootstrap.and_then(|id| self.lookups.get(&id));
+        !self.table.is_empty() && lookup.is_none_or(Lookup::is_settled)
     }
 
     /// Whether [`Node::search`] would begin a search.

@@ -34,6 +34,10 @@ use super::{
 
 mod answer;
 mod proxied;
+mod words;
+
+pub(super) use proxied::NO_UDP;
+use words::described;
 
 use answer::{meaning, merged, refused, scrape_meaning, taken};
 
@@ -498,6 +502,11 @@ enum Step {
 
 async fn get(client: &reqwest::Client, url: &Url) -> Result<Step, String> {
     let response = client.get(url.clone()).send().await.map_err(described)?;
+    step(response, url).await
+}
+
+/// What an answer leads to.
+async fn step(response: Response, url: &Url) -> Result<Step, String> {
     if !response.status().is_redirection() {
         return Ok(Step::Answer(body(response).await?));
     }
@@ -657,19 +666,6 @@ fn retry_after(response: &Response) -> Option<RetryIn> {
 
 fn failed(error: String) -> Outcome {
     Outcome::Failed { error, retry: None }
-}
-
-/// The innermost cause of an HTTP error: the outer ones only repeat that a request to a URL failed.
-fn described(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    if error.is_timeout() {
-        return "timed out while connecting".to_owned();
-    }
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    shown(&cause.to_string())
 }
 
 #[cfg(test)]

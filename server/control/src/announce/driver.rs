@@ -138,7 +138,7 @@ fn end(shared: &Shared, work: Work, ended: Option<Ended>) {
 }
 
 fn finish_scrape(shared: &Shared, job: &ScrapeJob, outcome: &ScrapeOutcome) {
-    let (tracker, asked) = (&job.target.host, job.info_hashes.len());
+    let (tracker, asked) = (&job.target.shown, job.info_hashes.len());
     let counter = match outcome {
         ScrapeOutcome::Files(files) => {
             tracing::debug!(%tracker, asked, known = files.len(), "scraped");
@@ -165,7 +165,7 @@ fn finish(shared: &Shared, job: &Job, outcome: Outcome) {
                 .add(ControlCounter::AnnouncePeers, reply.peers.len() as u64);
             tracing::debug!(
                 torrent = %job.info_hash,
-                tracker = %job.target.host,
+                tracker = %job.target.shown,
                 event = ?job.event,
                 peers = reply.peers.len(),
                 "announced"
@@ -182,13 +182,20 @@ fn finish(shared: &Shared, job: &Job, outcome: Outcome) {
     if let Some(reason) = reason {
         tracing::info!(
             torrent = %job.info_hash,
-            tracker = %job.target.host,
+            tracker = %job.target.shown,
             event = ?job.event,
             %reason,
             "an announce failed"
         );
     }
-    shared.scheduler().finished(shared.now(), job, outcome);
+    let failing = {
+        let mut scheduler = shared.scheduler();
+        scheduler.finished(shared.now(), job, outcome);
+        scheduler.failing()
+    };
+    // Who looks after an announce has failed is to see it.
+    let gauge = ControlGauge::TrackersFailing;
+    shared.cells.set(gauge, failing as u64);
 }
 
 fn publish(shared: &Shared) {

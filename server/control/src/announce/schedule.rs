@@ -36,10 +36,11 @@ use proto::tracker::AnnounceEvent;
 use super::tiers::{
     BACKOFF_MIN, REFUSED_BACKOFF_MIN, Target, Tiers, Tracker, TrackerIndex, backoff, random_part,
 };
-use super::{Outcome, TorrentStatus, Totals};
+use super::{Outcome, Totals};
 
 mod host;
 mod scrapes;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -65,6 +66,8 @@ pub(super) const NEXT_TRACKER_AFTER: Duration = Duration::from_secs(5);
 /// The same for a torrent that is not complete: peers should be there within seconds, even if the
 /// first two trackers are dead.
 pub(super) const NEXT_TRACKER_AFTER_WANTING: Duration = Duration::from_millis(1500);
+/// Who has not answered a first announce for so long is not waited for at the end.
+const SILENT_AFTER: Duration = NEXT_TRACKER_AFTER_WANTING;
 /// Trackers of one torrent that are asked at a time.
 const TRACKERS_AT_ONCE_MAX: usize = 8;
 
@@ -329,50 +332,9 @@ impl Scheduler {
         }
     }
 
-    /// What the operator sees of one torrent.
-    pub fn status(&self, now: Time, info_hash: InfoHashV1) -> Option<TorrentStatus> {
-        let torrent = self.torrents.get(&info_hash)?;
-        let next = match torrent.place {
-            Place::Until(at) => at,
-            Place::Queued(_) | Place::InFlight(_) => now,
-        };
-        let trackers = torrent.tiers.iter().map(|tracker| {
-            let host = tracker
-                .target
-                .as_ref()
-                .and_then(|target| self.hosts.get(&target.host));
-            let down = host.filter(|host| host.is_down(now));
-            let down = down.map(|host| (host.down_until, host.message.as_str()));
-            tracker.status(now, next, down)
-        });
-        let trackers = trackers.collect();
-        Some(TorrentStatus {
-            trackers,
-            leaving: torrent.leaving,
-        })
-    }
-
     /// Forgets hosts that nobody has asked for anything for a while; costs a look at each host.
     pub fn tidy(&mut self, now: Time) {
         self.hosts.retain(|_, host| !host.is_idle(now));
-    }
-
-    /// The sums; costs a search per host.
-    pub fn gauges(&self, now: Time) -> Gauges {
-        // Entries are in the order in which they came.
-        let overdue = |entry: &Entry| now.since(entry.since) > OVERDUE_AFTER;
-        let overdue = self
-            .hosts
-            .values()
-            .map(|host| host.normal.partition_point(overdue))
-            .sum();
-        let torrents = self.torrents.len();
-        Gauges {
-            torrents,
-            in_flight: self.in_flight,
-            overdue,
-            failing: self.failing,
-        }
     }
 
     fn fire(&mut self, now: Time, timer: Timer) {
@@ -384,6 +346,7 @@ impl Scheduler {
                     return;
                 };
                 match torrent.place {
+                    Place::Until(_) if torrent.leaving => self.leave(now, info_hash),
                     Place::Until(_) => self.choose(now, info_hash),
                     Place::InFlight(tracker) => self.overtake(now, info_hash, tracker),
                     Place::Queued(_) => {}
@@ -605,7 +568,7 @@ impl Scheduler {
             torrent.completed = false;
             tracker.started = event == AnnounceEvent::Completed;
         }
-        tracker.in_flight = Some(entry.ticket);
+        (tracker.in_flight, tracker.asked_at) = (Some(entry.ticket), now);
         let tracker_id = tracker.tracker_id.clone();
         torrent.place = Place::InFlight(index);
         let job = Job {
@@ -634,11 +597,23 @@ impl Scheduler {
     }
 
     /// Queues the next `stopped` of a torrent that leaves, or forgets the torrent. A tracker that
-    /// is being asked may register us by that: the end of that announce calls here again.
+    /// is being asked may register us by that: the end of that announce calls here again. At the end
+    /// of all, one that is silent is not waited for: it is dead, most likely.
     fn leave(&mut self, now: Time, info_hash: InfoHashV1) {
+        let (stopping, hosts) = (self.stopping, &self.hosts);
         let Some(torrent) = self.torrents.get_mut(&info_hash) else {
             return;
         };
+        let is_silent = |tracker: &Tracker| {
+            let target = tracker.target.as_ref();
+            let host = target.and_then(|target| hosts.get(&target.host));
+            let has_answered = host.and_then(|host| host.answered) > Some(tracker.asked_at);
+            stopping && !tracker.started && !has_answered && tracker.asked_at + SILENT_AFTER <= now
+        };
+        let busy = |tracker: &&Tracker| tracker.in_flight.is_some() && !is_silent(tracker);
+        let waited_for = torrent.tiers.iter().filter(busy);
+        let look_again = waited_for.map(|tracker| tracker.asked_at + SILENT_AFTER);
+        let look_again = look_again.max();
         let knows_us = |tracker: &&Tracker| tracker.started && tracker.in_flight.is_none();
         let knows_us = torrent.tiers.iter().filter(knows_us);
         let next = knows_us
@@ -646,11 +621,14 @@ impl Scheduler {
             .find(|(_, host)| !self.hosts.get(host).is_some_and(|host| host.is_down(now)));
         match next {
             Some((index, host)) => self.enqueue(now, info_hash, index, host, true),
-            None if torrent.tiers.in_flight() == 0 => self.forget(info_hash),
-            None => {
-                torrent.place = Place::Until(Time::NEVER);
-                torrent.ticket = 0; // a queue entry or timer that there may be is stale
-            }
+            None => match look_again {
+                None => self.forget(info_hash),
+                Some(at) if stopping && at > now => self.wait_until(at, info_hash),
+                Some(_) => {
+                    torrent.place = Place::Until(Time::NEVER);
+                    torrent.ticket = 0; // a queue entry or timer that there may be is stale
+                }
+            },
         }
     }
 

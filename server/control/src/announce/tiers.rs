@@ -3,6 +3,7 @@
 //! Limits: [`TRACKERS_PER_TORRENT_MAX`] trackers; what lies beyond is ignored.
 //! Does not: do I/O, read a clock or know of other torrents; time and randomness are arguments.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(super) struct Tracker {
     pub started: bool,
     /// The announce that is under way, by its ticket.
     pub in_flight: Option<u64>,
+    /// When that was begun.
+    pub asked_at: Time,
     /// Its place in the scrapes, by a number that no other has; none if it is not scraped.
     pub scraped_as: Option<u64>,
     pub tracker_id: Option<Arc<[u8]>>,
@@ -72,6 +75,8 @@ pub(super) struct Target {
     /// That of a UDP tracker begins with `http` too; see `parse_tracker_url`.
     pub url: Arc<Url>,
     pub host: Arc<str>,
+    /// The tracker as people see it: no passkey is in it.
+    pub shown: Arc<str>,
 }
 
 /// The trackers of one torrent in the order in which they are tried.
@@ -95,6 +100,7 @@ impl Tiers {
             }
             random.shuffle(&mut trackers[first..]);
         }
+        number_alike(&mut trackers);
         Tiers { trackers }
     }
 
@@ -143,29 +149,31 @@ impl Tiers {
 }
 
 impl Tracker {
-    fn new(index: TrackerIndex, tier: usize, url: &str) -> Tracker {
-        let parsed = parse_tracker_url(url);
+    fn new(index: TrackerIndex, tier: usize, url_text: &str) -> Tracker {
+        let parsed = parse_tracker_url(url_text);
         let (target, message) = match parsed {
             Ok((transport, url)) => (
                 Some(Target {
                     transport,
                     host: host_key(transport, &url).into(),
                     url: Arc::new(url),
+                    shown: redacted(url_text).into(),
                 }),
                 None,
             ),
             Err(error) => {
-                tracing::warn!(tracker = redacted(url), %error, "a tracker is ignored");
+                tracing::warn!(tracker = redacted(url_text), %error, "a tracker is ignored");
                 (None, Some(error.to_string()))
             }
         };
         Tracker {
             index,
             tier,
-            display: redacted(url),
+            display: redacted(url_text),
             target,
             started: false,
             in_flight: None,
+            asked_at: Time(0),
             scraped_as: None,
             tracker_id: None,
             retry_at: Time(0),
@@ -262,12 +270,35 @@ impl Tracker {
             tier: self.tier,
             state,
             since_last: self.last_announce.map(|last| now.since(last)),
+            asking_for: self.in_flight.map(|_| now.since(self.asked_at)),
             until_next: (!idle && next != Time::NEVER).then(|| next.since(now)),
             seeders: self.seeders,
             leechers: self.leechers,
             downloaded: self.downloaded,
             peers: self.peers,
             message: message.or_else(|| down.map(|(_, why)| why.to_owned())),
+        }
+    }
+}
+
+/// Tells trackers apart that look alike, since what differs may be a passkey: by their place among
+/// those, in the order of the torrent.
+fn number_alike(trackers: &mut [Tracker]) {
+    let mut alike: HashMap<String, Vec<(TrackerIndex, usize)>> = HashMap::new();
+    for (at, tracker) in trackers.iter().enumerate() {
+        let shown = tracker.display.clone();
+        alike.entry(shown).or_default().push((tracker.index, at));
+    }
+    for mut places in alike.into_values().filter(|places| places.len() > 1) {
+        places.sort_by_key(|(index, _)| index.0);
+        let count = places.len();
+        for (number, (_, at)) in (1..).zip(places) {
+            if let Some(tracker) = trackers.get_mut(at) {
+                tracker.display = format!("{} ({number} of {count} there)", tracker.display);
+                if let Some(target) = &mut tracker.target {
+                    target.shown = tracker.display.as_str().into();
+                }
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use proto::tracker::Failure;
 use proto::tracker::udp::{
     AddressFamily, TransactionId, UdpConnectionId, UdpReply, UdpRequest, udp_reply_transaction,
 };
@@ -47,6 +48,10 @@ const CONNECTIONS_MAX: usize = 4096;
 const RECEIVE_BYTES: usize = 1 << 16;
 /// How long nothing is received after receiving has failed, so that a fault does not spin.
 const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
+
+/// See [`is_bare_head`].
+const NOT_LISTED: &str = "it answered with an empty announce reply, as opentracker does for a \
+                          torrent that is not on its list: add the info-hash there";
 
 /// The UDP side of the announcer.
 pub(super) struct UdpClient {
@@ -297,6 +302,15 @@ impl UdpClient {
             return Err(Fault::Local("the socket was closed".to_owned()));
         };
         drop(ticket);
+        if is_bare_head(&datagram) {
+            return Ok(UdpReply::Error {
+                transaction,
+                failure: Failure {
+                    reason: NOT_LISTED.to_owned(),
+                    retry_in: None,
+                },
+            });
+        }
         let reply = UdpReply::decode(&datagram, AddressFamily::of(address));
         reply.map_err(|error| Fault::Garbage(format!("its answer is {error}")))
     }
@@ -372,6 +386,12 @@ fn take(waiting: &Waiting, source: SocketAddr, datagram: &[u8]) -> Option<Replie
         return None;
     }
     waiting.remove(&transaction).map(|(_, replier)| replier)
+}
+
+/// Whether this is the head of an announce reply alone. Opentracker sends that for a torrent that
+/// is not on its list: it is a refusal, and no reason to leave the tracker alone for other torrents.
+fn is_bare_head(datagram: &[u8]) -> bool {
+    datagram.len() == 8 && datagram.starts_with(&[0, 0, 0, 1])
 }
 
 /// Whether a tracker's error is about the connection id. There is no code for it; opentracker says

@@ -48,9 +48,7 @@ pub(super) fn parse_tracker_url(text: &str) -> Result<(Transport, Url), TrackerU
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(TrackerUrlError::Control);
     }
-    let udp = text
-        .split_once("://")
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("udp"));
+    let udp = is_udp(text).then(|| text.split_once("://")).flatten();
     let (transport, parsed) = match udp {
         Some((_, rest)) => (Transport::Udp, Url::parse(&format!("http://{rest}"))),
         None => (Transport::Http, Url::parse(text)),
@@ -64,6 +62,12 @@ pub(super) fn parse_tracker_url(text: &str) -> Result<(Transport, Url), TrackerU
         "http" | "https" => Err(TrackerUrlError::Invalid),
         other => Err(TrackerUrlError::Scheme(shown(other))),
     }
+}
+
+/// Whether this is the URL of a UDP tracker.
+pub fn is_udp(url: &str) -> bool {
+    let scheme = url.trim().split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("udp"))
 }
 
 /// A tracker URL as it may be shown: scheme, host and port, never path, query or user.

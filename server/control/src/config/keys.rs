@@ -352,7 +352,8 @@ section! {
 
 section! {
     /// Local discovery (BEP 14): tells hosts of this network by multicast which torrents we have,
-    /// and finds those that have them. Private torrents are never told.
+    /// and finds those that have them. Private torrents are never told, but `seedring get` with a
+    /// magnet link asks for its hash, as others do, before anybody can know whether it is one.
     Lsd {
         /// Do it. Off by default, as a server expects: in a rented rack the neighbours are
         /// strangers, to whom it would name all torrents, and providers take multicast for a

@@ -3,7 +3,9 @@
 //! Limits: [`BURST`] datagrams are taken from a socket before everything else has its turn; one
 //! look-up of names at a time.
 
+use super::loneliness::{Loneliness, Resolved};
 use super::saved::{self, NODES_MAX, Saved};
+use super::schedule::Ready;
 use super::socket::Socket;
 use super::{DhtConfig, NODES_ENOUGH, Shared};
 use engine::dht::{Counters, Event, Family, Node, NodeConfig, Output, StorageLimits};
@@ -71,14 +73,15 @@ pub(super) struct Driver {
     bootstrap_pause: Duration,
     save_at: Time,
     publish_at: Time,
-    names: mpsc::Receiver<Vec<SocketAddr>>,
-    named: mpsc::Sender<Vec<SocketAddr>>,
+    names: mpsc::Receiver<Resolved>,
+    named: mpsc::Sender<Resolved>,
+    loneliness: Loneliness,
 }
 
 /// What the task waited for.
 enum Woken {
     Readable(usize),
-    Names(Vec<SocketAddr>),
+    Names(Resolved),
     Due,
     Stopped,
 }
@@ -130,6 +133,7 @@ impl Driver {
             publish_at: now,
             names,
             named,
+            loneliness: Loneliness::new(now),
         }
     }
 
@@ -155,7 +159,7 @@ impl Driver {
             };
             match woken {
                 Woken::Readable(endpoint) => self.receive(endpoint, now),
-                Woken::Names(addresses) => self.take_names(&addresses, now),
+                Woken::Names(resolved) => self.take_names(resolved, now),
                 Woken::Due => {}
                 Woken::Stopped => break,
             }
@@ -175,6 +179,7 @@ impl Driver {
         if self.bootstrap_at <= now {
             self.bootstrap(now);
         }
+        self.alone(now);
         self.begin_searches(shared, now);
         self.take_outputs(shared, now);
         if self.publish_at <= now {
@@ -209,7 +214,7 @@ impl Driver {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => Woken::Stopped,
             endpoint = readable(&self.endpoints) => Woken::Readable(endpoint),
-            Some(addresses) = self.names.recv() => Woken::Names(addresses),
+            Some(resolved) = self.names.recv() => Woken::Names(resolved),
             () = changed => Woken::Due,
             () = tokio::time::sleep_until(at.into()) => Woken::Due,
         }
@@ -267,14 +272,20 @@ impl Driver {
 
     /// Begins what is due, as long as the nodes have room for it.
     fn begin_searches(&mut self, shared: &Shared, now: Time) {
-        let ready = |one: &Endpoint| one.node.is_ready();
-        let mut families = [false; 2];
-        for endpoint in self.endpoints.iter().filter(|one| ready(one)) {
-            families[index(endpoint.node.family())] = true;
+        let mut readiness = Ready::default();
+        let mut known = 0;
+        for Endpoint { node, .. } in &self.endpoints {
+            let family = index(node.family());
+            readiness.known[family] = !node.table().is_empty();
+            readiness.settled[family] = node.is_ready();
+            known += node.table().len();
         }
         let mut state = shared.state();
-        state.schedule.set_ready(now, families);
+        state.nodes = known;
+        state.schedule.set_ready(now, readiness);
         while let Some((info_hash, role)) = state.schedule.next(now) {
+            let families = readiness.of(role);
+            let ready = |one: &Endpoint| families[index(one.node.family())];
             let mut nodes = self.endpoints.iter().filter(|one| ready(one)).peekable();
             if nodes.peek().is_none() || !nodes.all(|one| one.node.can_search()) {
                 return;
@@ -335,7 +346,9 @@ impl Driver {
                 endpoint.node.bootstrap(&kept.collect::<Vec<_>>(), now);
             }
         }
-        if self.named.capacity() > 0 && !self.bootstrap.is_empty() {
+        if self.bootstrap.is_empty() {
+            self.loneliness.nobody_is_named();
+        } else if self.named.capacity() > 0 {
             let (names, named) = (self.bootstrap.clone(), self.named.clone());
             tokio::spawn(async move {
                 let _ = named.try_send(resolve(names).await);
@@ -343,7 +356,18 @@ impl Driver {
         }
     }
 
-    fn take_names(&mut self, addresses: &[SocketAddr], now: Time) {
+    /// Says so when nobody answers, and when somebody does after all.
+    fn alone(&mut self, now: Time) {
+        let known: usize = self
+            .endpoints
+            .iter()
+            .map(|one| one.node.table().len())
+            .sum();
+        self.loneliness.look(known, now);
+    }
+
+    fn take_names(&mut self, resolved: Resolved, now: Time) {
+        let addresses = &resolved.addresses[..];
         for endpoint in &mut self.endpoints {
             if endpoint.node.table().len() >= NODES_ENOUGH {
                 continue;
@@ -351,6 +375,7 @@ impl Driver {
             let nodes = addresses.iter().map(|address| (None::<NodeId>, *address));
             endpoint.node.bootstrap(&nodes.collect::<Vec<_>>(), now);
         }
+        self.loneliness.resolved(resolved);
     }
 
     fn save(&self) {
@@ -483,8 +508,8 @@ fn count(cells: &ControlCells, before: &Counters, now: &Counters) {
     }
 }
 
-/// The addresses behind names; who cannot be resolved is told and left out.
-async fn resolve(names: Vec<String>) -> Vec<SocketAddr> {
+/// The addresses behind names; who cannot be resolved is left out.
+async fn resolve(names: Vec<String>) -> Resolved {
     let mut lookups = JoinSet::new();
     for name in names {
         lookups.spawn(async move {
@@ -492,15 +517,20 @@ async fn resolve(names: Vec<String>) -> Vec<SocketAddr> {
             (tokio::time::timeout(LOOKUP_MAX, found).await, name)
         });
     }
-    let mut addresses = Vec::new();
+    let mut resolved = Resolved::default();
     while let Some(Ok((found, name))) = lookups.join_next().await {
-        match found {
-            Ok(Ok(found)) => addresses.extend(found.take(ADDRESSES_MAX)),
-            Ok(Err(error)) => tracing::debug!(%name, %error, "a DHT bootstrap name"),
-            Err(_) => tracing::debug!(%name, "a DHT bootstrap name was not resolved in time"),
-        }
+        let error = match found {
+            Ok(Ok(found)) => {
+                resolved.addresses.extend(found.take(ADDRESSES_MAX));
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "not resolved in time".to_owned(),
+        };
+        tracing::debug!(%name, %error, "a DHT bootstrap name");
+        resolved.failed = Some((name, error));
     }
-    addresses
+    resolved
 }
 
 /// Where a family's things are kept.

@@ -42,15 +42,34 @@ impl Role {
     }
 }
 
-/// Whose nodes know enough others to be asked: IPv4's, IPv6's.
-pub(super) type Ready = [bool; 2];
+/// Of IPv4 and of IPv6.
+pub(super) type Families = [bool; 2];
+
+/// Whose nodes can be asked.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Ready {
+    /// They know somebody, which is enough to find peers: who is asked knows others.
+    pub(super) known: Families,
+    /// They know those near them, too: thousands of seeds do not all begin with the nodes that
+    /// everybody begins with.
+    pub(super) settled: Families,
+}
+
+impl Ready {
+    pub(super) fn of(self, role: Role) -> Families {
+        match role.is_looking() {
+            true => self.known,
+            false => self.settled,
+        }
+    }
+}
 
 struct Entry {
     role: Role,
     /// The role that the search under way was begun in, and the last one was.
     begun_as: Role,
     /// Of which families the nodes were that took part in those.
-    begun_on: Ready,
+    begun_on: Families,
     sink: Arc<dyn PeerSink>,
     /// When its next search begins; `None` while one is under way.
     due: Option<Time>,
@@ -75,9 +94,14 @@ impl Entry {
     }
 
     fn lacks(&self, ready: Ready) -> bool {
-        let mut both = ready.iter().zip(self.begun_on);
-        both.any(|(ready, begun_on)| *ready && !begun_on)
+        is_more(ready.of(self.role), self.begun_on)
     }
+}
+
+/// Whether there is a family in `now` that was not in `before`.
+fn is_more(now: Families, before: Families) -> bool {
+    let mut both = now.iter().zip(before);
+    both.any(|(now, before)| *now && !before)
 }
 
 /// See the module.
@@ -95,7 +119,7 @@ impl Schedule {
         Schedule {
             interval,
             random: Random::new(seed),
-            ready: [false; 2],
+            ready: Ready::default(),
             torrents: HashMap::new(),
             downloads: BTreeSet::new(),
             seeds: BTreeSet::new(),
@@ -164,8 +188,7 @@ impl Schedule {
     /// there would find it before the next interval. O(torrents) then.
     pub(super) fn set_ready(&mut self, now: Time, ready: Ready) {
         let before = std::mem::replace(&mut self.ready, ready);
-        let mut both = ready.iter().zip(before);
-        if !both.any(|(now, before)| *now && !before) {
+        if !is_more(ready.known, before.known) && !is_more(ready.settled, before.settled) {
             return;
         }
         let late = |entry: &Entry| entry.lacks(ready) && entry.due.is_some_and(|due| due > now);
@@ -182,7 +205,7 @@ impl Schedule {
         self.unqueue(info_hash);
         if let Some(entry) = self.torrents.get_mut(&info_hash) {
             entry.running = searches;
-            (entry.begun_as, entry.begun_on) = (entry.role, self.ready);
+            (entry.begun_as, entry.begun_on) = (entry.role, self.ready.of(entry.role));
             (entry.found, entry.announced) = (0, 0);
         }
     }
@@ -243,6 +266,13 @@ impl Schedule {
             self.queue(info_hash, Some(soon));
         }
         sooner
+    }
+
+    /// Peers that the searches for a torrent have found, if one has ended: the last or the one under
+    /// way.
+    pub(super) fn found_lately(&self, info_hash: InfoHashV1) -> Option<usize> {
+        let entry = self.torrents.get(&info_hash)?;
+        (entry.ended != Time(0) || entry.found > 0).then_some(entry.found)
     }
 
     /// Torrents.
@@ -322,6 +352,14 @@ mod tests {
 
     fn add(schedule: &mut Schedule, now: Time, info_hash: InfoHashV1, role: Role) {
         schedule.add(now, info_hash, role, Arc::new(Nobody));
+    }
+
+    /// Who is known is settled.
+    fn both(families: Families) -> Ready {
+        Ready {
+            known: families,
+            settled: families,
+        }
     }
 
     fn next(schedule: &Schedule, now: Time) -> Option<InfoHashV1> {
@@ -452,18 +490,18 @@ mod tests {
         for number in 1..=3 {
             add(&mut schedule, at(0), torrent(number), Role::Seed);
         }
-        schedule.set_ready(at(0), [true, false]);
+        schedule.set_ready(at(0), both([true, false]));
         for number in 1..=2 {
             schedule.begun(torrent(number), 1);
         }
         schedule.ended(at(5), torrent(1), 8);
-        schedule.set_ready(at(6), [true, false]);
+        schedule.set_ready(at(6), both([true, false]));
         assert_eq!(next(&schedule, at(6)), Some(torrent(3)), "never searched");
         schedule.begun(torrent(3), 1);
         schedule.ended(at(7), torrent(3), 8);
         assert_eq!(next(&schedule, at(59)), None);
         // The other family comes, also while the search of one is under way.
-        schedule.set_ready(at(60), [true, true]);
+        schedule.set_ready(at(60), both([true, true]));
         schedule.ended(at(61), torrent(2), 8);
         let mut again = Vec::new();
         while let Some(next) = next(&schedule, at(61)) {
@@ -475,8 +513,8 @@ mod tests {
         again.sort();
         assert_eq!(again, [torrent(1), torrent(2), torrent(3)]);
         // Which goes and comes again has had its searches.
-        schedule.set_ready(at(70), [true, false]);
-        schedule.set_ready(at(80), [true, true]);
+        schedule.set_ready(at(70), both([true, false]));
+        schedule.set_ready(at(80), both([true, true]));
         assert_eq!(next(&schedule, at(1_200)), None);
         assert!(next(&schedule, at(1_400)).is_some());
     }
@@ -500,5 +538,37 @@ mod tests {
         }
         let most = per_second.values().max().unwrap();
         assert!(*most < 200, "{most} in one second");
+    }
+
+    /// Who waits for peers does not wait until those near us are known; a seed does.
+    #[test]
+    fn a_download_begins_when_anybody_is_known() {
+        let mut schedule = schedule();
+        add(&mut schedule, at(0), torrent(1), Role::Look);
+        add(&mut schedule, at(0), torrent(2), Role::Seed);
+        let (v4, none) = ([true, false], [false, false]);
+        let known = Ready {
+            known: v4,
+            settled: none,
+        };
+        schedule.set_ready(at(1), known);
+        assert_eq!(known.of(Role::Look), v4);
+        assert_eq!(known.of(Role::Download), v4);
+        assert_eq!(known.of(Role::Seed), none);
+        schedule.begun(torrent(1), 1);
+        schedule.found(torrent(1), 3);
+        assert_eq!(schedule.found_lately(torrent(1)), Some(3));
+        schedule.ended(at(2), torrent(1), 0);
+        // What it has is no less than before, so it is not searched once more.
+        schedule.set_ready(at(3), both(v4));
+        assert!(schedule.torrents[&torrent(1)].due > Some(at(60)));
+        assert_eq!(next(&schedule, at(3)), Some(torrent(2)));
+        schedule.begun(torrent(2), 1);
+        schedule.ended(at(4), torrent(2), 8);
+        assert_eq!(next(&schedule, at(60)), None);
+        // A family that comes later is searched, too.
+        schedule.set_ready(at(61), both([true, true]));
+        assert!(next(&schedule, at(61)).is_some());
+        assert_eq!(schedule.found_lately(torrent(3)), None);
     }
 }

@@ -200,6 +200,17 @@ impl Lookup {
         self.first_needed(open).is_none()
     }
 
+    /// Whether nothing is left to ask, and nobody to wait for but those who take long: dead, most
+    /// likely.
+    pub(super) fn is_settled(&self) -> bool {
+        let open = |progress| match progress {
+            Progress::New => self.asked < QUERIES_MAX,
+            Progress::Asked => true,
+            Progress::Slow | Progress::Answered | Progress::Failed => false,
+        };
+        self.first_needed(open).is_none()
+    }
+
     /// Nodes that have answered.
     pub(super) fn answers(&self) -> usize {
         let answered = |candidate: &&Candidate| candidate.progress == Progress::Answered;

@@ -15,6 +15,12 @@ use super::Body;
 /// What an answer means. A body that says `failure reason` does so whatever the status is.
 pub(super) fn meaning(body: &Body, url: &Url) -> Outcome {
     let (status, retry) = (body.status, body.retry);
+    if status.is_success() && body.bytes.is_empty() {
+        return Outcome::Failed {
+            error: format!("HTTP {status} with nothing in it, which no tracker sends: is it one?"),
+            retry,
+        };
+    }
     let error = match AnnounceReply::parse(&body.bytes) {
         Ok(AnnounceReply::Failure(failure)) => return refused(&failure, url),
         Ok(AnnounceReply::Success(reply)) if status.is_success() => {

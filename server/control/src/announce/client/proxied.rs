@@ -7,16 +7,19 @@
 //!
 //! Limits: those of the parent module. Does not: take a proxy from the environment.
 
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 
+use super::super::url::redacted;
+use super::words::{described_by_proxy, wants_password};
 use super::{
     AnnounceConfig, AnnounceError, Body, Client, Job, Outcome, REDIRECTS_MAX, RetryIn, ScrapeJob,
-    ScrapeOutcome, Step, Transport, builder, failed, finish, get, host_name, may_be_asked_inside,
-    meaning, redacted_url, scrape_meaning, scrape_target,
+    ScrapeOutcome, Step, Transport, builder, failed, finish, host_name, may_be_asked_inside,
+    meaning, redacted_url, scrape_meaning, scrape_target, step,
 };
 
 /// Why a UDP tracker is not asked when there is a proxy.
-const NO_UDP: &str = "UDP trackers cannot be asked through a proxy, and not past it either";
+pub(in crate::announce) const NO_UDP: &str =
+    "UDP trackers cannot be asked through a proxy, and announce.proxy is set";
 /// Names that mean a machine of this network (RFC 6761, RFC 6762, RFC 8375, and ICANN's
 /// `internal`).
 const LOCAL_SUFFIXES: &[&str] = &["localhost", "local", "home.arpa", "internal"];
@@ -107,12 +110,24 @@ impl Client {
                 may_be_asked_inside(&url)?;
             }
             global_only |= !inside;
-            match get(client, &url).await? {
+            match self.get_proxied(client, &url).await? {
                 Step::Answer(body) => return Ok((body, url, inside)),
                 Step::Redirect(next) => url = next,
             }
         }
         Err(format!("more than {REDIRECTS_MAX} redirects"))
+    }
+
+    /// One GET, whose errors name the proxy where it is at fault.
+    async fn get_proxied(&self, client: &reqwest::Client, url: &Url) -> Result<Step, String> {
+        let proxy = self.config.proxy.as_deref().unwrap_or_default();
+        let proxy = redacted(proxy);
+        let response = client.get(url.clone()).send().await;
+        let response = response.map_err(|error| described_by_proxy(error, &proxy))?;
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(wants_password(&proxy));
+        }
+        step(response, url).await
     }
 
     /// Whether a URL names a place that is not global, as far as the name shows it.

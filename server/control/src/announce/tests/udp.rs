@@ -75,6 +75,26 @@ async fn a_refusal_over_udp_is_shown_safely() {
     assert_eq!(retry, None);
 }
 
+/// Opentracker answers so for a torrent that is not on its list: what is to be done is told, and it is
+/// no fault of the tracker's, which is asked for others as before.
+#[tokio::test]
+async fn an_announce_reply_without_anything_is_a_refusal() {
+    let server = UdpServer::start("127.0.0.1:0", |request, _| {
+        let mut reply = good(request, "8.8.8.8:5");
+        if !matches!(request, UdpRequest::Connect { .. }) {
+            reply.truncate(8);
+        }
+        vec![Send::Own(reply)]
+    })
+    .await;
+    let outcome = super::announce(&url(&server)).await;
+    let Outcome::Refused { reason, retry } = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(reason.contains("not on its list"), "{reason}");
+    assert_eq!(retry, None);
+}
+
 #[tokio::test]
 async fn a_udp_tracker_inside_needs_leave() {
     let server = UdpServer::good("127.0.0.1:0", "192.0.2.1:5").await;

@@ -97,6 +97,9 @@ async fn nothing_goes_past_a_proxy() {
         let proxy = format!("{scheme}://user:hunter22@{gone}");
         let error = error_of(announce_with(through(proxy.clone()), &tracker.url()).await);
         assert!(!error.contains("hunter22"), "{error}");
+        // It is not the tracker that is gone.
+        let names_it = format!("the proxy {scheme}://{gone}/… (announce.proxy) cannot be reached");
+        assert!(error.starts_with(&names_it), "{error}");
         let outcome = announce_with(through(proxy), &format!("udp://{}", udp.address)).await;
         let Outcome::Refused { reason, retry } = outcome else {
             panic!("{outcome:?}")
@@ -105,6 +108,46 @@ async fn nothing_goes_past_a_proxy() {
         assert_eq!(retry, Some(RetryIn::Never));
     }
     assert_eq!((tracker.heads().len(), udp.count()), (0, (0, 0)));
+}
+
+/// The proxy's refusals are not told as the tracker's.
+#[tokio::test]
+async fn a_proxy_that_wants_a_password_is_named() {
+    let refuses = |_: &str| Say::Bytes(http("407 Proxy Authentication Required", "", b""));
+    let proxy = Server::start("127.0.0.1", refuses).await;
+    for url in ["http://a.example/announce", "https://a.example/announce"] {
+        let client = through(format!("http://{}", proxy.address));
+        let error = error_of(announce_with(client, url).await);
+        let names_it = format!("the proxy http://{}/… wants a user name", proxy.address);
+        assert!(error.starts_with(&names_it), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_told_as_one() {
+    let tracker = Server::start("127.0.0.1", |_| ok(b"")).await;
+    let error = error_of(announce(&tracker.url()).await);
+    assert!(error.contains("nothing in it"), "{error}");
+}
+
+/// An `https` URL of a server that speaks HTTP.
+#[tokio::test]
+async fn tls_where_there_is_none_is_told_as_that() {
+    for answer in [&http("400 Bad Request", "", b"")[..], b""] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/announce", listener.local_addr().unwrap());
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            stream.write_all(answer).await.unwrap();
+            stream.shutdown().await.unwrap();
+            // What else has come is read, lest the end be a reset.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        };
+        let (outcome, ()) = tokio::join!(announce(&url), serving);
+        let error = error_of(outcome);
+        assert!(error.contains("does not speak TLS"), "{error}");
+    }
 }
 
 #[tokio::test]

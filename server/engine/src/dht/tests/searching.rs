@@ -218,6 +218,8 @@ fn a_node_is_ready_when_it_knows_who_is_near() {
         at(1),
     );
     assert!(!node.is_ready(), "the other may know more");
+    node.handle_timeout(at(2));
+    assert!(node.is_ready() && node.lookups() > 0, "it is dead, maybe");
     while node.next_timeout() < at(7) {
         let now = node.next_timeout();
         node.handle_timeout(now);

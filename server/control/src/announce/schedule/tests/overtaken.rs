@@ -146,3 +146,67 @@ fn one_torrent_with_many_dead_trackers_does_not_take_all_places() {
     });
     assert_eq!(world.seen.len(), TRACKERS_AT_ONCE_MAX + 1);
 }
+
+/// Who stops is not held up by a tracker that has not answered yet and will not, most likely; for one
+/// that answers the rest is still said.
+#[test]
+fn the_end_does_not_wait_for_a_tracker_that_is_silent() {
+    for (left, takes, ends) in [(1, 30_000, 1_500), (0, 30_000, 1_500), (0, 800, 850)] {
+        let mut world = World::new();
+        world.add_with(1, &[&[A]], left, false);
+        let answer = |job: &Job| match job.event {
+            AnnounceEvent::Started => (Duration::from_millis(takes), reply(1800)),
+            _ => (Duration::from_millis(50), reply(1800)),
+        };
+        world.run(Duration::from_millis(200), answer);
+        world.scheduler.stop_all(world.now, LIMITS);
+        world.run(Duration::from_millis(ends - 1), answer);
+        assert!(!world.scheduler.is_empty(), "{takes}");
+        assert_eq!(world.scheduler.waited_for(5), ["http://a.example/…"]);
+        world.run(Duration::from_millis(ends), answer);
+        assert!(world.scheduler.is_empty(), "{takes}");
+        assert!(world.scheduler.waited_for(5).is_empty());
+        let stops = world
+            .seen
+            .iter()
+            .filter(|one| one.event == AnnounceEvent::Stopped);
+        assert_eq!(stops.count(), usize::from(takes < 1_500));
+    }
+}
+
+#[test]
+fn how_long_an_answer_is_waited_for_is_seen() {
+    let mut world = World::new();
+    let torrent = world.add_with(1, &[&[A]], 1, false);
+    let answer = |_: &Job| (seconds(20), failed());
+    world.run(seconds(7), answer);
+    let status = world.scheduler.status(world.now, torrent).unwrap();
+    assert_eq!(status.trackers[0].asking_for, Some(seconds(7)));
+    assert_eq!(world.scheduler.failing(), 0);
+    world.run(seconds(21), answer);
+    let status = world.scheduler.status(world.now, torrent).unwrap();
+    assert_eq!(status.trackers[0].asking_for, None);
+    assert_eq!(world.scheduler.failing(), 1);
+}
+
+/// What differs in their URLs is not shown, since it may be a passkey.
+#[test]
+fn trackers_that_look_alike_are_numbered() {
+    let mut world = World::new();
+    let tiers: [&[&str]; 3] = [
+        &["http://a.example/secret01/announce", B],
+        &["http://a.example/secret02/announce"],
+        &["udp://a.example:80/"],
+    ];
+    let torrent = world.add_with(1, &tiers, 1, false);
+    let status = world.scheduler.status(world.now, torrent).unwrap();
+    let mut shown: Vec<&str> = status.trackers.iter().map(|one| &*one.tracker).collect();
+    shown.sort_unstable();
+    let expected = [
+        "http://a.example/… (1 of 2 there)",
+        "http://a.example/… (2 of 2 there)",
+        "http://b.example/…",
+        "udp://a.example:80/…",
+    ];
+    assert_eq!(shown, expected);
+}
