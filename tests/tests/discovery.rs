@@ -338,6 +338,37 @@ fn hosts_of_one_network_find_each_other() {
     assert_same_tree(&content.data_dir(), again.path());
 }
 
+/// With nothing but its hash: the first announce tells of who looks for it, and who has it answers.
+#[test]
+fn a_link_is_enough_in_one_network() {
+    let test = "a_link_is_enough_in_one_network";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Content::new(&[]);
+    let magnet = format!("magnet:?xt=urn:btih:{}", content.info_hash());
+    let by_link = || {
+        let folder = TempDir::new().unwrap();
+        let get = Get::new(&magnet, folder.path()).setting("lsd", "enabled", "true");
+        let client = |program: &OsStr| lan.client_command(program);
+        let complete = get.start_on(&client).complete(MEET);
+        println!("{} s", complete["seconds"]);
+        assert_same_tree(&content.data_dir(), folder.path());
+    };
+    let ours = lsd(content.seed()).start();
+    by_link();
+    drop(ours);
+    let mut theirs = Command::new(need!(test, libtorrent_python()));
+    theirs.arg(script("libtorrent_swarm.py"));
+    theirs.args([&content.torrent, &content.data_dir()]);
+    let mut theirs = Process::spawn("libtorrent", theirs.args([&SERVER.to_string(), "--lsd"]));
+    theirs.wait_for("complete", MEET, |process| {
+        process.stdout().contains("complete").then_some(())
+    });
+    by_link();
+}
+
 #[test]
 fn hosts_of_one_network_find_each_other_by_ipv6() {
     let test = "hosts_of_one_network_find_each_other_by_ipv6";

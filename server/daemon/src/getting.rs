@@ -14,6 +14,7 @@ mod plan;
 mod selection;
 mod store;
 mod trackers;
+mod waiting;
 
 pub use plan::{Plan, Source};
 pub use selection::Choice;
@@ -58,6 +59,7 @@ use std::time::{Duration, Instant};
 use store::Store;
 use tokio::sync::mpsc;
 use trackers::{Sorted, Trackers};
+use waiting::Sources;
 
 /// Peers that are kept from the time before the download began.
 const KNOWN_MAX: usize = 1_000;
@@ -133,6 +135,7 @@ impl Getter {
         let mut getter = Getter::start(plan, registry, signals, ip_filter)?;
         getter.named = peers.addresses.iter().map(|&peer| (peer, None)).collect();
         getter.refused = peers.refused;
+        getter.display.left_out(&getter.plan.left_out);
         let end = getter.get(described, &peers.addresses).await;
         getter.display.clear();
         getter.stop().await;
@@ -267,11 +270,15 @@ impl Getter {
         peers: &[SocketAddr],
     ) -> Result<Option<Described>, Failure> {
         let trackers = self.plan.sorted(&self.plan.magnet_trackers());
-        let others = !peers.is_empty() || self.dht.is_some();
+        let others = !peers.is_empty() || self.dht.is_some() || self.lsd.is_some();
         self.announce(info_hash, trackers, false, others)?;
-        // It may be private: the DHT is asked for it, and told nothing.
+        // It may be private: the DHT is asked for it, and told nothing. This network, whose the user says that it is
+        // his own, cannot be asked but by telling it.
         if let Some(dht) = &self.dht {
             dht.look(info_hash, Arc::clone(&self.finder) as _);
+        }
+        if let Some(lsd) = &self.lsd {
+            lsd.add(info_hash, Arc::clone(&self.finder) as _);
         }
         let fetching = self.plane.fetch_metadata(info_hash).await;
         let (fetch, mut told) = fetching.map_err(anyhow::Error::from)?;
@@ -295,6 +302,7 @@ impl Getter {
                     None => return Err(anyhow!("the shard has ended, which is a bug").into()),
                 },
                 _ = ticks.tick() => {
+                    self.tell_sources(info_hash, fetch.peers(), false);
                     self.display.metadata(fetch.peers());
                     self.tell_troubles(info_hash, fetch.troubles());
                     self.look_for_peers(info_hash, fetch.peers());
@@ -480,8 +488,10 @@ impl Getter {
                 }
                 _ = ticks.tick() => {
                     let progress = download.fetch.progress();
-                    self.display.progress(&progress, download.bytes_recorded);
                     let info_hash = download.described.info_hash;
+                    let private = download.described.metainfo.private;
+                    self.tell_sources(info_hash, progress.peers, private);
+                    self.display.progress(&progress, download.bytes_recorded);
                     self.tell_troubles(info_hash, download.fetch.troubles());
                     self.look_for_peers(info_hash, progress.peers);
                 }
@@ -624,8 +634,8 @@ impl Getter {
                 "there is nobody to ask: no tracker is named that may be asked, and {}; name a tracker by --tracker, \
                  or a peer by --peer",
                 match private {
-                    true => "the DHT is not for private torrents",
-                    false => "the DHT is off",
+                    true => "the DHT and local discovery are not for private torrents",
+                    false => "the DHT and local discovery (lsd.enabled) are off",
                 }
             )
             .into());
@@ -644,7 +654,11 @@ impl Getter {
             if let Some(dht) = &self.dht {
                 dht.remove(info_hash);
             }
-            self.known.retain(|(_, source)| *source != PeerSource::Dht);
+            if let Some(lsd) = &self.lsd {
+                lsd.remove(info_hash);
+            }
+            let strangers = [PeerSource::Dht, PeerSource::Local];
+            self.known.retain(|(_, source)| !strangers.contains(source));
             return;
         }
         if let Some(lsd) = &self.lsd {
@@ -683,9 +697,24 @@ impl Getter {
                 *told = Some(reason);
             }
         }
-        for (tracker, reason) in self.trackers.failures(info_hash) {
-            self.display.tracker_failed(&tracker, &reason);
+        for (tracker, news) in self.trackers.news(info_hash) {
+            self.display.tracker_news(&tracker, &news);
         }
+    }
+
+    /// Has what each source of peers has said shown, while there are none.
+    fn tell_sources(&mut self, info_hash: InfoHashV1, peers: u32, private: bool) {
+        if peers > 0 {
+            return self.display.waiting(Vec::new());
+        }
+        let dht = self.dht.as_ref().filter(|_| !private);
+        let sources = Sources {
+            trackers: self.trackers.statuses(info_hash),
+            dht: dht.map(|dht| dht.status(info_hash)),
+            lsd: self.lsd.is_some() && !private,
+            named: self.named.len(),
+        };
+        self.display.waiting(sources.texts());
     }
 
     /// Asks the trackers, as soon as they allow it, and the DHT again while there is nobody to fetch

@@ -29,6 +29,9 @@ use tokio::sync::{Semaphore, mpsc};
 const LOOK_AFTER_MIN: Duration = Duration::from_secs(5);
 const LOOK_AFTER_MAX: Duration = Duration::from_secs(600);
 
+/// Torrents that are told to be found by nobody; further ones are not.
+const UNFINDABLE_TOLD_MAX: usize = 10;
+
 /// What torrents are handed to.
 pub struct Services {
     pub plane: Arc<Plane>,
@@ -122,6 +125,8 @@ pub struct Torrents {
     /// Held by the one re-check that hashes.
     hashing: Arc<Semaphore>,
     looks: mpsc::UnboundedSender<Look>,
+    /// Torrents that were told to be found by nobody.
+    unfindable: usize,
 }
 
 /// What the gauges show, kept up to date so that no change costs a look at all torrents.
@@ -173,6 +178,7 @@ impl Torrents {
             counts: Counts::default(),
             hashing: Arc::new(Semaphore::new(1)),
             looks,
+            unfindable: 0,
         };
         (torrents, received)
     }
@@ -199,6 +205,7 @@ impl Torrents {
         let seeded = Arc::new(seeded(&ready)?);
         let info_hash = ready.info_hash;
         self.serve(&ready, &seeded).await;
+        self.tell_if_nobody_finds(&ready);
         let entry = Entry {
             ready,
             torrent_file,
@@ -212,6 +219,29 @@ impl Torrents {
         self.order.push(info_hash);
         self.publish();
         Ok(())
+    }
+
+    /// Warns of a torrent that nobody can find, the first few times.
+    fn tell_if_nobody_finds(&mut self, ready: &Ready) {
+        let Services {
+            tracker,
+            announcer,
+            lsd,
+            dht,
+            ..
+        } = &self.services;
+        let private = ready.metainfo.private;
+        let announced = announcer.is_some() && !ready.metainfo.trackers.is_empty();
+        let others = !private && (lsd.is_some() || dht.is_some());
+        if tracker.is_some() || announced || others || self.unfindable >= UNFINDABLE_TOLD_MAX {
+            return;
+        }
+        self.unfindable += 1;
+        tracing::warn!(torrent = %ready.info_hash, "{}: only peers who are given this address find it",
+        match private {
+            true => "a private torrent that no tracker is told of",
+            false => "no tracker, DHT or local discovery tells of this torrent",
+        });
     }
 
     /// The torrents in the order in which they were added.

@@ -35,14 +35,16 @@ had; 2: the command line or the configuration is wrong; 3: io_uring is refused; 
 --json prints lines {\"event\":…}: started (name, info_hash_v1, data_dir, peer_port, bytes_done, \
 bytes_total, files, files_selected), progress (action and what goes with it, below), paused (reason, needs: space, \
 disk or permission, bytes_missing), resumed, replacing (count, files: the first of them), \
-respelled (count, names: the first of them, with name and written), not-asked (reason), \
-peer-failed (peer, reason), tracker-failed (tracker, reason), banned (peer), complete (name, info_hash_v1, path, \
+respelled (count, names: the first of them, with name and written), left-out (reason: what of the link cannot be \
+read), not-asked (reason), peer-failed (peer, reason), tracker-failed (tracker, reason), tracker-recovered (tracker), \
+banned (peer), complete (name, info_hash_v1, path, \
 bytes, whole, files, files_selected, downloaded, wasted, uploaded, seconds), stopped (bytes_done, bytes_total; null \
 if it was not known yet). A progress line with the action hashing, which comes before started, has bytes_done, \
-bytes_total, bytes_per_s, eta_s and file; metadata has peers; fetching has bytes_done, bytes_total, bytes_synced, \
+bytes_total, bytes_per_s, eta_s and file; metadata has peers, and waiting (what each source has said) while there are none; \
+fetching has bytes_done, bytes_total, bytes_synced, \
 bytes_per_s, eta_s (null while it is not known), up_bytes_per_s, downloaded, uploaded, wasted, hash_failures, peers, \
 seeds, connecting, candidates, sources (for tracker, dht, pex, lsd, incoming, given: known addresses and connected \
-peers) and paused; seeding has up_bytes_per_s, uploaded and peers.";
+peers), paused, and waiting as metadata has it; seeding has up_bytes_per_s, uploaded and peers.";
 
 /// Arguments of `seedring get`.
 #[derive(Debug, Args)]
@@ -94,12 +96,13 @@ pub fn run(global: &Global, args: &GetArgs) -> Result<(), Failure> {
     if let Some(shards) = args.shards {
         config.shards.count = shards;
     }
-    let source = source(&args.torrent)?;
+    let (source, left_out) = source(&args.torrent)?;
     let state_dir = global.state_dir.clone();
     getting::run(Plan {
         state_dir: state_dir.unwrap_or_else(|| config.state_dir(&environment)),
         config,
         source,
+        left_out,
         data_dir: args.directory.clone(),
         peers: args.peer.clone(),
         trackers: args.tracker.iter().map(|tier| tier.0.clone()).collect(),
@@ -111,17 +114,19 @@ pub fn run(global: &Global, args: &GetArgs) -> Result<(), Failure> {
     })
 }
 
-/// Tells links, URLs and files apart.
-fn source(torrent: &str) -> Result<Source, Failure> {
+/// Tells links, URLs and files apart; of a link beside it what of it is left out.
+fn source(torrent: &str) -> Result<(Source, Vec<String>), Failure> {
     let is_magnet = torrent
         .split_at_checked("magnet:".len())
         .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("magnet:"));
     if is_magnet {
-        let magnet = Magnet::parse(torrent).map_err(|error| Failure::Usage(error.into()))?;
-        return Ok(Source::Magnet(Box::new(magnet)));
+        let read = Magnet::read(torrent).map_err(|error| Failure::Usage(error.into()));
+        let (magnet, left_out) = read?;
+        let left_out = left_out.iter().map(ToString::to_string).collect();
+        return Ok((Source::Magnet(Box::new(magnet)), left_out));
     }
     if web::is_url(torrent) {
-        return Ok(Source::Url(torrent.to_owned()));
+        return Ok((Source::Url(torrent.to_owned()), Vec::new()));
     }
     // Not shown whole: a password may stand in it.
     if let Some((scheme, _)) = torrent.split_once("://")
@@ -133,7 +138,7 @@ fn source(torrent: &str) -> Result<Source, Failure> {
     }
     let path = PathBuf::from(torrent);
     match std::fs::metadata(&path) {
-        Ok(_) => Ok(Source::File(path)),
+        Ok(_) => Ok((Source::File(path), Vec::new())),
         Err(error) => Err(anyhow!("cannot find {path:?}: {error}").into()),
     }
 }
@@ -153,10 +158,12 @@ mod tests {
     fn links_urls_and_files_are_told_apart() {
         let hash = "0123456789abcdef0123456789abcdef01234567";
         let magnet = source(&format!("Magnet:?xt=urn:btih:{hash}&x.pe=192.0.2.1:5"));
-        assert!(matches!(magnet, Ok(Source::Magnet(_))));
+        assert!(matches!(magnet, Ok((Source::Magnet(_), left_out)) if left_out.is_empty()));
+        let worse = source(&format!("magnet:?xt=urn:btih:{hash}&x.pe=foo&so=a"));
+        assert!(matches!(worse, Ok((Source::Magnet(_), left_out)) if left_out.len() == 2));
         assert!(matches!(
             source("https://a.example/x.torrent"),
-            Ok(Source::Url(_))
+            Ok((Source::Url(_), _))
         ));
         assert!(matches!(source("magnet:?xt=x"), Err(Failure::Usage(_))));
         // As a folder in a torrent's place, it is nothing that the command line shows to be wrong.
@@ -167,7 +174,7 @@ mod tests {
         assert!(!format!("{error:#}").contains("secret"), "{error:#}");
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        assert!(matches!(source(path), Ok(Source::File(_))));
+        assert!(matches!(source(path), Ok((Source::File(_), _))));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::{BinaryBytes, HumanCount};
 use proto::bencode::{ErrorKind, Limits};
 use proto::limits::METAINFO_BYTES_MAX;
-use proto::magnet::Magnet;
+use proto::magnet::{LeftOut, Magnet};
 use proto::metainfo::{Metainfo, Reason};
 use proto::text::printable;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 const EXAMPLES: &str = "\
@@ -29,7 +30,8 @@ The number behind a file is the one that `seedring get --select` takes.
 --json prints one object: info_hash_v1, info_hash_v2 (hex or null), name, length, piece_length, \
 pieces, private, files (number, path, length, pad), respelled (name, written: names that downloads \
 write otherwise than the torrent spells them), trackers (a list of tiers), web_seeds, comment, \
-created_by, creation_date (seconds since 1970), source, magnet. A file's path is one string with `/` \
+created_by, creation_date (seconds since 1970), source, peers and selection (of a magnet link: x.pe, and \
+so as first and last numbers), left_out (what of a link cannot be read), magnet. A file's path is one string with `/` \
 between folders, relative to the data folder, so that it begins with the torrent's name. Lengths are \
 in bytes and count pad files. What a magnet link does not hold is null.";
 
@@ -69,6 +71,12 @@ struct Shown {
     created_by: Option<String>,
     creation_date: Option<i64>,
     source: Option<String>,
+    /// Peers that a link names (`x.pe`).
+    peers: Vec<String>,
+    /// The files that a link chooses (`so`): first and last numbers.
+    selection: Option<Vec<(u32, u32)>>,
+    /// What of a link cannot be read.
+    left_out: Vec<String>,
     magnet: String,
 }
 
@@ -96,8 +104,8 @@ pub fn run(global: &Global, args: &ShowArgs) -> Result<(), Failure> {
         .get(..7)
         .is_some_and(|start| start.eq_ignore_ascii_case("magnet:"));
     let shown = if is_magnet {
-        let magnet = Magnet::parse(&args.torrent).map_err(anyhow::Error::from)?;
-        Shown::from_magnet(&magnet)
+        let (magnet, left_out) = Magnet::read(&args.torrent).map_err(anyhow::Error::from)?;
+        Shown::from_magnet(&magnet, &left_out)
     } else {
         Shown::from_metainfo(&read_torrent(Path::new(&args.torrent), args.own)?)
     };
@@ -170,12 +178,17 @@ impl Shown {
             created_by: metainfo.created_by.clone(),
             creation_date: metainfo.creation_date,
             source: metainfo.source.clone(),
+            peers: Vec::new(),
+            selection: None,
+            left_out: Vec::new(),
             magnet: metainfo.magnet().to_string(),
         }
     }
 
     /// A link knows no tiers: each of its trackers is one of its own.
-    fn from_magnet(magnet: &Magnet) -> Shown {
+    fn from_magnet(magnet: &Magnet, left_out: &[LeftOut]) -> Shown {
+        let ends = |range: &RangeInclusive<u32>| (*range.start(), *range.end());
+        let selection = magnet.selection.as_deref();
         Shown {
             info_hash_v1: magnet.info_hash_v1.map(|hash| hash.to_string()),
             info_hash_v2: magnet.info_hash_v2.map(|hash| hash.to_string()),
@@ -196,6 +209,9 @@ impl Shown {
             created_by: None,
             creation_date: None,
             source: None,
+            peers: magnet.peers.iter().map(ToString::to_string).collect(),
+            selection: selection.map(|ranges| ranges.iter().map(ends).collect()),
+            left_out: left_out.iter().map(ToString::to_string).collect(),
             magnet: magnet.to_string(),
         }
     }
@@ -227,6 +243,13 @@ impl Shown {
         self.web_seeds
             .iter()
             .for_each(|url| fields.add("Web seed", Some(url)));
+        self.peers
+            .iter()
+            .for_each(|peer| fields.add("Peer", Some(peer)));
+        fields.add("Only files", self.selected().as_deref());
+        self.left_out
+            .iter()
+            .for_each(|one| fields.add("Warning", Some(one)));
         fields.add("Magnet", Some(&self.magnet));
         for Respelled { name, written } in self.respelled.iter().flatten().take(RESPELLED_MAX) {
             fields.add("Spelled", Some(&format!("{name} (written as {written})")));
@@ -242,6 +265,19 @@ impl Shown {
             text.push_str(&Tree::of(files).text());
         }
         text
+    }
+
+    /// A link's choice of files, as `get --select` takes it.
+    fn selected(&self) -> Option<String> {
+        let one = |(first, last): &(u32, u32)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        let ranges: Vec<String> = self.selection.as_ref()?.iter().map(one).collect();
+        Some(match ranges.is_empty() {
+            true => "none".to_owned(),
+            false => ranges.join(","),
+        })
     }
 
     fn size(&self) -> Option<String> {
@@ -420,7 +456,9 @@ mod tests {
     fn a_magnet_shows_what_it_has() {
         let hash = "0123456789abcdef0123456789abcdef01234567";
         let link = format!("magnet:?xt=urn:btih:{hash}&dn=name&tr=http%3A%2F%2Fa%2F&tr=udp://b:1");
-        let shown = Shown::from_magnet(&Magnet::parse(&link).unwrap());
+        let link = format!("{link}&x.pe=192.0.2.1:5&x.pe=foo&so=0,2-4");
+        let (magnet, left_out) = Magnet::read(&link).unwrap();
+        let shown = Shown::from_magnet(&magnet, &left_out);
         let json = serde_json::to_value(&shown).unwrap();
         assert_eq!(json["info_hash_v1"], hash);
         assert_eq!(
@@ -438,11 +476,15 @@ mod tests {
         ] {
             assert!(json[absent].is_null(), "{absent}");
         }
-        assert_eq!(json.as_object().unwrap().len(), 16);
+        assert_eq!(json["peers"], serde_json::json!(["192.0.2.1:5"]));
+        assert_eq!(json["selection"], serde_json::json!([[0, 0], [2, 4]]));
+        assert_eq!(json.as_object().unwrap().len(), 19);
+        let text = shown.text();
         assert!(
-            shown
-                .text()
-                .starts_with("Name:           name\nInfo-hash v1:   0123")
+            text.starts_with("Name:           name\nInfo-hash v1:   0123"),
+            "{text}"
         );
+        assert!(text.contains("\nPeer:           192.0.2.1:5\nOnly files:     0,2-4\n"));
+        assert!(text.contains("\nWarning:        the link's x.pe= at byte"));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Limits: [`FILES_SHOWN_MAX`] files are named at a time.
 
+use super::trackers::News;
 use crate::progress::{counted, print, print_json, shown};
 use engine::peer_list::PeerSource;
 use indicatif::{
@@ -56,6 +57,8 @@ pub struct Display {
     printed: Cell<Instant>,
     down: Rate,
     up: Rate,
+    /// What each source of peers has said, while there is none.
+    waiting: Vec<String>,
 }
 
 enum Form {
@@ -108,17 +111,34 @@ impl Display {
             printed: Cell::new(Instant::now()),
             down: Rate::new(),
             up: Rate::new(),
+            waiting: Vec::new(),
         }
+    }
+
+    /// What each source of peers has said, while there is none; nothing when there is one.
+    pub fn waiting(&mut self, sources: Vec<String>) {
+        self.waiting = sources;
+    }
+
+    /// The same as the end of a line.
+    fn nobody(&self) -> Option<String> {
+        let sources = &self.waiting;
+        (!sources.is_empty()).then(|| format!("no peer yet ({})", sources.join("; ")))
     }
 
     /// Only the hash is known, and so many peers are being asked.
     pub fn metadata(&mut self, peers: u32) {
-        let text = || format!("asking {} for the torrent", counted(peers.into(), "peer"));
+        let text = || match self.nobody() {
+            Some(nobody) => format!("the torrent is still to come: {nobody}"),
+            None => format!("asking {} for the torrent", counted(peers.into(), "peer")),
+        };
         match &self.form {
             Form::Bar(bar) => bar.set_message(text()),
             Form::Lines if self.is_due(LINE_PERIOD) => eprintln!("{}", text()),
             Form::Json if self.is_due(JSON_PERIOD) => {
-                print_json(&json!({"event": "progress", "action": "metadata", "peers": peers}));
+                let mut line = json!({"event": "progress", "action": "metadata", "peers": peers});
+                self.add_waiting(&mut line);
+                print_json(&line);
             }
             Form::Lines | Form::Json => {}
         }
@@ -180,14 +200,24 @@ impl Display {
             Form::Lines if self.is_due(LINE_PERIOD) => {
                 let total = BinaryBytes(share.bytes_total);
                 let message = message(progress, down, up, left);
-                eprintln!("{} % of {total}, {message}", share.percent());
+                let nobody = self
+                    .nobody()
+                    .map_or_else(String::new, |text| format!("; {text}"));
+                eprintln!("{} % of {total}, {message}{nobody}", share.percent());
             }
             Form::Json if self.is_due(JSON_PERIOD) => {
                 let mut line = progress_line(progress, down, up, left);
                 line["bytes_synced"] = bytes_synced.into();
+                self.add_waiting(&mut line);
                 print_json(&line);
             }
             Form::Lines | Form::Json => {}
+        }
+    }
+
+    fn add_waiting(&self, line: &mut serde_json::Value) {
+        if !self.waiting.is_empty() {
+            line["waiting"] = self.waiting.as_slice().into();
         }
     }
 
@@ -270,6 +300,16 @@ impl Display {
         ));
     }
 
+    /// What of the link cannot be read.
+    pub fn left_out(&mut self, reasons: &[String]) {
+        for reason in reasons {
+            match self.form {
+                Form::Json => print_json(&json!({"event": "left-out", "reason": reason})),
+                _ => self.line(reason),
+            }
+        }
+    }
+
     /// Peers and trackers that are not asked, with the reasons.
     pub fn not_asked(&mut self, reasons: &[String]) {
         for reason in reasons {
@@ -293,15 +333,26 @@ impl Display {
         }
     }
 
-    /// A tracker does not answer, or with an error.
-    pub fn tracker_failed(&mut self, tracker: &str, reason: &str) {
+    /// A tracker does not answer, or with an error, or does after all.
+    pub fn tracker_news(&mut self, tracker: &str, news: &News) {
+        let (reason, then) = match news {
+            News::Recovered => {
+                return match self.form {
+                    Form::Json => {
+                        print_json(&json!({"event": "tracker-recovered", "tracker": tracker}));
+                    }
+                    _ => self.line(&format!("the tracker {tracker} answers now")),
+                };
+            }
+            News::Silent => ("no answer yet", "it is waited for"),
+            News::Failed(reason) => (reason.as_str(), "it is tried again"),
+            News::GivenUp(reason) => (reason.as_str(), "it is not asked any more"),
+        };
         match self.form {
             Form::Json => print_json(
                 &json!({"event": "tracker-failed", "tracker": tracker, "reason": reason}),
             ),
-            _ => self.line(&format!(
-                "the tracker {tracker}: {reason}; it is tried again"
-            )),
+            _ => self.line(&format!("the tracker {tracker}: {reason}; {then}")),
         }
     }
 

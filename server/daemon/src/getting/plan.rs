@@ -24,6 +24,8 @@ pub struct Plan {
     pub config: Config,
     pub state_dir: PathBuf,
     pub source: Source,
+    /// What of a link cannot be read; fit to be shown.
+    pub left_out: Vec<String>,
     pub data_dir: PathBuf,
     /// Peers to ask beside those that trackers and the link name.
     pub peers: Vec<PeerAddress>,
@@ -119,7 +121,11 @@ impl Plan {
 
     /// The user's trackers, then the torrent's, sorted by whether they may be inside our network.
     pub(super) fn sorted(&self, of_torrent: &[Vec<String>]) -> Sorted {
-        trackers::sort(&self.trackers, of_torrent, |url| self.word_of(url))
+        let mut sorted = trackers::sort(&self.trackers, of_torrent, |url| self.word_of(url));
+        if !self.config.announce.proxy.is_empty() {
+            sorted.keep_to_proxy();
+        }
+        sorted
     }
 
     /// Whose word it is that this is a tracker of the torrent.
@@ -135,6 +141,7 @@ impl Plan {
             Source::Magnet(magnet) if magnet.trackers.iter().any(|url| url == tracker) => {
                 Word::Link
             }
+            Source::Magnet(_) => Word::Kept,
             _ => Word::Stranger,
         }
     }

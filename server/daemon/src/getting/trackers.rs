@@ -9,7 +9,9 @@
 
 use crate::control_plane;
 use crate::failure::Failure;
-use control::announce::{AnnounceHandle, Totals, TrackerState, is_global, redacted};
+use control::announce::{
+    AnnounceHandle, Totals, TrackerState, TrackerStatus, is_global, is_udp, redacted,
+};
 use control::config::Config;
 use control::web;
 use proto::ids::{InfoHashV1, PeerId};
@@ -22,6 +24,9 @@ use std::time::Duration;
 /// Trackers of whom it is remembered what was told of them last.
 const TOLD_MAX: usize = 64;
 
+/// A first answer that takes longer is told to be waited for.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
+
 /// See the module.
 pub struct Trackers {
     /// Asks those that may be anywhere.
@@ -29,7 +34,20 @@ pub struct Trackers {
     /// Asks those at global addresses only.
     strangers: Option<AnnounceHandle>,
     /// What was told of a tracker last.
-    told: BTreeMap<String, String>,
+    told: BTreeMap<String, News>,
+}
+
+/// What there is to tell of a tracker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum News {
+    /// It has been asked for the first time, and its answer is waited for.
+    Silent,
+    /// It failed for this reason, and is asked again.
+    Failed(String),
+    /// It is not asked again, for this reason.
+    GivenUp(String),
+    /// It answers after all.
+    Recovered,
 }
 
 /// Whose word it is that a tracker is one.
@@ -43,6 +61,8 @@ pub enum Word {
     Link,
     /// Somebody's: it is asked at a global address only.
     Stranger,
+    /// A link's or torrent's that an earlier run was given; whose that was is not kept. As [`Word::Stranger`].
+    Kept,
 }
 
 impl Word {
@@ -51,7 +71,7 @@ impl Word {
         match self {
             Word::Own => true,
             Word::Link => says_nothing_else(url),
-            Word::Stranger => false,
+            Word::Stranger | Word::Kept => false,
         }
     }
 }
@@ -131,25 +151,31 @@ impl Trackers {
         });
     }
 
-    /// Trackers that fail, with their reasons, as far as that has not been told yet.
-    pub fn failures(&mut self, info_hash: InfoHashV1) -> Vec<(String, String)> {
-        let statuses: Vec<_> = self
-            .each()
-            .filter_map(|announcer| announcer.status(info_hash))
-            .collect();
-        let mut failures = Vec::new();
-        for status in statuses.into_iter().flat_map(|status| status.trackers) {
-            let (TrackerState::Failing, Some(reason)) = (status.state, status.message) else {
+    /// How its trackers are doing.
+    pub fn statuses(&self, info_hash: InfoHashV1) -> Vec<TrackerStatus> {
+        let all = self.each();
+        let all = all.filter_map(|announcer| announcer.status(info_hash));
+        all.flat_map(|status| status.trackers).collect()
+    }
+
+    /// Trackers that fail, with their reasons, and that answer again, as far as that has not been told yet.
+    pub fn news(&mut self, info_hash: InfoHashV1) -> Vec<(String, News)> {
+        let mut all = Vec::new();
+        for status in self.statuses(info_hash) {
+            let told = self.told.get(&status.tracker);
+            let Some(news) = news_of(&status, told) else {
                 continue;
             };
-            let is_known = self.told.contains_key(&status.tracker);
-            let is_new = self.told.get(&status.tracker) != Some(&reason);
-            if is_new && (is_known || self.told.len() < TOLD_MAX) {
-                self.told.insert(status.tracker.clone(), reason.clone());
-                failures.push((status.tracker, reason));
+            if told.is_none() && self.told.len() >= TOLD_MAX {
+                continue;
             }
+            match news {
+                News::Recovered => self.told.remove(&status.tracker),
+                _ => self.told.insert(status.tracker.clone(), news.clone()),
+            };
+            all.push((status.tracker, news));
         }
-        failures
+        all
     }
 
     /// Tells all that we stop.
@@ -185,7 +211,39 @@ pub fn sort(
     sorted
 }
 
+/// What there is to tell of a tracker of which this has been `told` last.
+fn news_of(status: &TrackerStatus, told: Option<&News>) -> Option<News> {
+    let news = match (status.state, status.message.clone()) {
+        (TrackerState::Failing, Some(reason)) => News::Failed(reason),
+        (TrackerState::Disabled, Some(reason)) => News::GivenUp(reason),
+        (TrackerState::Announcing, _)
+            if told.is_none() && status.asking_for >= Some(SILENT_AFTER) =>
+        {
+            News::Silent
+        }
+        (TrackerState::Working, _) if told.is_some() => News::Recovered,
+        _ => return None,
+    };
+    (told != Some(&news)).then_some(news)
+}
+
 impl Sorted {
+    /// Takes away those that a proxy keeps from being asked.
+    pub fn keep_to_proxy(&mut self) {
+        for tiers in [&mut self.trusted, &mut self.strangers] {
+            for tier in tiers.iter_mut() {
+                for url in tier.extract_if(.., |url| is_udp(url)) {
+                    self.refused.push(format!(
+                        "the tracker {} is not asked: UDP trackers cannot be asked through a proxy, and announce.proxy \
+                         is set",
+                        redacted(&url)
+                    ));
+                }
+            }
+            tiers.retain(|tier| !tier.is_empty());
+        }
+    }
+
     /// Takes a tier. The announcers know nothing of each other, so it is two tiers if its trackers are of two kinds.
     fn take<'a>(&mut self, tier: impl Iterator<Item = &'a String>, word: impl Fn(&str) -> Word) {
         let (mut anywhere, mut global) = (Vec::new(), Vec::new());
@@ -219,6 +277,7 @@ fn refusal(url: &str, word: Word) -> Option<String> {
     }
     let why = match word {
         Word::Own | Word::Stranger => "only a torrent from the web names it",
+        Word::Kept => "the link does not name it, but what an earlier run kept of this torrent",
         Word::Link => "the link's URL for it says more than /announce",
     };
     Some(format!(
@@ -238,11 +297,6 @@ fn says_nothing_else(url: &str) -> bool {
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
     let is_bare = is_udp(url) && matches!(path, "" | "/");
     !authority.contains('@') && (path == "/announce" || is_bare)
-}
-
-fn is_udp(url: &str) -> bool {
-    let scheme = url.get(.."udp://".len());
-    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("udp://"))
 }
 
 /// The host of a URL of which nothing but scheme, host and port is left.
@@ -346,6 +400,67 @@ mod tests {
         let sorted = sort(&[], &mixed, |_| Word::Link);
         assert_eq!(sorted.trusted, tiers(&plain[..1]));
         assert_eq!(sorted.strangers, tiers(&global));
+    }
+
+    #[test]
+    fn what_an_earlier_run_kept_is_not_told_as_the_web_s() {
+        let sorted = sort(&[], &tiers(&INSIDE[..1]), |_| Word::Kept);
+        assert!(sorted.refused[0].contains("earlier run"), "{sorted:?}");
+        assert!(sorted.trusted.is_empty() && sorted.strangers.is_empty());
+    }
+
+    #[test]
+    fn behind_a_proxy_udp_trackers_are_left_out_and_named() {
+        let both = [["http://9.9.9.9/a", "udp://9.9.9.9:80/secret"]
+            .map(str::to_owned)
+            .to_vec()];
+        let mut sorted = sort(&tiers(&["UDP://8.8.8.8:1"]), &both, |_| Word::Own);
+        sorted.keep_to_proxy();
+        assert_eq!(sorted.trusted, tiers(&["http://9.9.9.9/a"]));
+        let refused = sorted.refused.join("\n");
+        assert!(
+            refused.contains("8.8.8.8:1") && refused.contains("announce.proxy"),
+            "{refused}"
+        );
+        assert!(
+            refused.contains("9.9.9.9:80") && !refused.contains("secret"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn each_turn_of_a_tracker_is_told_once() {
+        let status = |state, message: Option<&str>, asking: u64| TrackerStatus {
+            tracker: "http://a/…".to_owned(),
+            tier: 0,
+            state,
+            since_last: None,
+            asking_for: Some(Duration::from_secs(asking)),
+            until_next: None,
+            seeders: None,
+            leechers: None,
+            downloaded: None,
+            peers: 0,
+            message: message.map(str::to_owned),
+        };
+        use TrackerState::{Announcing, Disabled, Failing, Working};
+        let asked = |seconds| status(Announcing, None, seconds);
+        assert_eq!(news_of(&asked(4), None), None);
+        assert_eq!(news_of(&asked(5), None), Some(News::Silent));
+        assert_eq!(news_of(&asked(9), Some(&News::Silent)), None);
+        let refused = News::Failed("refused".to_owned());
+        let failing = status(Failing, Some("refused"), 0);
+        assert_eq!(
+            news_of(&failing, Some(&News::Silent)),
+            Some(refused.clone())
+        );
+        assert_eq!(news_of(&failing, Some(&refused)), None);
+        let working = status(Working, Some("a warning"), 0);
+        assert_eq!(news_of(&working, Some(&refused)), Some(News::Recovered));
+        assert_eq!(news_of(&working, None), None);
+        let never = status(Disabled, Some("gone"), 0);
+        let given_up = News::GivenUp("gone".to_owned());
+        assert_eq!(news_of(&never, None), Some(given_up));
     }
 
     #[test]
