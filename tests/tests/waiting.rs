@@ -94,6 +94,25 @@ fn a_tracker_that_hangs_is_told_and_does_not_hold_up_the_end() {
     assert!(!stderr.contains("in time that we stop"), "{stderr}");
 }
 
+/// A seed's log says so, too, before the time for an answer is over.
+#[test]
+fn a_tracker_that_hangs_is_told_by_a_seed() {
+    let root = TempDir::new().unwrap();
+    write_file(&root.path().join("one.bin"), 64 * KIB, 7);
+    let tracker = RecordingTracker::start(Behaviour::Silent);
+    let mut server = Seed::path(&root.path().join("one.bin"))
+        .options(["--tracker", &tracker.url()])
+        .start();
+    server.process.wait_for("a line", TOLD, |process| {
+        let stderr = process.stderr();
+        let line = stderr
+            .lines()
+            .find(|line| line.contains("an announce failed") || line.contains("no answer yet"))?;
+        assert!(line.contains("no answer yet"), "{line}");
+        Some(())
+    });
+}
+
 #[test]
 fn a_udp_tracker_behind_a_proxy_is_told_not_to_be_asked() {
     let folder = TempDir::new().unwrap();

@@ -4,7 +4,7 @@
 //! Limits: as many requests at once as the scheduler hands out; no other task or timer. Does not:
 //! decide anything; see `schedule`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -19,6 +19,10 @@ use super::{Outcome, ScrapeOutcome, Shared};
 
 /// How often the gauges are brought up to date and idle hosts forgotten.
 const TICK: Duration = Duration::from_secs(5);
+/// A first announce that is not answered for so long is told of.
+const SLOW_AFTER: Duration = Duration::from_secs(4);
+/// Trackers of which that is told; further ones are not until one of them has answered.
+const SLOW_TOLD_MAX: usize = 64;
 
 /// The requests under way.
 #[derive(Default)]
@@ -26,6 +30,36 @@ struct Running {
     tasks: JoinSet<Ended>,
     /// The same by task, so that the scheduler gets each job back even if its task panics.
     jobs: HashMap<Id, Work>,
+    /// Trackers of which it has been told that they take long, and that have not answered since.
+    slow: HashSet<Arc<str>>,
+}
+
+impl Running {
+    /// Tells of trackers that take long to answer, which without that are seen only when the time for
+    /// it is over.
+    fn tell_slow(&mut self) {
+        for work in self.jobs.values() {
+            if let Work::Announce(job, since) = work
+                && job.event == AnnounceEvent::Started
+                && since.elapsed() >= SLOW_AFTER
+                && self.slow.len() < SLOW_TOLD_MAX
+                && self.slow.insert(Arc::clone(&job.target.host))
+            {
+                tracing::info!(
+                    tracker = %job.target.shown,
+                    "no answer yet; it is waited for"
+                );
+            }
+        }
+    }
+
+    /// An announce has ended: whoever has answered may be told of anew.
+    fn ended(&mut self, work: &Work, ended: Option<&Ended>) {
+        let failed = matches!(ended, Some(Ended::Announce(Outcome::Failed { .. })));
+        if let (Work::Announce(job, _), false) = (work, failed) {
+            self.slow.remove(&job.target.host);
+        }
+    }
 }
 
 /// What a task does.
@@ -56,6 +90,7 @@ pub(super) async fn run(shared: Weak<Shared>, client: Arc<Client>) {
             () = tokio::time::sleep_until(wait) => {}
             _ = tick.tick() => {
                 shared.scheduler().tidy(shared.now());
+                running.tell_slow();
                 publish(&shared);
             }
             Some(ended) = running.tasks.join_next_with_id() => {
@@ -67,6 +102,7 @@ pub(super) async fn run(shared: Weak<Shared>, client: Arc<Client>) {
                     }
                 };
                 if let Some(work) = running.jobs.remove(&id) {
+                    running.ended(&work, ended.as_ref());
                     end(&shared, work, ended);
                 }
             }
@@ -178,7 +214,6 @@ fn finish(shared: &Shared, job: &Job, outcome: Outcome) {
         Outcome::Refused { reason, .. } => (ControlCounter::AnnouncesRefused, Some(reason)),
         Outcome::Failed { error, .. } => (ControlCounter::AnnouncesFailed, Some(error)),
     };
-    shared.cells.increment(counter);
     if let Some(reason) = reason {
         tracing::info!(
             torrent = %job.info_hash,
@@ -196,6 +231,7 @@ fn finish(shared: &Shared, job: &Job, outcome: Outcome) {
     // Who looks after an announce has failed is to see it.
     let gauge = ControlGauge::TrackersFailing;
     shared.cells.set(gauge, failing as u64);
+    shared.cells.increment(counter);
 }
 
 fn publish(shared: &Shared) {

@@ -3,6 +3,7 @@
 use super::*;
 use engine::peer_list::PeerSource;
 use proto::dht::{Contact, NodeId};
+use seedring_metrics::ControlCounter;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Longest wait for anything.
@@ -93,6 +94,34 @@ async fn what_is_announced_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_announced_over_ipv6_is_found() {
     what_is_announced_is_found_at(Ipv6Addr::LOCALHOST.into()).await;
+}
+
+/// Who looks for peers begins with the first node that answers, and waits for none that is dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_does_not_hold_up_a_search() {
+    let ip = Ipv4Addr::LOCALHOST.into();
+    let nodes = network(ip, 4);
+    let first = nodes[0].addresses()[0];
+    let torrent = InfoHashV1([0x5a; 20]);
+    nodes[3].announce(torrent, false, Arc::new(Found::default()));
+    let witness = start(&config(ip, &[first]), 1);
+    let found = Arc::new(Found::default());
+    witness.look(torrent, Arc::clone(&found) as _);
+    found.wait_for(SocketAddr::new(ip, 1)).await;
+    let deaf = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let bootstrap = [first, deaf.local_addr().unwrap()];
+    let cells = seedring_metrics::Registry::new(1).control();
+    let reader = Dht::start(&config(ip, &bootstrap), 1_234, Arc::clone(&cells)).unwrap();
+    assert_eq!(reader.status(torrent), (0, None));
+    let found = Arc::new(Found::default());
+    reader.look(torrent, Arc::clone(&found) as _);
+    found.wait_for(SocketAddr::new(ip, 1)).await;
+    let (known, peers) = reader.status(torrent);
+    assert!(known > 0 && peers > Some(0), "{known} {peers:?}");
+    // Nobody had been given up by then. What is counted is published once a second.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert!(cells.counter(ControlCounter::DhtQueriesSent) > 0);
+    assert_eq!(cells.counter(ControlCounter::DhtQueriesUnanswered), 0);
 }
 
 /// BEP 27: a private torrent is neither announced nor looked for.

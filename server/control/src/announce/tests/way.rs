@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use seedring_metrics::ControlGauge;
+
 use super::*;
 use crate::announce::udp::tests::Server as UdpServer;
 
@@ -121,6 +123,22 @@ async fn a_proxy_that_wants_a_password_is_named() {
         let names_it = format!("the proxy http://{}/… wants a user name", proxy.address);
         assert!(error.starts_with(&names_it), "{error}");
     }
+}
+
+/// Whoever sees that an announce has failed sees which tracker does, too.
+#[tokio::test]
+async fn a_tracker_that_fails_is_in_the_gauge_with_its_first_failure() {
+    let cells = Registry::new(0).control();
+    let handle = Announcer::start(&config(), IDENTITY, cells.clone()).unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/announce", gone.local_addr().unwrap());
+    drop(gone);
+    let totals = Arc::new(TorrentTotals::default());
+    handle.add(HASH, &[vec![url]], false, totals);
+    while cells.counter(ControlCounter::AnnouncesFailed) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(cells.gauge(ControlGauge::TrackersFailing), 1);
 }
 
 #[tokio::test]
