@@ -114,6 +114,11 @@ impl Lan {
         self.holder.pid()
     }
 
+    /// Runs `ip` on the client's host.
+    pub fn client_ip(&self, arguments: &str) {
+        ip(self.client_command("ip"), arguments);
+    }
+
     /// A command that runs on the client's host.
     pub fn client_command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -146,6 +151,11 @@ fn set_up(
         command(),
         &format!("-6 route add default via {gateway_v6} dev lan0"),
     );
+}
+
+/// Runs `ip` on this host, inside a test's own network.
+pub fn ip_here(arguments: &str) {
+    ip(Command::new("ip"), arguments);
 }
 
 fn ip(mut command: Command, arguments: &str) {

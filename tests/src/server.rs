@@ -19,6 +19,8 @@ use tempfile::TempDir;
 const READY: Duration = Duration::from_secs(60);
 /// Longest wait for a short command.
 pub const SHORT: Duration = Duration::from_secs(30);
+/// Longest wait for a metric to be as it should be: for searches in a DHT, say.
+const METRIC: Duration = Duration::from_secs(180);
 
 /// The path of the server binary: `SEEDRING_BIN`, else beside the test's own profile folder.
 pub fn binary() -> PathBuf {
@@ -282,9 +284,20 @@ impl Server {
 
     /// The metrics, each series with its labels as printed, and its value.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
-        let reply = http::get(&format!("{}/metrics", self.ready.api.trim_end_matches('/')));
-        assert_eq!(reply.status, 200, "/metrics");
-        parse_metrics(&reply.text())
+        metrics_of(&self.ready.api)
+    }
+
+    /// Waits until a metric is at least so much.
+    pub fn wait_for_metric(&mut self, series: &str, least: f64) {
+        self.wait_until_metric(series, |value| value >= least);
+    }
+
+    /// Waits until a metric is as it should be.
+    pub fn wait_until_metric(&mut self, series: &str, is_right: impl Fn(f64) -> bool) {
+        let api = self.ready.api.clone();
+        self.process.wait_for(series, METRIC, |_| {
+            is_right(metrics_of(&api)[series]).then_some(())
+        });
     }
 
     /// Open descriptors of the process.
@@ -328,6 +341,13 @@ impl Server {
         let status = self.process.wait_exit(limit);
         (status, start.elapsed())
     }
+}
+
+/// The metrics of the server whose API is at this URL, as [`Server::metrics`].
+pub fn metrics_of(api: &str) -> BTreeMap<String, f64> {
+    let reply = http::get(&format!("{}/metrics", api.trim_end_matches('/')));
+    assert_eq!(reply.status, 200, "/metrics");
+    parse_metrics(&reply.text())
 }
 
 /// Parses the Prometheus text format as far as these tests need it.

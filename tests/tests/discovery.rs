@@ -8,20 +8,22 @@
 
 use rustix::process::Signal;
 use seedring_tests::clients::{libtorrent_python, script};
-use seedring_tests::content::{MIB, assert_same_tree, write_file};
+use seedring_tests::content::{MIB, assert_same_tree};
+use seedring_tests::dht_network::{ANNOUNCED, Theirs};
 use seedring_tests::get::{Get, Getting, last};
 use seedring_tests::lan::{self, CLIENT, CLIENT_MORE, CLIENT_V6, Lan, SERVER, SERVER_V6};
 use seedring_tests::need;
 use seedring_tests::peer::{Peer, id};
-use seedring_tests::process::{Process, run_ok};
-use seedring_tests::server::{SHORT, Seed, Server, event, parse_metrics, seedring};
+use seedring_tests::process::Process;
+use seedring_tests::server::{SHORT, Seed, Server, event, metrics_of, seedring};
+use seedring_tests::single::Single;
 use seedring_tests::skip::{Skip, is_root, program};
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -33,38 +35,9 @@ const MEET: Duration = Duration::from_secs(200);
 const TRANSMISSION_PORT: u16 = 51_413;
 
 /// A file of some MiB and its torrent.
-struct Content {
-    root: TempDir,
-    torrent: PathBuf,
-}
-
-impl Content {
-    fn new(options: &[&str]) -> Content {
-        let root = TempDir::new().unwrap();
-        write_file(&root.path().join("data/one.bin"), 8 * MIB + 5, 77);
-        let torrent = root.path().join("it.torrent");
-        let mut create = seedring(["create"]);
-        create
-            .arg(root.path().join("data/one.bin"))
-            .arg("-o")
-            .arg(&torrent);
-        create.args(["--piece-size", "64K"]).args(options);
-        run_ok("seedring create", &create, SHORT);
-        Content { root, torrent }
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.root.path().join("data")
-    }
-
-    /// A seed of ours that has to be asked, on the server's host.
-    fn seed(&self) -> Seed {
-        Seed::torrent(&self.torrent, &self.data_dir()).options(["--no-tracker"])
-    }
-
-    fn info_hash(&self) -> String {
-        Torrent::read(&self.torrent).info_hash_hex()
-    }
+fn some_mib(options: &[&str]) -> Single {
+    let pieces = ["--piece-size", "64K"];
+    Single::new(8 * MIB + 5, 77, &[&pieces, options].concat())
 }
 
 /// A seed that needs minutes for the file.
@@ -156,7 +129,7 @@ fn finds(getting: &mut Getting, source: &str, known: u64, peers: u64) {
 }
 
 /// A download that calls nobody but the first that it is told of.
-fn get(content: &Content, folder: &TempDir) -> Get {
+fn get(content: &Single, folder: &TempDir) -> Get {
     Get::new(&content.torrent, folder.path())
 }
 
@@ -167,7 +140,7 @@ fn our_seed_makes_libtorrent_and_our_download_known_to_each_other() {
         return;
     }
     let lan = Lan::build();
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let server = slow(content.seed());
     let seed = at(SERVER, &server);
     let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
@@ -194,7 +167,7 @@ fn our_download_learns_of_peers_by_libtorrent() {
         return;
     }
     let lan = Lan::build();
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let folders = [
         TempDir::new().unwrap(),
         TempDir::new().unwrap(),
@@ -228,7 +201,7 @@ fn our_seed_makes_transmission_and_our_download_known_to_each_other() {
         return;
     }
     let lan = Lan::build();
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let server = slow(content.seed());
     let seed = SocketAddrV4::new(SERVER, server.ready.peer_port);
     let host = |program: &OsStr| lan.client_command(program);
@@ -239,7 +212,7 @@ fn our_seed_makes_transmission_and_our_download_known_to_each_other() {
     let mut shy = shy.start_on(&host);
     finds(&mut shy, "given", 1, 1);
     let tracker = RecordingTracker::start_on(SERVER, Behaviour::Names(seed));
-    let named = Content::new(&["--tracker", &tracker.url()]);
+    let named = some_mib(&["--tracker", &tracker.url()]);
     let home = TempDir::new().unwrap();
     let folder = folders[1].path();
     let theirs = transmission(&lan, &named.torrent, folder, home.path(), "pex");
@@ -255,7 +228,7 @@ fn our_download_learns_of_peers_by_transmission() {
         return;
     }
     let lan = Lan::build();
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let home = TempDir::new().unwrap();
     let folders = [
         TempDir::new().unwrap(),
@@ -286,7 +259,7 @@ fn transmission_and_ours_find_each_other_in_one_network() {
         return;
     }
     let lan = Lan::build();
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let server = lsd(content.seed()).start();
     let (home, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let theirs = transmission(&lan, &content.torrent, folder.path(), home.path(), "lpd");
@@ -316,7 +289,7 @@ fn hosts_of_one_network_find_each_other() {
         return;
     }
     let lan = Lan::build();
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let server = lsd(content.seed()).start();
     let folder = TempDir::new().unwrap();
     // Either hears the other: libtorrent announces when it comes, and our seed calls it.
@@ -346,7 +319,7 @@ fn a_link_is_enough_in_one_network() {
         return;
     }
     let lan = Lan::build();
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let magnet = format!("magnet:?xt=urn:btih:{}", content.info_hash());
     let by_link = || {
         let folder = TempDir::new().unwrap();
@@ -376,7 +349,7 @@ fn hosts_of_one_network_find_each_other_by_ipv6() {
         return;
     }
     let lan = Lan::build();
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let on_lan = |seed: Seed| {
         seed.setting("lsd", "interfaces", "lan0")
             .setting("peers", "bind_v4", "")
@@ -401,7 +374,7 @@ fn a_leecher_that_cannot_call_us_is_called() {
         return;
     }
     let lan = Lan::build();
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let folder = TempDir::new().unwrap();
     let theirs = libtorrent(&lan, &content.torrent, folder.path(), CLIENT, &[]);
     let mut theirs = need!(test, theirs);
@@ -413,7 +386,7 @@ fn a_leecher_that_cannot_call_us_is_called() {
     });
     // It names the leecher to us, and nobody to the leecher, which does not know of it.
     let tracker = RecordingTracker::start(Behaviour::Names(SocketAddrV4::new(CLIENT, port)));
-    let with_tracker = Content::new(&["--tracker", &tracker.url()]);
+    let with_tracker = some_mib(&["--tracker", &tracker.url()]);
     assert_eq!(with_tracker.info_hash(), content.info_hash());
     let _server = with_tracker.seed().start();
     theirs.wait_for("complete", MEET, |process| {
@@ -436,7 +409,7 @@ struct Leaks {
 
 /// See [`Leaks`]. Everybody knows a node of libtorrent.
 fn leaks(lan: &Lan, options: &[&str], node: &str) -> Leaks {
-    let content = Content::new(options);
+    let content = some_mib(options);
     let mut capture = Command::new("python3");
     capture
         .arg(script("capture.py"))
@@ -450,10 +423,9 @@ fn leaks(lan: &Lan, options: &[&str], node: &str) -> Leaks {
         .setting("dht", "enabled", "true")
         .setting("dht", "bootstrap", node)
         .start();
-    wait_for_metric(&mut server, "seedring_dht_nodes{family=\"ipv4\"}", 1.0);
+    server.wait_for_metric("seedring_dht_nodes{family=\"ipv4\"}", 1.0);
     if options.is_empty() {
-        let announced = "seedring_dht_searches_total{result=\"announced\"}";
-        wait_for_metric(&mut server, announced, 1.0);
+        server.wait_for_metric(ANNOUNCED, 1.0);
     }
     let seed = at(SERVER, &server);
     let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
@@ -480,14 +452,6 @@ fn leaks(lan: &Lan, options: &[&str], node: &str) -> Leaks {
     }
 }
 
-/// Waits until a metric of a server is at least so much.
-fn wait_for_metric(server: &mut Server, series: &str, least: f64) {
-    let api = server.ready.api.clone();
-    server.process.wait_for(series, SHORT, |_| {
-        (metric(&api, series) >= least).then_some(())
-    });
-}
-
 #[test]
 fn a_private_torrent_leaks_to_nobody() {
     let test = "a_private_torrent_leaks_to_nobody";
@@ -498,15 +462,9 @@ fn a_private_torrent_leaks_to_nobody() {
         return Skip::machine("to capture packets one has to be root").report(test);
     }
     let lan = Lan::build();
-    let mut nodes = lan.client_command(need!(test, libtorrent_python()));
-    nodes.arg(script("libtorrent_dht.py"));
-    let mut nodes = Process::spawn("libtorrent node", nodes.args([&CLIENT.to_string(), "1"]));
-    let port = nodes.wait_for("nodes", SHORT, |process| {
-        let stdout = process.stdout();
-        let mut lines = stdout.lines();
-        lines.find_map(|line| line.strip_prefix("nodes ")?.parse::<u16>().ok())
-    });
-    let node = format!("{CLIENT}:{port}");
+    let python = lan.client_command(need!(test, libtorrent_python()));
+    let theirs = need!(test, Theirs::start_by(python, CLIENT.into(), 1, &[]));
+    let node = theirs.nodes[0].to_string();
     let public = leaks(&lan, &[], &node);
     assert!(
         public.discovery > 0 && public.dht > 0 && public.exchange > 0,
@@ -520,20 +478,14 @@ fn a_private_torrent_leaks_to_nobody() {
     assert_eq!(leaks(&lan, &["--private"], &node), none);
 }
 
-/// The value of a metric of a server whose API is there.
-fn metric(api: &str, series: &str) -> f64 {
-    let reply = seedring_tests::http::get(&format!("{}/metrics", api.trim_end_matches('/')));
-    parse_metrics(&reply.text())[series]
-}
-
 #[test]
 fn lists_of_addresses_are_read_again_on_sighup() {
-    let content = Content::new(&[]);
+    let content = some_mib(&[]);
     let state = TempDir::new().unwrap();
-    let list = content.root.path().join("lists/level1.p2p");
+    let list = content.root().join("lists/level1.p2p");
     std::fs::create_dir(list.parent().unwrap()).unwrap();
     std::fs::write(&list, "# nobody yet\n").unwrap();
-    let config = content.root.path().join("seedring.toml");
+    let config = content.root().join("seedring.toml");
     // A path that begins at the folder of the configuration.
     let text = format!(
         "[peers]\nport = 0\nip_filter = [\"lists/level1.p2p\"]\n[api]\nlisten = \"127.0.0.1:0\"\n\
@@ -573,9 +525,9 @@ fn lists_of_addresses_are_read_again_on_sighup() {
         "it is kept away"
     );
     let refused = "seedring_connections_refused_total{reason=\"ip_filter\"}";
-    assert!(metric(&api, refused) >= 1.0);
-    assert_eq!(metric(&api, "seedring_ip_filter_ranges"), 1.0);
-    assert_eq!(metric(&api, "seedring_ip_filter_malformed_lines"), 1.0);
+    assert!(metrics_of(&api)[refused] >= 1.0);
+    assert_eq!(metrics_of(&api)["seedring_ip_filter_ranges"], 1.0);
+    assert_eq!(metrics_of(&api)["seedring_ip_filter_malformed_lines"], 1.0);
 
     // A list that cannot be used changes nothing.
     std::fs::write(&list, "<html>\n").unwrap();

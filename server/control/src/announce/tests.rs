@@ -15,6 +15,8 @@ use super::url::is_global;
 use super::*;
 use crate::tracker::{Tracker, TrackerConfig};
 
+mod hostile;
+mod redirects;
 mod udp;
 mod way;
 
@@ -25,6 +27,10 @@ const IDENTITY: Identity = Identity {
     port: 6890,
 };
 const GOOD: &[u8] = b"d8:completei2e10:incompletei1e8:intervali1800e5:peers0:e";
+
+/// 8.8.8.8:80, 127.0.0.1:81 and 10.0.0.1:82 as a tracker names them.
+const PEERS: &[u8] =
+    b"d8:intervali1800e5:peers18:\x08\x08\x08\x08\0\x50\x7f\0\0\x01\0\x51\x0a\0\0\x01\0\x52e";
 
 /// What a hand-made tracker answers to one request.
 enum Say {
@@ -165,6 +171,10 @@ async fn announce(url: &str) -> Outcome {
     announce_with(client(&config()), url).await
 }
 
+fn pretend_127_0_0_2_is_global(ip: IpAddr) -> bool {
+    ip == IpAddr::from([127, 0, 0, 2])
+}
+
 /// The failure's text, which never shows the passkey.
 fn error_of(outcome: Outcome) -> String {
     let Outcome::Failed { error, .. } = outcome else {
@@ -201,238 +211,6 @@ async fn an_announce_says_what_it_should() {
         assert!(head.contains(part), "{part:?} is not in {head:?}");
     }
     assert!(!head.contains("\r\nreferer"));
-}
-
-#[tokio::test]
-async fn garbage_is_a_failure() {
-    for body in [
-        &b"<html>no</html>"[..],
-        b"",
-        b"d8:intervali",
-        b"le",
-        &[0xff; 1000],
-    ] {
-        let body = body.to_vec();
-        let server = Server::start("127.0.0.1", move |_| ok(&body)).await;
-        error_of(announce(&server.url()).await);
-    }
-    let server = Server::start("127.0.0.1", |_| {
-        Say::Bytes(b"220 ftp ready\r\n\r\n".to_vec())
-    })
-    .await;
-    error_of(announce(&server.url()).await);
-    let server = Server::start("127.0.0.1", |_| Say::Close).await;
-    error_of(announce(&server.url()).await);
-}
-
-#[tokio::test]
-async fn too_long_a_body_is_cut_off() {
-    let endless = |head: &str| {
-        let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
-        let chunk = [b"10000\r\n".to_vec(), vec![b'x'; 0x10000], b"\r\n".to_vec()].concat();
-        let chunked = head.contains("chunked");
-        let rest = if chunked { chunk } else { vec![b'x'; 0x10000] };
-        Say::Endless(head.into_bytes(), rest, Duration::ZERO)
-    };
-    for head in [
-        "Content-Length: 1073741824\r\n",
-        "Transfer-Encoding: chunked\r\n",
-        "",
-    ] {
-        let server = Server::start("127.0.0.1", move |_| endless(head)).await;
-        assert_eq!(
-            error_of(announce(&server.url()).await),
-            "an answer of more than 1048576 bytes"
-        );
-    }
-}
-
-#[tokio::test]
-async fn an_endless_head_is_cut_off() {
-    let server = Server::start("127.0.0.1", |_| {
-        let line = [b"X: ".to_vec(), vec![b'x'; 0x4000], b"\r\n".to_vec()].concat();
-        Say::Endless(b"HTTP/1.1 200 OK\r\n".to_vec(), line, Duration::ZERO)
-    });
-    error_of(announce(&server.await.url()).await);
-}
-
-#[tokio::test]
-async fn a_trickle_is_cut_off_by_the_clock() {
-    let server = Server::start("127.0.0.1", |_| {
-        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nd".to_vec();
-        Say::Endless(head, b"1".to_vec(), Duration::from_millis(20))
-    })
-    .await;
-    let config = AnnounceConfig {
-        timeout: Duration::from_millis(200),
-        ..config()
-    };
-    let client = client(&config);
-    let error = error_of(announce_with(client, &server.url()).await);
-    assert_eq!(error, "no answer within 200ms");
-}
-
-/// A deflate stream in fixed Huffman codes: a zero byte, then `repeats` times 258 more.
-fn zeros_deflated(repeats: usize) -> Vec<u8> {
-    let mut bits: Vec<bool> = vec![true, true, false]; // last block, fixed codes
-    let mut code = |value: u32, length: u32| {
-        bits.extend((0..length).rev().map(|bit| value >> bit & 1 == 1));
-    };
-    code(0b0011_0000, 8); // literal 0
-    for _ in 0..repeats {
-        code(0b1100_0101, 8); // length 258
-        code(0, 5); // distance 1
-    }
-    code(0, 7); // end of block
-    let byte = |bits: &[bool]| {
-        bits.iter()
-            .enumerate()
-            .fold(0, |byte, (at, bit)| byte | u8::from(*bit) << at)
-    };
-    bits.chunks(8).map(byte).collect()
-}
-
-const GZIP_HEAD: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-
-#[tokio::test]
-async fn a_gzip_bomb_does_not_go_off() {
-    let bomb = [GZIP_HEAD, &zeros_deflated(400_000)].concat(); // 100 MB in 650 KB
-    let server = Server::start("127.0.0.1", move |_| {
-        Say::Bytes(http("200 OK", "Content-Encoding: gzip\r\n", &bomb))
-    })
-    .await;
-    assert_eq!(
-        error_of(announce(&server.url()).await),
-        "an answer of more than 1048576 bytes"
-    );
-}
-
-#[tokio::test]
-async fn a_gzipped_answer_is_read() {
-    let crc = !GOOD.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 }
-        })
-    });
-    let length = GOOD.len() as u16;
-    let stored = [
-        &[1],
-        &length.to_le_bytes()[..],
-        &(!length).to_le_bytes(),
-        GOOD,
-    ]
-    .concat();
-    let tail = [crc.to_le_bytes(), u32::from(length).to_le_bytes()].concat();
-    let body = [GZIP_HEAD, &stored, &tail].concat();
-    let server = Server::start("127.0.0.1", move |_| {
-        Say::Bytes(http("200 OK", "Content-Encoding: gzip\r\n", &body))
-    })
-    .await;
-    assert!(matches!(announce(&server.url()).await, Outcome::Reply(_)));
-}
-
-#[tokio::test]
-async fn redirects_are_followed_five_times() {
-    for (hops, good) in [(5, true), (6, false)] {
-        let server = Server::start("127.0.0.1", move |head| {
-            let at = head
-                .find("hop=")
-                .map_or(0, |at| head[at + 4..at + 5].parse().unwrap());
-            if at == hops {
-                ok(GOOD)
-            } else {
-                moved(&format!("/announce?hop={}", at + 1))
-            }
-        })
-        .await;
-        let outcome = announce(&server.url()).await;
-        assert_eq!(
-            matches!(outcome, Outcome::Reply(_)),
-            good,
-            "{hops}: {outcome:?}"
-        );
-        assert!(server.heads().len() <= 6);
-    }
-}
-
-#[tokio::test]
-async fn a_redirect_loop_and_a_strange_scheme_end() {
-    let server = Server::start("127.0.0.1", |_| moved("/announce")).await;
-    assert_eq!(
-        error_of(announce(&server.url()).await),
-        "more than 5 redirects"
-    );
-    let server = Server::start("127.0.0.1", |_| moved("file:///etc/passwd")).await;
-    error_of(announce(&server.url()).await);
-}
-
-fn pretend_127_0_0_2_is_global(ip: IpAddr) -> bool {
-    ip == IpAddr::from([127, 0, 0, 2])
-}
-
-#[tokio::test]
-async fn a_global_tracker_cannot_send_us_inside() {
-    let inside = Server::start("127.0.0.1", |_| ok(GOOD)).await;
-    let target = inside.url();
-    let global = Server::start("127.0.0.2", move |_| moved(&target)).await;
-    let client = || scoped(pretend_127_0_0_2_is_global);
-    let error = error_of(announce_with(client(), &global.url()).await);
-    assert!(error.contains("has no global address"), "{error}");
-    assert_eq!((global.heads().len(), inside.heads().len()), (1, 0));
-    // The other way is allowed, and the tracker inside by itself is too.
-    let target = Server::start("127.0.0.2", |_| ok(GOOD)).await.url();
-    let from_inside = Server::start("127.0.0.1", move |_| moved(&target)).await;
-    for url in [from_inside.url(), inside.url()] {
-        assert!(matches!(
-            announce_with(client(), &url).await,
-            Outcome::Reply(_)
-        ));
-    }
-}
-
-/// 8.8.8.8:80, 127.0.0.1:81 and 10.0.0.1:82 as a tracker names them.
-const PEERS: &[u8] =
-    b"d8:intervali1800e5:peers18:\x08\x08\x08\x08\0\x50\x7f\0\0\x01\0\x51\x0a\0\0\x01\0\x52e";
-
-#[tokio::test]
-async fn a_global_tracker_names_no_peers_inside() {
-    let inside = Server::start("127.0.0.1", |_| ok(PEERS)).await;
-    let global = Server::start("127.0.0.2", |_| ok(PEERS)).await;
-    for (server, due) in [(&inside, 3), (&global, 1)] {
-        let client = scoped(|ip| is_global(ip) || pretend_127_0_0_2_is_global(ip));
-        let outcome = announce_with(client, &server.url()).await;
-        let Outcome::Reply(reply) = outcome else {
-            panic!("{outcome:?}")
-        };
-        assert_eq!(reply.peers.len(), due, "{:?}", reply.peers);
-        assert_eq!(reply.peers[0], "8.8.8.8:80".parse().unwrap());
-    }
-}
-
-#[tokio::test]
-async fn who_answers_after_a_redirect_names_what_he_can_see() {
-    let target = Server::start("127.0.0.2", |_| ok(PEERS)).await.url();
-    let inside = Server::start("127.0.0.1", move |_| moved(&target)).await;
-    let client = scoped(|ip| is_global(ip) || pretend_127_0_0_2_is_global(ip));
-    let Outcome::Reply(reply) = announce_with(client, &inside.url()).await else {
-        panic!("no answer")
-    };
-    assert_eq!(reply.peers, ["8.8.8.8:80".parse().unwrap()]);
-}
-
-#[test]
-fn a_tracker_of_our_network_names_nothing_on_this_machine() {
-    let client = client(&config());
-    let names = |from: &str| {
-        let peers = ["8.8.8.8:80", "10.0.0.1:82", "127.0.0.1:81", "192.0.2.1:5"];
-        let from = from.parse().ok();
-        peers.map(|peer| client.may_name(from, peer.parse().unwrap()))
-    };
-    assert_eq!(names("127.0.0.1"), [true, true, true, false]);
-    assert_eq!(names("192.168.0.9"), [true, true, false, false]);
-    for outside in ["8.8.4.4", "nobody knows"] {
-        assert_eq!(names(outside), [true, false, false, false]);
-    }
 }
 
 /// Totals of a torrent of which so much is left, and the peers that were found for it.
@@ -487,20 +265,6 @@ async fn the_peers_of_an_answer_reach_the_torrent_that_asked() {
 }
 
 #[tokio::test]
-async fn private_addresses_need_leave_and_an_announce_path() {
-    let server = Server::start("127.0.0.1", |_| ok(GOOD)).await;
-    let closed = AnnounceConfig {
-        allow_private_trackers: false,
-        ..config()
-    };
-    let client = client(&closed);
-    error_of(announce_with(client, &server.url()).await);
-    let elsewhere = format!("http://{}/admin/delete?x=1", server.address);
-    error_of(announce(&elsewhere).await);
-    assert_eq!(server.heads().len(), 0);
-}
-
-#[tokio::test]
 async fn a_refusal_is_shown_safely() {
     let reason = [
         b"bad key 0123456789abcdef \x1b[31m\r\n".to_vec(),
@@ -523,23 +287,6 @@ async fn a_refusal_is_shown_safely() {
     };
     assert!(reason.starts_with("bad key … "), "{reason}");
     assert!(reason.chars().count() <= 300 && !reason.chars().any(char::is_control));
-}
-
-#[tokio::test]
-async fn a_hundred_thousand_peers_are_cut_to_the_limit() {
-    let mut compact = Vec::new();
-    for number in 0..100_000u32 {
-        compact.extend_from_slice(&(0x0100_0000 + number).to_be_bytes());
-        compact.extend_from_slice(&6881u16.to_be_bytes());
-    }
-    let head = format!("d8:intervali1800e5:peers{}:", compact.len());
-    let body = [head.as_bytes(), &compact, b"e"].concat();
-    let server = Server::start("127.0.0.1", move |_| ok(&body)).await;
-    let outcome = announce(&server.url()).await;
-    let Outcome::Reply(reply) = outcome else {
-        panic!("{outcome:?}")
-    };
-    assert_eq!(reply.peers.len(), proto::limits::TRACKER_REPLY_PEERS_MAX);
 }
 
 #[tokio::test]
