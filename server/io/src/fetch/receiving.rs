@@ -252,44 +252,7 @@ impl Reader<'_> {
             .copy_from_slice(&self.kept.bytes);
         self.kept.replace(Vec::new());
         let mut foreseen = Foreseen::default();
-        let received = {
-            let fetch = Rc::clone(&self.fetching.fetch);
-            let mut open = fetch.open.borrow_mut();
-            let target = self.coming.as_ref().and_then(|coming| {
-                let target = open.target(coming.block, coming.done, self.fetching.key);
-                target.filter(|_| coming.is_wanted)
-            });
-            // Behind what was kept, or what is to be dropped, it is not known where a block begins.
-            let is_at_block = kept == 0 && self.coming.is_some() == target.is_some();
-            let is_scarce = self.kept.is_scarce();
-            let may_foresee = is_at_block && !is_scarce && !fetch.is_over();
-            if may_foresee && self.foresight.is_worth_it() {
-                self.foresee(&mut open, &mut foreseen);
-            }
-            let mut targets: Vec<(*mut u8, usize)> = Vec::with_capacity(RECEIVE_TARGETS_MAX);
-            targets.extend(target);
-            targets.extend(foreseen.targets());
-            // What comes behind blocks that are foreseen is best left for the next receive, to be
-            // foreseen then.
-            let rest_bytes = match foreseen.is_full() {
-                _ if is_scarce => RECEIVE_BYTES_SCARCE,
-                true => RECEIVE_BYTES_BEHIND,
-                false => RECEIVE_BYTES,
-            };
-            let rest = scratch.get_mut(kept..kept + rest_bytes).unwrap_or_default();
-            // SAFETY: the places of the blocks are valid until the pieces are next changed, for
-            // which they would have to be borrowed again, and nobody else writes to them: the first
-            // is this peer's, the others nobody's.
-            let received =
-                unsafe { sockets::receive_into(&*self.connection.socket, &targets, rest) };
-            let direct = target.map_or(0, |(_, length)| length);
-            received.map(|count| {
-                self.foresight.set_received(count);
-                let after = count.saturating_sub(direct);
-                let into_foreseen = after.min(foreseen.bytes());
-                (count.min(direct), into_foreseen, after - into_foreseen)
-            })
-        };
+        let received = self.receive_into(&mut scratch, kept, &mut foreseen);
         let (direct, into_foreseen, buffered) = match received {
             Ok((0, 0, 0)) => return Err(CloseReason::PeerClosed),
             Ok(counts) => counts,
@@ -312,6 +275,49 @@ impl Reader<'_> {
         };
         others.extend_from_slice(input);
         self.decode(&others)
+    }
+
+    /// Receives once: into the place of the block that is coming, those that are foreseen, and
+    /// `scratch` behind the first `kept` bytes of it. Returns how many bytes came to each of them.
+    fn receive_into(
+        &mut self,
+        scratch: &mut [u8],
+        kept: usize,
+        foreseen: &mut Foreseen,
+    ) -> io::Result<(usize, usize, usize)> {
+        let fetch = Rc::clone(&self.fetching.fetch);
+        let mut open = fetch.open.borrow_mut();
+        let target = self.coming.as_ref().and_then(|coming| {
+            let target = open.target(coming.block, coming.done, self.fetching.key);
+            target.filter(|_| coming.is_wanted)
+        });
+        // Behind what was kept, or what is to be dropped, it is not known where a block begins.
+        let is_at_block = kept == 0 && self.coming.is_some() == target.is_some();
+        let is_scarce = self.kept.is_scarce();
+        let may_foresee = is_at_block && !is_scarce && !fetch.is_over();
+        if may_foresee && self.foresight.is_worth_it() {
+            self.foresee(&mut open, foreseen);
+        }
+        let mut targets: Vec<(*mut u8, usize)> = Vec::with_capacity(RECEIVE_TARGETS_MAX);
+        targets.extend(target);
+        targets.extend(foreseen.targets());
+        // What comes behind blocks that are foreseen is best left for the next receive, to be
+        // foreseen then.
+        let rest_bytes = match foreseen.is_full() {
+            _ if is_scarce => RECEIVE_BYTES_SCARCE,
+            true => RECEIVE_BYTES_BEHIND,
+            false => RECEIVE_BYTES,
+        };
+        let rest = scratch.get_mut(kept..kept + rest_bytes).unwrap_or_default();
+        // SAFETY: the places of the blocks are valid until the pieces are next changed, for which
+        // they would have to be borrowed again, and nobody else writes to them: the first is this
+        // peer's, the others nobody's.
+        let count = unsafe { sockets::receive_into(&*self.connection.socket, &targets, rest) }?;
+        self.foresight.set_received(count);
+        let direct = count.min(target.map_or(0, |(_, length)| length));
+        let after = count - direct;
+        let into_foreseen = after.min(foreseen.bytes());
+        Ok((direct, into_foreseen, after - into_foreseen))
     }
 
     /// Finds the places of what comes next, if the peer answers in order.
