@@ -1,21 +1,31 @@
-//! What the server is bound to: an interface, an address, a proxy. What it names is used, or nothing is; and
-//! it may come late and go.
+//! What the server is bound to: an interface, an address, a proxy. What it names is used, or
+//! nothing is; and it may come late and go.
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use seedring_tests::content::KIB;
+use seedring_tests::content::{KIB, MIB};
 use seedring_tests::dht::Node;
 use seedring_tests::dht_network::{V4, on, with_node};
-use seedring_tests::lan;
+use seedring_tests::get::{Get, Getting, last};
+use seedring_tests::lan::{self, CLIENT, Lan, SERVER};
 use seedring_tests::need;
+use seedring_tests::process::{Process, run};
+use seedring_tests::server::{SHORT, Server};
 use seedring_tests::single::Single;
-use std::net::IpAddr;
+use std::ffi::OsStr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Longest wait for what has to come.
 const LIMIT: Duration = Duration::from_secs(180);
-/// What trackers are asked by holds for the DHT: it goes past no proxy, and by the interface that is
-/// named or not at all.
+/// The two ends of the tunnel.
+const NEAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
+const FAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
+
+/// What trackers are asked by holds for the DHT: it goes past no proxy, and by the interface that
+/// is named or not at all.
 #[test]
 fn it_goes_past_no_proxy_and_by_no_other_interface() {
     let content = Single::new(32 * KIB, 1, &[]);
@@ -84,4 +94,133 @@ fn an_interface_may_come_late_and_again() {
         assert!(sent_by("tunnel0") > 0);
         lan::ip_here("link del tunnel0");
     }
+}
+
+/// Makes the tunnel between the two hosts; deleting one end deletes both.
+fn make_tunnel(lan: &Lan) {
+    let pid = lan.client_pid();
+    lan::ip_here(&format!(
+        "link add tunnel0 type veth peer name tunnel0 netns {pid}"
+    ));
+    lan::ip_here(&format!("addr add {NEAR}/24 dev tunnel0"));
+    lan::ip_here("link set tunnel0 up");
+    lan.client_ip(&format!("addr add {FAR}/24 dev tunnel0"));
+    lan.client_ip("link set tunnel0 up");
+}
+
+/// Whether `bash`, on whichever host it runs, can connect there.
+fn is_open(mut command: Command, address: SocketAddr) -> bool {
+    let (ip, port) = (address.ip(), address.port());
+    command.args(["-c", &format!("exec 3<>/dev/tcp/{ip}/{port}")]);
+    run("bash", &command, SHORT).0.success()
+}
+
+/// Waits until `get` says that it does not call the peer, because its interface is not there.
+fn does_not_call(getting: &mut Getting) {
+    getting.process.wait_for("no call", LIMIT, |process| {
+        let progress = last(process, "progress")?;
+        let is_idle = progress["peers"].as_u64()? == 0;
+        let told = process.stdout() + &process.stderr();
+        (is_idle && told.contains("the interface of peers.bind_interface is not there"))
+            .then_some(())
+    });
+}
+
+/// Fetches a torrent of this peer, or of whom local discovery finds by the tunnel.
+fn is_fetched(content: &Single, peer: Option<SocketAddr>, host: &dyn Fn(&OsStr) -> Command) {
+    let folder = TempDir::new().unwrap();
+    let mut get = Get::new(&content.torrent, folder.path())
+        .setting("lsd", "enabled", &peer.is_none().to_string())
+        .setting("lsd", "interfaces", "tunnel0");
+    if let Some(peer) = peer {
+        get = get.peer(peer);
+    }
+    get.start_on(host).complete(LIMIT);
+    content.assert_copied(&folder);
+}
+
+/// How many bytes a download has.
+fn done(getting: &Getting) -> u64 {
+    let progress = last(&getting.process, "progress").unwrap();
+    progress["bytes_done"].as_u64().unwrap()
+}
+
+/// Waits until a server has said something so many times.
+fn says(process: &mut Process, what: &str, times: usize) {
+    process.wait_for(what, LIMIT, |process| {
+        (process.stderr().matches(what).count() == times).then_some(())
+    });
+}
+
+/// Two servers of ours on the server's host that are bound to the tunnel, one that seeds and one
+/// that fetches, and a seed and downloads on the client's. The way past the tunnel leads
+/// everywhere, also to the tunnel's own addresses, so that whatever is not bound goes by it.
+#[test]
+fn peers_are_met_by_the_interface_that_is_named_or_not_at_all() {
+    let test = "peers_are_met_by_the_interface_that_is_named_or_not_at_all";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    lan.client_ip(&format!("addr add {FAR}/32 dev lo"));
+    let client = |program: &OsStr| lan.client_command(program);
+    let (by_us, by_them) = (Single::new(MIB, 1, &[]), Single::new(16 * MIB, 2, &[]));
+
+    let enter = format!("--net=/proc/{}/ns/net", lan.client_pid());
+    let theirs = by_them.seed().under(["nsenter", &enter, "--"]);
+    let theirs = theirs.setting("limits", "upload_rate", "400kB/s");
+    let theirs = theirs.api_address(IpAddr::V4(CLIENT)).start();
+    let far = SocketAddr::from((FAR, theirs.ready.peer_port));
+    let accepted =
+        |server: &Server| server.metrics()["seedring_peers_found_total{source=\"incoming\"}"];
+
+    // Nobody is there, which a node has to ask to know.
+    let mut ours = with_node(&by_us, Some(SocketAddr::from((FAR, 9))))
+        .setting("peers", "bind_interface", "tunnel0")
+        .setting("peers", "bind_v6", "")
+        .setting("lsd", "enabled", "true")
+        .start();
+    assert_eq!(ours.ready.dht, []);
+    let (by_lan, by_tunnel) = (
+        SocketAddr::from((SERVER, ours.ready.peer_port)),
+        SocketAddr::from((NEAR, ours.ready.peer_port)),
+    );
+    let folder = TempDir::new().unwrap();
+    let mut getting = Get::new(&by_them.torrent, folder.path())
+        .peer(far)
+        .setting("peers", "bind_interface", "tunnel0")
+        .start();
+    does_not_call(&mut getting);
+    assert_eq!(accepted(&theirs), 0.0);
+    assert!(
+        is_open(Command::new("bash"), far),
+        "without being bound there is a way"
+    );
+    assert!(!is_open(client("bash".as_ref()), by_lan));
+
+    // It comes late, and again as another.
+    for times in 1..=2 {
+        let before = accepted(&theirs);
+        make_tunnel(&lan);
+        getting.bytes_done(done(&getting) + MIB, LIMIT);
+        assert!(accepted(&theirs) > before);
+        // By its address, and by local discovery.
+        for peer in [Some(by_tunnel), None] {
+            is_fetched(&by_us, peer, &client);
+        }
+        assert!(!is_open(client("bash".as_ref()), by_lan));
+        says(&mut ours.process, "the DHT can send again", times as usize);
+
+        let before = accepted(&theirs);
+        lan::ip_here("link del tunnel0");
+        let gone = "the interface for peers is gone";
+        says(&mut ours.process, gone, times as usize);
+        does_not_call(&mut getting);
+        assert!(!is_open(client("bash".as_ref()), by_lan));
+        assert_eq!(accepted(&theirs), before, "it calls by no other way");
+        assert!(is_open(Command::new("bash"), far), "there is one");
+    }
+    make_tunnel(&lan);
+    getting.complete(LIMIT);
+    by_them.assert_copied(&folder);
 }

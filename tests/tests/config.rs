@@ -138,6 +138,46 @@ fn a_mistake_in_the_environment_is_named() {
     );
 }
 
+/// What the configuration file may not say, an option may not either.
+#[test]
+fn an_address_for_the_tracker_that_is_none_is_a_usage_error() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("data");
+    std::fs::write(&file, "data").unwrap();
+    for host in ["http://x/y", "host:6969", "a b"] {
+        let mut command = seedring(["seed", "--announce-host", host]);
+        command.arg(&file).arg("--state-dir").arg(folder.path());
+        let (status, process) = run("seed", &command, SHORT);
+        assert_eq!(status.code(), Some(2), "{}", process.transcript());
+        let stderr = process.stderr();
+        assert!(stderr.contains("--announce-host"), "{stderr}");
+        assert!(
+            stderr.contains("without \"http://\", port or path"),
+            "{stderr}"
+        );
+    }
+}
+
+/// The start says what is wrong as the check does, and not that a port is.
+#[test]
+fn a_congestion_control_that_is_not_there_stops_the_start_with_those_that_are() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("data");
+    std::fs::write(&file, "data").unwrap();
+    let mut command = seedring(["seed"]);
+    command.arg(&file).arg("--state-dir").arg(folder.path());
+    command.env("SEEDRING_PEERS__CONGESTION_CONTROL", "nonesuch");
+    let (status, process) = run("seed", &command, SHORT);
+    assert_eq!(status.code(), Some(2), "{}", process.transcript());
+    let own = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+    let stderr = process.stderr();
+    assert!(
+        stderr.contains("has no congestion control \"nonesuch\""),
+        "{stderr}"
+    );
+    assert!(stderr.contains(own.trim()), "{stderr}");
+}
+
 #[test]
 fn help_has_examples() {
     for command in ["seed", "serve", "create", "show", "verify", "config"] {

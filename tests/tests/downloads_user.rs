@@ -3,16 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use rustix::process::Signal;
+use seedring_tests::certificates::Authority;
+use seedring_tests::clients::script;
 use seedring_tests::content::{KIB, MIB, assert_same_tree, write_file};
 use seedring_tests::get::{Get, last};
 use seedring_tests::liar::HandSeed;
+use seedring_tests::need;
 use seedring_tests::process::{Process, run, run_ok};
 use seedring_tests::server::{SHORT, Seed, Server, clean_environment, event, events, seedring};
+use seedring_tests::single::Single;
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -409,4 +414,38 @@ fn the_ready_line_names_what_is_not_served() {
     assert_eq!(refused[0]["source"], broken.to_str().unwrap());
     let reason = refused[0]["reason"].as_str().unwrap();
     assert!(reason.contains("broken.torrent"), "{reason}");
+}
+
+/// A torrent comes from a web server whose authority is one's own if that is named, as trackers are
+/// asked; else the error says what is missing.
+#[test]
+fn a_torrent_comes_from_a_web_server_that_an_authority_of_ones_own_vouches_for() {
+    let test = "a_torrent_comes_from_a_web_server_that_an_authority_of_ones_own_vouches_for";
+    let authority = need!(test, Authority::new());
+    let trusted = authority.certificate();
+    let (certificate, key) = authority.vouch("IP:127.0.0.1", 2);
+    let content = Single::new(64 * KIB, 3, &[]);
+    let mut command = Command::new("python3");
+    command.arg(script("https.py")).arg(content.root());
+    let mut web = Process::spawn("web server", command.arg(certificate).arg(key));
+    let port = web.wait_for("port", SHORT, |process| {
+        let stdout = process.stdout();
+        let mut lines = stdout.lines();
+        lines.find_map(|line| line.strip_prefix("listening ")?.parse::<u16>().ok())
+    });
+    let url = format!("https://127.0.0.1:{port}/it.torrent");
+    let seed = content.seed().start();
+    let folder = TempDir::new().unwrap();
+    let get = || Get::new(&url, folder.path()).peer(seed.address());
+
+    let mut refused = get().start();
+    let status = refused.process.wait_exit(LIMIT);
+    assert_eq!(status.code(), Some(1), "{}", refused.process.transcript());
+    let said = refused.process.stdout() + &refused.process.stderr();
+    assert!(said.contains("certificate"), "{said}");
+    assert!(!web.stdout().contains("http "), "{}", web.stdout());
+
+    let trusting = get().setting("announce", "ca_files", trusted.to_str().unwrap());
+    trusting.start().complete(LIMIT);
+    content.assert_copied(&folder);
 }

@@ -73,6 +73,7 @@ use seedring_metrics::ControlCells;
 use tokio::sync::Notify;
 
 pub use binding::Binding;
+pub(crate) use client::{certificates, is_proxy_url};
 pub use schedule::{HOST_FAILURES_MAX, OVERDUE_AFTER};
 pub use tiers::{
     BACKOFF_MAX, BACKOFF_MIN, INTERVAL_MAX, INTERVAL_MIN, REFUSED_BACKOFF_MIN,
@@ -273,7 +274,9 @@ pub enum AnnounceError {
     Certificate(String, String),
     /// [`AnnounceConfig::proxy`] is not a proxy's URL. What it is stays unsaid: it may hold a
     /// password.
-    #[error("the proxy for trackers is not http://, https://, socks5:// or socks5h:// and a host")]
+    #[error(
+        "the proxy for trackers is not http://, https://, socks5:// or socks5h://, host and port"
+    )]
     Proxy,
     /// The HTTP client cannot be built.
     #[error("cannot set up the HTTP client for trackers: {0}")]

@@ -10,6 +10,8 @@
 
 mod environment;
 mod error;
+mod hosts;
+mod kernel;
 mod keys;
 mod load;
 mod reference;
@@ -23,13 +25,14 @@ mod tests;
 pub use environment::Environment;
 pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
+pub use hosts::{HostError, HostName, ProxyUrl};
 pub use keys::{
     Allocation, Announce, Api, ChokerPolicy, Dht, Fetch, LeechPolicy, Limits, Log, LogFormat,
     LogLevel, Lsd, PastCache, Peers, RegisteredBuffers, SendPath, Shards, State, Storage, Tracker,
     Verify,
 };
 pub use reference::reference;
-pub use setting::{Interfaces, Nodes};
+pub use setting::{Interface, Interfaces, Nodes};
 pub use units::{ByteRate, ByteSize, Seconds};
 
 use std::path::{Path, PathBuf};

@@ -15,7 +15,9 @@
 //! - *Who is heard*: what is sent to the group, no further than one hop; not what is sent to this
 //!   host alone, since anybody in the world can do that. At most [`HEARD_PER_SECOND_MAX`] datagrams
 //!   a second of a socket, the rest is dropped. Our own are known by their cookie.
-//! - *Where*: the interface of the default route, or those that are named.
+//! - *Where*: the interface of the default route, or those that are named. One that is named may
+//!   come late, and go and come again as another, as a VPN's does: it is looked for at each
+//!   [`TICK`].
 //!
 //! Limits: [`TORRENTS_MAX`] torrents. A socket that cannot be opened is told in the log; discovery
 //! goes on without it.
@@ -95,17 +97,14 @@ impl Lsd {
             cells,
             start: Instant::now(),
         });
-        let doors: Vec<_> = open_all(config).into_iter().map(Arc::new).collect();
-        let listen = |door: &Arc<Door>| {
-            tokio::spawn(hear(Arc::clone(&shared), Arc::clone(door))).abort_handle()
-        };
-        let mut tasks: Vec<AbortHandle> = doors.iter().map(listen).collect();
-        if !doors.is_empty() {
-            tasks.push(tokio::spawn(tell(Arc::clone(&shared), doors)).abort_handle());
+        let mut places = places(config);
+        for place in &mut places {
+            place.look(&shared);
         }
+        let task = Task(tokio::spawn(tell(Arc::clone(&shared), places)).abort_handle());
         LsdHandle {
             shared,
-            _tasks: Arc::new(Tasks(tasks)),
+            _task: Arc::new(task),
         }
     }
 }
@@ -114,7 +113,7 @@ impl Lsd {
 #[derive(Clone)]
 pub struct LsdHandle {
     shared: Arc<Shared>,
-    _tasks: Arc<Tasks>,
+    _task: Arc<Task>,
 }
 
 impl LsdHandle {
@@ -131,12 +130,12 @@ impl LsdHandle {
     }
 }
 
-/// The tasks end with this.
-struct Tasks(Vec<AbortHandle>);
+/// A task that ends with this.
+struct Task(AbortHandle);
 
-impl Drop for Tasks {
+impl Drop for Task {
     fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
+        self.0.abort();
     }
 }
 
@@ -185,28 +184,67 @@ struct Door {
     group: SocketAddr,
 }
 
-fn open_all(config: &LsdConfig) -> Vec<Door> {
+/// Where discovery is done: a group on an interface.
+struct Place {
+    group: SocketAddr,
+    /// The interface's name; none: that of the default route, which is not looked for again.
+    interface: Option<String>,
+    /// The kernel's number of the interface when it was last looked; none before that. 0: it is not
+    /// there, or it is that of the default route.
+    index: Option<u32>,
+    open: Option<(Arc<Door>, Task)>,
+}
+
+impl Place {
+    /// Opens the socket if the interface has come since the last look; closes it if it has gone.
+    fn look(&mut self, shared: &Arc<Shared>) {
+        let interface = self.interface.as_deref();
+        let index = interface.map_or(0, |name| index_of(self.group, name).unwrap_or(0));
+        if self.index == Some(index) {
+            return;
+        }
+        self.index = Some(index);
+        self.open = None;
+        let (group, name) = (self.group, interface.unwrap_or("of the default route"));
+        match open(group, interface) {
+            Ok(door) => {
+                let door = Arc::new(door);
+                let hearing = tokio::spawn(hear(Arc::clone(shared), Arc::clone(&door)));
+                self.open = Some((door, Task(hearing.abort_handle())));
+                tracing::info!(%group, interface = name, "local discovery is done there");
+            }
+            Err(error) => {
+                tracing::warn!(%group, interface = name, %error, "no local discovery there");
+            }
+        }
+    }
+}
+
+/// The kernel's number of an interface.
+fn index_of(group: SocketAddr, name: &str) -> io::Result<u32> {
+    let socket = Socket::new(Domain::for_address(group), Type::DGRAM, Some(Protocol::UDP))?;
+    interface_index(&socket, name)
+}
+
+fn places(config: &LsdConfig) -> Vec<Place> {
     let families = [
         (config.v4, SocketAddr::from(GROUP_V4)),
         (config.v6, GROUP_V6.into()),
     ];
-    let interfaces: Vec<Option<&str>> = match config.interfaces.is_empty() {
+    let interfaces: Vec<Option<String>> = match config.interfaces.is_empty() {
         true => vec![None],
-        false => config.interfaces.iter().map(|name| Some(&**name)).collect(),
+        false => config.interfaces.iter().cloned().map(Some).collect(),
     };
-    let mut doors = Vec::new();
-    for (_, group) in families.into_iter().filter(|(is_spoken, _)| *is_spoken) {
-        for interface in &interfaces {
-            let name = interface.unwrap_or("of the default route");
-            match open(group, *interface) {
-                Ok(door) => doors.push(door),
-                Err(error) => {
-                    tracing::warn!(%group, interface = name, %error, "no local discovery there");
-                }
-            }
-        }
-    }
-    doors
+    let spoken = families.into_iter().filter(|(is_spoken, _)| *is_spoken);
+    let place = |group, interface: &Option<String>| Place {
+        group,
+        interface: interface.clone(),
+        index: None,
+        open: None,
+    };
+    spoken
+        .flat_map(|(_, group)| interfaces.iter().map(move |one| place(group, one)))
+        .collect()
 }
 
 /// Opens a socket for `group` on an interface.
@@ -254,11 +292,18 @@ fn interface_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
 }
 
 /// Sends what is due, for ever.
-async fn tell(shared: Arc<Shared>, doors: Vec<Arc<Door>>) {
+async fn tell(shared: Arc<Shared>, mut places: Vec<Place>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        for place in &mut places {
+            place.look(&shared);
+        }
+        if places.iter().all(|place| place.open.is_none()) {
+            // What is due is told when somebody can hear it.
+            continue;
+        }
         let datagrams = shared.schedule().take_due(shared.now());
         for info_hashes in datagrams {
             let announcement = Announcement {
@@ -266,7 +311,7 @@ async fn tell(shared: Arc<Shared>, doors: Vec<Arc<Door>>) {
                 info_hashes,
                 cookie: Some(shared.cookie.clone()),
             };
-            for door in &doors {
+            for (door, _) in places.iter().filter_map(|place| place.open.as_ref()) {
                 let datagram = announcement.encode(door.group);
                 match door.socket.send_to(&datagram, door.group).await {
                     Ok(_) => shared.cells.increment(ControlCounter::LsdSent),

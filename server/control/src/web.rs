@@ -9,12 +9,12 @@
 //!
 //! Does not: judge what has come. A URL is never shown beyond its host: it may hold a password.
 
-use crate::announce::{REDIRECTS_MAX, is_global};
+use crate::announce::{AnnounceError, Authority, REDIRECTS_MAX, certificates, is_global};
 use proto::limits::METAINFO_BYTES_MAX;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::LOCATION;
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode, Url};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -67,6 +67,9 @@ pub enum WebError {
         /// What it leads to.
         to: &'static str,
     },
+    /// What is to be trusted beside the system's authorities is none.
+    #[error(transparent)]
+    Authority(#[from] AnnounceError),
     /// It is longer than any torrent.
     #[error(
         "what {host} sends has more than {METAINFO_BYTES_MAX} bytes, the most that a torrent has"
@@ -86,19 +89,24 @@ pub fn is_url(text: &str) -> bool {
     has_scheme("http://") || has_scheme("https://")
 }
 
-/// The bytes at `url`.
+/// The bytes at `url`. For `https` these authorities are trusted beside the system's.
 ///
 /// # Errors
 ///
 /// [`WebError`], which names the host and nothing else of the URL.
-pub async fn fetch_torrent(url: &str, user_agent: &str) -> Result<Vec<u8>, WebError> {
-    fetch_within(url, user_agent, is_global).await
+pub async fn fetch_torrent(
+    url: &str,
+    user_agent: &str,
+    authorities: &[Authority],
+) -> Result<Vec<u8>, WebError> {
+    fetch_within(url, user_agent, authorities, is_global).await
 }
 
 /// The same with another notion of what is global, for tests.
 async fn fetch_within(
     url: &str,
     user_agent: &str,
+    authorities: &[Authority],
     is_global: fn(IpAddr) -> bool,
 ) -> Result<Vec<u8>, WebError> {
     let wrong = |reason: String| WebError::Url { reason };
@@ -121,7 +129,8 @@ async fn fetch_within(
         is_global,
     };
     let failed = |error: reqwest::Error| failed(causes(&error.without_url()));
-    let client = client(user_agent, scope).map_err(failed)?;
+    let trusted = certificates(authorities)?;
+    let client = client(user_agent, trusted, scope).map_err(failed)?;
     let mut response = client.get(parsed).send().await.map_err(failed)?;
     let status = response.status();
     if status.is_redirection() {
@@ -202,7 +211,17 @@ async fn addresses_of(host: &str) -> io::Result<Vec<IpAddr>> {
     Ok(found.map(|address| address.ip().to_canonical()).collect())
 }
 
-fn client(user_agent: &str, scope: Scope) -> reqwest::Result<Client> {
+fn client(user_agent: &str, trusted: Vec<Certificate>, scope: Scope) -> reqwest::Result<Client> {
+    let merged = builder(user_agent, scope).tls_certs_merge(trusted.clone());
+    // A machine without authorities of its own (a bare container) has those that the user names.
+    let build_without = |_| {
+        let only = builder(user_agent, scope).tls_certs_only(trusted);
+        only.build()
+    };
+    merged.build().or_else(build_without)
+}
+
+fn builder(user_agent: &str, scope: Scope) -> ClientBuilder {
     Client::builder()
         .user_agent(user_agent)
         .timeout(TIMEOUT)
@@ -225,7 +244,6 @@ fn client(user_agent: &str, scope: Scope) -> reqwest::Result<Client> {
                 attempt.follow()
             }
         }))
-        .build()
 }
 
 /// An error with what caused it: the outermost alone says little more than that there was one.
@@ -268,7 +286,7 @@ mod tests {
     }
 
     async fn fetch(url: &str) -> Result<Vec<u8>, WebError> {
-        fetch_torrent(url, "seedring/test").await
+        fetch_torrent(url, "seedring/test", &[]).await
     }
 
     #[tokio::test]
@@ -320,7 +338,7 @@ mod tests {
         ] {
             let answer = format!("HTTP/1.1 302 Found\r\n{location}content-length: 0\r\n\r\n");
             let url = server(answer.into_bytes()).await;
-            let error = fetch_torrent(&url, "test").await.unwrap_err().to_string();
+            let error = fetch(&url).await.unwrap_err().to_string();
             assert!(error.contains(&format!("leads to {due}")), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
@@ -335,12 +353,12 @@ mod tests {
             let redirect =
                 format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
             let outside = server_at("127.0.0.2", redirect.clone().into_bytes()).await;
-            let fetched = fetch_within(&outside, "x", pretend_127_0_0_2_is_global).await;
+            let fetched = fetch_within(&outside, "x", &[], pretend_127_0_0_2_is_global).await;
             let text = fetched.unwrap_err().to_string();
             assert!(text.contains("from a global address"), "{text}");
             // The user's own server may lead there.
             let own = server(redirect.into_bytes()).await;
-            let fetched = fetch_within(&own, "x", pretend_127_0_0_2_is_global).await;
+            let fetched = fetch_within(&own, "x", &[], pretend_127_0_0_2_is_global).await;
             assert_eq!(fetched.unwrap(), b"d1:e");
         }
     }

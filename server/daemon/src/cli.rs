@@ -109,7 +109,7 @@ pub struct SeedArgs {
     pub no_dht: bool,
     /// Host name or address by which others reach our tracker [default: this machine's address]
     #[arg(long, value_name = "HOST")]
-    pub announce_host: Option<String>,
+    pub announce_host: Option<control::config::HostName>,
     /// Shards: threads that serve peers [default: one per core]
     #[arg(long, value_name = "N")]
     pub shards: Option<u16>,

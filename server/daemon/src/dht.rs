@@ -21,7 +21,7 @@ pub fn start(
     if !config.dht.enabled {
         return None;
     }
-    if !config.announce.proxy.is_empty() {
+    if config.announce.proxy.url().is_some() {
         tracing::warn!("without the DHT: announce.proxy is set, and it would go past that");
         return None;
     }

@@ -682,7 +682,7 @@ impl Getter {
     /// Takes what the data plane tells of its own accord.
     fn happened(&self, event: Option<Event>) -> Result<(), Failure> {
         if let (Some(Event::DhtNode(node)), Some(dht)) = (&event, &self.dht) {
-            dht.suggest(*node);
+            dht.suggest(node.address);
         }
         lost(event)
     }

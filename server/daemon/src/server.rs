@@ -25,7 +25,7 @@ use control::tracker::{Tracker, TrackerHandle};
 use seedring_io::plane::{Event, Plane};
 use seedring_io::system;
 use seedring_metrics::{ControlCells, ControlGauge, Registry};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,15 +182,15 @@ async fn start(
     cells.set(ControlGauge::Shards, plane.shards() as u64);
     cells.set(ControlGauge::ConnectionsMax, budget.connections_max);
     cells.set(ControlGauge::UploadRateLimit, config.limits.upload_rate.0);
-    let host = match config.tracker.announce_host.as_str() {
-        "" => settings::own_address().to_string(),
-        host => host.to_owned(),
+    let host = match config.tracker.announce_host.in_url() {
+        Some(host) => host.to_owned(),
+        None => in_url(settings::own_address()),
     };
     let announcement = Announcement {
         peer_id,
         peer_port,
         api,
-        tracker: tracker_port.map(|port| tracker_url(&host, port)),
+        tracker: tracker_port.map(|port| format!("http://{host}:{port}/announce")),
         dht: dht.iter().flat_map(DhtHandle::addresses).copied().collect(),
     };
     let running = Running {
@@ -223,11 +223,11 @@ fn start_tracker(
     Ok((Some(handle), port))
 }
 
-/// The announce URL of our own tracker.
-fn tracker_url(host: &str, port: u16) -> String {
-    match host.parse() {
-        Ok(std::net::IpAddr::V6(v6)) => format!("http://[{v6}]:{port}/announce"),
-        _ => format!("http://{host}:{port}/announce"),
+/// An address as URLs have it.
+fn in_url(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
     }
 }
 
@@ -296,7 +296,7 @@ impl Watch {
             }
             Some(Event::DhtNode(node)) => {
                 if let Some(dht) = &self.running.dht {
-                    dht.suggest(node);
+                    dht.suggest(node.address);
                 }
                 Ok(())
             }

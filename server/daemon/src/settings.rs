@@ -54,6 +54,7 @@ pub fn plane(
         sockets: SocketOptions {
             backlog: i32::try_from(peers.listen_backlog).unwrap_or(i32::MAX),
             congestion_control: peers.congestion_control.clone(),
+            interface: peers.bind_interface.name().map(str::to_owned),
         },
         connections_max: count(budget.connections_max),
         connections_per_stranger_max: peers.connections_per_address_max as usize,
@@ -77,21 +78,7 @@ pub fn plane(
         pipes_per_shard: count(budget.pipes_per_shard),
         open_files_max: count(budget.open_files_max),
         session: session(config),
-        choker: ChokerConfig {
-            optimistic_slots: config.limits.optimistic_slots,
-            policy: match config.limits.choker {
-                ChokerPolicy::FastestUpload => SeedPolicy::FastestUpload,
-                ChokerPolicy::RoundRobin => SeedPolicy::RoundRobin,
-                ChokerPolicy::AntiLeech => SeedPolicy::AntiLeech,
-            },
-            leech: match config.fetch.policy {
-                LeechPolicy::TitForTat => choker::LeechPolicy::TitForTat { slots: 0 },
-                LeechPolicy::Datacenter => choker::LeechPolicy::Datacenter {
-                    slots_max: u32::MAX,
-                },
-            },
-            ..ChokerConfig::default()
-        },
+        choker: choker(config),
         upload_slots: config.limits.upload_slots,
         rates: RateLimits {
             global: config.limits.upload_rate.0,
@@ -103,6 +90,25 @@ pub fn plane(
         fetch: fetch(config),
         call_leechers: peers.call_leechers,
         ip_filter,
+    }
+}
+
+/// Who is to get upload slots.
+fn choker(config: &Config) -> ChokerConfig {
+    ChokerConfig {
+        optimistic_slots: config.limits.optimistic_slots,
+        policy: match config.limits.choker {
+            ChokerPolicy::FastestUpload => SeedPolicy::FastestUpload,
+            ChokerPolicy::RoundRobin => SeedPolicy::RoundRobin,
+            ChokerPolicy::AntiLeech => SeedPolicy::AntiLeech,
+        },
+        leech: match config.fetch.policy {
+            LeechPolicy::TitForTat => choker::LeechPolicy::TitForTat { slots: 0 },
+            LeechPolicy::Datacenter => choker::LeechPolicy::Datacenter {
+                slots_max: u32::MAX,
+            },
+        },
+        ..ChokerConfig::default()
     }
 }
 
@@ -142,11 +148,15 @@ fn fetch(config: &Config) -> FetchConfig {
 pub fn lsd(config: &Config, port: u16) -> Option<LsdConfig> {
     let (peers, settings) = (&config.peers, &config.lsd);
     let port = NonZeroU16::new(port).filter(|_| settings.enabled)?;
+    let mut interfaces = settings.interfaces.0.clone();
+    if interfaces.is_empty() {
+        interfaces.extend(peers.bind_interface.name().map(str::to_owned));
+    }
     Some(LsdConfig {
         port,
         v4: peers.bind_v4.is_some(),
         v6: peers.bind_v6.is_some(),
-        interfaces: settings.interfaces.0.clone(),
+        interfaces,
     })
 }
 
@@ -214,7 +224,6 @@ pub fn announce(config: &Config) -> anyhow::Result<AnnounceConfig> {
     let settings = &config.announce;
     let defaults = AnnounceConfig::default();
     let calls = config.peers.call_leechers && config.fetch.outgoing_max > 0;
-    let authorities = settings.ca_files.iter().map(|path| authority(path));
     Ok(AnnounceConfig {
         user_agent: user_agent(config),
         allow_private_trackers: settings.allow_private_trackers,
@@ -229,15 +238,25 @@ pub fn announce(config: &Config) -> anyhow::Result<AnnounceConfig> {
             Duration::ZERO => None,
             interval => Some(interval),
         },
-        proxy: some(&settings.proxy),
+        proxy: settings.proxy.url().map(str::to_owned),
         binding: Binding {
-            interface: some(&settings.bind_interface),
+            interface: settings.bind_interface.name().map(str::to_owned),
             v4: settings.bind_v4,
             v6: settings.bind_v6,
         },
-        authorities: authorities.collect::<anyhow::Result<_>>()?,
+        authorities: authorities(config)?,
         ..defaults
     })
+}
+
+/// Whom to trust beside the system's authorities, of trackers and other web servers.
+///
+/// # Errors
+///
+/// A file of certificates cannot be read.
+pub fn authorities(config: &Config) -> anyhow::Result<Vec<Authority>> {
+    let files = config.announce.ca_files.iter();
+    files.map(|path| authority(path)).collect()
 }
 
 /// Reads a file of certificates, which is short: what is more than [`AUTHORITY_BYTES_MAX`] is left.
@@ -276,7 +295,11 @@ pub fn dht(
     }
     Ok(DhtConfig {
         listen: dht_addresses(peers, &config.announce),
-        interface: some(&config.announce.bind_interface),
+        interface: peers
+            .bind_interface
+            .name()
+            .or(config.announce.bind_interface.name())
+            .map(str::to_owned),
         port: match settings.port {
             0 => peer_port,
             port => port,
@@ -351,6 +374,38 @@ pub fn own_address() -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use control::config::Environment;
+
+    /// What a test's configuration says, beside the environment of nobody.
+    fn configured(text: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("seedring.toml");
+        std::fs::write(&file, text).unwrap();
+        let nothing: [(&str, &str); 0] = [];
+        Config::load(Some(&file), &Environment::of(nothing)).unwrap()
+    }
+
+    /// Whoever is found is met by the interface of the peers.
+    #[test]
+    fn the_dht_and_local_discovery_keep_to_the_interface_of_the_peers() {
+        let interfaces = |text: &str| {
+            let config = configured(&format!("lsd.enabled = true\n{text}"));
+            let dht = dht(&config, Path::new("/"), 1, false).unwrap();
+            (dht.interface, lsd(&config, 1).unwrap().interfaces)
+        };
+        let wg0 = || Some("wg0".to_owned());
+        assert_eq!(interfaces(""), (None, vec![]));
+        assert_eq!(
+            interfaces("peers.bind_interface = \"wg0\""),
+            (wg0(), vec!["wg0".to_owned()])
+        );
+        assert_eq!(
+            interfaces("announce.bind_interface = \"wg0\""),
+            (wg0(), vec![])
+        );
+        let both = "peers.bind_interface = \"wg0\"\nannounce.bind_interface = \"wg1\"";
+        assert_eq!(interfaces(both).0, wg0());
+    }
 
     #[test]
     fn trackers_are_asked_for_leechers_where_they_are_called() {

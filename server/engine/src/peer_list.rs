@@ -433,6 +433,13 @@ impl PeerList {
         self.sources
     }
 
+    /// An address that has been taken from here, and who named it.
+    pub fn named(&self, address: SocketAddr) -> (SocketAddr, PeerSource) {
+        // What was taken is known until it is given back.
+        let source = self.source_of(address).unwrap_or(PeerSource::Given);
+        (address, source)
+    }
+
     /// Who named an address, if it is known.
     pub fn source_of(&self, address: SocketAddr) -> Option<PeerSource> {
         self.known.get(&address).map(|known| known.source)

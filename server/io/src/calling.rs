@@ -168,13 +168,14 @@ impl Shard {
                 seed.list.borrow_mut().left(address, now);
                 continue;
             }
+            let peer = seed.list.borrow().named(address);
             seed.connecting.set(seed.connecting.get() + 1);
             seed.called.set(seed.called.get() + 1);
             let (shard, seed) = (Rc::clone(self), Rc::clone(seed));
             tokio_uring::spawn(async move {
                 let connecting = Connecting(Rc::clone(&seed));
                 let info_hash = seed.torrent.info_hash();
-                let call = call_peer(&shard, address, info_hash, connecting, |_| {}, place);
+                let call = call_peer(&shard, peer, info_hash, connecting, |_| {}, place);
                 shard.leecher_left(&seed, address, &call.await);
             });
         }

@@ -68,6 +68,8 @@ const TURN_BYTES: u32 = 1 << 20;
 /// A connection whose handshake is done.
 pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
+    /// Who named the peer; [`PeerSource::Incoming`] if it came by itself, now or before.
+    pub(crate) source: PeerSource,
     pub(crate) torrent: Arc<SeededTorrent>,
     pub(crate) session: RefCell<Session>,
     pub(crate) socket: Rc<TcpStream>,
@@ -348,8 +350,10 @@ struct Caller<'a> {
     socket: Rc<TcpStream>,
     peer: SocketAddr,
     visit: &'a mut Visit,
-    /// Whether we began the connection, for a download.
+    /// Whether we began the connection.
     is_called: bool,
+    /// Who named the peer to us; [`PeerSource::Incoming`] if it came by itself, now or before.
+    source: PeerSource,
     /// What has come behind its handshake, if the torrent's metadata came over it: it knows that we
     /// had no piece.
     continued: Option<Vec<u8>>,
@@ -378,8 +382,10 @@ pub(crate) async fn serve(
         peer,
         visit,
         is_called: false,
+        source: PeerSource::Incoming,
         continued: None,
     };
+    shard.count_found(PeerSource::Incoming, true);
     Served::Closed(converse(shard, caller, theirs, torrent).await)
 }
 
@@ -388,7 +394,7 @@ pub(crate) async fn serve(
 pub(crate) async fn call<B>(
     shard: &Rc<Shard>,
     socket: Rc<TcpStream>,
-    peer: SocketAddr,
+    (peer, source): (SocketAddr, PeerSource),
     visit: &mut Visit,
     info_hash: InfoHashV1,
     begun: B,
@@ -412,6 +418,7 @@ pub(crate) async fn call<B>(
         peer,
         visit,
         is_called: true,
+        source,
         continued: None,
     };
     converse(shard, caller, theirs, torrent).await
@@ -441,6 +448,7 @@ pub(crate) async fn go_on(
         peer: opened.peer,
         visit,
         is_called: true,
+        source: opened.source,
         continued: Some(opened.received),
     };
     let torrent = Arc::clone(&fetch.torrent);
@@ -474,7 +482,7 @@ fn join_fetch(
 /// Serves a peer whose handshake is done until the connection closes, and returns why it did.
 async fn converse(
     shard: &Rc<Shard>,
-    caller: Caller<'_>,
+    mut caller: Caller<'_>,
     theirs: Handshake,
     torrent: Arc<SeededTorrent>,
 ) -> CloseReason {
@@ -484,35 +492,94 @@ async fn converse(
         Ok(fetching) => fetching,
         Err(reason) => return reason,
     };
-    let (socket, peer) = (caller.socket, caller.peer);
+    let is_called = caller.is_called;
+    let called = is_called.then_some(caller.peer);
+    let session = begin_session(shard, &caller, &theirs, &torrent, fetching.is_some());
+    let received = caller.continued.take().unwrap_or_default();
+    let connection = connect(shard, caller, session, torrent, fetching);
+    let _registered = shard.register(&connection);
+    let fast = theirs.reserved.fast() && shard.session_config().fast_extension;
+    let _joined = connection
+        .fetching
+        .as_ref()
+        .map(|fetching| fetching.join(shard, &connection, fast, called));
+    let read = async {
+        let reason = match &connection.fetching {
+            Some(fetching) => receiving::read_blocks(shard, &connection, fetching, received).await,
+            None => read_messages(shard, &connection, received).await,
+        };
+        connection.close(reason);
+    };
+    let write = async {
+        let reason = write(shard, &connection, is_called).await;
+        connection.close(reason);
+    };
+    tokio::join!(read, write);
+    connection.settle(shard).await;
+    let session = connection.session.borrow();
+    let unfetched = session.allowed_fast_bytes();
+    if unfetched > 0 {
+        let given = &shard.limits.allowed_fast;
+        given.give_back(connection.peer.ip(), unfetched);
+    }
+    connection.publish(shard, &session);
+    drop(session);
+    connection.closing().unwrap_or(CloseReason::PeerClosed)
+}
+
+/// The session of a peer whose handshake is done.
+fn begin_session(
+    shard: &Shard,
+    caller: &Caller<'_>,
+    theirs: &Handshake,
+    torrent: &SeededTorrent,
+    is_fetching: bool,
+) -> Session {
+    let ip = caller.peer.ip();
     let identity = PeerIdentity {
         peer_id: theirs.peer_id,
         reserved: theirs.reserved,
-        ip: Some(peer.ip()),
+        ip: Some(ip),
     };
-    let now = shard.now();
     let begin = match &caller.continued {
         Some(_) => Session::continued,
         None => Session::new,
     };
-    let received = caller.continued.unwrap_or_default();
-    let mut session = begin(shard.session_config(), torrent.view(), identity, now);
-    session.set_fetching(fetching.is_some());
-    if let Some(own) = sockets::own_ip(&*socket) {
+    let mut session = begin(
+        shard.session_config(),
+        torrent.view(),
+        identity,
+        shard.now(),
+    );
+    session.set_fetching(is_fetching);
+    if let Some(own) = sockets::own_ip(&*caller.socket) {
         session.set_own_ip(own);
     }
     // Of a private torrent not even this: its peers are the tracker's business alone (BEP 27).
-    if let Some(port) = shard.dht.port_for(peer.ip())
+    if let Some(port) = shard.dht.port_for(ip)
         && theirs.reserved.dht()
         && !torrent.view().private
     {
         session.tell(&Message::Port(port));
     }
-    let called = caller.is_called.then_some(peer);
+    session
+}
+
+/// The connection of a peer whose handshake is done.
+fn connect(
+    shard: &Shard,
+    caller: Caller<'_>,
+    session: Session,
+    torrent: Arc<SeededTorrent>,
+    fetching: Option<Fetching>,
+) -> Rc<Connection> {
+    let called = caller.is_called.then_some(caller.peer);
+    let (socket, peer) = (caller.socket, caller.peer);
     let is_near = sockets::is_near(&*socket, peer.ip());
-    let connection = Rc::new(Connection {
+    Rc::new(Connection {
         peer,
-        levels: shard.rates.levels(&torrent, peer.ip(), now),
+        source: caller.source,
+        levels: shard.rates.levels(&torrent, peer.ip(), shard.now()),
         exchange: Exchange::new(&torrent, called),
         torrent,
         session: RefCell::new(session),
@@ -528,35 +595,7 @@ async fn converse(
         clock: RefCell::default(),
         published: Cell::default(),
         fetching,
-    });
-    let _registered = shard.register(&connection);
-    let fast = theirs.reserved.fast() && shard.session_config().fast_extension;
-    let _joined = connection
-        .fetching
-        .as_ref()
-        .map(|fetching| fetching.join(shard, &connection, fast, called));
-    let read = async {
-        let reason = match &connection.fetching {
-            Some(fetching) => receiving::read_blocks(shard, &connection, fetching, received).await,
-            None => read_messages(shard, &connection, received).await,
-        };
-        connection.close(reason);
-    };
-    let write = async {
-        let reason = write(shard, &connection, caller.is_called).await;
-        connection.close(reason);
-    };
-    tokio::join!(read, write);
-    connection.settle(shard).await;
-    let session = connection.session.borrow();
-    let unfetched = session.allowed_fast_bytes();
-    if unfetched > 0 {
-        let given = &shard.limits.allowed_fast;
-        given.give_back(peer.ip(), unfetched);
-    }
-    connection.publish(shard, &session);
-    drop(session);
-    connection.closing().unwrap_or(CloseReason::PeerClosed)
+    })
 }
 
 /// [`greet`] within the handshake timeout.

@@ -18,6 +18,7 @@ mod closing;
 mod connection;
 mod constants;
 pub mod direct;
+mod doors;
 mod exchange;
 pub mod fetch;
 mod files;

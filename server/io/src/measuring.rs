@@ -1,7 +1,7 @@
 //! What a shard counts: session counters and messages into the shard's cells, gauges once a second.
 
 use crate::shard::Shard;
-use engine::peer_list::PeerSource;
+use engine::peer_list::{PeerSource, SourceCounts};
 use engine::session::SessionCounters;
 use proto::wire::Message;
 use seedring_metrics::{Counter, Gauge};
@@ -97,11 +97,24 @@ impl Shard {
     pub(crate) fn publish_gauges(&self) {
         let connections = self.connections.borrow();
         let (mut interested, mut queued, mut called) = (0, 0, 0);
+        let mut sources = SourceCounts::default();
         for (_, connection) in connections.iter() {
             let session = connection.session.borrow();
             interested += u64::from(session.is_interested());
             queued += u64::from(session.queued_requests());
             called += u64::from(connection.exchange.is_called());
+            sources.add(connection.source);
+        }
+        for source in PeerSource::ALL {
+            let gauge = match source {
+                PeerSource::Tracker => Gauge::ConnectedTracker,
+                PeerSource::Dht => Gauge::ConnectedDht,
+                PeerSource::Exchange => Gauge::ConnectedExchange,
+                PeerSource::Local => Gauge::ConnectedLocal,
+                PeerSource::Incoming => Gauge::ConnectedIncoming,
+                PeerSource::Given => Gauge::ConnectedGiven,
+            };
+            self.cells.set(gauge, sources.get(source).into());
         }
         let connected = connections.len() as u64;
         let sockets = self.sockets.borrow().len() as u64;

@@ -5,6 +5,7 @@
 //! and no call waits for a peer or a disk.
 
 use crate::buffers::Registration;
+use crate::doors;
 use crate::fetch::hashing::HashPool;
 use crate::fetch::memory::MemoryBudget;
 use crate::fetch::{
@@ -15,7 +16,7 @@ use crate::leases;
 use crate::limits::{Admission, SharedLimits};
 use crate::refusal::{self, Refusal};
 use crate::shard::{self, ShardSeat};
-use crate::sockets::{self, SocketOptions};
+use crate::sockets::SocketOptions;
 use crate::system;
 use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::ChokerConfig;
@@ -28,13 +29,17 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that may wait for a shard; a caller waits beyond that.
 const COMMANDS_MAX: usize = 256;
+
+/// DHT nodes that peers told of and that wait to be taken, over all shards; further ones are
+/// dropped. Each connection tells of one, so that whoever comes and goes could pile them up.
+const NODES_WAITING_MAX: usize = 1024;
 
 /// Everything that the data plane needs to know, in numbers.
 #[derive(Clone, Debug)]
@@ -126,7 +131,7 @@ pub enum Event {
     /// process.
     ShardLost(usize),
     /// A peer says that it has a DHT node there; once for each connection.
-    DhtNode(SocketAddr),
+    DhtNode(HeardNode),
 }
 
 /// The data plane can not start.
@@ -135,8 +140,8 @@ pub enum StartError {
     /// io_uring is refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A port is taken or an address is not ours.
-    #[error("cannot listen for peers on {address}: {error}; choose another with --port or [peers]")]
+    /// A port is taken, an address is not ours, or a socket cannot be as it is configured.
+    #[error("cannot listen for peers on {address}: {error}{}", remedy(.error))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -159,12 +164,25 @@ pub enum StartError {
     },
 }
 
+/// What can be done where a port cannot be listened on.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; choose another port with --port or peers.port",
+        io::ErrorKind::AddrNotAvailable => "; choose another address by peers.bind_v4 or bind_v6",
+        io::ErrorKind::PermissionDenied => "; choose a port above 1023 with --port or peers.port",
+        _ => "",
+    }
+}
+
 /// What a shard is told.
 pub(crate) enum Command {
     /// Serve this torrent; the answer says that it does.
     Add(Arc<SeededTorrent>, oneshot::Sender<()>),
     /// Forget this torrent; the answer says that its peers are being closed.
     Remove(Arc<SeededTorrent>, oneshot::Sender<()>),
+    /// Accept connections by these listeners alone: the interface that the others are bound to is
+    /// gone, or another one.
+    Listen(Vec<std::net::TcpListener>),
     /// Be the home of this download, and tell the other shards; the answer says whether it is.
     Fetch(Box<FetchSeat>, oneshot::Sender<Result<(), FetchError>>),
     /// This shard downloads the torrent, or none does any more: its peers are to be sent there.
@@ -198,11 +216,27 @@ pub struct Plane {
     dht: Arc<DhtDoor>,
 }
 
-/// What peers are told of our DHT nodes.
+/// A node that a peer told of. It has a place among those that wait until it is dropped.
+#[derive(Debug)]
+pub struct HeardNode {
+    /// Where it is.
+    pub address: SocketAddr,
+    door: Arc<DhtDoor>,
+}
+
+impl Drop for HeardNode {
+    fn drop(&mut self) {
+        self.door.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What peers are told of our DHT nodes, and tell us of theirs.
 #[derive(Debug, Default)]
 pub(crate) struct DhtDoor {
     /// Whether we have any.
     is_open: AtomicBool,
+    /// Nodes that peers told of and nobody has taken yet.
+    waiting: AtomicUsize,
     /// Where that of IPv4 and that of IPv6 are; 0 if peers are not told.
     ports: [AtomicU16; 2],
 }
@@ -217,6 +251,19 @@ impl DhtDoor {
 
     pub(crate) fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Relaxed)
+    }
+
+    /// A node that a peer told of. `None` if we have no DHT, or if [`NODES_WAITING_MAX`] wait: the
+    /// DHT finds enough of them by itself.
+    pub(crate) fn heard_of(self: &Arc<Self>, address: SocketAddr) -> Option<HeardNode> {
+        if !self.is_open() {
+            return None;
+        }
+        let door = Arc::clone(self);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Dropping one that is too many gives its place back.
+        let node = HeardNode { address, door };
+        (self.waiting.load(Ordering::Relaxed) <= NODES_WAITING_MAX).then_some(node)
     }
 
     /// Where our node is that a peer at this address can ask: the two DHTs know nothing of each
@@ -238,12 +285,6 @@ pub fn shard_count(configured: usize) -> usize {
     }
 }
 
-/// The port on which peers are told to call us: the same for all families.
-fn listen_port(groups: &[Vec<std::net::TcpListener>]) -> Option<NonZeroU16> {
-    let listener = groups.first()?.first()?;
-    NonZeroU16::new(listener.local_addr().ok()?.port())
-}
-
 /// Where a choker's chances start; without random bytes all shards make the same choices, which is
 /// as good.
 fn seed() -> u64 {
@@ -253,7 +294,8 @@ fn seed() -> u64 {
 }
 
 impl Plane {
-    /// Opens the ports and starts the shards. The events must be read as they come.
+    /// Opens the ports and starts the shards. The events must be read as they come. Bound to an
+    /// interface, it is to be called on a tokio runtime, which looks after that.
     ///
     /// # Errors
     ///
@@ -268,22 +310,23 @@ impl Plane {
             return Err(StartError::NoAddress);
         }
         let count = shard_count(config.shards);
-        let mut groups = sockets::listen_all(&config.listen, count, &config.sockets)
+        let mut opened = doors::open(&config.listen, count, &config.sockets)
             .map_err(|(address, error)| StartError::Listen { address, error })?;
-        let address = |group: &Vec<std::net::TcpListener>| group.first()?.local_addr().ok();
-        let addresses = groups.iter().filter_map(address).collect();
+        // The port on which peers are told to call us is the same for all families.
+        let port = opened.addresses.first().map_or(0, SocketAddr::port);
         let cores = system::allowed_cores().unwrap_or_default();
-        // Bounded by the torrents: each tells of its first fault only, and by the shards.
+        // Bounded by the torrents, each of which tells of its first fault only, by the shards, and
+        // by `NODES_WAITING_MAX`.
         let (events, received) = mpsc::unbounded_channel();
         let limits = Arc::new(SharedLimits::new(&config, count));
         let session_config = Arc::new(SessionConfig {
-            listen_port: listen_port(&groups),
+            listen_port: NonZeroU16::new(port),
             ..config.session.clone()
         });
         let config = Arc::new(config);
         let mut plane = Plane {
             shards: Vec::with_capacity(count),
-            addresses,
+            addresses: opened.addresses.clone(),
             dht: Arc::default(),
         };
         let fetch_memory = MemoryBudget::new(config.fetch.buffer_bytes);
@@ -291,6 +334,11 @@ impl Plane {
         let channels: Vec<_> = (0..count).map(|_| mpsc::channel(COMMANDS_MAX)).collect();
         // A shard must not keep itself alive.
         let shards: Vec<_> = channels.iter().map(|(way, _)| way.downgrade()).collect();
+        if config.sockets.interface.is_some() {
+            tokio::spawn(doors::watch(
+                opened.watched(&config.sockets, shards.clone()),
+            ));
+        }
         for (index, (commands, inbox)) in channels.into_iter().enumerate() {
             let seat = ShardSeat {
                 index,
@@ -304,7 +352,7 @@ impl Plane {
                 seed: seed(),
                 limits: Arc::clone(&limits),
                 cells: registry.shard(index),
-                listeners: groups.iter_mut().filter_map(Vec::pop).collect(),
+                listeners: opened.take(),
                 commands: inbox,
                 shards: shards.clone(),
                 fetch_memory: Arc::clone(&fetch_memory),

@@ -10,6 +10,7 @@ use crate::closing::CloseReason;
 use crate::connection::{self, Connection, Served};
 use crate::constants::HeaderArena;
 use crate::direct::{self, Direct};
+use crate::doors::Doors;
 use crate::fetch::hashing::HashPool;
 use crate::fetch::home::ActiveFetch;
 use crate::fetch::memory::{MemoryBudget, SegmentPool};
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
-use tokio_uring::net::{TcpListener, TcpStream};
+use tokio_uring::net::TcpStream;
 
 /// Submission and completion entries of a shard's ring.
 const RING_ENTRIES: u32 = 1024;
@@ -55,9 +56,6 @@ const RING_COMPLETIONS: u32 = 8 * 1024;
 
 /// How often timeouts are looked at.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How long accepting rests when no descriptor is left.
-const ACCEPT_REST: Duration = Duration::from_millis(200);
 
 /// How long a stopping shard waits for its connections' last operations.
 const STOP_WAIT: Duration = Duration::from_secs(3);
@@ -127,6 +125,8 @@ pub(crate) struct Shard {
     pub(crate) kept_bytes: Rc<Cell<usize>>,
     random: RefCell<Random>,
     pub(crate) connections: RefCell<Slab<Rc<Connection>>>,
+    /// Where connections are accepted.
+    pub(crate) doors: Doors,
     /// All accepted sockets, greeted or not, so that stopping reaches each of them.
     pub(crate) sockets: RefCell<Slab<Rc<TcpStream>>>,
     events: mpsc::UnboundedSender<Event>,
@@ -274,6 +274,7 @@ impl Shard {
             kept_bytes: Rc::default(),
             random: RefCell::new(Random::new(seat.seed.rotate_left(32))),
             connections: RefCell::default(),
+            doors: Doors::default(),
             sockets: RefCell::default(),
             events: seat.events.clone(),
             dht: Arc::clone(&seat.dht),
@@ -291,14 +292,7 @@ impl Shard {
         listeners: Vec<std::net::TcpListener>,
         mut commands: mpsc::Receiver<Command>,
     ) -> bool {
-        let doors: Vec<_> = listeners
-            .into_iter()
-            .map(|listener| Rc::new(TcpListener::from_std(listener)))
-            .collect();
-        let accepting: Vec<_> = doors
-            .iter()
-            .map(|door| tokio_uring::spawn(Rc::clone(self).accept(Rc::clone(door))))
-            .collect();
+        self.listen(listeners);
         let ticking = tokio_uring::spawn(Rc::clone(self).tick());
         let signal = Rc::clone(&self.lease_signal);
         let watching = tokio_uring::spawn(leases::watch(Rc::clone(self), signal));
@@ -315,6 +309,7 @@ impl Shard {
                 Command::Fetch(seat, done) => {
                     self.begin_fetch(*seat, done);
                 }
+                Command::Listen(listeners) => self.listen_elsewhere(listeners),
                 Command::Elsewhere(info_hash, home) => self.set_elsewhere(info_hash, home),
                 Command::Adopt(adopted) => self.adopt(*adopted),
                 Command::Call(torrent, peers, source) => {
@@ -333,10 +328,8 @@ impl Shard {
         self.stopping.set(true);
         self.begun.notify_waiters();
         ticking.abort();
-        let quiet = self.stop(&doors).await;
-        for accept in accepting {
-            let _ = accept.await;
-        }
+        let quiet = self.stop().await;
+        self.doors_closed().await;
         self.lease_signal.wake();
         let _ = watching.await;
         quiet
@@ -344,11 +337,8 @@ impl Shard {
 
     /// Shuts every socket down, so that its operations complete, and waits for that. False if some
     /// did not.
-    async fn stop(&self, doors: &[Rc<TcpListener>]) -> bool {
-        for door in doors {
-            // Completes the accept that is in flight.
-            sockets::shut_down(&**door);
-        }
+    async fn stop(&self) -> bool {
+        self.close_doors();
         for fetch in self.fetches.borrow().values() {
             fetch.end();
         }
@@ -379,37 +369,8 @@ impl Shard {
         true
     }
 
-    /// Accepts connections until the listener is shut down.
-    async fn accept(self: Rc<Self>, listener: Rc<TcpListener>) {
-        loop {
-            let accepted = listener.accept().await;
-            if self.stopping.get() {
-                return;
-            }
-            match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer),
-                Err(error) => self.accept_failed(&error).await,
-            }
-        }
-    }
-
-    /// Rests when the process has no descriptor left; anything else concerns one connection only.
-    async fn accept_failed(&self, error: &std::io::Error) {
-        if matches!(
-            error.raw_os_error(),
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
-        ) {
-            self.cells.increment(Counter::AcceptErrorDescriptors);
-            tracing::warn!(%error, "cannot accept connections; raise LimitNOFILE (ulimit -n)");
-            tokio::time::sleep(ACCEPT_REST).await;
-        } else {
-            self.cells.increment(Counter::AcceptErrorOther);
-            tokio::task::yield_now().await;
-        }
-    }
-
     /// Starts the task of an accepted connection, or closes it where a limit is met.
-    fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    pub(crate) fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         self.cells.increment(Counter::ConnectionsAccepted);
         if self.is_filtered(peer.ip()) {
             return self.cells.increment(Counter::RefusedFilter);
@@ -549,11 +510,9 @@ impl Shard {
         }
     }
 
-    /// A peer says that it has a DHT node. Each connection says so once; what waits until the main
-    /// task takes it grows with new connections only, which are bounded at a time but not in all.
+    /// A peer says that it has a DHT node. Each connection says so once.
     pub(crate) fn heard_of_node(&self, peer: SocketAddr, port: u16) {
-        if self.dht.is_open() {
-            let node = SocketAddr::new(peer.ip(), port);
+        if let Some(node) = self.dht.heard_of(SocketAddr::new(peer.ip(), port)) {
             let _ = self.events.send(Event::DhtNode(node));
         }
     }

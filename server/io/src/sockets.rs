@@ -16,6 +16,8 @@ pub struct SocketOptions {
     pub backlog: i32,
     /// Congestion control per socket; empty for the system's.
     pub congestion_control: String,
+    /// The only network interface that connections may come and go by (`SO_BINDTODEVICE`).
+    pub interface: Option<String>,
 }
 
 /// Opens `count` listeners of `address`; with port 0 the first one's port is taken by all.
@@ -53,12 +55,36 @@ fn bound(address: SocketAddr, options: &SocketOptions, shared: bool) -> io::Resu
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
-    if !options.congestion_control.is_empty() {
-        // Accepted sockets inherit it.
-        socket.set_tcp_congestion(options.congestion_control.as_bytes())?;
-    }
+    // Accepted sockets inherit both.
+    configure(&socket, options)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Sets what is configured for all peers' sockets. An error that has nothing to do with an address
+/// names the key; that the interface is not there is told by [`is_interface_gone`].
+fn configure(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
+    let named = |what: String| {
+        move |error: io::Error| match is_interface_gone(&error) {
+            true => error,
+            false => io::Error::new(error.kind(), format!("{what} is not to be had: {error}")),
+        }
+    };
+    if let Some(interface) = &options.interface {
+        let bound = socket.bind_device(Some(interface.as_bytes()));
+        bound.map_err(named(format!("peers.bind_interface = \"{interface}\"")))?;
+    }
+    let name = &options.congestion_control;
+    if !name.is_empty() {
+        let set = socket.set_tcp_congestion(name.as_bytes());
+        set.map_err(named(format!("peers.congestion_control = \"{name}\"")))?;
+    }
+    Ok(())
+}
+
+/// Whether this is what comes when the interface that a socket is to be bound to is not there.
+pub fn is_interface_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// Finds a port free for all `addresses` when the first asks for port 0, by binding and trying
@@ -220,9 +246,7 @@ pub unsafe fn receive_into(
 pub fn begin_connect(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
-    if !options.congestion_control.is_empty() {
-        socket.set_tcp_congestion(options.congestion_control.as_bytes())?;
-    }
+    configure(&socket, options)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
@@ -433,6 +457,7 @@ mod tests {
         SocketOptions {
             backlog: 16,
             congestion_control: String::new(),
+            interface: None,
         }
     }
 
@@ -456,6 +481,21 @@ mod tests {
         let address = first[0].local_addr().unwrap();
         let second = listen(address, 1, &options()).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_congestion_control_that_is_not_there_is_named() {
+        let options = SocketOptions {
+            congestion_control: "nonesuch".to_owned(),
+            ..options()
+        };
+        let address = "127.0.0.1:0".parse().unwrap();
+        for error in [
+            listen(address, 1, &options).unwrap_err(),
+            begin_connect(address, &options).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("nonesuch"), "{error}");
+        }
     }
 
     #[test]

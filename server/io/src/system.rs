@@ -1,6 +1,7 @@
 //! What the process asks of the operating system once: descriptor limits, pinning, priority, random
 //! bytes.
 
+use std::ffi::CString;
 use std::io;
 
 /// Raises the soft limit on open descriptors to the hard one and returns it.
@@ -38,6 +39,15 @@ pub fn terminal_columns() -> Option<usize> {
     // SAFETY: the kernel writes one `winsize` to `size`, which is ours for the length of the call.
     let answer = unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &raw mut size) };
     (answer == 0 && size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
+/// The kernel's number of a network interface, if there is one of that name: another one whenever
+/// it is made anew.
+pub fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name ends with a zero and lives as long as the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
 }
 
 /// The size of a page, in bytes.

@@ -45,6 +45,7 @@ pub(crate) fn config() -> PlaneConfig {
         sockets: SocketOptions {
             backlog: 16,
             congestion_control: String::new(),
+            interface: None,
         },
         connections_max: 16,
         connections_per_stranger_max: 0,

@@ -210,7 +210,7 @@ metrics! {
             "Messages of peer exchange (BEP 11), by what became of them: sent to peers, received, or ignored because they came too soon.",
             by "result" { ExchangesSent = "sent", ExchangesReceived = "received", ExchangesIgnored = "ignored" }
         summed "seedring_peers_found_total",
-            "Addresses of peers that were new to their torrent, by who named them (those that trackers named count here only where they are to be called).",
+            "Peers found, by how: incoming counts connections that came to us and shook hands, each time; the others count addresses that were new to their torrent, by who named them (those that trackers named count here only where they are to be called).",
             by "source" {
                 FoundTracker = "tracker",
                 FoundDht = "dht",
@@ -304,6 +304,16 @@ metrics! {
         summed "seedring_peers_called",
             "Connected peers to which the connection was begun by us."
             { PeersCalled }
+        summed "seedring_peers_connected_by_source",
+            "Peers whose handshake is done, by how we met: incoming came to us, now or once before, the others were called at an address that this source named.",
+            by "source" {
+                ConnectedTracker = "tracker",
+                ConnectedDht = "dht",
+                ConnectedExchange = "pex",
+                ConnectedLocal = "lsd",
+                ConnectedIncoming = "incoming",
+                ConnectedGiven = "given",
+            }
         summed "seedring_peers_interested",
             "Connected peers that are interested in our data."
             { PeersInterested }

@@ -39,6 +39,11 @@ mod words;
 pub(super) use proxied::NO_UDP;
 use words::described;
 
+/// Whether a text is a proxy's URL that announces can be made through.
+pub(crate) fn is_proxy_url(text: &str) -> bool {
+    proxied::proxy_of(text).is_some()
+}
+
 use answer::{meaning, merged, refused, scrape_meaning, taken};
 
 /// How long a family that failed where the other one worked is left out for a host.
@@ -577,21 +582,33 @@ fn builder(config: &AnnounceConfig) -> reqwest::ClientBuilder {
     }
 }
 
-/// Adds the certificates and builds.
-fn finish(
-    config: &AnnounceConfig,
-    builder: impl Fn() -> reqwest::ClientBuilder,
-) -> Result<reqwest::Client, AnnounceError> {
-    let mut extra = Vec::new();
-    for Authority { name, pem } in &config.authorities {
+/// The certificates of authorities.
+///
+/// # Errors
+///
+/// [`AnnounceError::Certificate`].
+pub(crate) fn certificates(
+    authorities: &[Authority],
+) -> Result<Vec<reqwest::Certificate>, AnnounceError> {
+    let mut all = Vec::new();
+    for Authority { name, pem } in authorities {
         let bad = |why: String| AnnounceError::Certificate(name.clone(), why);
         let found = reqwest::Certificate::from_pem_bundle(pem);
         let found = found.map_err(|error| bad(described(error)))?;
         if found.is_empty() {
             return Err(bad("there is none in it".to_owned()));
         }
-        extra.extend(found);
+        all.extend(found);
     }
+    Ok(all)
+}
+
+/// Adds the certificates and builds.
+fn finish(
+    config: &AnnounceConfig,
+    builder: impl Fn() -> reqwest::ClientBuilder,
+) -> Result<reqwest::Client, AnnounceError> {
+    let extra = certificates(&config.authorities)?;
     let built = builder().tls_certs_merge(extra.clone()).build();
     built.or_else(|error| {
         // A machine without certificate authorities (a bare container) still has its HTTP trackers.

@@ -1,7 +1,8 @@
 //! Every section and key: its meaning, type, default and bounds. The reference file is made from
 //! the comments here; write them for an operator, with the unit and the reason.
 
-use super::setting::{Interfaces, Nodes, choices};
+use super::hosts::{HostName, ProxyUrl};
+use super::setting::{Interface, Interfaces, Nodes, choices};
 use super::table::section;
 use super::units::{ByteRate, ByteSize, Seconds};
 use crate::tracker::LabelledNetwork;
@@ -21,6 +22,11 @@ section! {
         bind_v4: Option<Ipv4Addr> = Some(Ipv4Addr::UNSPECIFIED);
         /// IPv6 address to listen on; "" turns IPv6 off. The socket takes IPv6 only.
         bind_v6: Option<Ipv6Addr> = Some(Ipv6Addr::UNSPECIFIED);
+        /// Meet peers only by this network interface, such as "wg0"; "" is any. When it is gone, nobody
+        /// is called or listened to, and connections are closed, until it is back. The DHT and local
+        /// discovery keep to it, too; trackers have announce.bind_interface. Peers on this machine
+        /// itself are then not met.
+        bind_interface: Interface = Interface::default();
         /// Connections that the kernel may hold for us before we accept them, per listening socket.
         /// The kernel caps it at net.core.somaxconn.
         listen_backlog: u32 = 1024, 1..=65_535;
@@ -58,7 +64,7 @@ section! {
         /// 2,097,152 ranges of IPv4 and 524,288 of IPv6; they may take 80 MiB while read again.
         ip_filter: Vec<PathBuf> = Vec::new(), 0..=64;
         /// TCP congestion control of peer sockets, such as "cubic" or "bbr"; "" takes the system's
-        /// (net.ipv4.tcp_congestion_control). A name the kernel does not know stops the start.
+        /// (net.ipv4.tcp_congestion_control). One that the kernel does not have is refused.
         congestion_control: String = String::new(), 0..=15;
     }
 }
@@ -294,8 +300,8 @@ section! {
         /// here, so that strangers cannot use it as their own.
         open: bool = false;
         /// Host name or address that clients reach it by, written into torrents and magnet links.
-        /// "" takes this machine's own address.
-        announce_host: String = String::new(), 0..=255;
+        /// No scheme, no port. "" takes this machine's own address.
+        announce_host: HostName = HostName::default();
         /// Seconds between two announces that clients are asked to keep to.
         interval_s: Seconds = Seconds(1800), 60..=86_400;
         /// Peers held per torrent; beyond it a new peer takes the place of a random one.
@@ -329,19 +335,21 @@ section! {
         /// Seconds between two scrapes of a torrent, which ask its trackers for their counts of seeds,
         /// peers and completed downloads, many torrents in one request; 0 turns them off.
         scrape_interval_s: Seconds = Seconds(1800), 0..=86_400;
-        /// Proxy for all requests to trackers: "http://host:port" or "socks5://host:port", with
-        /// "user:password@" before the host if it wants that. It also resolves their names. UDP trackers
-        /// are then not asked, because that would go past it. Peers are connected to directly all the
-        /// same. "" uses none.
-        proxy: String = String::new(), 0..=500;
-        /// Files of certificates in PEM to trust beside those of the system, for https trackers whose
-        /// authority is your own. A file that cannot be read, or that holds none, stops the start.
+        /// Proxy for all requests to trackers: "http://host:port", "https://host:port" (which is spoken
+        /// to over TLS) or "socks5://host:port", with "user:password@" before the host if it wants that.
+        /// It also resolves their names, with "socks5h://" as with "socks5://". UDP trackers are then not
+        /// asked, because that would go past it. Peers are connected to directly all the same. "" uses
+        /// none.
+        proxy: ProxyUrl = ProxyUrl::default(), 0..=500;
+        /// Files of certificates in PEM to trust beside those of the system, for https trackers, and web
+        /// servers that `get` has a torrent from, whose authority is your own. A file that cannot be
+        /// read, or that holds none, stops the start.
         ca_files: Vec<PathBuf> = Vec::new(), 0..=64;
         /// Ask trackers only by this network interface, such as "wg0"; "" is any. When it is gone, no
         /// tracker is asked until it is back. Names are resolved as the system does it, and peers are
-        /// met as the routing table says: what must not leave but by a tunnel belongs in a network
+        /// met by peers.bind_interface: what must not leave but by a tunnel needs both, or a network
         /// namespace that has nothing else.
-        bind_interface: String = String::new(), 0..=15;
+        bind_interface: Interface = Interface::default();
         /// Ask trackers only from this IPv4 address; "" is any. With an address of one family only, the
         /// other family is not used.
         bind_v4: Option<Ipv4Addr> = None;
@@ -360,7 +368,8 @@ section! {
         /// fault. Turn it on where the network is your own: at home, or in a rack whose hosts
         /// fetch the same data.
         enabled: bool = false;
-        /// The interfaces on which it is done; [] takes that of the default route.
+        /// The interfaces on which it is done; [] takes peers.bind_interface, or else that of the
+        /// default route.
         interfaces: Interfaces = Interfaces::default(), 0..=16;
     }
 }
@@ -371,9 +380,10 @@ section! {
     Dht {
         /// Take part in it. Off, peers are found by trackers, by each other, by local discovery and by
         /// name. It listens on the peers' addresses, or on announce.bind_v4 and announce.bind_v6
-        /// where one is set; with announce.bind_interface it goes by that interface alone, and with
-        /// announce.proxy it is off, since it would go past it. What it is bound to and is not there
-        /// is tried again until it is; peers are told of a node that was there at the start only.
+        /// where one is set; with peers.bind_interface, or else announce.bind_interface, it goes by
+        /// that interface alone, and with announce.proxy it is off, since it would go past it. What it
+        /// is bound to and is not there is tried again until it is; peers are told of a node that was
+        /// there at the start only.
         enabled: bool = true;
         /// UDP port; 0 takes the number of the peers' port, or any if another program has that one.
         /// Open it in the firewall like the peers' port.

@@ -3,9 +3,11 @@
 use super::error::{ConfigError, Place, Problem, escape};
 use super::setting::{Input, Setting};
 use super::table::Refused;
-use super::{Config, Environment, SeedEntry, TorrentEntry};
-use std::collections::BTreeMap;
+use super::{Config, Environment, SeedEntry, TorrentEntry, kernel};
+use crate::tracker::LabelledNetwork;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{ErrorKind, Read};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
@@ -187,11 +189,8 @@ impl Loader {
                     let place = source.place(name.span());
                     self.unknown_key(place, section, key);
                 }
-                Err(Refused::Value(allowed)) => {
-                    let message = format!(
-                        "{} is not allowed; allowed: {allowed}",
-                        source.excerpt(value.span())
-                    );
+                Err(Refused::Value(wrong)) => {
+                    let message = wrong.message(&source.excerpt(value.span()));
                     self.problem(place, format!("{section}.{key}"), message);
                 }
             }
@@ -344,11 +343,8 @@ impl Loader {
             match self.set(&section, &key, Input::Text(text), place.clone()) {
                 Ok(()) => {}
                 Err(Refused::Unknown) => self.unknown_key(place, &section, &key),
-                Err(Refused::Value(allowed)) => {
-                    let message = format!(
-                        "\"{}\" is not allowed; allowed: {allowed}",
-                        escape(text, 60)
-                    );
+                Err(Refused::Value(wrong)) => {
+                    let message = wrong.message(&format!("\"{}\"", escape(text, 60)));
                     self.problem(place, format!("{section}.{key}"), message);
                 }
             }
@@ -396,6 +392,19 @@ impl Loader {
             }
         }
         problems.extend(port_conflict(&self.config));
+        let interface = peers.bind_interface.name();
+        let foreign = |name: &&String| interface.is_some_and(|interface| interface != *name);
+        if let Some(name) = self.config.lsd.interfaces.0.iter().find(foreign) {
+            let message = format!(
+                "\"{name}\" is not peers.bind_interface, so peers that are found there could not be \
+                 met; leave it out"
+            );
+            problems.push(("lsd.interfaces", message));
+        }
+        problems.extend(zone_conflict(&self.config.tracker.zones));
+        if let Err(message) = kernel::check_congestion_control(&self.config.peers) {
+            problems.push(("peers.congestion_control", message));
+        }
         for (key, message) in problems {
             let place = self.places.get(key).cloned().unwrap_or(Place::Default);
             self.problem(place, key, message);
@@ -436,6 +445,27 @@ fn port_conflict(config: &Config) -> Option<(&'static str, String)> {
         }
         _ => None,
     }
+}
+
+/// A network that is in two zones, of which only one would hold.
+fn zone_conflict(labels: &[LabelledNetwork]) -> Option<(&'static str, String)> {
+    let mut known: HashMap<(IpAddr, u8), (usize, &str)> = HashMap::new();
+    for (index, label) in labels.iter().enumerate() {
+        let network = (label.address, label.prefix_bits);
+        let (first, zone) = *known.entry(network).or_insert((index, &label.zone));
+        if zone != label.zone {
+            let message = format!(
+                "{}/{} is in two zones: entry {} says {zone}, entry {} says {}; leave one",
+                label.address,
+                label.prefix_bits,
+                first + 1,
+                index + 1,
+                label.zone
+            );
+            return Some(("tracker.zones", message));
+        }
+    }
+    None
 }
 
 /// What a path must be.

@@ -1,5 +1,6 @@
 //! How the value of a key is read, checked and printed, one implementation a type.
 
+use super::table::WrongEntry;
 use super::units::{self, ByteRate, ByteSize, Seconds};
 use crate::tracker::LabelledNetwork;
 use proto::magnet::PeerAddress;
@@ -59,6 +60,25 @@ impl<'a> Input<'a> {
     }
 }
 
+impl Input<'_> {
+    /// The first entry of a list that is no string, or not one that is allowed.
+    fn wrong_entry(self, is_allowed: impl Fn(&str) -> bool) -> Option<WrongEntry> {
+        let wrong = |index: usize, text: Option<&str>| WrongEntry {
+            number: index + 1,
+            text: text.map(str::to_owned),
+        };
+        if let Input::Toml(value) = self {
+            let entries = value.as_array()?.iter().enumerate();
+            let mut texts = entries.map(|(index, entry)| (index, entry.get_ref().as_str()));
+            let found = texts.find(|(_, text)| !text.is_some_and(&is_allowed));
+            return found.map(|(index, text)| wrong(index, text));
+        }
+        let mut texts = self.strings()?.into_iter().enumerate();
+        let found = texts.find(|(_, text)| !is_allowed(text));
+        found.map(|(index, text)| wrong(index, Some(text)))
+    }
+}
+
 /// The smallest and the largest number allowed; types that are no numbers ignore it.
 pub(crate) type Bounds = RangeInclusive<u64>;
 
@@ -70,6 +90,12 @@ pub(crate) trait Setting: Sized {
     fn render(&self) -> String;
     /// What is allowed, in words.
     fn allowed(bounds: &Bounds) -> String;
+    /// Whether what the user wrote must not be shown.
+    const IS_SECRET: bool = false;
+    /// Of a list that is not allowed, the entry that is at fault, if one is.
+    fn wrong_entry(_input: Input<'_>) -> Option<WrongEntry> {
+        None
+    }
 }
 
 fn within(number: u64, bounds: &Bounds) -> Option<u64> {
@@ -224,19 +250,45 @@ impl Setting for String {
     }
 }
 
+/// The entries of a list, if they are not too many and each is allowed.
+fn entries<'a>(
+    input: Input<'a>,
+    bounds: &Bounds,
+    is_allowed: impl Fn(&str) -> bool,
+) -> Option<Vec<&'a str>> {
+    let entries = input.strings()?;
+    let are_allowed = entries.iter().all(|text| is_allowed(text));
+    (are_allowed && within(entries.len() as u64, bounds).is_some()).then_some(entries)
+}
+
+fn is_host(text: &str) -> bool {
+    let is_in = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+    (1..=255).contains(&text.len()) && text.chars().all(is_in)
+}
+
+fn is_path(text: &str) -> bool {
+    !text.is_empty() && !text.contains('\0')
+}
+
+/// What the kernel takes for an interface's name.
+fn is_interface(text: &str) -> bool {
+    let is_in = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+    let is_folder = text == "." || text == "..";
+    (1..=15).contains(&text.len()) && text.chars().all(is_in) && !is_folder
+}
+
+fn is_node(text: &str) -> bool {
+    text.len() <= 260 && text.parse::<PeerAddress>().is_ok()
+}
+
 /// A list of host names or addresses, at most `bounds.end()` of them.
 impl Setting for Vec<String> {
     fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
-        let items = input.strings()?;
-        let name = |text: &&str| {
-            !text.is_empty()
-                && text.len() <= 255
-                && text
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "-._[]:".contains(c))
-        };
-        (items.iter().all(name) && within(items.len() as u64, bounds).is_some())
-            .then(|| items.into_iter().map(str::to_ascii_lowercase).collect())
+        let items = entries(input, bounds, is_host)?;
+        Some(items.into_iter().map(str::to_ascii_lowercase).collect())
+    }
+    fn wrong_entry(input: Input<'_>) -> Option<WrongEntry> {
+        input.wrong_entry(is_host)
     }
     fn render(&self) -> String {
         let items: Vec<String> = self.iter().map(|item| quote(item)).collect();
@@ -253,10 +305,11 @@ impl Setting for Vec<String> {
 /// Files, at most `bounds.end()` of them.
 impl Setting for Vec<PathBuf> {
     fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
-        let items = input.strings()?;
-        let is_path = |text: &&str| !text.is_empty() && !text.contains('\0');
-        (items.iter().all(is_path) && within(items.len() as u64, bounds).is_some())
-            .then(|| items.into_iter().map(PathBuf::from).collect())
+        let items = entries(input, bounds, is_path)?;
+        Some(items.into_iter().map(PathBuf::from).collect())
+    }
+    fn wrong_entry(input: Input<'_>) -> Option<WrongEntry> {
+        input.wrong_entry(is_path)
     }
     fn render(&self) -> String {
         let items: Vec<String> = self
@@ -279,14 +332,11 @@ pub struct Interfaces(pub Vec<String>);
 
 impl Setting for Interfaces {
     fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
-        let items = input.strings()?;
-        // What the kernel takes for a name.
-        let is_name = |text: &&str| {
-            let is_in = |c: char| c.is_ascii_graphic() && c != '/';
-            (1..=15).contains(&text.len()) && text.chars().all(is_in) && !text.starts_with('.')
-        };
-        (items.iter().all(is_name) && within(items.len() as u64, bounds).is_some())
-            .then(|| Interfaces(items.into_iter().map(str::to_owned).collect()))
+        let items = entries(input, bounds, is_interface)?;
+        Some(Interfaces(items.into_iter().map(str::to_owned).collect()))
+    }
+    fn wrong_entry(input: Input<'_>) -> Option<WrongEntry> {
+        input.wrong_entry(is_interface)
     }
     fn render(&self) -> String {
         let items: Vec<String> = self.0.iter().map(|item| quote(item)).collect();
@@ -300,16 +350,41 @@ impl Setting for Interfaces {
     }
 }
 
+/// The name of a network interface; "" for any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interface(String);
+
+impl Interface {
+    /// The name, if there is one.
+    pub fn name(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(&self.0)
+    }
+}
+
+impl Setting for Interface {
+    fn read(input: Input<'_>, _bounds: &Bounds) -> Option<Self> {
+        let text = input.string()?;
+        (text.is_empty() || is_interface(text)).then(|| Interface(text.to_owned()))
+    }
+    fn render(&self) -> String {
+        quote(&self.0)
+    }
+    fn allowed(_bounds: &Bounds) -> String {
+        "the name of an interface such as \"wg0\", or \"\" for any".to_owned()
+    }
+}
+
 /// Where DHT nodes are, each "HOST:PORT", at most `bounds.end()` of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nodes(pub Vec<String>);
 
 impl Setting for Nodes {
     fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
-        let items = input.strings()?;
-        let is_node = |text: &&str| text.len() <= 260 && text.parse::<PeerAddress>().is_ok();
-        (items.iter().all(is_node) && within(items.len() as u64, bounds).is_some())
-            .then(|| Nodes(items.into_iter().map(str::to_owned).collect()))
+        let items = entries(input, bounds, is_node)?;
+        Some(Nodes(items.into_iter().map(str::to_owned).collect()))
+    }
+    fn wrong_entry(input: Input<'_>) -> Option<WrongEntry> {
+        input.wrong_entry(is_node)
     }
     fn render(&self) -> String {
         let items: Vec<String> = self.0.iter().map(|item| quote(item)).collect();
@@ -329,6 +404,9 @@ impl Setting for Vec<LabelledNetwork> {
         let items = input.strings()?;
         within(items.len() as u64, bounds)?;
         items.into_iter().map(|item| item.parse().ok()).collect()
+    }
+    fn wrong_entry(input: Input<'_>) -> Option<WrongEntry> {
+        input.wrong_entry(|text| text.parse::<LabelledNetwork>().is_ok())
     }
     fn render(&self) -> String {
         let items: Vec<String> = self.iter().map(|item| quote(&item.to_string())).collect();

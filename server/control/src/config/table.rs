@@ -3,6 +3,7 @@
 //! `section!` takes a section's keys with their doc comments, types, defaults and bounds, and makes
 //! the struct, its default, its reader and its row of the reference file: one source of truth.
 
+use super::error::escape;
 use super::setting::Input;
 
 /// A key as the reference shows it.
@@ -22,8 +23,45 @@ pub(crate) struct Key {
 pub(crate) enum Refused {
     /// There is no such key.
     Unknown,
-    /// The value is not allowed; this is.
-    Value(String),
+    /// The value is not allowed.
+    Value(Wrong),
+}
+
+/// A value that is not allowed.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    /// What is allowed, in words.
+    pub(crate) allowed: String,
+    /// Of a list, the entry that is not allowed.
+    pub(crate) entry: Option<WrongEntry>,
+    /// It must not be shown.
+    pub(crate) is_secret: bool,
+}
+
+impl Wrong {
+    /// What is said of it to the user, who wrote `written`.
+    pub(crate) fn message(&self, written: &str) -> String {
+        let what = match &self.entry {
+            _ if self.is_secret => {
+                "the value (not shown: it may hold a password) is not allowed".to_owned()
+            }
+            None => format!("{written} is not allowed"),
+            Some(WrongEntry { number, text }) => match text {
+                Some(text) => format!("entry {number}, \"{}\", is not allowed", escape(text, 60)),
+                None => format!("entry {number} is not a string"),
+            },
+        };
+        format!("{what}; allowed: {}", self.allowed)
+    }
+}
+
+/// An entry of a list that is not allowed.
+#[derive(Debug)]
+pub(crate) struct WrongEntry {
+    /// Its number, from 1.
+    pub(crate) number: usize,
+    /// What it says, if it is a string.
+    pub(crate) text: Option<String>,
 }
 
 /// A section of the configuration.
@@ -97,13 +135,18 @@ macro_rules! section {
                 key: &str,
                 input: $crate::config::setting::Input<'_>,
             ) -> Result<(), $crate::config::table::Refused> {
-                use $crate::config::{setting::Setting, table::{bounds, Refused}};
+                use $crate::config::{setting::Setting, table::{bounds, Refused, Wrong}};
                 match key {
                     $(
                         stringify!($key) => {
                             let bounds = bounds!($($bounds)?);
+                            let wrong = || Wrong {
+                                allowed: <$type>::allowed(&bounds),
+                                entry: <$type>::wrong_entry(input),
+                                is_secret: <$type>::IS_SECRET,
+                            };
                             self.$key = <$type>::read(input, &bounds)
-                                .ok_or_else(|| Refused::Value(<$type>::allowed(&bounds)))?;
+                                .ok_or_else(|| Refused::Value(wrong()))?;
                             Ok(())
                         }
                     )*

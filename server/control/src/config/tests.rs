@@ -121,8 +121,8 @@ fn each_mistake_names_line_column_key_and_what_is_allowed() {
         ),
         (
             "[dht]\nbootstrap = [\"dht.example.org\"]\n",
-            "seedring.toml:2:13: dht.bootstrap: [\"dht.example.org\"] is not allowed; allowed: a list \
-             of at most 64 nodes, such as [\"dht.example.org:6881\", \"192.0.2.1:6881\"]",
+            "seedring.toml:2:13: dht.bootstrap: entry 1, \"dht.example.org\", is not allowed; allowed: \
+             a list of at most 64 nodes, such as [\"dht.example.org:6881\", \"192.0.2.1:6881\"]",
         ),
         (
             "[log]\nformat = \"xml\"\n",
@@ -148,6 +148,16 @@ fn each_mistake_names_line_column_key_and_what_is_allowed() {
             "[peers]\nbind_v4 = \"\"\nbind_v6 = \"\"\n",
             "seedring.toml:3:11: peers.bind_v6: bind_v4 and bind_v6 are both off, so no peer could \
              connect; set one of them",
+        ),
+        (
+            "[peers]\nbind_interface = \"wg0\"\n[lsd]\ninterfaces = [\"wg0\", \"eth0\"]\n",
+            "seedring.toml:4:14: lsd.interfaces: \"eth0\" is not peers.bind_interface, so peers that \
+             are found there could not be met; leave it out",
+        ),
+        (
+            "[peers]\nbind_interface = \"wg/0\"\n",
+            "seedring.toml:2:18: peers.bind_interface: \"wg/0\" is not allowed; allowed: the name of \
+             an interface such as \"wg0\", or \"\" for any",
         ),
         (
             "[api]\nlisten = \"127.0.0.1:6890\"\n",
@@ -196,6 +206,119 @@ fn each_mistake_names_line_column_key_and_what_is_allowed() {
             problems[0]
         );
     }
+}
+
+#[test]
+fn the_wrong_entry_of_a_long_list_is_named() {
+    let zones: Vec<String> = (0..4096)
+        .map(|n| match n {
+            2077 => "\"10.8.29/24=a\"".to_owned(),
+            _ => format!("\"10.{}.{}.0/24=a\"", n / 256, n % 256),
+        })
+        .collect();
+    let text = format!("[tracker]\nzones = [{}]\n", zones.join(", "));
+    let found = problems(&text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let expected =
+        "seedring.toml:2:9: tracker.zones: entry 2078, \"10.8.29/24=a\", is not allowed;";
+    assert!(found[0].starts_with(expected), "{}", found[0]);
+    let found = problems("[lsd]\ninterfaces = [\"eth0\", 1]\n");
+    assert!(found[0].contains(": entry 2 is not a string;"), "{found:?}");
+    // A list that is too long has no entry at fault.
+    let text = format!(
+        "[tracker]\nzones = [{}\"10.0.0.0/8=a\"]\n",
+        "\"10.0.0.0/8=a\", ".repeat(4096)
+    );
+    assert!(
+        problems(&text)[0].contains("… is not allowed;"),
+        "{:?}",
+        problems(&text)
+    );
+    let environment = Environment::of([("SEEDRING_DHT__BOOTSTRAP", "a:1,,b, c:2")]);
+    let error = load_with("", &environment).unwrap_err().to_string();
+    assert!(
+        error.contains(": entry 2, \"b\", is not allowed;"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_network_in_two_zones_is_refused() {
+    let found =
+        problems("[tracker]\nzones = [\"10.1.0.0/16=a\", \"10.0.0.0/8=b\", \"10.1.0.0/16=c\"]\n");
+    let expected = "seedring.toml:2:9: tracker.zones: 10.1.0.0/16 is in two zones: entry 1 says a, \
+                    entry 3 says c; leave one";
+    assert_eq!(found, [expected]);
+    // Said twice, and a network within another, is no contradiction.
+    load("[tracker]\nzones = [\"10.1.0.0/16=a\", \"10.0.0.0/8=b\", \"10.1.0.0/16=a\"]\n").unwrap();
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_refused_without_its_password() {
+    for bad in [
+        "nonsense",
+        "ftp://u:hunter2@x:1",
+        "socks5://u:hunter2@host",
+        "socks5h://",
+    ] {
+        let found = problems(&format!("[announce]\nproxy = \"{bad}\"\n"));
+        let expected = "seedring.toml:2:9: announce.proxy: the value (not shown: it may hold a \
+                        password) is not allowed; allowed: \"http://host:port\"";
+        assert!(found[0].starts_with(expected), "{found:?}");
+        let variable = Environment::of([("SEEDRING_ANNOUNCE__PROXY", bad)]);
+        let error = load_with("", &variable).unwrap_err().to_string();
+        assert!(error.contains("announce.proxy: the value"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for good in [
+        "http://127.0.0.1:3128",
+        "socks5h://u:hunter2@host:1080",
+        "https://h:443",
+    ] {
+        let config = load(&format!("[announce]\nproxy = \"{good}\"\n")).unwrap();
+        assert_eq!(config.announce.proxy.url(), Some(good));
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+    assert_eq!(
+        load("announce.proxy = \"\"").unwrap().announce.proxy.url(),
+        None
+    );
+}
+
+#[test]
+fn the_trackers_host_is_a_host_alone() {
+    for bad in ["http://x/y", "host:6969", "a b", "x/y"] {
+        let found = problems(&format!("[tracker]\nannounce_host = \"{bad}\"\n"));
+        let expected = format!(
+            "seedring.toml:2:17: tracker.announce_host: \"{bad}\" is not allowed; allowed: a host \
+             name or an IP address alone"
+        );
+        assert!(found[0].starts_with(&expected), "{found:?}");
+    }
+    let config = load("[tracker]\nannounce_host = \"2001:db8::1\"\n").unwrap();
+    assert_eq!(config.tracker.announce_host.in_url(), Some("[2001:db8::1]"));
+    assert_eq!(Config::default().tracker.announce_host.in_url(), None);
+}
+
+#[test]
+fn a_congestion_control_that_the_kernel_does_not_have_is_refused_with_those_it_has() {
+    let found = problems("[peers]\ncongestion_control = \"nonesuch\"\n");
+    let path = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+    let available = std::fs::read_to_string(path).unwrap();
+    let available: Vec<&str> = available.split_whitespace().collect();
+    let expected = format!(
+        "seedring.toml:2:22: peers.congestion_control: this kernel has no congestion control \
+         \"nonesuch\"; it has: {}",
+        available.join(", ")
+    );
+    assert_eq!(found, [expected]);
+    // Everybody may take the one that is the system's.
+    let own = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+    load(&format!(
+        "[peers]\ncongestion_control = \"{}\"\n",
+        own.trim()
+    ))
+    .unwrap();
 }
 
 #[test]

@@ -81,8 +81,8 @@ struct Prefixes {
 }
 
 impl Zones {
-    /// Of two labels of the same network the later one holds; of more than [`NETWORKS_MAX`] the
-    /// first ones, which the configuration does not let happen.
+    /// Of two labels of the same network the later one holds, of more than [`NETWORKS_MAX`] the
+    /// first ones; the configuration lets neither happen.
     pub fn new(labels: &[LabelledNetwork]) -> Zones {
         let mut names: HashMap<&str, Zone> = HashMap::new();
         let mut prefixes: Vec<Prefixes> = Vec::new();

@@ -81,7 +81,8 @@ impl Plan {
             }
             Source::Url(url) => {
                 let user_agent = settings::user_agent(&self.config);
-                let fetched = web::fetch_torrent(url, &user_agent).await;
+                let authorities = settings::authorities(&self.config)?;
+                let fetched = web::fetch_torrent(url, &user_agent, &authorities).await;
                 // Not the URL, in which a password may stand.
                 let name = "what the web server sent".to_owned();
                 (fetched.map_err(anyhow::Error::from)?, name)
@@ -122,7 +123,7 @@ impl Plan {
     /// The user's trackers, then the torrent's, sorted by whether they may be inside our network.
     pub(super) fn sorted(&self, of_torrent: &[Vec<String>]) -> Sorted {
         let mut sorted = trackers::sort(&self.trackers, of_torrent, |url| self.word_of(url));
-        if !self.config.announce.proxy.is_empty() {
+        if self.config.announce.proxy.url().is_some() {
             sorted.keep_to_proxy();
         }
         sorted

@@ -14,7 +14,7 @@ use crate::limits::CallPlace;
 use crate::ring;
 use crate::shard::{Shard, Visit};
 use crate::sockets;
-use engine::peer_list::PeerList;
+use engine::peer_list::{PeerList, PeerSource};
 use engine::time::Time;
 use proto::ids::InfoHashV1;
 use seedring_metrics::Counter;
@@ -109,7 +109,8 @@ async fn call(
     let info_hash = fetch.torrent.info_hash();
     let key = begun.key;
     let begins = |socket: &Rc<TcpStream>| fetch.set_connecting(key, socket);
-    let called = call_peer(shard, address, info_hash, begun, begins, place).await;
+    let peer = fetch.list.borrow().named(address);
+    let called = call_peer(shard, peer, info_hash, begun, begins, place).await;
     fetch.note_call(address, &called);
     give_back(&mut fetch.list.borrow_mut(), address, &called, shard.now());
 }
@@ -118,6 +119,8 @@ async fn call(
 pub(crate) enum Called {
     /// It was not made: we have no room.
     NoRoom,
+    /// It was not made: what peers are met by is not there.
+    NoInterface,
     /// It was not made: the address is kept away.
     Filtered,
     /// Nobody took it, because of this.
@@ -134,7 +137,7 @@ pub(crate) enum Called {
 /// are done; `begins` is told of the socket.
 pub(crate) async fn call_peer<B>(
     shard: &Rc<Shard>,
-    address: SocketAddr,
+    (address, source): (SocketAddr, PeerSource),
     info_hash: InfoHashV1,
     begun: B,
     begins: impl FnOnce(&Rc<TcpStream>),
@@ -149,6 +152,7 @@ pub(crate) async fn call_peer<B>(
     };
     let socket = match sockets::begin_connect(address, &shard.config.sockets) {
         Ok(socket) => Rc::new(TcpStream::from_std(socket)),
+        Err(error) if sockets::is_interface_gone(&error) => return Called::NoInterface,
         Err(error) => {
             tracing::debug!(peer = %address, %error, "cannot connect");
             shard.cells.increment(Counter::ConnectsRefused);
@@ -172,7 +176,7 @@ pub(crate) async fn call_peer<B>(
     let served = connection::call(
         shard,
         Rc::clone(&socket),
-        address,
+        (address, source),
         &mut visit,
         info_hash,
         begun,
@@ -208,8 +212,8 @@ pub(crate) fn give_back(list: &mut PeerList, address: SocketAddr, called: &Calle
     } = called
     else {
         return match called {
-            // It is we who have no room.
-            Called::NoRoom => list.postponed(address, now),
+            // It is we who have no room, or no way.
+            Called::NoRoom | Called::NoInterface => list.postponed(address, now),
             Called::Filtered => list.remove(address),
             _ => list.failed(address, now),
         };

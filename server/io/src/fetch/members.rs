@@ -311,11 +311,10 @@ impl ActiveFetch {
         called: Option<SocketAddr>,
         now: Time,
     ) {
-        let named = called.and_then(|address| self.list.borrow().source_of(address));
         let member = Member {
             connection: Rc::clone(connection),
             called,
-            source: named.unwrap_or(PeerSource::Incoming),
+            source: connection.source,
             joined_at: now,
             exchanged_bytes: Cell::new(0),
             exchanged_at: Cell::new(now),
@@ -364,11 +363,8 @@ impl ActiveFetch {
             let address = connection.exchange.address(connection, &session);
             let Some(address) = address else { return };
             let from = shard.now() + CALL_BACK_AFTER;
-            let is_new = self
-                .list
-                .borrow_mut()
-                .add(address, PeerSource::Incoming, from);
-            shard.count_found(PeerSource::Incoming, is_new);
+            let mut list = self.list.borrow_mut();
+            list.add(address, PeerSource::Incoming, from);
         }
     }
 

@@ -300,17 +300,32 @@ impl Exchange {
         let Ok(admission) = shard.limits.admit(address.ip()) else {
             return Outcome::NoRoom;
         };
-        match self.meet(shard, address, admission, &place).await {
+        let socket = match sockets::begin_connect(address, &shard.config.sockets) {
+            Ok(socket) => Rc::new(TcpStream::from_std(socket)),
+            Err(error) if sockets::is_interface_gone(&error) => {
+                let trouble = troubles::NO_INTERFACE.to_owned();
+                self.published.note_trouble(address, trouble);
+                return Outcome::NoRoom;
+            }
+            Err(error) => {
+                let trouble = troubles::of_connect(&error);
+                self.published.note_trouble(address, trouble);
+                return Outcome::Failed;
+            }
+        };
+        match self.meet(shard, address, socket, admission, &place).await {
             Some(()) => Outcome::Left,
             None => Outcome::Failed,
         }
     }
 
-    /// The same with a place for the connection. `None` if it came to no handshake.
+    /// The same with a place for the connection, which has been begun. `None` if it came to no
+    /// handshake.
     async fn meet(
         self: &Rc<Self>,
         shard: &Rc<Shard>,
         address: SocketAddr,
+        socket: Rc<TcpStream>,
         admission: Admission,
         place: &CallPlace,
     ) -> Option<()> {
@@ -318,8 +333,6 @@ impl Exchange {
             let trouble = troubles::of_connect(&error);
             self.published.note_trouble(address, trouble);
         };
-        let socket = sockets::begin_connect(address, &shard.config.sockets);
-        let socket = Rc::new(TcpStream::from_std(socket.map_err(no_connection).ok()?));
         let mut visit = shard.visit(&socket, admission);
         let connected = finish_connect(shard, &socket).await;
         connected.map_err(no_connection).ok()?;
@@ -352,11 +365,11 @@ impl Exchange {
         let Said { mut bytes, is_cut } = peer.said.take();
         if let Some(rest) = rest.filter(|_| self.is_complete.get() && !is_cut) {
             bytes.extend(rest);
-            let source = self.list.borrow().source_of(address);
+            let (address, source) = self.list.borrow().named(address);
             let opened = Opened {
                 socket: Rc::clone(&peer.socket),
                 peer: address,
-                source: source.unwrap_or(PeerSource::Given),
+                source,
                 theirs,
                 received: bytes,
             };

@@ -47,6 +47,7 @@ pub(crate) fn of_connect(error: &io::Error) -> String {
 pub(crate) fn of_call(called: &Called) -> Option<String> {
     match called {
         Called::NoRoom => None,
+        Called::NoInterface => Some(NO_INTERFACE.to_owned()),
         Called::Filtered => Some("its address is kept away (peers.ip_filter)".to_owned()),
         Called::Unreachable(trouble) => Some(trouble.clone()),
         Called::Ended {
@@ -75,6 +76,9 @@ fn of_close(reason: CloseReason, is_greeted: bool) -> Option<&'static str> {
     })
 }
 
+/// What peers are met by is not there.
+pub(crate) const NO_INTERFACE: &str =
+    "it was not called: the interface of peers.bind_interface is not there";
 /// The peer closed the connection where its handshake was due.
 pub(crate) const CLOSED_AT_ONCE: &str =
     "it closed the connection without a handshake: it may not have this torrent";

@@ -6,6 +6,7 @@ use crate::testing::{self, Data, PIECE_BYTES};
 use proto::handshake::{HANDSHAKE_BYTES, Reserved, ReservedBit};
 use proto::ids::PieceIndex;
 use proto::wire::{self, BlockRequest, Message};
+use seedring_metrics::{Counter, Gauge};
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -16,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running data plane with one torrent, and the runtime to call it from.
 struct Served {
     plane: Plane,
+    registry: Registry,
     _events: mpsc::UnboundedReceiver<Event>,
     torrent: Arc<SeededTorrent>,
     runtime: tokio::runtime::Runtime,
@@ -32,6 +34,7 @@ fn serve(config: PlaneConfig, data: &Data) -> Served {
     runtime.block_on(plane.add(&torrent));
     Served {
         plane,
+        registry,
         _events: events,
         torrent,
         runtime,
@@ -176,10 +179,51 @@ fn stopping_closes_peers_in_every_state() {
     served.stop();
 }
 
+#[test]
+fn who_comes_by_itself_is_counted_as_such() {
+    let data = Data::new(&[("a", PIECE_BYTES)]);
+    let served = serve(testing::config(), &data);
+    let peers = [served.peer(), served.peer()];
+    let found = |served: &Served| {
+        let snapshot = served.registry.snapshot();
+        snapshot.counter(Counter::FoundIncoming)
+    };
+    assert_eq!(found(&served), 2);
+    // Gauges are renewed once a second.
+    let until = std::time::Instant::now() + PATIENCE;
+    let connected = |source| served.registry.snapshot().gauge(source);
+    while connected(Gauge::ConnectedIncoming) != 2 {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(connected(Gauge::ConnectedTracker), 0);
+    drop(peers);
+    served.stop();
+}
+
+/// Whoever connects again and again cannot pile up what the main task has no time for.
+#[test]
+fn nodes_that_peers_tell_of_are_dropped_when_too_many_wait() {
+    let door = Arc::new(DhtDoor::default());
+    let node: SocketAddr = "9.9.9.9:6881".parse().unwrap();
+    assert!(door.heard_of(node).is_none(), "there is no DHT");
+    door.open([Some(4), None]);
+    let mut waiting: Vec<HeardNode> = (0..NODES_WAITING_MAX)
+        .map(|_| door.heard_of(node).unwrap())
+        .collect();
+    assert!(door.heard_of(node).is_none());
+    assert!(door.heard_of(node).is_none());
+    // Who is taken makes room for one.
+    assert_eq!(waiting.pop().unwrap().address, node);
+    let next = door.heard_of(node);
+    assert!(next.is_some() && door.heard_of(node).is_none());
+    drop(waiting);
+}
+
 /// A node of the IPv6 DHT is of no use to who knows us by IPv4 (BEP 32).
 #[test]
 fn peers_are_told_of_the_node_of_their_own_family() {
-    let door = DhtDoor::default();
+    let door = Arc::new(DhtDoor::default());
     let [v4, v6, mapped] = ["9.9.9.9", "2600::1", "::ffff:9.9.9.9"].map(|ip| ip.parse().unwrap());
     assert!(!door.is_open() && door.port_for(v4).is_none());
     door.open([Some(4), None]);

@@ -7,6 +7,8 @@
 //!
 //! Limits: those of the parent module. Does not: take a proxy from the environment.
 
+use std::num::NonZeroU16;
+
 use reqwest::{StatusCode, Url};
 
 use super::super::url::redacted;
@@ -29,18 +31,8 @@ pub(super) fn build(config: &AnnounceConfig) -> Result<Option<reqwest::Client>, 
     let Some(url) = &config.proxy else {
         return Ok(None);
     };
-    // The proxy resolves the name either way: `socks5` alone would leave that to us.
-    let url = match url.strip_prefix("socks5://") {
-        Some(rest) => format!("socks5h://{rest}"),
-        None => url.clone(),
-    };
     // Which part is wrong stays unsaid, because the URL may hold a password.
-    let bad = || AnnounceError::Proxy;
-    let parsed = Url::parse(&url).map_err(|_| bad())?;
-    if !matches!(parsed.scheme(), "http" | "https" | "socks5h") || parsed.host_str().is_none() {
-        return Err(bad());
-    }
-    let proxy = reqwest::Proxy::all(parsed).map_err(|_| bad())?;
+    let proxy = proxy_of(url).ok_or(AnnounceError::Proxy)?;
     finish(config, || {
         let binding = &config.binding;
         // With addresses of both families the proxy's own decides, and the other cannot reach it.
@@ -51,6 +43,28 @@ pub(super) fn build(config: &AnnounceConfig) -> Result<Option<reqwest::Client>, 
             .local_address(address)
     })
     .map(Some)
+}
+
+/// The proxy that a URL names; none if it names none, or no port: one that is guessed would be
+/// another program's as likely as not.
+pub(super) fn proxy_of(url: &str) -> Option<reqwest::Proxy> {
+    if url.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return None;
+    }
+    // The proxy resolves the name either way: `socks5` alone would leave that to us.
+    let url = match url.strip_prefix("socks5://") {
+        Some(rest) => format!("socks5h://{rest}"),
+        None => url.to_owned(),
+    };
+    let (_, rest) = url.split_once("://")?;
+    // The parser leaves out a port that is the scheme's usual one.
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (_, port) = authority.rsplit_once(':')?;
+    port.parse::<NonZeroU16>().ok()?;
+    let parsed = Url::parse(&url).ok()?;
+    let is_known = matches!(parsed.scheme(), "http" | "https" | "socks5h");
+    let has_host = parsed.host_str().is_some_and(|host| !host.is_empty());
+    (is_known && has_host).then(|| reqwest::Proxy::all(parsed).ok())?
 }
 
 impl Client {
@@ -158,10 +172,25 @@ mod tests {
             "http://127.0.0.1:3128",
             "socks5://user:hunter2@proxy.example:1080",
             "socks5h://[2001:db8::1]:1080",
+            "http://127.0.0.1:80",
+            "https://proxy.example:443/",
         ] {
             assert!(matches!(build(good), Ok(Some(_))), "{good}");
         }
-        for bad in ["", "proxy:1080", "ftp://user:hunter2@a:1", "socks5://"] {
+        for bad in [
+            "",
+            "nonsense",
+            "proxy:1080",
+            "ftp://user:hunter2@a:1",
+            "socks5://",
+            "socks5://user:hunter2@a",
+            "socks5://user:1234@a",
+            "http://a",
+            "http://:3128",
+            "http://a:0",
+            "http://a b:1",
+            "http://[2001:db8::1]",
+        ] {
             let error = build(bad).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }

@@ -283,6 +283,7 @@ fn a_seed_calls_who_wants_something_of_it() {
     assert_eq!(fetch.progress().downloaded, content.bytes.len() as u64);
     let counter = |counter| registry.snapshot().counter(counter);
     assert_eq!(counter(Counter::FoundTracker), 3);
+    assert_eq!(counter(Counter::FoundIncoming), 0);
     let end = std::time::Instant::now() + PATIENCE;
     while counter(Counter::ConnectsRefused) == 0 {
         assert!(std::time::Instant::now() < end);
