@@ -1,8 +1,9 @@
 //! A blocking HTTP/1.1 GET, enough to ask the server's API and a tracker: one request per connection,
 //! plain bodies and chunked ones.
 
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Longest wait for a connection, and between two bytes of a reply.
@@ -33,8 +34,25 @@ pub fn get(url: &str) -> Reply {
 
 /// Fetches `http://HOST:PORT/PATH`.
 pub fn try_get(url: &str) -> std::io::Result<Reply> {
+    let (authority, _) = split_url(url);
+    ask(TcpStream::connect(authority)?, url)
+}
+
+/// Fetches a URL whose host is an address from an address of this host; panics when there is no
+/// HTTP reply.
+pub fn get_from(from: IpAddr, url: &str) -> Reply {
+    let fetch = || {
+        let address: SocketAddr = split_url(url).0.parse().expect("an address and a port");
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect(&address.into())?;
+        ask(socket.into(), url)
+    };
+    fetch().unwrap_or_else(|error: std::io::Error| panic!("GET {url} from {from}: {error}"))
+}
+
+fn ask(mut stream: TcpStream, url: &str) -> std::io::Result<Reply> {
     let (authority, path) = split_url(url);
-    let mut stream = TcpStream::connect(authority)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;

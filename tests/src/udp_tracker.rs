@@ -2,7 +2,7 @@
 //! tests' own for both address families, because Debian's opentracker is built for IPv4 only.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -123,29 +123,79 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// How many seeds a UDP tracker knows of a torrent, by its answer to a scrape.
-pub fn seeds(tracker: SocketAddr, info_hash: &[u8]) -> u32 {
-    let any: IpAddr = match tracker {
-        SocketAddr::V4(_) => [0; 4].into(),
-        SocketAddr::V6(_) => [0; 16].into(),
-    };
-    let socket = UdpSocket::bind((any, 0)).unwrap();
-    socket.connect(tracker).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
-    let ask = |request: &[u8]| {
-        socket.send(request).unwrap();
+/// A socket that asks one UDP tracker.
+#[derive(Debug)]
+pub struct Asker {
+    socket: UdpSocket,
+    connection: [u8; 8],
+}
+
+impl Asker {
+    /// Asks from any address.
+    pub fn new(tracker: SocketAddr) -> Self {
+        let any: IpAddr = match tracker {
+            SocketAddr::V4(_) => [0; 4].into(),
+            SocketAddr::V6(_) => [0; 16].into(),
+        };
+        Self::at(any, tracker)
+    }
+
+    /// Asks from an address of this host.
+    pub fn at(from: IpAddr, tracker: SocketAddr) -> Self {
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket.connect(tracker).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let mut asker = Self {
+            socket,
+            connection: PROTOCOL.to_be_bytes(),
+        };
+        let reply = asker.ask(0, &[]);
+        asker.connection = reply[8..].try_into().expect("a connection id");
+        asker
+    }
+
+    fn ask(&self, action: u32, rest: &[u8]) -> Vec<u8> {
+        let head = [&self.connection[..], &action.to_be_bytes(), b"tran"];
+        self.socket.send(&[&head.concat(), rest].concat()).unwrap();
         let mut reply = vec![0; 4096];
-        let length = socket.recv(&mut reply).unwrap();
+        let length = self.socket.recv(&mut reply).unwrap();
         reply.truncate(length);
+        let is_answer = length >= 16 && u32_at(&reply, 0) == action && &reply[4..8] == b"tran";
+        assert!(is_answer, "{reply:?}");
         reply
-    };
-    let connect = [&PROTOCOL.to_be_bytes()[..], &[0; 4], b"tran"].concat();
-    let reply = ask(&connect);
-    assert_eq!(reply.len(), 16, "{reply:?}");
-    let scrape = [&reply[8..16], &2u32.to_be_bytes(), b"tran", info_hash].concat();
-    let reply = ask(&scrape);
-    assert_eq!((reply.len(), u32_at(&reply, 0)), (20, 2), "{reply:?}");
-    u32_at(&reply, 8)
+    }
+
+    /// Announces a peer that lacks something, and returns the peers of the answer, over IPv4.
+    pub fn announce(
+        &self,
+        info_hash: &[u8; 20],
+        peer_id: &[u8; 20],
+        port: u16,
+        wanted: u32,
+    ) -> Vec<SocketAddrV4> {
+        // Downloaded, left, uploaded; no event, no address, no key.
+        let totals = [0_u64, 1, 0].map(u64::to_be_bytes).concat();
+        let end = [&[0; 12][..], &wanted.to_be_bytes(), &port.to_be_bytes()].concat();
+        let reply = self.ask(1, &[&info_hash[..], peer_id, &totals, &end].concat());
+        let peers = reply[20..].as_chunks::<6>().0.iter();
+        peers
+            .map(|&[a, b, c, d, high, low]| {
+                SocketAddrV4::new([a, b, c, d].into(), u16::from_be_bytes([high, low]))
+            })
+            .collect()
+    }
+
+    /// How many seeds the tracker knows of a torrent, by its answer to a scrape.
+    pub fn seeds(&self, info_hash: &[u8]) -> u32 {
+        let reply = self.ask(2, info_hash);
+        assert_eq!(reply.len(), 20, "{reply:?}");
+        u32_at(&reply, 8)
+    }
+}
+
+/// How many seeds a UDP tracker knows of a torrent.
+pub fn seeds(tracker: SocketAddr, info_hash: &[u8]) -> u32 {
+    Asker::new(tracker).seeds(info_hash)
 }
