@@ -1,5 +1,5 @@
-//! A blocking HTTP/1.1 GET, enough to ask the server's API and a tracker: one request per connection,
-//! plain bodies and chunked ones.
+//! A blocking HTTP/1.1 GET, enough to ask the server's API and a tracker: one request per
+//! connection, plain bodies and chunked ones.
 
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};

@@ -1,8 +1,10 @@
-//! A private network of two hosts, in network namespaces: clients that refuse loopback peers (Transmission
-//! does) meet the server at an ordinary address, and no client can reach anything outside the test.
+//! A private network of two hosts, in network namespaces: clients that refuse loopback peers
+//! (Transmission does) meet the server at an ordinary address, and no client can reach anything
+//! outside the test.
 //!
-//! The test process cannot move into a namespace without unsafe code, so it runs itself again inside one:
-//! [`inside`] returns true in that inner run and false in the outer one, where the test is then done.
+//! The test process cannot move into a namespace without unsafe code, so it runs itself again
+//! inside one: [`inside`] returns true in that inner run and false in the outer one, where the test
+//! is then done.
 
 use crate::process::{Process, run, run_ok};
 use crate::skip::{Skip, is_root, program};
@@ -25,7 +27,8 @@ const MARK: &str = "SEEDRING_TESTS_LAN";
 /// Longest run of a test inside its network.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Runs the test named `test` again in a network namespace of its own. True: this is that inner run.
+/// Runs the test named `test` again in a network namespace of its own. True: this is that inner
+/// run.
 pub fn inside(test: &str) -> Result<bool, Skip> {
     if std::env::var_os(MARK).is_some() {
         return Ok(true);

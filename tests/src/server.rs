@@ -46,7 +46,8 @@ pub fn seedring<I: IntoIterator<Item = S>, S: Into<OsString>>(arguments: I) -> C
     command
 }
 
-/// The server takes settings from `SEEDRING_…` variables: those of the tests are no business of its.
+/// The server takes settings from `SEEDRING_…` variables: those of the tests are no business of
+/// its.
 pub fn clean_environment(command: &mut Command) {
     command.env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
     for (name, _) in std::env::vars_os() {
@@ -305,8 +306,8 @@ impl Server {
         entries(&format!("/proc/{}/fd", self.process.pid()))
     }
 
-    /// The names of the threads that stay for the process's life, sorted. Left out are workers that io_uring
-    /// and the control plane's runtime start and end as they need them.
+    /// The names of the threads that stay for the process's life, sorted. Left out are workers that
+    /// io_uring and the control plane's runtime start and end as they need them.
     pub fn threads(&self) -> Vec<String> {
         let folder = format!("/proc/{}/task", self.process.pid());
         let tasks = std::fs::read_dir(folder).unwrap().flatten();

@@ -52,8 +52,8 @@ fn a_magnet_alone_is_enough_over(test: &str, ip: IpAddr) {
         .map(|(index, content)| seed(content, ip, Some(theirs.nodes[index % THEIRS])))
         .collect();
     let mut seed = seed(&by_ours, ip, Some(theirs.nodes[1]));
-    // What is timed is the way from a link to a download, so both seeds have to be announced before:
-    // libtorrent's first announce goes out before it knows anybody, the next 20 s later.
+    // What is timed is the way from a link to a download, so both seeds have to be announced
+    // before: libtorrent's first announce goes out before it knows anybody, the next 20 s later.
     seed.wait_for_metric(ANNOUNCED, 1.0);
     theirs.wait_for_announce(&by_theirs.info_hash(), LIMIT);
 
@@ -236,8 +236,8 @@ fn private_torrents_are_kept_off() {
     assert_eq!(hidden.metrics()["seedring_dht_torrents"], 0.0);
 }
 
-/// Of a link it is not known whether its torrent is private before peers have said what it is: until
-/// then it is looked for, and announced only if it is not.
+/// Of a link it is not known whether its torrent is private before peers have said what it is:
+/// until then it is looked for, and announced only if it is not.
 #[test]
 fn what_a_link_stands_for_is_announced_only_when_it_is_not_private() {
     let options = ["--private", "--tracker", "http://127.0.0.1:9/announce"];

@@ -156,7 +156,8 @@ fn forged_answers_are_not_believed() {
     // The right one from the right place is.
     asked.send(ours, &answer_naming(&asked, &transaction, &friend));
     assert!(friend.receive(SHORT).is_some(), "it asks whom it was told");
-    // Had it believed the others, it would have asked here before, and long before this is answered.
+    // Had it believed the others, it would have asked here before, and long before this is
+    // answered.
     friend.ask(ours, "ping", &[]);
     assert!(victim.receive(SILENCE).is_none(), "nobody asks here");
 }

@@ -78,8 +78,8 @@ fn meets(libtorrent: &mut Process, host: &str, source: &str) {
     });
 }
 
-/// Transmission on the client's host. For peer exchange it has another address than our downloads there, because it
-/// takes one peer of an address; local discovery names it by the host's own.
+/// Transmission on the client's host. For peer exchange it has another address than our downloads
+/// there, because it takes one peer of an address; local discovery names it by the host's own.
 fn transmission(
     lan: &Lan,
     torrent: &Path,
@@ -193,7 +193,8 @@ fn our_download_learns_of_peers_by_libtorrent() {
     finds(&mut ours, "pex", 1, 0);
 }
 
-/// Transmission is told of our seed by a tracker, and of our download by our seed only: it calls it.
+/// Transmission is told of our seed by a tracker, and of our download by our seed only: it calls
+/// it.
 #[test]
 fn our_seed_makes_transmission_and_our_download_known_to_each_other() {
     let test = "our_seed_makes_transmission_and_our_download_known_to_each_other";

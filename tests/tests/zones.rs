@@ -1,5 +1,5 @@
-//! The embedded tracker's zones: who asks from a network that has a label is given peers of his own zone first,
-//! by UDP and by HTTP. Peers are sockets at many addresses, in a network of their own.
+//! The embedded tracker's zones: who asks from a network that has a label is given peers of his own
+//! zone first, by UDP and by HTTP. Peers are sockets at many addresses, in a network of their own.
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 

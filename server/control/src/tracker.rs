@@ -180,8 +180,8 @@ impl Inner {
 }
 
 impl Tracker {
-    /// Opens the listeners, and answers over UDP from now on; call on a tokio runtime. An address of
-    /// a family that this machine does not have is left out with a warning, as long as there is
+    /// Opens the listeners, and answers over UDP from now on; call on a tokio runtime. An address
+    /// of a family that this machine does not have is left out with a warning, as long as there is
     /// another.
     ///
     /// # Errors

@@ -1,11 +1,12 @@
 //! A `.torrent` file from the web: what a user names by its URL.
 //!
-//! Limits: `limits::METAINFO_BYTES_MAX` after decompression, one minute for everything, as many redirects as trackers
-//! have, never from `https` to `http`. No proxy is taken from the environment.
+//! Limits: `limits::METAINFO_BYTES_MAX` after decompression, one minute for everything, as many
+//! redirects as trackers have, never from `https` to `http`. No proxy is taken from the
+//! environment.
 //!
-//! The URL itself is the user's own word and may lead anywhere. What a server at a global address answers is a
-//! stranger's: it is followed to global addresses only, each checked as it is connected to, so that nobody makes us
-//! ask for something inside our network.
+//! The URL itself is the user's own word and may lead anywhere. What a server at a global address
+//! answers is a stranger's: it is followed to global addresses only, each checked as it is
+//! connected to, so that nobody makes us ask for something inside our network.
 //!
 //! Does not: judge what has come. A URL is never shown beyond its host: it may hold a password.
 

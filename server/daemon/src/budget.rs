@@ -1,8 +1,8 @@
-//! How much memory and how many descriptors a configuration can cost at most: computed before anything is
-//! started, printed at start, and kept.
+//! How much memory and how many descriptors a configuration can cost at most: computed before
+//! anything is started, printed at start, and kept.
 //!
-//! Does not count: the kernel's socket buffers, the page cache, and the program's own code (its pages are
-//! shared with the file).
+//! Does not count: the kernel's socket buffers, the page cache, and the program's own code (its
+//! pages are shared with the file).
 
 use crate::settings;
 use control::config::{Config, SendPath};
@@ -36,16 +36,19 @@ const CONNECTIONS_MIN: u64 = 8;
 /// Memory of the process without torrents and peers, in bytes: runtimes, rings, allocator, metrics.
 const MEMORY_BASE: u64 = 64 << 20;
 
-/// Memory of one shard beside its buffers, in bytes: ring, completions, thread, tables, what downloads receive into.
+/// Memory of one shard beside its buffers, in bytes: ring, completions, thread, tables, what
+/// downloads receive into.
 const MEMORY_PER_SHARD: u64 = (5 << 20) + UNDECODED_BYTES_MAX;
 
-/// Memory of one peer beside its queue, in bytes, when it does all that its limits allow: control messages at
-/// their limit and the rejects of a whole queue, both queued and on their way, a received message that is not
-/// whole yet, task and session. An honest peer takes about 8 KiB. (Of a torrent with very many pieces a
-/// bitfield is longer than that; it is gone after the first message.)
+/// Memory of one peer beside its queue, in bytes, when it does all that its limits allow: control
+/// messages at their limit and the rejects of a whole queue, both queued and on their way, a
+/// received message that is not whole yet, task and session. An honest peer takes about 8 KiB. (Of
+/// a torrent with very many pieces a bitfield is longer than that; it is gone after the first
+/// message.)
 const MEMORY_PER_PEER: u64 = 160 << 10;
 
-/// Page tables take one byte for so many bytes of windows onto files. (What is in the windows is the page cache's.)
+/// Page tables take one byte for so many bytes of windows onto files. (What is in the windows is
+/// the page cache's.)
 const PAGE_TABLE_SHARE: u64 = 512;
 
 /// Jobs that hash at once beside serving: the torrent that is being loaded, and one re-check.
@@ -105,7 +108,8 @@ impl Budget {
             true => 0,
             false => ip_filter::MEMORY_BYTES_MAX as u64,
         };
-        // A tracker with two addresses is told over both; with few descriptors announces wait instead.
+        // A tracker with two addresses is told over both; with few descriptors announces wait
+        // instead.
         let announces = (2 * u64::from(config.announce.requests_max)).min(descriptor_limit / 4);
         let pipes = descriptor_limit / PIPE_DESCRIPTORS_SHARE / (2 * shards.max(1));
         let pipes_per_shard = pipes.clamp(1, PIPES_MAX as u64);
@@ -116,8 +120,8 @@ impl Budget {
             files => files,
         };
         let free = descriptor_limit.saturating_sub(fixed);
-        // HTTP clients are refused by their servers when descriptors run out, and never displace peers by
-        // more than a quarter of what is left.
+        // HTTP clients are refused by their servers when descriptors run out, and never displace
+        // peers by more than a quarter of what is left.
         let http_reserved = http.min(free / 4);
         let free = free - http_reserved;
         let connections_max = u64::from(config.peers.connections_max)
@@ -147,7 +151,8 @@ impl Budget {
     }
 }
 
-/// Memory for payload over all shards, in bytes: the buffers, or the chunk caches of the direct path in their place.
+/// Memory for payload over all shards, in bytes: the buffers, or the chunk caches of the direct
+/// path in their place.
 fn payload_bytes(config: &Config, shards: u64) -> u64 {
     if config.storage.send_path != SendPath::Direct {
         return config.storage.buffer_bytes.bytes();

@@ -1,5 +1,5 @@
-//! The start and the end of whatever runs a data plane beside it: logging, io_uring tried, the threads of the control
-//! plane.
+//! The start and the end of whatever runs a data plane beside it: logging, io_uring tried, the
+//! threads of the control plane.
 
 use crate::budget::Budget;
 use crate::failure::Failure;
@@ -62,12 +62,13 @@ pub fn start_announcer(
     Ok(Some(announcer.context("cannot start the announces")?))
 }
 
-/// Runs `main` on the control plane's threads, with cells for as many shards as `config` means. `log` is what is logged
-/// if the user has not said otherwise.
+/// Runs `main` on the control plane's threads, with cells for as many shards as `config` means.
+/// `log` is what is logged if the user has not said otherwise.
 ///
 /// # Errors
 ///
-/// Logging cannot be set up, io_uring is refused, there are no threads; after that what `main` answers.
+/// Logging cannot be set up, io_uring is refused, there are no threads; after that what `main`
+/// answers.
 pub fn run<Main, Answer>(
     config: &Config,
     log: Option<&str>,

@@ -1,5 +1,6 @@
-//! Gets the torrents of a start ready, one after another, beside the running server: it serves those that
-//! are ready, minds faults and stops at once when told to, however long the rest takes to hash.
+//! Gets the torrents of a start ready, one after another, beside the running server: it serves
+//! those that are ready, minds faults and stops at once when told to, however long the rest takes
+//! to hash.
 //!
 //! Limits: one torrent at a time is hashed, and one that is ready waits to be taken.
 //! Does not: serve anything; see `torrents`.
@@ -19,7 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// The longest part of a torrent's name in the name of its file, in bytes; a file name has 255 at most.
+/// The longest part of a torrent's name in the name of its file, in bytes; a file name has 255 at
+/// most.
 const NAME_BYTES_MAX: usize = 180;
 
 /// A torrent to be served.
@@ -139,7 +141,8 @@ impl Loader {
         })
     }
 
-    /// Makes, verifies or remembers a torrent on a thread for blocking work; stops when this future is dropped.
+    /// Makes, verifies or remembers a torrent on a thread for blocking work; stops when this future
+    /// is dropped.
     async fn get_ready(&self, source: &Source) -> anyhow::Result<Ready> {
         /// Tells the hashing to stop.
         struct Abandon(Arc<AtomicBool>);
@@ -203,8 +206,9 @@ fn write_torrent(state_dir: &Path, ready: &Ready) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// What the `.torrent` file of a torrent is called: as much of its name as fits, and of its info-hash what
-/// tells it from others of the same name. A name has been made one path component by whoever parsed it.
+/// What the `.torrent` file of a torrent is called: as much of its name as fits, and of its
+/// info-hash what tells it from others of the same name. A name has been made one path component by
+/// whoever parsed it.
 fn file_name(name: &str, hash: &str) -> String {
     let mut end = name.len().min(NAME_BYTES_MAX);
     while !name.is_char_boundary(end) {

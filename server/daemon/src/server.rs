@@ -1,8 +1,10 @@
-//! The running server: starts the layers in order, gets torrents ready, tells what happens, stops in order.
+//! The running server: starts the layers in order, gets torrents ready, tells what happens, stops
+//! in order.
 //!
-//! Order of start: configuration → io_uring tried → limits → state → API up → ports of peers and tracker →
-//! torrents one by one → ready. Nothing is hashed before everything that can be refused has been accepted;
-//! from then on the server serves what is ready and minds faults and signals while it hashes the rest.
+//! Order of start: configuration → io_uring tried → limits → state → API up → ports of peers and
+//! tracker → torrents one by one → ready. Nothing is hashed before everything that can be refused
+//! has been accepted; from then on the server serves what is ready and minds faults and signals
+//! while it hashes the rest.
 
 use crate::budget::Budget;
 use crate::control_plane::{self, PLANE_STOP};
@@ -42,7 +44,8 @@ pub struct Plan {
     pub config: Config,
     pub state_dir: PathBuf,
     pub sources: Vec<Source>,
-    /// Whether one torrent that cannot be served ends the server (`seed`) or is only told (`serve`).
+    /// Whether one torrent that cannot be served ends the server (`seed`) or is only told
+    /// (`serve`).
     pub all_or_nothing: bool,
     /// Whether stdout is a log (`serve`), where no tracker's passkey may stand.
     pub stdout_is_log: bool,

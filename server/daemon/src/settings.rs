@@ -27,7 +27,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Queued control messages of one peer above which we stop reading from it, in bytes. `budget` counts on it.
+/// Queued control messages of one peer above which we stop reading from it, in bytes. `budget`
+/// counts on it.
 const CONTROL_BYTES_MAX: usize = 16 << 10;
 
 /// The most that is read of a file of certificates: all authorities of the web are some 200 KiB.
@@ -317,8 +318,8 @@ pub fn dht(
     })
 }
 
-/// Where the DHT listens, and sends from: as the trackers are asked, if that is bound to an address,
-/// else where peers come to.
+/// Where the DHT listens, and sends from: as the trackers are asked, if that is bound to an
+/// address, else where peers come to.
 fn dht_addresses(peers: &Peers, announce: &Announce) -> Vec<IpAddr> {
     let is_bound = announce.bind_v4.is_some() || announce.bind_v6.is_some();
     let (mut v4, mut v6) = (peers.bind_v4, peers.bind_v6);
@@ -357,8 +358,8 @@ pub fn announce_key() -> std::io::Result<u32> {
     Ok(u32::from_le_bytes(random))
 }
 
-/// The address by which this machine reaches others, so most likely by which they reach it. Nothing is sent:
-/// connecting a UDP socket only asks the routing table. Loopback where there is no route.
+/// The address by which this machine reaches others, so most likely by which they reach it. Nothing
+/// is sent: connecting a UDP socket only asks the routing table. Loopback where there is no route.
 pub fn own_address() -> IpAddr {
     let toward = |bind: IpAddr, target: &str| {
         let socket = UdpSocket::bind((bind, 0)).ok()?;

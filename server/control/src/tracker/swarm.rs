@@ -13,8 +13,8 @@
 //! What is needed to hand a peer out stands in the lists of its swarm themselves, side by side: an
 //! announce of fifty peers must not fetch fifty places of the slab.
 //!
-//! Peers of one zone (`zones`) are given each other first, the rest (see [`ANYWHERE_SHARE`]) is drawn
-//! from the whole swarm: so most of a download stays in its rack, and the swarm in one part.
+//! Peers of one zone (`zones`) are given each other first, the rest (see [`ANYWHERE_SHARE`]) is
+//! drawn from the whole swarm: so most of a download stays in its rack, and the swarm in one part.
 //!
 //! Limits: [`Limits`], and [`PEERS_PER_SITE_MAX`] peers of a torrent at one address of the world,
 //! so that nobody fills a swarm with ports of its own: more are answered, but not listed. A full
@@ -520,8 +520,9 @@ impl Shard {
     }
 
     /// Draws up to `wanted` peers: seeds and leechers for a leecher, leechers for a seed; never the
-    /// asker itself, nor one that was drawn before. Who starts is given seeds in any case: aria2 with
-    /// a magnet link says that nothing is left while it has not even the metadata. Answers the slots.
+    /// asker itself, nor one that was drawn before. Who starts is given seeds in any case: aria2
+    /// with a magnet link says that nothing is left while it has not even the metadata. Answers the
+    /// slots.
     fn draw(
         &self,
         members: &Members,
@@ -736,8 +737,8 @@ fn is_unusable(ip: IpAddr) -> bool {
 ///
 /// A peer that announced over loopback is on this machine: another machine reaches it where it
 /// reached us. In the other family that address is not known. Nobody out in the world is told of a
-/// peer inside a network. An address that can be no host's by the registries (for documentation, for
-/// benchmarks) is one where somebody announces from it: his network uses it.
+/// peer inside a network. An address that can be no host's by the registries (for documentation,
+/// for benchmarks) is one where somebody announces from it: his network uses it.
 fn handed_out(mut endpoint: SocketAddr, asker: IpAddr, local: IpAddr) -> Option<SocketAddr> {
     if endpoint.ip().is_loopback() && !asker.is_loopback() {
         if endpoint.is_ipv6() != local.is_ipv6() {

@@ -91,8 +91,8 @@ impl Endpoint {
         })
     }
 
-    /// Serves until the pipe is closed at its other end, which is looked at when nothing has come, and
-    /// under a flood after every [`BATCHES_MAX`] batches.
+    /// Serves until the pipe is closed at its other end, which is looked at when nothing has come,
+    /// and under a flood after every [`BATCHES_MAX`] batches.
     fn serve(self, inner: &Inner, stopping: &OwnedFd) {
         let mut server = Server::new(inner);
         let mut memory = vec![0; BATCH * READ_BYTES_MAX];
