@@ -142,7 +142,7 @@ fn a_dead_proxy_is_not_told_as_the_tracker_s_fault() {
         .start();
     let told = getting.event("tracker-failed", TOLD);
     let reason = told["reason"].as_str().unwrap();
-    let names_it = format!("the proxy http://{gone}/… (announce.proxy) cannot be reached");
+    let names_it = format!("the proxy http://{gone} (announce.proxy) cannot be reached");
     assert!(reason.starts_with(&names_it), "{reason}");
 }
 

@@ -188,8 +188,9 @@ impl Magnet {
                 .ok_or_else(|| whole(MagnetReason::TooManyParameters))?;
             let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let value_offset = offset + key.len() + 1;
-            let base = base_key(key);
-            if let Err(reason) = reader.parameter(base, value) {
+            // Some codes for cameras have no small letters.
+            let base = base_key(key).to_ascii_lowercase();
+            if let Err(reason) = reader.parameter(&base, value) {
                 let parameter = key.chars().take(20).flat_map(char::escape_debug).collect();
                 // A list that is cut would be another choice of files than the link's.
                 if base == "xt" || reason == MagnetReason::SelectionTooLong {

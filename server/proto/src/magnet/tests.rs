@@ -75,7 +75,7 @@ fn reads_base32_in_either_case() {
 #[test]
 fn reads_a_version_2_link_and_odd_spellings() {
     let hash = "0f".repeat(32);
-    let link = format!("  MAGNET:?&&dn=&xt.1=URN:BTMH:1220{hash}\n");
+    let link = format!("  MAGNET:?&&dn=&XT.1=URN:BTMH:1220{hash}\n");
     let magnet = Magnet::parse(&link).unwrap();
     assert_eq!(magnet.info_hash_v2, Some(InfoHashV2([0x0f; 32])));
     assert_eq!((magnet.info_hash_v1, magnet.name), (None, None));

@@ -136,10 +136,11 @@ impl Client {
     async fn get_proxied(&self, client: &reqwest::Client, url: &Url) -> Result<Step, String> {
         let proxy = self.config.proxy.as_deref().unwrap_or_default();
         let proxy = redacted(proxy);
+        let proxy = proxy.trim_end_matches("/…");
         let response = client.get(url.clone()).send().await;
-        let response = response.map_err(|error| described_by_proxy(error, &proxy))?;
+        let response = response.map_err(|error| described_by_proxy(error, proxy))?;
         if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-            return Err(wants_password(&proxy));
+            return Err(wants_password(proxy));
         }
         step(response, url).await
     }

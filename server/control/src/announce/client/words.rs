@@ -2,7 +2,19 @@
 //!
 //! Limits: those of `shown`. Does not: know which tracker it was; the caller names it.
 
+use std::io::ErrorKind;
+
 use super::super::url::shown;
+
+/// What the system says of a host to which no connection can be made. (That one is reset may be the
+/// word of somebody behind it.)
+const UNREACHABLE: [ErrorKind; 5] = [
+    ErrorKind::ConnectionRefused,
+    ErrorKind::HostUnreachable,
+    ErrorKind::NetworkUnreachable,
+    ErrorKind::AddrNotAvailable,
+    ErrorKind::TimedOut,
+];
 
 /// What a library says of a certificate or a handshake, in part, and what that means.
 const TLS: &[(&str, &str)] = &[
@@ -84,7 +96,7 @@ fn proxy_fault(error: &reqwest::Error) -> Option<Fault> {
     let mut next: Option<&dyn std::error::Error> = Some(error);
     while let Some(cause) = next {
         if let Some(io) = cause.downcast_ref::<std::io::Error>()
-            && io.raw_os_error().is_some()
+            && UNREACHABLE.contains(&io.kind())
         {
             return Some(Fault::Unreachable);
         }

@@ -100,7 +100,7 @@ async fn nothing_goes_past_a_proxy() {
         let error = error_of(announce_with(through(proxy.clone()), &tracker.url()).await);
         assert!(!error.contains("hunter22"), "{error}");
         // It is not the tracker that is gone.
-        let names_it = format!("the proxy {scheme}://{gone}/… (announce.proxy) cannot be reached");
+        let names_it = format!("the proxy {scheme}://{gone} (announce.proxy) cannot be reached");
         assert!(error.starts_with(&names_it), "{error}");
         let outcome = announce_with(through(proxy), &format!("udp://{}", udp.address)).await;
         let Outcome::Refused { reason, retry } = outcome else {
@@ -120,7 +120,7 @@ async fn a_proxy_that_wants_a_password_is_named() {
     for url in ["http://a.example/announce", "https://a.example/announce"] {
         let client = through(format!("http://{}", proxy.address));
         let error = error_of(announce_with(client, url).await);
-        let names_it = format!("the proxy http://{}/… wants a user name", proxy.address);
+        let names_it = format!("the proxy http://{} wants a user name", proxy.address);
         assert!(error.starts_with(&names_it), "{error}");
     }
 }
