@@ -14,12 +14,13 @@ use std::process::Command;
 const UNKNOWN: &str = "unknown";
 
 /// The crates of ours that the server is made of.
-const CRATES_OF_SERVER: [&str; 7] = [
+const CRATES_OF_SERVER: [&str; 8] = [
     "server/proto",
     "server/engine",
     "server/hash",
     "server/metrics",
     "server/io",
+    "server/state",
     "server/control",
     "server/daemon",
 ];

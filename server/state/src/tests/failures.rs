@@ -1,0 +1,137 @@
+//! A power cut, and a failure, at every operation of the disk.
+
+use super::disk::{Disk, Faults};
+use super::{batches, patient};
+use crate::model::{Model, Op};
+use crate::{Handle, WriteError};
+
+/// Batches of a run.
+const BATCHES: usize = 5;
+
+/// Does a batch; whether the disk did it.
+fn write(handle: &Handle, batch: &[Op]) -> bool {
+    let writes = batch.iter().map(Op::write).collect();
+    let outcomes = handle.submit_blocking(writes).unwrap().wait();
+    let failed = |outcome: &Result<(), WriteError>| matches!(outcome, Err(WriteError::Failed(_)));
+    let failures = outcomes.iter().filter(|outcome| failed(outcome)).count();
+    assert!(failures == 0 || failures == batch.len(), "{outcomes:?}");
+    failures == 0
+}
+
+fn apply(model: &mut Model, batch: &[Op]) {
+    for op in batch {
+        let _refused = model.apply(*op);
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_operation_leaves_what_was_acknowledged() {
+    let batches = batches(1, BATCHES);
+    let (mut cut, mut ahead) = (0, 0);
+    for operation in 0.. {
+        let disk = Disk::with_store();
+        disk.cut_power_at(disk.operations() + operation);
+        let store = disk.open(patient()).unwrap();
+        let handle = store.handle();
+        let mut model = Model::default();
+        for batch in &batches {
+            let mut after = model.clone();
+            apply(&mut after, batch);
+            let acknowledged = disk.after_cut().is_none();
+            assert!(write(&handle, batch));
+            if let (true, Some(left)) = (acknowledged, disk.after_cut()) {
+                // The power went while this batch was written: it is there, or is not.
+                let store = Disk::with_bytes(left).open(patient()).unwrap();
+                let found = Model::read(&store.handle());
+                assert!(found == model || found == after, "at operation {operation}");
+                ahead += usize::from(found == after && found != model);
+                cut += 1;
+            }
+            model = after;
+        }
+        drop(store);
+        if disk.after_cut().is_none() {
+            break;
+        }
+    }
+    assert!(cut > 30 && ahead > 0 && ahead < cut, "{ahead} of {cut}");
+}
+
+#[test]
+fn a_failure_at_any_operation_is_told_and_costs_nothing_that_was_acknowledged() {
+    let batches = batches(2, BATCHES);
+    let mut failed = 0;
+    for count in [1, 7] {
+        for operation in 0.. {
+            let disk = Disk::with_store();
+            let store = disk.open(patient()).unwrap();
+            let handle = store.handle();
+            let from = disk.operations() + operation;
+            disk.fail(Faults { from, count });
+            let mut model = Model::default();
+            for batch in &batches {
+                let mut after = model.clone();
+                apply(&mut after, batch);
+                if write(&handle, batch) {
+                    model = after;
+                    continue;
+                }
+                failed += 1;
+                assert!(handle.status().failing.is_some());
+                // The disk works again; so does the store, with the next write. What failed is there or is not.
+                disk.fail(Faults::default());
+                assert!(write(&handle, &[]), "at operation {operation}");
+                let found = Model::read(&handle);
+                assert!(found == model || found == after, "at operation {operation}");
+                model = found;
+            }
+            assert_eq!(Model::read(&handle), model, "at operation {operation}");
+            assert_eq!(handle.status().failing, None);
+            // And it is on the disk, not in what the kernel has.
+            let stable = Disk::with_bytes(disk.stable());
+            drop(store);
+            let again = stable.open(patient()).unwrap();
+            assert_eq!(
+                Model::read(&again.handle()),
+                model,
+                "at operation {operation}"
+            );
+            if disk.operations() <= from {
+                break;
+            }
+        }
+    }
+    assert!(failed > 30, "{failed}");
+}
+
+#[test]
+fn while_the_disk_fails_everybody_is_told_and_progress_waits() {
+    use crate::model::hash;
+    use crate::tests::{progress, torrent};
+    use crate::{Verified, Write};
+    let disk = Disk::with_store();
+    let store = disk.open(patient()).unwrap();
+    let handle = store.handle();
+    let add = |number| Write::Add(hash(number), torrent(8));
+    handle.write_blocking(add(1)).unwrap();
+    handle.soon_blocking(hash(1), progress(0x80, 1)).unwrap();
+    let from = disk.operations();
+    disk.fail(Faults {
+        from,
+        count: u64::MAX,
+    });
+    for number in 2..10 {
+        let failed = handle.write_blocking(add(number));
+        assert!(matches!(failed, Err(WriteError::Failed(_))), "{failed:?}");
+        let flushed = crate::waiting::wait(handle.flush());
+        assert!(matches!(flushed, Err(WriteError::Failed(_))), "{flushed:?}");
+    }
+    disk.fail(Faults::default());
+    handle.write_blocking(add(20)).unwrap();
+    crate::waiting::wait(handle.flush()).unwrap();
+    let found = handle.read_blocking(|view| {
+        assert_eq!(view.count()?, 2);
+        view.verified(&hash(1))
+    });
+    assert_eq!(found, Ok(Verified::Pieces(vec![0x80])));
+}
