@@ -67,6 +67,8 @@ pub enum Command {
     Verify(crate::commands::verify::VerifyArgs),
     /// Print the reference configuration, or check a file
     Config(crate::commands::config::ConfigArgs),
+    /// Check, back up or restore the state store
+    State(crate::commands::state::StateArgs),
     /// Print a shell's completion script
     Completions(crate::commands::completions::CompletionsArgs),
     /// Print the man page (roff)

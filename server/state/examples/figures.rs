@@ -195,9 +195,14 @@ fn main() {
     handle
         .write_blocking(Write::Setting("a".into(), None))
         .unwrap();
-    std::fs::copy(&path, killed.join(state::STORE_FILE)).unwrap();
+    let left = killed.join(state::STORE_FILE);
+    std::fs::copy(&path, &left).unwrap();
+    std::fs::File::open(&left).unwrap().sync_all().unwrap();
     let again = || Store::open(&killed, Options::default()).unwrap();
-    timed("open after kill -9", again).close();
+    let opened = timed("open after kill -9", again);
+    assert!(!opened.handle().status().repaired);
+    opened.close();
+    std::fs::remove_dir_all(&killed).unwrap();
     timed("close", || store.close());
     let copy = directory.join("copy");
     timed("backup", || state::backup(&directory, &copy, true).unwrap());

@@ -6,6 +6,7 @@ use crate::error::{OpenError, ReadError};
 use crate::field::DecodeError;
 use crate::file::{self, FileMedium, Open, STORE_FILE};
 use crate::limits::{self, PROBLEMS_MAX};
+use crate::panics::caught;
 use crate::record::Summary;
 use crate::tables::{self, info_hash, stamp_key_parts};
 use crate::view::View;
@@ -14,7 +15,6 @@ use proto::ids::InfoHashV1;
 use proto::metainfo::Metainfo;
 use redb::ReadableDatabase;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// What a check has found.
@@ -75,7 +75,7 @@ pub(crate) fn check_open(mut open: Open, path: &Path) -> Result<Report, OpenErro
             report: Report {
                 schema: open.identity.schema,
                 uuid: open.identity.uuid,
-                repaired: !clean,
+                repaired: open.repaired || !clean,
                 ..Report::default()
             },
         };
@@ -84,8 +84,7 @@ pub(crate) fn check_open(mut open: Open, path: &Path) -> Result<Report, OpenErro
         report.bytes = std::fs::metadata(path).map_or(0, |file| file.len());
         Ok(report)
     };
-    let looked = catch_unwind(AssertUnwindSafe(look));
-    let looked = looked.unwrap_or_else(|_| Err(damaged("its reader panicked".into())));
+    let looked = caught(look).unwrap_or_else(|panic| Err(damaged(panic)));
     match looked.is_ok() {
         true => open.close(),
         false => open.give_up(),

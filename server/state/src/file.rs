@@ -4,13 +4,13 @@
 //! Such a panic is caught and is damage; nothing is written to the file after it.
 
 use crate::error::OpenError;
+use crate::panics::caught;
 use crate::tables::{self, Identity, SCHEMA};
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,13 +108,14 @@ pub(crate) struct Open {
     pub database: Database,
     given_up: Arc<AtomicBool>,
     pub identity: Identity,
+    /// Whether all of the file had to be read to put it in order.
+    pub repaired: bool,
 }
 
 impl Open {
     /// Closes the database. redb asserts that all is well as it does so; where it is not, that has been told before.
     pub fn close(self) {
-        let drop = AssertUnwindSafe(|| drop(self.database));
-        let _panicked = catch_unwind(drop);
+        let _panicked = caught(|| drop(self.database));
     }
 
     /// Closes the database without writing anything more: what is in its memory is not to be believed.
@@ -151,17 +152,19 @@ pub(crate) fn open(
         inner,
         given_up: given_up.clone(),
     };
+    let repaired = Arc::new(AtomicBool::new(false));
+    let noted = repaired.clone();
     let make = || {
         let database = Database::builder()
             .set_cache_size(cache_bytes)
+            .set_repair_callback(move |_| noted.store(true, Ordering::Relaxed))
             .create_with_backend(backing)?;
         let transaction = database.begin_read()?;
         let global = transaction.open_table(tables::GLOBAL)?;
         let identity = tables::identity(&global)?;
         Ok((database, identity))
     };
-    let made = catch_unwind(AssertUnwindSafe(make));
-    let made = made.unwrap_or_else(|_| Err(redb::Error::Corrupted("its reader panicked".into())));
+    let made = caught(make).unwrap_or_else(|panic| Err(redb::Error::Corrupted(panic)));
     let (database, identity) = made.map_err(|error| match is_damage(&error) {
         true => damaged(error.to_string()),
         false => failed(path, &error),
@@ -177,6 +180,7 @@ pub(crate) fn open(
         database,
         given_up,
         identity,
+        repaired: repaired.load(Ordering::Relaxed),
     })
 }
 

@@ -20,6 +20,7 @@ mod field;
 mod file;
 pub mod limits;
 mod lock;
+mod panics;
 mod queue;
 mod record;
 mod store;

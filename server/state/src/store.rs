@@ -5,6 +5,7 @@ use crate::error::{Failure, OpenError, ReadError, WriteError};
 use crate::file::{self, FileMedium, Medium, Open, STORE_FILE};
 use crate::limits;
 use crate::lock::Lock;
+use crate::panics::caught;
 use crate::record::Totals;
 use crate::tables::{self, SCHEMA};
 use crate::view::View;
@@ -13,7 +14,6 @@ use crate::write::{Progress, Write};
 use crate::writer::{Outcome, Request, Waiting, Writer};
 use proto::ids::InfoHashV1;
 use redb::ReadableDatabase;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -46,6 +46,8 @@ impl Default for Options {
 /// How the store does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
+    /// Whether all of the file had to be read to put it in order when it was opened: not after any crash.
+    pub repaired: bool,
     /// Transactions that were committed.
     pub commits: u64,
     /// Transactions that failed.
@@ -129,10 +131,14 @@ impl Store {
             })?;
             open.identity.schema = SCHEMA;
         }
+        let status = Status {
+            repaired: open.repaired,
+            ..Status::default()
+        };
         let shared = Arc::new(Shared {
             path: path.clone(),
             slot: RwLock::new(Slot::Open(open)),
-            status: Mutex::default(),
+            status: Mutex::new(status),
             room: Arc::new(Semaphore::new(options.requests_kib as usize)),
             room_kib: options.requests_kib,
             views: Semaphore::new(limits::VIEWS_MAX),
@@ -355,8 +361,7 @@ impl Handle {
             let transaction = transaction.map_err(|error| failed(error.to_string()))?;
             look(&View::new(transaction, self.shared.path.clone()))
         };
-        let read = catch_unwind(AssertUnwindSafe(read));
-        let read = read.unwrap_or_else(|_| Err(failed("its reader panicked".into())));
+        let read = caught(read).unwrap_or_else(|panic| Err(failed(panic)));
         if let Err(ReadError::Failed(_)) = &read {
             // With no room for it, writes come that find out themselves.
             let _full = self.requests.try_send(Request::Mend);

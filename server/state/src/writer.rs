@@ -8,6 +8,7 @@
 use crate::error::{Failure, WriteError, is_disk_full};
 use crate::file::{self, Medium, Open};
 use crate::limits;
+use crate::panics::caught;
 use crate::record::Totals;
 use crate::store::{Options, Shared, Slot};
 use crate::tables::Tables;
@@ -16,7 +17,6 @@ use crate::write::{Progress, Write, apply};
 use proto::ids::InfoHashV1;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -276,9 +276,9 @@ impl Writer {
             };
             let soon = &self.soon;
             let transact = || transaction(open, soon, progress, server, writes);
-            catch_unwind(AssertUnwindSafe(transact))
+            caught(transact)
         };
-        let panicked = |_| Err(redb::Error::Corrupted("its writer panicked".into()));
+        let panicked = |panic| Err(redb::Error::Corrupted(panic));
         done.unwrap_or_else(panicked).map_err(|error| {
             let failure = self.failure(&error);
             // What was not acknowledged is tried again by who wants it; who waits next finds out whether it works.
@@ -306,7 +306,7 @@ impl Writer {
                         .open_table(crate::tables::GLOBAL)?;
                     Ok(())
                 };
-                catch_unwind(AssertUnwindSafe(look)).is_ok_and(|looked| looked.is_ok())
+                caught(look).is_ok_and(|looked| looked.is_ok())
             }
             _ => false,
         };

@@ -7,6 +7,7 @@ pub mod get;
 pub mod seed;
 pub mod serve;
 pub mod show;
+pub mod state;
 pub mod verify;
 
 use crate::cli::{Cli, Command};
@@ -23,6 +24,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Show(args) => show::run(&global, &args),
         Command::Verify(args) => verify::run(&global, &args),
         Command::Config(args) => config::run(&global, &args),
+        Command::State(args) => state::run(&global, &args),
         Command::Completions(args) => completions::run(&args),
         Command::Man => completions::man(),
     }

@@ -42,6 +42,10 @@ fn a_power_cut_at_any_operation_leaves_what_was_acknowledged() {
             if let (true, Some(left)) = (acknowledged, disk.after_cut()) {
                 // The power went while this batch was written: it is there, or is not.
                 let store = Disk::with_bytes(left).open(patient()).unwrap();
+                assert!(
+                    !store.handle().status().repaired,
+                    "it takes no reading of all"
+                );
                 let found = Model::read(&store.handle());
                 assert!(found == model || found == after, "at operation {operation}");
                 ahead += usize::from(found == after && found != model);
