@@ -1,4 +1,5 @@
-//! Records of the state store: whatever a damaged file has in them is refused or read, and what is read can be kept.
+//! Records of the state store: whatever a damaged file has in them is refused or read, and what is
+//! read can be kept.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! `seedring state` from outside: exit codes, what is refused and why, copies. The store is the one that the state
-//! crate keeps of its first schema.
+//! `seedring state` from outside: exit codes, what is refused and why, copies. The store is the one
+//! that the state crate keeps of its first schema.
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 

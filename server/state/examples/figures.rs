@@ -1,15 +1,17 @@
 //! The figures of docs/adr/0016-state.md: what a store of many torrents costs.
 //!
-//! `cargo run --release -p state --example figures -- DIRECTORY [TORRENTS]`, in an empty directory on the disk that is
-//! meant. Each torrent has a metainfo as one of 1,000 pieces has, three files and all pieces verified.
+//! `cargo run --release -p state --example figures -- DIRECTORY [TORRENTS]`, in an empty directory
+//! on the disk that is meant: fills a store. Again with the same directory: reads it. Each torrent
+//! has a metainfo as one of 1,000 pieces has, three files and all pieces verified.
 #![allow(clippy::unwrap_used)]
 
 use engine::layout::FileStamp;
 use proto::ids::InfoHashV1;
 use state::{
-    NewTorrent, Options, Place, Progress, Store, Summary, Totals, Update, Verified, Write,
+    Handle, NewTorrent, Options, Place, Progress, STORE_FILE, Store, Summary, Totals, Update,
+    Verified, Write,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Torrents that are added in one request.
@@ -96,17 +98,25 @@ fn latencies(what: &str, count: usize, mut write: impl FnMut(usize)) {
     println!("{what:<60} {median:>9.3} ms median, {worst:.3} ms worst of {count}");
 }
 
+fn open(directory: &Path) -> Store {
+    Store::open(directory, Options::default()).unwrap()
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = PathBuf::from(arguments.next().expect("a directory"));
-    let count: u32 = arguments
-        .next()
-        .map_or(100_000, |count| count.parse().unwrap());
-    let open = || Store::open(&directory, Options::default()).unwrap();
+    let count = arguments.next().map(|count| count.parse().unwrap());
+    println!("{:.1} MiB resident before", resident());
+    match directory.join(STORE_FILE).exists() {
+        false => fill(&directory, count.unwrap_or(100_000)),
+        true => read(&directory),
+    }
+}
+
+fn fill(directory: &Path, count: u32) {
     let mut random = fastrand::Rng::with_seed(1);
     let mut hashes = Vec::new();
-    let store = open();
-    println!("{count} torrents; {:.1} MiB resident before", resident());
+    let store = open(directory);
     timed("add, 1,000 in a request", || {
         for start in (0..count).step_by(BATCH as usize) {
             let batch = (start..count.min(start + BATCH)).map(|number| {
@@ -120,25 +130,19 @@ fn main() {
     });
     let handle = store.handle();
     let some = |index: usize| hashes[index * 7919 % hashes.len()];
-    latencies("change a summary, durable", 300, |index| {
+    let pause = |index: usize| {
         let update = Update::new().summary(|summary| summary.paused = !summary.paused);
-        let write = Write::Update(some(index), Box::new(update));
-        handle.write_blocking(write).unwrap();
+        Write::Update(some(index), Box::new(update))
+    };
+    latencies("change a summary, durable", 300, |index| {
+        handle.write_blocking(pause(index)).unwrap();
     });
-    timed(
-        "change 1,000 summaries, each by itself, all under way",
-        || {
-            let acks: Vec<_> = (0..1000)
-                .map(|index| {
-                    let update = Update::new().summary(|summary| summary.paused = !summary.paused);
-                    let write = Write::Update(some(index), Box::new(update));
-                    handle.submit_blocking(vec![write]).unwrap()
-                })
-                .collect();
-            acks.into_iter().for_each(|ack| drop(ack.wait()));
-        },
-    );
-    timed("totals of 10,000 torrents, in one period", || {
+    timed("change 1,000 summaries, all under way at once", || {
+        let submit = |index| handle.submit_blocking(vec![pause(index)]).unwrap();
+        let acks: Vec<_> = (0..1000).map(submit).collect();
+        acks.into_iter().for_each(|ack| drop(ack.wait()));
+    });
+    timed("totals of 10,000 torrents, and close", || {
         for index in 0..10_000 {
             let totals = Totals {
                 uploaded_bytes: index,
@@ -148,65 +152,69 @@ fn main() {
                 totals: Some(totals),
                 ..Progress::default()
             };
-            handle
-                .soon_blocking(some(index as usize), progress)
-                .unwrap();
+            let torrent = some(index as usize);
+            handle.soon_blocking(torrent, progress).unwrap();
         }
-        // A close writes what waits; here a write of nothing comes behind it.
-        handle.submit_blocking(Vec::new()).unwrap().wait();
+        store.close();
     });
-    timed("close", || store.close());
-    let path = directory.join(state::STORE_FILE);
-    let length = || std::fs::metadata(&path).unwrap().len() as f64 / f64::from(count);
-    println!(
-        "{:<60} {:>9.0} bytes",
-        "the file, for each torrent",
-        length()
-    );
+}
 
-    let store = timed("open", open);
-    let handle = store.handle();
-    let list = || {
-        let (mut after, mut listed) = (None, 0);
-        loop {
-            let page = handle.read_blocking(|view| view.torrents(after, 1000));
-            let page = page.unwrap();
-            let Some(last) = page.last() else {
-                break listed;
-            };
-            after = Some(last.info_hash);
-            listed += page.len();
+/// All torrents, in pages.
+fn list(handle: &Handle) -> Vec<InfoHashV1> {
+    let mut hashes: Vec<InfoHashV1> = Vec::new();
+    loop {
+        let after = hashes.last().copied();
+        let page = handle.read_blocking(|view| view.torrents(after, 1000));
+        let page = page.unwrap();
+        if page.is_empty() {
+            return hashes;
         }
+        hashes.extend(page.iter().map(|listed| listed.info_hash));
+    }
+}
+
+fn read(directory: &Path) {
+    let store = timed("open", || open(directory));
+    let handle = store.handle();
+    let hashes = timed("list all, in pages of 1,000", || list(&handle));
+    timed("the same again", || list(&handle));
+    let queue = || handle.read_blocking(|view| view.queue());
+    timed("the queue's order", queue).unwrap();
+    let path = directory.join(STORE_FILE);
+    let each = |path: &Path| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).unwrap().blocks() * 512 / hashes.len() as u64
     };
-    assert_eq!(timed("list all, in pages of 1,000", list), count as usize);
-    assert_eq!(timed("the same again", list), count as usize);
+    println!(
+        "{:<60} {:>9} bytes",
+        "on the disk, for each torrent",
+        each(&path)
+    );
     latencies("read a metainfo", 1000, |index| {
-        let torrent = some(index);
+        let torrent = hashes[index * 7919 % hashes.len()];
         let metainfo = handle.read_blocking(|view| view.metainfo(&torrent));
         assert_eq!(metainfo.unwrap().unwrap().len(), METAINFO_BYTES);
     });
-    timed("the queue's order", || {
-        handle.read_blocking(|view| view.queue())
-    })
-    .unwrap();
     // As kill -9 would leave it: the file as it is while the store is open.
     let killed = directory.join("killed");
     std::fs::create_dir(&killed).unwrap();
-    handle
-        .write_blocking(Write::Setting("a".into(), None))
-        .unwrap();
-    let left = killed.join(state::STORE_FILE);
+    let write = Write::Setting("a".into(), None);
+    handle.write_blocking(write).unwrap();
+    let left = killed.join(STORE_FILE);
     std::fs::copy(&path, &left).unwrap();
     std::fs::File::open(&left).unwrap().sync_all().unwrap();
-    let again = || Store::open(&killed, Options::default()).unwrap();
-    let opened = timed("open after kill -9", again);
+    let opened = timed("open after kill -9", || open(&killed));
     assert!(!opened.handle().status().repaired);
     opened.close();
     std::fs::remove_dir_all(&killed).unwrap();
-    timed("close", || store.close());
+    store.close();
     let copy = directory.join("copy");
-    timed("backup", || state::backup(&directory, &copy, true).unwrap());
-    let length = std::fs::metadata(&copy).unwrap().len() as f64 / f64::from(count);
-    println!("{:<60} {length:>9.0} bytes", "the backup, for each torrent");
-    timed("check", || state::check(&directory).unwrap());
+    let backup = || state::backup(directory, &copy, true);
+    timed("backup", backup).unwrap();
+    println!(
+        "{:<60} {:>9} bytes",
+        "the backup on the disk, for each torrent",
+        each(&copy)
+    );
+    timed("check", || state::check(directory)).unwrap();
 }

@@ -1,7 +1,8 @@
 //! Copies of the store, and a store made of a copy.
 //!
-//! A copy is a store itself, whole and of the schema that it was made of: all tables, entry by entry, so that it is
-//! one moment of a store that is in use, and has none of the free space that the store has.
+//! A copy is a store itself, whole and of the schema that it was made of: all tables, entry by
+//! entry, so that it is one moment of a store that is in use, and has none of the free space that
+//! the store has.
 
 use crate::error::{OpenError, ReadError};
 use crate::file::{self, FileMedium, STORE_FILE, beside, put_in_place, sync_folder_of};
@@ -116,7 +117,7 @@ fn link_in_place(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn copy_tables(view: &View, target: &Path) -> Result<(), redb::Error> {
-    let mut database = file::create_database(target, limits::COPY_BYTES_MAX)?;
+    let database = file::create_database(target, limits::COPY_BYTES_MAX)?;
     let mut names = Vec::new();
     for table in view.transaction().list_tables()? {
         names.push(table.name().to_owned());
@@ -124,8 +125,6 @@ fn copy_tables(view: &View, target: &Path) -> Result<(), redb::Error> {
     for name in &names {
         copy_table(view, &database, name)?;
     }
-    // Free space of its own making.
-    database.compact().map_err(redb::Error::from)?;
     Ok(())
 }
 
@@ -164,8 +163,8 @@ pub struct Restored {
     pub kept: Option<PathBuf>,
 }
 
-/// Makes the store of a directory that no server uses from a copy. A store that is there is kept beside it, and only
-/// replaced if `replace` says so. At every moment one of the two is the store.
+/// Makes the store of a directory that no server uses from a copy. A store that is there is kept
+/// beside it, and only replaced if `replace` says so. At every moment one of the two is the store.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! The check of a store: every checksum of the file, every record, and whether they belong together.
+//! The check of a store: every checksum of the file, every record, and whether they belong
+//! together.
 
 use crate::backup::lock_existing;
 use crate::encode::{decode_details, decode_stamp, decode_summary, decode_totals, decode_verified};

@@ -1,4 +1,5 @@
-//! Records to bytes and back. A field's number is never used again for anything else; see [`crate::field`].
+//! Records to bytes and back. A field's number is never used again for anything else; see
+//! [`crate::field`].
 
 use crate::field::{DecodeError, FieldWriter, Fields, Items, put_bytes, put_number, text};
 use crate::limits;

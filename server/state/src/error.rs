@@ -26,7 +26,8 @@ pub enum OpenError {
     },
     /// Another process has it.
     #[error(
-        "state store {path:?} is in use by {}; stop that, or choose another directory with --state-dir",
+        "state store {path:?} is in use by {}; stop that, or choose another directory with \
+         --state-dir",
         holder(*.pid)
     )]
     InUse {
@@ -37,8 +38,9 @@ pub enum OpenError {
     },
     /// It was written by a later version.
     #[error(
-        "state store {path:?} has schema {found}, this version knows up to {SCHEMA}; run the version that wrote \
-         it or a later one, or restore a backup of this one's with `seedring state restore FILE --force`"
+        "state store {path:?} has schema {found}, this version knows up to {SCHEMA}; run the \
+         version that wrote it or a later one, or restore a backup of this one's with \
+         `seedring state restore FILE --force`"
     )]
     Newer {
         /// The file.
@@ -48,8 +50,8 @@ pub enum OpenError {
     },
     /// The file is damaged, or is none of ours.
     #[error(
-        "state store {path:?} is damaged ({cause}); restore a backup with `seedring state restore FILE --force`, \
-         or move the file away to begin with no torrents"
+        "state store {path:?} is damaged ({cause}); restore a backup with \
+         `seedring state restore FILE --force`, or move the file away to begin with no torrents"
     )]
     Damaged {
         /// The file.
@@ -74,8 +76,8 @@ fn holder(pid: Option<u32>) -> String {
     )
 }
 
-/// The disk, or what stands for it, failed. What was to be written may be there or not: it was not acknowledged, and
-/// reading tells. What was acknowledged before is there.
+/// The disk, or what stands for it, failed. What was to be written may be there or not: it was not
+/// acknowledged, and reading tells. What was acknowledged before is there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("state store {path:?}: {text}")]
 pub struct Failure {

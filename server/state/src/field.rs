@@ -1,10 +1,10 @@
-//! How records are written: a version byte, then fields by ascending number, each with a key that says its number
-//! and whether a number or bytes follow. A field that has its default is left out, so a field that is added later has
-//! its default in every record that is older than it.
+//! How records are written: a version byte, then fields by ascending number, each with a key that
+//! says its number and whether a number or bytes follow. A field that has its default is left out,
+//! so a field that is added later has its default in every record that is older than it.
 //!
-//! The rule for changes is in `docs/adr/0016-state.md`: numbers are never used again, a new field comes with a new
-//! schema version, and a field that is not known is damage and not something to skip, because who wrote the record
-//! back would lose it.
+//! The rule for changes is in `docs/adr/0016-state.md`: numbers are never used again, a new field
+//! comes with a new schema version, and a field that is not known is damage and not something to
+//! skip, because who wrote the record back would lose it.
 
 /// The version of this form.
 const VERSION: u8 = 1;

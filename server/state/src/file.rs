@@ -1,7 +1,7 @@
 //! The store's file: made whole or not at all, opened with what is wrong with it told apart.
 //!
-//! redb asserts some of what it finds in a file, and checks no sums as it reads: a damaged file can make it panic.
-//! Such a panic is caught and is damage; nothing is written to the file after it.
+//! redb asserts some of what it finds in a file, and checks no sums as it reads: a damaged file can
+//! make it panic. Such a panic is caught and is damage; nothing is written to the file after it.
 
 use crate::error::OpenError;
 use crate::panics::caught;
@@ -20,7 +20,8 @@ pub const STORE_FILE: &str = "store.redb";
 
 /// What the store is kept on: a file, but in tests of failing disks.
 pub(crate) trait Medium: Send + Sync {
-    /// Opens it; `again` after a failure, when nothing that the kernel still has in memory is to be believed.
+    /// Opens it; `again` after a failure, when nothing that the kernel still has in memory is to be
+    /// believed.
     fn open(&self, again: bool) -> io::Result<Box<dyn StorageBackend>>;
     /// How it is called in messages.
     fn path(&self) -> &Path;
@@ -37,7 +38,8 @@ impl Medium for FileMedium {
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         if again {
-            // After an fsync that failed the page cache may have what the disk has not, marked as written.
+            // After an fsync that failed the page cache may have what the disk has not, marked as
+            // written.
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         }
         backend(file)
@@ -113,12 +115,14 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// Closes the database. redb asserts that all is well as it does so; where it is not, that has been told before.
+    /// Closes the database. redb asserts that all is well as it does so; where it is not, that has
+    /// been told before.
     pub fn close(self) {
         let _panicked = caught(|| drop(self.database));
     }
 
-    /// Closes the database without writing anything more: what is in its memory is not to be believed.
+    /// Closes the database without writing anything more: what is in its memory is not to be
+    /// believed.
     pub fn give_up(self) {
         self.given_up.store(true, Ordering::Release);
         self.close();
@@ -184,7 +188,8 @@ pub(crate) fn open(
     })
 }
 
-/// Makes a new store at `path`: under another name first, so that what is there under this one is always whole.
+/// Makes a new store at `path`: under another name first, so that what is there under this one is
+/// always whole.
 pub(crate) fn create(path: &Path, cache_bytes: usize) -> Result<(), OpenError> {
     let new = beside(path, ".new");
     let make = || -> Result<(), redb::Error> {

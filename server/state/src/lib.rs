@@ -1,15 +1,19 @@
 //! What a server knows of its torrents, in one file that survives `kill -9` and power loss.
 //!
-//! - [`Store`] is open in one process at a time, which a lock beside the file sees to. Its thread owns all writing.
-//! - [`Handle`] is what the rest of the server has of it: [`Write`]s are durable when they are acknowledged, and what
-//!   waits meanwhile is committed together; [`Progress`] may wait for the end of a period.
-//! - [`View`] is the store at one moment: pages of summaries for a start, one torrent's metainfo when it is needed.
-//! - [`check`], [`backup`] and [`restore`] are for a store that no server uses; [`Handle::backup`] for one that is.
+//! - [`Store`] is open in one process at a time, which a lock beside the file sees to. Its thread
+//!   owns all writing.
+//! - [`Handle`] is what the rest of the server has of it: [`Write`]s are durable when they are
+//!   acknowledged, and what waits meanwhile is committed together; [`Progress`] may wait for the
+//!   end of a period.
+//! - [`View`] is the store at one moment: pages of summaries for a start, one torrent's metainfo
+//!   when it is needed.
+//! - [`check`], [`backup`] and [`restore`] are for a store that no server uses; [`Handle::backup`]
+//!   for one that is.
 //!
 //! Why redb, why this encoding, and how it changes: `docs/adr/0016-state.md`.
 //!
-//! What it does not do: it knows no file of a torrent and no peer; it does not read metainfo but to check it; it
-//! keeps no history. Limits are in [`limits`].
+//! What it does not do: it knows no file of a torrent and no peer; it does not read metainfo but to
+//! check it; it keeps no history. Limits are in [`limits`].
 #![forbid(unsafe_code)]
 
 mod backup;

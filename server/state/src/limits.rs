@@ -4,9 +4,11 @@ use std::time::Duration;
 
 /// The longest summary of a torrent, in bytes. A longer one is refused.
 pub const SUMMARY_BYTES_MAX: usize = 256 << 10;
-/// The longest details of a torrent, in bytes: a rename of each of a million files. Longer ones are refused.
+/// The longest details of a torrent, in bytes: a rename of each of a million files. Longer ones are
+/// refused.
 pub const DETAILS_BYTES_MAX: usize = 256 << 20;
-/// The longest metainfo, in bytes: what `proto` reads of torrents of one's own. Longer ones are refused.
+/// The longest metainfo, in bytes: what `proto` reads of torrents of one's own. Longer ones are
+/// refused.
 pub const METAINFO_BYTES_MAX: usize = 1 << 30;
 /// The most files that a torrent can have here. More are refused, and in a record they are damage.
 pub const FILES_MAX: usize = 1 << 22;
@@ -19,15 +21,16 @@ pub const SETTINGS_MAX: u64 = 4096;
 
 /// Requests that wait for the writer. Who brings one more waits for room.
 pub const REQUESTS_MAX: usize = 1024;
-/// Bytes of requests that wait for the writer or are being written, in KiB, unless the options say otherwise. Who
-/// brings more waits for room; what is larger than all of it waits until it is alone.
+/// Bytes of requests that wait for the writer or are being written, in KiB, unless the options say
+/// otherwise. Who brings more waits for room; what is larger than all of it waits until it is
+/// alone.
 pub const REQUESTS_KIB: u32 = 64 << 10;
 /// Writes in one request. A request of more is refused whole.
 pub const WRITES_MAX: usize = 10_000;
 /// Requests that are committed together. The next ones wait for the next commit.
 pub const GROUP_MAX: usize = 4096;
-/// Torrents of which something waits for the end of a period. When there are more they are written at once; when
-/// that fails, the newest are dropped and counted.
+/// Torrents of which something waits for the end of a period. When there are more they are written
+/// at once; when that fails, the newest are dropped and counted.
 pub const SOON_TORRENTS_MAX: usize = 8192;
 /// How long what may wait does wait, unless the options say otherwise.
 pub const SOON_PERIOD: Duration = Duration::from_secs(5);
@@ -35,8 +38,8 @@ pub const SOON_PERIOD: Duration = Duration::from_secs(5);
 pub const VIEWS_MAX: usize = 4;
 /// The most torrents in one page of the list.
 pub const PAGE_MAX: usize = 10_000;
-/// Memory for pages of the file, read and not yet written, unless the options say otherwise. What is over it is read
-/// again, or written before its commit.
+/// Memory for pages of the file, read and not yet written, unless the options say otherwise. What
+/// is over it is read again, or written before its commit.
 pub const CACHE_BYTES: usize = 32 << 20;
 /// Bytes that a backup writes in one transaction.
 pub const COPY_BYTES_MAX: usize = 32 << 20;

@@ -1,5 +1,6 @@
-//! The lock of a state directory: a file beside the store, locked as long as a process has the store, which says which
-//! process that is. The kernel gives the lock back when the process ends, however it ends; the file stays.
+//! The lock of a state directory: a file beside the store, locked as long as a process has the
+//! store, which says which process that is. The kernel gives the lock back when the process ends,
+//! however it ends; the file stays.
 
 use crate::error::OpenError;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -39,7 +40,8 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // Who finds no process id here knows less, and is kept away all the same: on a full disk, say.
+        // Who finds no process id here knows less, and is kept away all the same: on a full disk,
+        // say.
         let _told = file
             .set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()));

@@ -1,5 +1,5 @@
-//! Panics of redb, which asserts some of what it finds in a file: they are caught where they can come from, and told
-//! by who caught them, not by the panic hook.
+//! Panics of redb, which asserts some of what it finds in a file: they are caught where they can
+//! come from, and told by who caught them, not by the panic hook.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};

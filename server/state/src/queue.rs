@@ -1,5 +1,6 @@
-//! The queue: the order in which torrents get their turn. Each has a rank, far apart from its neighbours', so that
-//! moving one writes one; only where two have become neighbours all ranks are given anew.
+//! The queue: the order in which torrents get their turn. Each has a rank, far apart from its
+//! neighbours', so that moving one writes one; only where two have become neighbours all ranks are
+//! given anew.
 
 use crate::error::WriteError;
 use crate::tables::{Tables, info_hash};

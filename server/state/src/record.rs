@@ -1,5 +1,5 @@
-//! What is kept of a torrent: the records, as the rest of the server sees them. How they are written is in
-//! [`crate::encode`].
+//! What is kept of a torrent: the records, as the rest of the server sees them. How they are
+//! written is in [`crate::encode`].
 
 use engine::layout::FileStamp;
 use engine::picker::Priority;
@@ -7,7 +7,8 @@ use proto::ids::InfoHashV2;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What a list of torrents shows and a start needs of each: small, because all of them are in memory.
+/// What a list of torrents shows and a start needs of each: small, because all of them are in
+/// memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The name that is shown: the metainfo's, or another that the user gave.
@@ -38,7 +39,8 @@ pub struct Summary {
     pub completed_at_s: Option<u64>,
     /// Whether the user has stopped it.
     pub paused: bool,
-    /// Whether its data are taken to be complete, and a piece is verified when it is first asked for.
+    /// Whether its data are taken to be complete, and a piece is verified when it is first asked
+    /// for.
     pub seed_mode: bool,
     /// Whether pieces are wanted in their order.
     pub sequential: bool,
@@ -52,7 +54,8 @@ pub struct Summary {
     pub last_error: Option<LastError>,
 }
 
-/// Limits of a torrent. `None` leaves one to its label, category or the server; 0 means that there is none.
+/// Limits of a torrent. `None` leaves one to its label, category or the server; 0 means that there
+/// is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TorrentLimits {
     /// Upload, in bytes per second.
@@ -61,7 +64,8 @@ pub struct TorrentLimits {
     pub download_rate: Option<u64>,
     /// Connected peers.
     pub peers_max: Option<u64>,
-    /// Uploaded bytes for a thousand of the torrent's, after which [`TorrentLimits::at_limit`] is done.
+    /// Uploaded bytes for a thousand of the torrent's, after which [`TorrentLimits::at_limit`] is
+    /// done.
     pub ratio_permille: Option<u64>,
     /// Seconds of seeding, after which [`TorrentLimits::at_limit`] is done.
     pub seeding_time_s: Option<u64>,
@@ -105,12 +109,14 @@ pub struct LastError {
     pub text: String,
 }
 
-/// What of a torrent's metainfo the user has set otherwise: needed with the metainfo, and as seldom.
+/// What of a torrent's metainfo the user has set otherwise: needed with the metainfo, and as
+/// seldom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// How much each file is wanted; short of files, those are wanted as usual.
     pub priorities: Vec<Priority>,
-    /// The paths below the save path of those files that lie elsewhere than the metainfo says, by index.
+    /// The paths below the save path of those files that lie elsewhere than the metainfo says, by
+    /// index.
     pub renames: BTreeMap<u32, PathBuf>,
     /// The trackers in their tiers, in place of the metainfo's.
     pub trackers: Option<Vec<Vec<String>>>,
@@ -143,7 +149,8 @@ pub enum Verified {
     None,
     /// All.
     All,
-    /// Those of a bitfield message (BEP 3): the first piece is the highest bit of the first byte, spare bits are 0.
+    /// Those of a bitfield message (BEP 3): the first piece is the highest bit of the first byte,
+    /// spare bits are 0.
     Pieces(Vec<u8>),
 }
 

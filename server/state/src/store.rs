@@ -46,7 +46,8 @@ impl Default for Options {
 /// How the store does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Whether all of the file had to be read to put it in order when it was opened: not after any crash.
+    /// Whether all of the file had to be read to put it in order when it was opened: not after any
+    /// crash.
     pub repaired: bool,
     /// Transactions that were committed.
     pub commits: u64,
@@ -194,8 +195,8 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
 }
 
-/// Writes that are under way: a future that is ready when they are durable, or refused. Dropping it does not take
-/// them back.
+/// Writes that are under way: a future that is ready when they are durable, or refused. Dropping it
+/// does not take them back.
 #[derive(Debug)]
 pub struct Ack {
     outcome: oneshot::Receiver<Outcome>,
@@ -221,8 +222,9 @@ impl Future for Ack {
 }
 
 impl Handle {
-    /// Hands writes over, waiting for room if many wait. They are done in order, in one transaction, after all that
-    /// was handed over before; each is refused or done by itself. None is done if the transaction fails.
+    /// Hands writes over, waiting for room if many wait. They are done in order, in one
+    /// transaction, after all that was handed over before; each is refused or done by itself. None
+    /// is done if the transaction fails.
     ///
     /// # Errors
     ///
@@ -278,8 +280,9 @@ impl Handle {
     }
 
     /// Keeps what a torrent says again and again: it is durable at the end of the period
-    /// ([`Options::soon_period`]), or with the next write of this torrent, or when the store is closed. What is said
-    /// later takes its place. Views do not see it before. Where the torrent is gone by then nothing is kept.
+    /// ([`Options::soon_period`]), or with the next write of this torrent, or when the store is
+    /// closed. What is said later takes its place. Views do not see it before. Where the torrent is
+    /// gone by then nothing is kept.
     ///
     /// # Errors
     ///
@@ -318,8 +321,8 @@ impl Handle {
         outcome.await.unwrap_or(Err(WriteError::Closed))
     }
 
-    /// Reads, on a thread for blocking work of the runtime that this is called from. At most [`limits::VIEWS_MAX`]
-    /// do so at once.
+    /// Reads, on a thread for blocking work of the runtime that this is called from. At most
+    /// [`limits::VIEWS_MAX`] do so at once.
     ///
     /// # Errors
     ///
@@ -369,8 +372,8 @@ impl Handle {
         read
     }
 
-    /// Writes a consistent copy of the store to `target` while it is in use, which replaces a file there only if
-    /// `replace` says so.
+    /// Writes a consistent copy of the store to `target` while it is in use, which replaces a file
+    /// there only if `replace` says so.
     ///
     /// # Errors
     ///

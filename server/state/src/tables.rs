@@ -1,6 +1,7 @@
 //! The tables of the file, its schema version and the steps from one to the next.
 //!
-//! All tables have byte strings for keys and values, so that a backup copies every table of every schema alike.
+//! All tables have byte strings for keys and values, so that a backup copies every table of every
+//! schema alike.
 
 use proto::ids::InfoHashV1;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -8,7 +9,8 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 pub(crate) type Bytes<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
-/// The layout of the tables below and of the records in them. A newer one is refused, never guessed at.
+/// The layout of the tables below and of the records in them. A newer one is refused, never guessed
+/// at.
 pub const SCHEMA: u64 = 1;
 
 /// A step from one schema to the next.
@@ -42,7 +44,8 @@ const ALL: [Definition; 10] = [
     GLOBAL, SETTINGS, SUMMARIES, DETAILS, METAINFO, VERIFIED, STAMPS, TOTALS, QUEUE, RANKS,
 ];
 
-/// The schema version (little-endian, 8 bytes). It has been where it is since schema 1, and stays there.
+/// The schema version (little-endian, 8 bytes). It has been where it is since schema 1, and stays
+/// there.
 pub(crate) const KEY_SCHEMA: &[u8] = b"schema";
 /// What tells this store from all others: 16 random bytes.
 pub(crate) const KEY_UUID: &[u8] = b"uuid";
@@ -112,7 +115,8 @@ pub(crate) fn identity(
     }))
 }
 
-/// Brings the tables from schema `found` to this version's, in the caller's transaction: all steps or none.
+/// Brings the tables from schema `found` to this version's, in the caller's transaction: all steps
+/// or none.
 pub(crate) fn upgrade(transaction: &WriteTransaction, found: u64) -> Result<(), redb::Error> {
     upgrade_by(transaction, found, &STEPS)
 }

@@ -159,7 +159,8 @@ fn progress_waits_for_its_period_and_goes_with_the_next_write_of_its_torrent() {
     let later = (Verified::Pieces(vec![0xc0]), 1, 2);
     assert_eq!(seen(1), later);
     assert_eq!(seen(2), nothing, "and of no other torrent");
-    // It does not come after one that was made later, nor to a torrent of the same hash that is another.
+    // It does not come after one that was made later, nor to a torrent of the same hash that is
+    // another.
     let totals = Update::new().totals(uploaded(9));
     handle
         .write_blocking(Write::Update(hash(2), Box::new(totals)))

@@ -1,5 +1,6 @@
-//! What is read: a view is the store as it was at one moment, whatever is written meanwhile. It blocks on the disk.
-//! While one is open, what it can see is not reused: a view that stays open makes the file grow.
+//! What is read: a view is the store as it was at one moment, whatever is written meanwhile. It
+//! blocks on the disk. While one is open, what it can see is not reused: a view that stays open
+//! makes the file grow.
 
 use crate::encode::{decode_details, decode_stamp, decode_summary, decode_totals, decode_verified};
 use crate::error::{Failure, ReadError};
@@ -27,7 +28,8 @@ pub struct View {
 pub struct Listed {
     /// Which one.
     pub info_hash: InfoHashV1,
-    /// Its summary; an error where its record is damaged, which is no reason not to go on with the others.
+    /// Its summary; an error where its record is damaged, which is no reason not to go on with the
+    /// others.
     pub summary: Result<Summary, DecodeError>,
     /// Its totals.
     pub totals: Totals,
@@ -54,8 +56,9 @@ impl View {
         table.len().map_err(|error| self.failed(error))
     }
 
-    /// The summaries of at most `max` torrents (and [`limits::PAGE_MAX`]) behind `after`, in the order of their
-    /// info-hashes; the last one's is the next page's `after`. An empty page is the end.
+    /// The summaries of at most `max` torrents (and [`limits::PAGE_MAX`]) behind `after`, in the
+    /// order of their info-hashes; the last one's is the next page's `after`. An empty page is the
+    /// end.
     ///
     /// # Errors
     ///
@@ -218,8 +221,8 @@ impl View {
         self.get(tables::SETTINGS, name.as_bytes())
     }
 
-    /// What tells this store from all others, also from one that was begun anew in its place; a restored backup is
-    /// the store that it was made of.
+    /// What tells this store from all others, also from one that was begun anew in its place; a
+    /// restored backup is the store that it was made of.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! Waiting for a future on a plain thread: what the writer and blocking callers do, without a runtime.
+//! Waiting for a future on a plain thread: what the writer and blocking callers do, without a
+//! runtime.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! What can be written, and how it goes into the tables. Each write is refused whole or done whole, and a refusal
-//! leaves the others of its transaction alone: everything that can be refused is found out before the first insert.
+//! What can be written, and how it goes into the tables. Each write is refused whole or done whole,
+//! and a refusal leaves the others of its transaction alone: everything that can be refused is
+//! found out before the first insert.
 
 use crate::encode::{
     decode_details, decode_summary, encode_details, encode_stamp, encode_summary, encode_totals,
@@ -28,8 +29,8 @@ pub enum Write {
     Remove(InfoHashV1),
     /// Moves a torrent in the queue, into it or out of it.
     Queue(InfoHashV1, Place),
-    /// Keeps a value under a name, or removes it: what the server has to remember beside its torrents, such as its
-    /// categories.
+    /// Keeps a value under a name, or removes it: what the server has to remember beside its
+    /// torrents, such as its categories.
     Setting(String, Option<Vec<u8>>),
     /// Replaces the totals of the server.
     ServerTotals(Totals),
@@ -90,8 +91,9 @@ impl Update {
         Self::default()
     }
 
-    /// Changes the summary by `change`, which is called with what is kept at that time: changes of different callers
-    /// do not undo each other. It is called once, on the writer's thread, and must not block.
+    /// Changes the summary by `change`, which is called with what is kept at that time: changes of
+    /// different callers do not undo each other. It is called once, on the writer's thread, and
+    /// must not block.
     #[must_use]
     pub fn summary(mut self, change: impl FnOnce(&mut Summary) + Send + 'static) -> Self {
         self.summary = Some(Box::new(change));
@@ -105,8 +107,8 @@ impl Update {
         self
     }
 
-    /// Replaces the metainfo. Where the number of pieces changes with it, verified pieces that the update does not
-    /// name are forgotten.
+    /// Replaces the metainfo. Where the number of pieces changes with it, verified pieces that the
+    /// update does not name are forgotten.
     #[must_use]
     pub fn metainfo(mut self, metainfo: Vec<u8>) -> Self {
         self.metainfo = Some(metainfo);
@@ -360,7 +362,8 @@ struct Rest {
     totals: Option<Totals>,
 }
 
-/// Calls an update's functions and checks what comes of it; also says whether the number of pieces is another.
+/// Calls an update's functions and checks what comes of it; also says whether the number of pieces
+/// is another.
 fn changed(
     info_hash: InfoHashV1,
     summary: &[u8],

@@ -1,9 +1,10 @@
-//! The thread that owns the writing: it takes what waits, commits all of it in one transaction and acknowledges each.
-//! While the disk syncs, the next ones gather, so the more is written at once, the cheaper each becomes.
+//! The thread that owns the writing: it takes what waits, commits all of it in one transaction and
+//! acknowledges each. While the disk syncs, the next ones gather, so the more is written at once,
+//! the cheaper each becomes.
 //!
-//! After a failure redb refuses everything until it is opened again, and what its memory holds is not to be believed.
-//! So everybody who waited is told, the database is given up and opened from the disk, and if that fails too it is
-//! tried again with the next write.
+//! After a failure redb refuses everything until it is opened again, and what its memory holds is
+//! not to be believed. So everybody who waited is told, the database is given up and opened from
+//! the disk, and if that fails too it is tried again with the next write.
 
 use crate::error::{Failure, WriteError, is_disk_full};
 use crate::file::{self, Medium, Open};
@@ -281,7 +282,8 @@ impl Writer {
         let panicked = |panic| Err(redb::Error::Corrupted(panic));
         done.unwrap_or_else(panicked).map_err(|error| {
             let failure = self.failure(&error);
-            // What was not acknowledged is tried again by who wants it; who waits next finds out whether it works.
+            // What was not acknowledged is tried again by who wants it; who waits next finds out
+            // whether it works.
             let _still = self.reopen();
             failure
         })
@@ -364,8 +366,9 @@ fn transaction(
     writes: Vec<Write>,
 ) -> Result<Outcome, redb::Error> {
     let mut transaction = open.database.begin_write()?;
-    // The state of the allocator is written with each commit, so that opening after kill -9 reads that instead of
-    // the whole file; and a commit has two phases, so that no checksum has to tell which one was the last.
+    // The state of the allocator is written with each commit, so that opening after kill -9 reads
+    // that instead of the whole file; and a commit has two phases, so that no checksum has to tell
+    // which one was the last.
     transaction.set_quick_repair(true);
     let mut tables = Tables::open(&transaction)?;
     for torrent in progress {

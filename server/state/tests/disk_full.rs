@@ -1,5 +1,6 @@
-//! A disk that is full, as the kernel says it: a child process that may write files of 4 or 8 MiB only. Writes fail with
-//! their reason, what was acknowledged is there, and when there is room again the same store goes on.
+//! A disk that is full, as the kernel says it: a child process that may write files of 4 or 8 MiB
+//! only. Writes fail with their reason, what was acknowledged is there, and when there is room
+//! again the same store goes on.
 #![allow(clippy::unwrap_used)]
 
 mod model;
@@ -83,7 +84,8 @@ fn child() {
 #[test]
 fn a_full_disk_is_told_and_the_store_goes_on_when_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
-    // The shell counts in blocks of 512 or 1024 bytes; either is full soon. It also ignores the signal.
+    // The shell counts in blocks of 512 or 1024 bytes; either is full soon. It also ignores the
+    // signal.
     let script =
         r#"ulimit -S -f 8192; trap "" XFSZ; exec "$0" child --exact --ignored --nocapture"#;
     let output = Command::new("sh")

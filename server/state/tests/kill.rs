@@ -1,7 +1,8 @@
-//! kill -9 at random moments: what was acknowledged is there, and of what was not, whole batches or nothing.
+//! kill -9 at random moments: what was acknowledged is there, and of what was not, whole batches or
+//! nothing.
 //!
-//! 20 times; with SEEDRING_TESTS_FULL=1 200 times. The process that is killed is this test binary again, which runs
-//! the ignored test [`child`].
+//! 20 times; with SEEDRING_TESTS_FULL=1 200 times. The process that is killed is this test binary
+//! again, which runs the ignored test [`child`].
 #![allow(clippy::unwrap_used)]
 
 mod model;
@@ -100,7 +101,7 @@ fn what_was_acknowledged_survives_kill_9_and_nothing_is_half_done() {
         while found != model {
             assert!(
                 more < UNDER_WAY,
-                "round {round}, {acked} batches acknowledged: what is there is none of the states that can be"
+                "round {round}, {acked} batches acknowledged: no state that can be"
             );
             apply(&mut model);
             more += 1;

@@ -1,4 +1,5 @@
-//! A store of each schema that there has been, as its version wrote it: each is read, and says what it always said.
+//! A store of each schema that there has been, as its version wrote it: each is read, and says what
+//! it always said.
 //!
 //! When the schema changes: the file of the one before stays as it is, [`make`] writes one more.
 #![allow(clippy::unwrap_used)]

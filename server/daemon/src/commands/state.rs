@@ -19,15 +19,17 @@ const PROBLEM_CHARS_MAX: usize = 400;
 
 const EXAMPLES: &str = "\
 Examples:
-  seedring state check                           every checksum and every record
-  seedring state backup /backup/seedring.redb    a copy of one moment; refuses to replace a file without --force
-  seedring state restore /backup/seedring.redb --force
-                                                 the store is the copy again; the one that is there is kept beside it
-  seedring state check --state-dir DIR --json    {\"event\":\"checked\", good, torrents, schema, uuid, bytes, repaired,
-                                                 problems, problems_count}
+  seedring state check                             # every checksum and every record
+  seedring state backup /backup/store.redb         # a copy; replaces a file only with --force
+  seedring state restore /backup/store.redb        # the store is the copy again
+  seedring state check --json | jq .problems
 
-Exit code 0: done, and nothing is wrong; 1: something is, or a server has the store; 2: the command line or the
-configuration is wrong. A backup has the passkeys of its torrents: it is readable by its owner only.";
+Exit code 0: done, and nothing is wrong; 1: something is, or a server has the store; 2: the \
+command line or the configuration is wrong. With --force, restore replaces a store that is there \
+and keeps it beside the new one. A backup has the passkeys of its torrents: only its owner may \
+read it. --json prints one line: {\"event\":\"checked\", good, torrents, schema, uuid, bytes, \
+repaired, problems, problems_count}, {\"event\":\"backed-up\", file, bytes} or \
+{\"event\":\"restored\", torrents, kept}.";
 
 /// Arguments of `seedring state`.
 #[derive(Debug, Args)]

@@ -89,9 +89,13 @@ proptest! {
         let kept = encode_details(&details);
         let back = kept.map_or(Ok(Details::default()), |kept| decode_details(&kept));
         prop_assert_eq!(back, Ok(details));
-        let [uploaded_bytes, downloaded_bytes, wasted_bytes, active_s, seeding_s, last_active_at_s] = numbers;
         let totals = Totals {
-            uploaded_bytes, downloaded_bytes, wasted_bytes, active_s, seeding_s, last_active_at_s,
+            uploaded_bytes: numbers[0],
+            downloaded_bytes: numbers[1],
+            wasted_bytes: numbers[2],
+            active_s: numbers[3],
+            seeding_s: numbers[4],
+            last_active_at_s: numbers[5],
         };
         prop_assert_eq!(decode_totals(&encode_totals(&totals)), Ok(totals));
         let [device, inode, size, mtime, ctime, _] = numbers;

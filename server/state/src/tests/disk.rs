@@ -1,5 +1,5 @@
-//! A disk for tests: it keeps apart what is on stable storage and what only the kernel has, fails when it is told to,
-//! and can be looked at as if the power had gone.
+//! A disk for tests: it keeps apart what is on stable storage and what only the kernel has, fails
+//! when it is told to, and can be looked at as if the power had gone.
 
 use crate::file::Medium;
 use crate::tables;

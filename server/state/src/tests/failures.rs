@@ -82,7 +82,8 @@ fn a_failure_at_any_operation_is_told_and_costs_nothing_that_was_acknowledged() 
                 }
                 failed += 1;
                 assert!(handle.status().failing.is_some());
-                // The disk works again; so does the store, with the next write. What failed is there or is not.
+                // The disk works again; so does the store, with the next write. What failed is
+                // there or is not.
                 disk.fail(Faults::default());
                 assert!(write(&handle, &[]), "at operation {operation}");
                 let found = Model::read(&handle);

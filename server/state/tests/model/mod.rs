@@ -1,7 +1,8 @@
-//! The store as a naive model has it: a few maps, and operations that are drawn at random and done to both.
+//! The store as a naive model has it: a few maps, and operations that are drawn at random and done
+//! to both.
 //!
-//! What an operation writes follows from its numbers alone, so a process that has been killed leaves behind which
-//! state each number of operations leads to.
+//! What an operation writes follows from its numbers alone, so a process that has been killed
+//! leaves behind which state each number of operations leads to.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use engine::layout::FileStamp;
@@ -35,7 +36,8 @@ pub enum Op {
 }
 
 impl Op {
-    /// One at random. Adding is as likely as removing, so that there is always something and never all.
+    /// One at random. Adding is as likely as removing, so that there is always something and never
+    /// all.
     pub fn random(random: &mut fastrand::Rng) -> Op {
         let torrent = random.u8(..TORRENTS);
         let tag = random.u64(..1 << 40);
@@ -284,31 +286,7 @@ impl Model {
                     kept.summary.pieces = pieces;
                 }
             }
-            Op::Progress(torrent, tag) => {
-                let kept = self.known(torrent)?;
-                let bytes = |pieces: u32| pieces.div_ceil(8);
-                let fits = piece_set(torrent, tag)
-                    .iter()
-                    .skip(kept.summary.pieces as usize)
-                    .all(|have| !have);
-                if bytes(kept.summary.pieces) != bytes(pieces(torrent)) || !fits {
-                    let what = "the verified pieces";
-                    let info_hash = hash(torrent);
-                    return Err(WriteError::Mismatch { info_hash, what });
-                }
-                let count = piece_set(torrent, tag).iter().filter(|have| **have).count();
-                kept.verified = match count {
-                    0 => Verified::None,
-                    count if count == kept.summary.pieces as usize => Verified::All,
-                    _ => raw_verified(torrent, tag),
-                };
-                kept.totals = totals(tag);
-                for (file, stamp) in some_stamps(torrent, tag) {
-                    kept.stamps.resize(4, None);
-                    kept.stamps[file as usize] = stamp;
-                }
-                self.trim(hash(torrent));
-            }
+            Op::Progress(torrent, tag) => self.progress(torrent, tag)?,
             Op::AllStamps(torrent, tag) => {
                 self.known(torrent)?.stamps = stamps(torrent, tag);
                 self.trim(hash(torrent));
@@ -326,6 +304,33 @@ impl Model {
             }
             Op::ServerTotals(tag) => self.server = totals(tag),
         }
+        Ok(())
+    }
+
+    fn progress(&mut self, torrent: u8, tag: u64) -> Result<(), WriteError> {
+        let kept = self.known(torrent)?;
+        let bytes = |pieces: u32| pieces.div_ceil(8);
+        let fits = piece_set(torrent, tag)
+            .iter()
+            .skip(kept.summary.pieces as usize)
+            .all(|have| !have);
+        if bytes(kept.summary.pieces) != bytes(pieces(torrent)) || !fits {
+            let what = "the verified pieces";
+            let info_hash = hash(torrent);
+            return Err(WriteError::Mismatch { info_hash, what });
+        }
+        let count = piece_set(torrent, tag).iter().filter(|have| **have).count();
+        kept.verified = match count {
+            0 => Verified::None,
+            count if count == kept.summary.pieces as usize => Verified::All,
+            _ => raw_verified(torrent, tag),
+        };
+        kept.totals = totals(tag);
+        for (file, stamp) in some_stamps(torrent, tag) {
+            kept.stamps.resize(4, None);
+            kept.stamps[file as usize] = stamp;
+        }
+        self.trim(hash(torrent));
         Ok(())
     }
 
@@ -370,7 +375,8 @@ impl Model {
         Ok(())
     }
 
-    /// What a store holds, read in small pages and part by part; a list has to say the same as the parts.
+    /// What a store holds, read in small pages and part by part; a list has to say the same as the
+    /// parts.
     pub fn read(handle: &Handle) -> Model {
         let read = handle.read_blocking(|view| {
             let mut model = Model {
