@@ -32,6 +32,9 @@ pub const GROUP_MAX: usize = 4096;
 /// Torrents of which something waits for the end of a period. When there are more they are written
 /// at once; when that fails, the newest are dropped and counted.
 pub const SOON_TORRENTS_MAX: usize = 8192;
+/// Bytes of what waits for the end of a period, about: what is said twice counts twice. More is
+/// treated in the same way.
+pub const SOON_BYTES_MAX: usize = 64 << 20;
 /// How long what may wait does wait, unless the options say otherwise.
 pub const SOON_PERIOD: Duration = Duration::from_secs(5);
 /// Views that asynchronous callers have open at once. The next one waits.

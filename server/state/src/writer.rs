@@ -62,11 +62,20 @@ pub(crate) struct Writer {
 #[derive(Default)]
 struct Soon {
     torrents: BTreeMap<InfoHashV1, Progress>,
+    /// About how much memory it takes; never less.
+    bytes: usize,
     server: Option<Totals>,
     due: Option<Instant>,
 }
 
 impl Soon {
+    /// Whether there is room for more of a torrent's.
+    fn has_room(&self, torrent: &InfoHashV1, bytes: usize) -> bool {
+        let few = self.torrents.len() < limits::SOON_TORRENTS_MAX;
+        let small = self.bytes.saturating_add(bytes) <= limits::SOON_BYTES_MAX;
+        self.is_empty() || small && (few || self.torrents.contains_key(torrent))
+    }
+
     fn is_empty(&self) -> bool {
         self.torrents.is_empty() && self.server.is_none()
     }
@@ -170,14 +179,15 @@ impl Writer {
 
     /// Keeps progress for the end of the period.
     fn remember(&mut self, torrent: InfoHashV1, progress: Progress) {
-        let known = self.soon.torrents.contains_key(&torrent);
-        if !known && self.soon.torrents.len() >= limits::SOON_TORRENTS_MAX {
+        let bytes = progress.bytes();
+        if !self.soon.has_room(&torrent, bytes) {
             let _failed = self.flush();
-            if self.soon.torrents.len() >= limits::SOON_TORRENTS_MAX {
+            if !self.soon.is_empty() {
                 self.shared.status_mut().progress_dropped += 1;
                 return;
             }
         }
+        self.soon.bytes += bytes;
         let kept = self.soon.torrents.entry(torrent).or_default();
         kept.merge(progress);
         self.set_due();
@@ -235,6 +245,7 @@ impl Writer {
                 }
                 if self.soon.is_empty() {
                     self.soon.due = None;
+                    self.soon.bytes = 0;
                 }
                 let mut outcomes = outcomes.into_iter();
                 for (reply, count, room) in replies {

@@ -140,3 +140,54 @@ fn while_the_disk_fails_everybody_is_told_and_progress_waits() {
     });
     assert_eq!(found, Ok(Verified::Pieces(vec![0x80])));
 }
+
+/// Progress does not fill the memory: it is written when there is much of it, and while that fails
+/// the newest is dropped and counted.
+#[test]
+fn progress_that_waits_is_bounded_in_bytes() {
+    use crate::model::hash;
+    use crate::tests::torrent;
+    use crate::{Progress, Verified, Write, limits};
+    let disk = Disk::with_store();
+    let store = disk.open(patient()).unwrap();
+    let handle = store.handle();
+    let large = |seed: u8| Progress {
+        verified: Some(Verified::Pieces(vec![seed; limits::SOON_BYTES_MAX / 4])),
+        ..Progress::default()
+    };
+    let pieces = (limits::SOON_BYTES_MAX / 4 * 8) as u32;
+    for number in 0..5 {
+        let add = Write::Add(hash(number), torrent(pieces));
+        handle.write_blocking(add).unwrap();
+    }
+    let said = |number| handle.read_blocking(|view| view.verified(&hash(number)));
+    for number in 0..3 {
+        handle.soon_blocking(hash(number), large(1)).unwrap();
+    }
+    // A write behind it: what was said before has been taken.
+    handle.submit_blocking(Vec::new()).unwrap().wait();
+    assert_eq!(said(0), Ok(Verified::None), "there is room");
+    handle.soon_blocking(hash(3), large(1)).unwrap();
+    handle.submit_blocking(Vec::new()).unwrap().wait();
+    assert_ne!(
+        said(0),
+        Ok(Verified::None),
+        "it was written for want of room"
+    );
+    assert_eq!(said(3), Ok(Verified::None), "and what came then waits");
+    let from = disk.operations();
+    disk.fail(Faults {
+        from,
+        count: u64::MAX,
+    });
+    for _ in 0..5 {
+        handle.soon_blocking(hash(4), large(2)).unwrap();
+    }
+    handle.submit_blocking(Vec::new()).unwrap().wait();
+    assert!(handle.status().progress_dropped > 0);
+    disk.fail(Faults::default());
+    handle.submit_blocking(Vec::new()).unwrap().wait();
+    crate::waiting::wait(handle.flush()).unwrap();
+    assert_ne!(said(3), Ok(Verified::None));
+    assert_ne!(said(4), Ok(Verified::None));
+}
