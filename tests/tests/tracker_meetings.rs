@@ -14,6 +14,7 @@ use seedring_tests::need;
 use seedring_tests::process::run_ok;
 use seedring_tests::seeds::RealSeed;
 use seedring_tests::server::{SHORT, Seed, Server, seedring};
+use seedring_tests::single::Single;
 use seedring_tests::skip::Skip;
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::OpenTracker;
@@ -276,4 +277,26 @@ rows! {
     all_meet_at_ours_by_udp: Ours, Udp, lan::SERVER;
     all_meet_at_ours_by_http_over_ipv6: Ours, Http, lan::SERVER_V6;
     all_meet_at_ours_by_udp_over_ipv6: Ours, Udp, lan::SERVER_V6;
+}
+
+/// A network may use addresses that the registries give to nobody, as this one those for documentation: what `seed` prints
+/// is enough there, too.
+#[test]
+fn hosts_at_odd_addresses_find_each_other() {
+    let test = "hosts_at_odd_addresses_find_each_other";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    lan::ip_here("link set lo up");
+    for address in ["192.0.2.2", "198.18.0.2", "240.1.0.2"] {
+        lan::ip_here(&format!("addr add {address}/32 dev lo"));
+        let content = Single::new(MIB, 5, &[]);
+        let seed =
+            Seed::path(&content.data_dir()).options(["--no-dht", "--announce-host", address]);
+        let seed = seed.start();
+        let folder = TempDir::new().unwrap();
+        let get = Get::new(&seed.ready.torrents[0].magnet, folder.path());
+        let complete = get.options(["--no-dht"]).start().complete(LIMIT);
+        assert_eq!(complete["bytes"], MIB, "{address}");
+    }
 }

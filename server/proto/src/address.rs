@@ -9,14 +9,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub enum Scope {
     /// This machine.
     Loopback,
-    /// This network: private, link-local, unique local and shared (RFC 6598) addresses.
+    /// This network: private, link-local, unique local and shared (RFC 6598) addresses, and what the
+    /// registries give to nobody (reserved, for documentation, for benchmarks): a host that has such
+    /// an address has it from its network.
     Local,
     /// The world.
     Global,
 }
 
-/// How far `address` reaches; `None` if it can be no host's: unspecified, multicast, reserved, for
-/// documentation.
+/// How far `address` reaches; `None` if it can be no host's: unspecified, multicast, broadcast, or
+/// of no assigned kind.
 pub fn scope(address: IpAddr) -> Option<Scope> {
     let address = address.to_canonical();
     if is_global(address) {
@@ -26,12 +28,12 @@ pub fn scope(address: IpAddr) -> Option<Scope> {
         IpAddr::V4(v4) if v4.is_loopback() => Some(Scope::Loopback),
         IpAddr::V6(v6) if v6.is_loopback() => Some(Scope::Loopback),
         IpAddr::V4(v4) => {
-            let [first, second, ..] = v4.octets();
-            let is_shared = first == 100 && (64..128).contains(&second);
-            (v4.is_private() || v4.is_link_local() || is_shared).then_some(Scope::Local)
+            let is_none = v4.octets()[0] == 0 || v4.is_multicast() || v4.is_broadcast();
+            (!is_none).then_some(Scope::Local)
         }
         IpAddr::V6(v6) => {
-            (v6.is_unique_local() || v6.is_unicast_link_local()).then_some(Scope::Local)
+            let is_inside = v6.is_unique_local() || v6.is_unicast_link_local();
+            (is_inside || is_documentation_v6(v6)).then_some(Scope::Local)
         }
     }
 }
@@ -80,11 +82,18 @@ fn is_global_v6(address: Ipv6Addr) -> bool {
         // NAT64 (RFC 6052) and 6to4 (RFC 3056) lead to the IPv4 address inside.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
         [0x2002, high, low, ..] => embedded(high, low),
-        // Documentation (RFC 3849, RFC 9637) and Teredo (RFC 4380).
-        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] | [0x2001, 0, ..] => false,
+        // Teredo (RFC 4380).
+        [0x2001, 0, ..] => false,
+        _ if is_documentation_v6(address) => false,
         // Only 2000::/3 is assigned to global unicast.
         [first, ..] => first & 0xe000 == 0x2000,
     }
+}
+
+/// RFC 3849, RFC 9637.
+fn is_documentation_v6(address: Ipv6Addr) -> bool {
+    let [first, second, ..] = address.segments();
+    (first, second) == (0x2001, 0xdb8) || (first == 0x3fff && second <= 0xfff)
 }
 
 #[cfg(test)]
@@ -112,10 +121,15 @@ mod tests {
             ("0.1.2.3", None),
             ("224.0.0.1", None),
             ("255.255.255.255", None),
-            ("192.0.2.1", None),
+            ("192.0.2.1", Some(Scope::Local)),
+            ("198.18.0.1", Some(Scope::Local)),
+            ("240.0.0.1", Some(Scope::Local)),
             ("::", None),
             ("ff02::1", None),
-            ("2001:db8::1", None),
+            ("2001:db8::1", Some(Scope::Local)),
+            ("3fff::1", Some(Scope::Local)),
+            ("2001::1", None),
+            ("2002:a00:1::1", None),
         ];
         for (text, due) in cases {
             assert_eq!(scope(ip(text)), due, "{text}");
@@ -129,7 +143,11 @@ mod tests {
         assert_eq!(may("8.8.8.8"), [false, false, true]);
         assert_eq!(may("192.168.0.1"), [false, true, true]);
         assert_eq!(may("127.0.0.1"), [true, true, true]);
-        assert_eq!(may("192.0.2.1"), [false, false, true], "nobody's address");
+        assert_eq!(may("192.0.2.1"), [false, true, true]);
+        assert_eq!(may("224.0.0.1"), [false, false, true], "nobody's address");
+        let odd = "192.0.2.2:1".parse().unwrap();
+        let odd = ["192.0.2.1", "10.0.0.1", "8.8.8.8"].map(|source| may_name(ip(source), odd));
+        assert_eq!(odd, [true, true, false]);
         for wrong in ["9.9.9.9:0", "[fe80::1]:1", "0.0.0.0:1", "[ff02::1]:1"] {
             assert!(
                 !may_name(ip("127.0.0.1"), wrong.parse().unwrap()),

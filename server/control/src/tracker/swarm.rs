@@ -31,7 +31,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::time::Time;
-use proto::address::{is_global, may_name, scope};
+use proto::address::{is_global, may_name};
 use proto::ids::{InfoHashV1, PeerId};
 
 use super::zones::Zone;
@@ -737,8 +737,7 @@ fn is_unusable(ip: IpAddr) -> bool {
 ///
 /// A peer that announced over loopback is on this machine: another machine reaches it where it
 /// reached us. In the other family that address is not known. Nobody out in the world is told of a
-/// peer inside a network. An address that can be no host's by the registries (for documentation,
-/// for benchmarks) is one where somebody announces from it: his network uses it.
+/// peer inside a network.
 fn handed_out(mut endpoint: SocketAddr, asker: IpAddr, local: IpAddr) -> Option<SocketAddr> {
     if endpoint.ip().is_loopback() && !asker.is_loopback() {
         if endpoint.is_ipv6() != local.is_ipv6() {
@@ -747,7 +746,7 @@ fn handed_out(mut endpoint: SocketAddr, asker: IpAddr, local: IpAddr) -> Option<
         endpoint.set_ip(local);
         return Some(endpoint);
     }
-    (scope(endpoint.ip()).is_none() || may_name(asker, endpoint)).then_some(endpoint)
+    may_name(asker, endpoint).then_some(endpoint)
 }
 
 /// Calls `take` with `wanted` different numbers below `size`, or with all if there are no more,

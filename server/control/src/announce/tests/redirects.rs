@@ -91,8 +91,8 @@ fn a_tracker_of_our_network_names_nothing_on_this_machine() {
         let from = from.parse().ok();
         peers.map(|peer| client.may_name(from, peer.parse().unwrap()))
     };
-    assert_eq!(names("127.0.0.1"), [true, true, true, false]);
-    assert_eq!(names("192.168.0.9"), [true, true, false, false]);
+    assert_eq!(names("127.0.0.1"), [true, true, true, true]);
+    assert_eq!(names("192.168.0.9"), [true, true, false, true]);
     for outside in ["8.8.4.4", "nobody knows"] {
         assert_eq!(names(outside), [true, false, false, false]);
     }

@@ -303,7 +303,7 @@ fn a_restarted_peer_is_counted_once() {
 fn a_peer_of_both_families_is_counted_once() {
     let store = listed();
     let v6 = Announce {
-        endpoint: "[2001:db8::1]:6881".parse().unwrap(),
+        endpoint: "[2606:4700::1]:6881".parse().unwrap(),
         ..peer(1)
     };
     tell(&store, seconds(0), peer(1));
@@ -553,11 +553,11 @@ fn a_peer_on_this_machine_is_handed_out_as_the_address_that_was_reached() {
     assert!(tell(&store, seconds(2), beside).1.contains(&local.endpoint));
     // Which IPv6 address leads to it is not known.
     let v6 = Announce {
-        endpoint: "[2001:db8::9]:1".parse().unwrap(),
+        endpoint: "[2606:4700::9]:1".parse().unwrap(),
         ..peer(4)
     };
     let mut found = Vec::new();
-    let reached = "2001:db8::5".parse().unwrap();
+    let reached = "2606:4700::5".parse().unwrap();
     let mut random = fastrand::Rng::with_seed(1);
     store
         .announce(seconds(3), &v6, reached, &mut random, &mut found)
@@ -653,7 +653,7 @@ fn random_announces_agree_with_a_naive_model() {
         };
         announce.info_hash = InfoHashV1([hash; 20]);
         if random.bool() {
-            let ip = Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(number));
+            let ip = Ipv6Addr::from(0x2606_4700 << 96 | u128::from(number));
             announce.endpoint.set_ip(ip.into());
         }
         announce.event = match random.u32(0..8) {
