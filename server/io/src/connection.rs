@@ -19,12 +19,13 @@ use crate::fetch::home::ActiveFetch;
 use crate::fetch::members::Applicant;
 use crate::fetch::receiving::{self, Fetching};
 use crate::files::OpenFile;
+use crate::greeting::{NotGreeted, greet_in_time};
 use crate::in_transit::InTransit;
 use crate::limits::Levels;
 use crate::outgoing::Outgoing;
 use crate::ring;
 use crate::sending::send_round;
-use crate::shard::{Found, Shard, Visit};
+use crate::shard::{Shard, Visit};
 use crate::sockets;
 use crate::torrent::SeededTorrent;
 use engine::choker::{PeerKey, PeerView};
@@ -33,7 +34,7 @@ use engine::queue::Batch;
 use engine::runs::Progress;
 use engine::session::{PeerIdentity, Session, SessionCounters};
 use engine::time::Time;
-use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
+use proto::handshake::Handshake;
 use proto::ids::InfoHashV1;
 use proto::wire::{self, Decoded, Message};
 use seedring_metrics::{Counter, Histogram};
@@ -45,7 +46,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 
 /// What a connection receives into, in bytes: 240 requests. A bitfield or an extension handshake
@@ -330,21 +330,6 @@ pub(crate) enum Served {
     Elsewhere(Elsewhere),
 }
 
-/// Why there is no peer to converse with (here).
-enum NotGreeted {
-    Closed(CloseReason),
-    Elsewhere(usize),
-}
-
-impl From<CloseReason> for NotGreeted {
-    fn from(reason: CloseReason) -> NotGreeted {
-        NotGreeted::Closed(reason)
-    }
-}
-
-/// A peer's handshake, and the torrent that it is for.
-type Greeted = (Handshake, Arc<SeededTorrent>);
-
 /// A socket and what is known of it before the handshake.
 struct Caller<'a> {
     socket: Rc<TcpStream>,
@@ -598,63 +583,6 @@ fn connect(
     })
 }
 
-/// [`greet`] within the handshake timeout.
-async fn greet_in_time(
-    shard: &Shard,
-    socket: &Rc<TcpStream>,
-    received: &mut Vec<u8>,
-) -> Result<Greeted, NotGreeted> {
-    let mut greeting = pin!(greet(shard, socket, received));
-    match timeout(shard.config.handshake_timeout, &mut greeting).await {
-        Ok(greeted) => greeted,
-        Err(_elapsed) => {
-            // Ends the receive that is in flight. It is waited for, so that whoever waits for this
-            // connection to go finds nothing of it in the ring.
-            let _ = socket.shutdown(Shutdown::Both);
-            let _ = greeting.await;
-            Err(CloseReason::HandshakeTimeout.into())
-        }
-    }
-}
-
-/// Receives the peer's handshake behind what of it has come, and finds its torrent.
-async fn greet(
-    shard: &Shard,
-    socket: &Rc<TcpStream>,
-    buffer: &mut Vec<u8>,
-) -> Result<Greeted, NotGreeted> {
-    buffer.reserve_exact(HANDSHAKE_BYTES.saturating_sub(buffer.len()));
-    loop {
-        // A stream that is not BitTorrent, an encrypted one included, shows at its first wrong
-        // byte, and an unknown torrent after 48 bytes: both close at once.
-        match handshake::parse(buffer).map_err(|_| CloseReason::HandshakeInvalid)? {
-            HandshakeStage::Incomplete { .. } => {}
-            HandshakeStage::InfoHash { info_hash, .. } => match shard.find(info_hash) {
-                Some(Found::Here(_)) => {}
-                Some(Found::Elsewhere(home)) => return Err(NotGreeted::Elsewhere(home)),
-                None => return Err(CloseReason::UnknownTorrent.into()),
-            },
-            HandshakeStage::Complete(theirs) => {
-                if theirs.peer_id == shard.config.peer_id {
-                    return Err(CloseReason::SelfConnection.into());
-                }
-                return match shard.find(theirs.info_hash) {
-                    Some(Found::Here(torrent)) => Ok((theirs, torrent)),
-                    Some(Found::Elsewhere(home)) => Err(NotGreeted::Elsewhere(home)),
-                    None => Err(CloseReason::UnknownTorrent.into()),
-                };
-            }
-        }
-        match receive(socket, buffer, HANDSHAKE_BYTES).await {
-            Ok(0) => return Err(CloseReason::PeerClosed.into()),
-            Ok(count) => shard
-                .cells
-                .add(Counter::ProtocolBytesReceived, count as u64),
-            Err(error) => return Err(CloseReason::of_socket(&error).into()),
-        }
-    }
-}
-
 /// Receives and decodes messages into the session until the connection ends; `buffer` has come
 /// already.
 async fn read_messages(
@@ -698,7 +626,7 @@ pub(crate) async fn wait_readable(socket: &Rc<TcpStream>) -> io::Result<()> {
 
 /// Waits for bytes and receives them into the free capacity of `buffer`, at most up to `length_max`
 /// in it.
-async fn receive(
+pub(crate) async fn receive(
     socket: &Rc<TcpStream>,
     buffer: &mut Vec<u8>,
     length_max: usize,

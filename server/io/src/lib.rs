@@ -22,6 +22,7 @@ mod doors;
 mod exchange;
 pub mod fetch;
 mod files;
+mod greeting;
 mod in_transit;
 mod leases;
 mod limits;
