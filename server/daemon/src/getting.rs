@@ -773,7 +773,8 @@ fn lost(event: Option<Event>) -> Result<(), Failure> {
         Some(Event::ShardLost(shard)) => {
             Err(anyhow!("shard {shard} has ended, which is a bug; see the log").into())
         }
-        Some(Event::DhtNode(_)) => Ok(()),
+        // No torrent is dormant here; a wish that is dropped is refused.
+        Some(Event::DhtNode(_) | Event::Wanted(_)) => Ok(()),
         None => Err(anyhow!("all shards have ended, which is a bug").into()),
     }
 }

@@ -303,6 +303,8 @@ impl Watch {
                 }
                 Ok(())
             }
+            // No torrent is dormant yet; a wish that is dropped is refused.
+            Some(Event::Wanted(_)) => Ok(()),
             None => Err(anyhow!("all shards have ended, which is a bug").into()),
         }
     }

@@ -18,6 +18,7 @@ use proto::ids::PeerId;
 use seedring_io::buffers::Registration;
 use seedring_io::fetch::FetchConfig;
 use seedring_io::plane::{self, PlaneConfig, RateLimits};
+use seedring_io::roster::WakeLimits;
 use seedring_io::sockets::SocketOptions;
 use seedring_metrics::{ControlCells, ControlGauge};
 use std::io::Read;
@@ -89,6 +90,7 @@ pub fn plane(
         },
         peer_id,
         fetch: fetch(config),
+        waking: WakeLimits::default(),
         call_leechers: peers.call_leechers,
         ip_filter,
     }

@@ -57,6 +57,8 @@ const LIST: PeerListConfig = PeerListConfig {
 #[derive(Default)]
 pub(crate) struct Calls {
     torrents: RefCell<HashMap<u64, Rc<SeedCalls>>>,
+    /// Addresses of all of them.
+    known: Cell<usize>,
     /// When an address of which torrent has its turn.
     due: RefCell<BTreeSet<(Time, u64)>>,
 }
@@ -65,6 +67,8 @@ pub(crate) struct Calls {
 struct SeedCalls {
     torrent: Arc<SeededTorrent>,
     list: RefCell<PeerList>,
+    /// Those of its addresses that [`Calls::known`] counts.
+    counted: Cell<usize>,
     connecting: Cell<usize>,
     called: Cell<usize>,
     due_at: Cell<Time>,
@@ -161,6 +165,10 @@ impl Shard {
             let Some(place) = self.limits.call(fetch.outgoing_max, fetch.half_open_max) else {
                 return now + REST;
             };
+            // It falls asleep as soon as it is not used; nobody is called for it then.
+            let Some(in_use) = self.roster.claim(&seed.torrent) else {
+                return Time::NEVER;
+            };
             let Some(address) = seed.list.borrow_mut().take(now) else {
                 return seed.list.borrow().next_timeout();
             };
@@ -176,7 +184,9 @@ impl Shard {
                 let connecting = Connecting(Rc::clone(&seed));
                 let info_hash = seed.torrent.info_hash();
                 let call = call_peer(&shard, peer, info_hash, connecting, |_| {}, place);
-                shard.leecher_left(&seed, address, &call.await);
+                let called = call.await;
+                drop(in_use);
+                shard.leecher_left(&seed, address, &called);
             });
         }
     }
@@ -203,6 +213,7 @@ impl Calls {
             Rc::new(SeedCalls {
                 torrent: Arc::clone(torrent),
                 list: RefCell::new(PeerList::new(LIST)),
+                counted: Cell::new(0),
                 connecting: Cell::new(0),
                 called: Cell::new(0),
                 due_at: Cell::new(Time::NEVER),
@@ -213,25 +224,30 @@ impl Calls {
 
     /// How many more addresses may be known.
     fn room(&self) -> usize {
-        let torrents = self.torrents.borrow();
-        if torrents.len() < ADDRESSES_MAX / TORRENT_ADDRESSES_MAX {
-            // However many each has.
-            return TORRENT_ADDRESSES_MAX;
-        }
-        let known: usize = torrents.values().map(|seed| seed.list.borrow().len()).sum();
-        ADDRESSES_MAX.saturating_sub(known)
+        ADDRESSES_MAX.saturating_sub(self.known.get())
+    }
+
+    /// Counts the addresses of a torrent as they are now.
+    fn recount(&self, seed: &SeedCalls, addresses: usize) {
+        let before = seed.counted.replace(addresses);
+        self.known.set(self.known.get() + addresses - before);
     }
 
     /// Has a torrent looked at again at `time`, or forgotten if it knows nobody.
     fn schedule(&self, seed: &Rc<SeedCalls>, time: Time) {
         let id = seed.torrent.id();
+        let known = self.torrents.borrow().get(&id).map(Rc::clone);
+        if known.is_none_or(|known| !Rc::ptr_eq(&known, seed)) {
+            return;
+        }
+        let addresses = seed.list.borrow().len();
+        if addresses == 0 || seed.torrent.is_stopped() {
+            return self.remove(id);
+        }
+        self.recount(seed, addresses);
         let mut due = self.due.borrow_mut();
-        due.remove(&(seed.due_at.get(), id));
-        seed.due_at.set(time);
-        let is_known = self.torrents.borrow().contains_key(&id);
-        if !is_known || seed.list.borrow().is_empty() || seed.torrent.is_stopped() {
-            self.torrents.borrow_mut().remove(&id);
-        } else if time != Time::NEVER {
+        due.remove(&(seed.due_at.replace(time), id));
+        if time != Time::NEVER {
             due.insert((time, id));
         }
     }
@@ -246,7 +262,59 @@ impl Calls {
 
     fn remove(&self, id: u64) {
         if let Some(seed) = self.torrents.borrow_mut().remove(&id) {
+            self.recount(&seed, 0);
             self.due.borrow_mut().remove(&(seed.due_at.get(), id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Data;
+
+    /// The room is counted, not looked for: there may be thousands of torrents.
+    #[test]
+    fn the_room_is_what_the_lists_leave() {
+        let data = Data::new(&[("a", 1 << 10)]);
+        let calls = Calls::default();
+        let seeds: Vec<_> = (1..=3)
+            .map(|pieces| calls.seed(&data.torrent_of_pieces(pieces << 4)))
+            .collect();
+        let known = || {
+            let torrents = calls.torrents.borrow();
+            torrents
+                .values()
+                .map(|seed| seed.list.borrow().len())
+                .sum::<usize>()
+        };
+        let now = Time::default();
+        let address = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        for (index, port) in [(0, 1), (0, 2), (1, 1), (2, 1), (2, 2), (2, 3)] {
+            let seed: &Rc<SeedCalls> = &seeds[index];
+            assert!(
+                seed.list
+                    .borrow_mut()
+                    .add(address(port), PeerSource::Tracker, now)
+            );
+            calls.schedule(seed, now);
+            assert_eq!(calls.room(), ADDRESSES_MAX - known());
+        }
+        assert_eq!(known(), 6);
+        seeds[0].list.borrow_mut().remove(address(1));
+        calls.schedule(&seeds[0], now);
+        assert_eq!((calls.room(), known()), (ADDRESSES_MAX - 5, 5));
+        // The last address goes, a torrent is stopped, another is forgotten.
+        seeds[1].list.borrow_mut().remove(address(1));
+        calls.schedule(&seeds[1], now);
+        assert_eq!(calls.room(), ADDRESSES_MAX - 4);
+        seeds[2].torrent.stop();
+        calls.schedule(&seeds[2], now);
+        assert_eq!(calls.room(), ADDRESSES_MAX - 1);
+        calls.remove(seeds[0].torrent.id());
+        assert_eq!((calls.room(), calls.due.borrow().len()), (ADDRESSES_MAX, 0));
+        // What comes back from a call of a torrent that is known no more counts for nothing.
+        calls.schedule(&seeds[0], now);
+        assert_eq!((calls.room(), calls.due.borrow().len()), (ADDRESSES_MAX, 0));
     }
 }

@@ -17,6 +17,8 @@ pub(crate) enum CloseReason {
     HandshakeInvalid,
     /// We do not seed the torrent that the peer asked for.
     UnknownTorrent,
+    /// The torrent that the peer asked for did not wake in time, or too many peers wait for such.
+    Asleep,
     /// The peer is ourselves.
     SelfConnection,
     /// The peer broke the protocol.
@@ -77,6 +79,7 @@ impl CloseReason {
             CloseReason::HandshakeTimeout => Counter::HandshakeTimeout,
             CloseReason::HandshakeInvalid => Counter::HandshakeProtocol,
             CloseReason::UnknownTorrent => Counter::HandshakeUnknownTorrent,
+            CloseReason::Asleep => Counter::HandshakeAsleep,
             CloseReason::SelfConnection => Counter::HandshakeSelf,
             _ => return None,
         })

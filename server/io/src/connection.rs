@@ -19,11 +19,12 @@ use crate::fetch::home::ActiveFetch;
 use crate::fetch::members::Applicant;
 use crate::fetch::receiving::{self, Fetching};
 use crate::files::OpenFile;
-use crate::greeting::{NotGreeted, greet_in_time};
+use crate::greeting::{NotGreeted, await_torrent, greet_in_time};
 use crate::in_transit::InTransit;
 use crate::limits::Levels;
 use crate::outgoing::Outgoing;
 use crate::ring;
+use crate::roster::TorrentUse;
 use crate::sending::send_round;
 use crate::shard::{Shard, Visit};
 use crate::sockets;
@@ -43,7 +44,6 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_uring::net::TcpStream;
@@ -70,7 +70,7 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     /// Who named the peer; [`PeerSource::Incoming`] if it came by itself, now or before.
     pub(crate) source: PeerSource,
-    pub(crate) torrent: Arc<SeededTorrent>,
+    pub(crate) torrent: TorrentUse,
     pub(crate) session: RefCell<Session>,
     pub(crate) socket: Rc<TcpStream>,
     /// The rate limits that it is under.
@@ -354,14 +354,20 @@ pub(crate) async fn serve(
     mut received: Vec<u8>,
 ) -> Served {
     let accepted = Instant::now();
-    let (theirs, torrent) = match greet_in_time(shard, &socket, &mut received).await {
+    let mut greeted = greet_in_time(shard, &socket, &mut received).await;
+    if matches!(greeted, Ok(_) | Err(NotGreeted::Dormant(_))) {
+        let took = accepted.elapsed();
+        shard.cells.record(Histogram::HandshakeDuration, took);
+    }
+    if let Err(NotGreeted::Dormant(theirs)) = greeted {
+        greeted = await_torrent(shard, visit, peer.ip(), theirs).await;
+    }
+    let (theirs, torrent) = match greeted {
         Ok(greeted) => greeted,
         Err(NotGreeted::Closed(reason)) => return Served::Closed(reason),
         Err(NotGreeted::Elsewhere(home)) => return Served::Elsewhere(Elsewhere { home, received }),
+        Err(NotGreeted::Dormant(_)) => return Served::Closed(CloseReason::Asleep),
     };
-    shard
-        .cells
-        .record(Histogram::HandshakeDuration, accepted.elapsed());
     let caller = Caller {
         socket,
         peer,
@@ -392,7 +398,10 @@ pub(crate) async fn call<B>(
     let (theirs, torrent) = match greet_in_time(shard, &socket, &mut received).await {
         Ok(greeted) => greeted,
         Err(NotGreeted::Closed(reason)) => return reason,
-        Err(NotGreeted::Elsewhere(_)) => return CloseReason::UnknownTorrent,
+        // Not what it was called for: that is used while it is called.
+        Err(NotGreeted::Elsewhere(_) | NotGreeted::Dormant(_)) => {
+            return CloseReason::UnknownTorrent;
+        }
     };
     if theirs.info_hash != info_hash {
         return CloseReason::UnknownTorrent;
@@ -436,7 +445,9 @@ pub(crate) async fn go_on(
         source: opened.source,
         continued: Some(opened.received),
     };
-    let torrent = Arc::clone(&fetch.torrent);
+    let Some(torrent) = shard.roster.claim(&fetch.torrent) else {
+        return CloseReason::TorrentStopped;
+    };
     converse(shard, caller, opened.theirs, torrent).await
 }
 
@@ -469,7 +480,7 @@ async fn converse(
     shard: &Rc<Shard>,
     mut caller: Caller<'_>,
     theirs: Handshake,
-    torrent: Arc<SeededTorrent>,
+    torrent: TorrentUse,
 ) -> CloseReason {
     caller.visit.greeted();
     shard.cells.increment(Counter::Handshakes);
@@ -555,7 +566,7 @@ fn connect(
     shard: &Shard,
     caller: Caller<'_>,
     session: Session,
-    torrent: Arc<SeededTorrent>,
+    torrent: TorrentUse,
     fetching: Option<Fetching>,
 ) -> Rc<Connection> {
     let called = caller.is_called.then_some(caller.peer);

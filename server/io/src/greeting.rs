@@ -1,24 +1,29 @@
-//! A connection's beginning: the peer's handshake, and the torrent that it is for.
+//! A connection's beginning: the peer's handshake, and the torrent that it is for, which may have
+//! to be woken first.
 //!
 //! Limits: [`crate::plane::PlaneConfig::handshake_timeout`]; no byte behind the handshake is read.
+//! Who waits for a torrent counts no more among the handshakes that are not done, so that it keeps
+//! nobody from shaking hands for another one; it has limits of its own
+//! ([`crate::roster::WakeLimits`]).
 
 use crate::closing::CloseReason;
 use crate::connection::receive;
-use crate::shard::{Found, Shard};
-use crate::torrent::SeededTorrent;
+use crate::roster::{Outcome, TorrentUse};
+use crate::shard::{Found, Shard, Visit};
 use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
-use seedring_metrics::Counter;
-use std::net::Shutdown;
+use seedring_metrics::{Counter, Gauge, Histogram};
+use std::net::{IpAddr, Shutdown};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_uring::net::TcpStream;
 
 /// Why there is no peer to converse with (here).
 pub(crate) enum NotGreeted {
     Closed(CloseReason),
     Elsewhere(usize),
+    /// Its torrent is to be woken ([`await_torrent`]).
+    Dormant(Handshake),
 }
 
 impl From<CloseReason> for NotGreeted {
@@ -28,7 +33,7 @@ impl From<CloseReason> for NotGreeted {
 }
 
 /// A peer's handshake, and the torrent that it is for.
-pub(crate) type Greeted = (Handshake, Arc<SeededTorrent>);
+pub(crate) type Greeted = (Handshake, TorrentUse);
 
 /// [`greet`] within the handshake timeout.
 pub(crate) async fn greet_in_time(
@@ -49,6 +54,66 @@ pub(crate) async fn greet_in_time(
     }
 }
 
+/// Waits until the dormant torrent of a handshake is awake; its socket is left as it is.
+pub(crate) async fn await_torrent(
+    shard: &Shard,
+    visit: &mut Visit,
+    ip: IpAddr,
+    theirs: Handshake,
+) -> Result<Greeted, NotGreeted> {
+    visit.handshake_read();
+    let began = Instant::now();
+    let found = find_awake(shard, theirs, began + shard.config.waking.wait).await;
+    let (torrent, counter) = match found {
+        Ok(torrent) => {
+            let waited = began.elapsed();
+            shard.cells.record(Histogram::WakeWait, waited);
+            (Ok((theirs, torrent)), Counter::WaitsServed)
+        }
+        Err((not_greeted, counter)) => (Err(not_greeted), counter),
+    };
+    shard.cells.increment(counter);
+    // The list of addresses to keep away may have changed meanwhile.
+    if shard.is_filtered(ip) {
+        return Err(CloseReason::Filtered.into());
+    }
+    torrent
+}
+
+async fn find_awake(
+    shard: &Shard,
+    theirs: Handshake,
+    until: Instant,
+) -> Result<TorrentUse, (NotGreeted, Counter)> {
+    let unknown = || (CloseReason::UnknownTorrent.into(), Counter::WaitsRefused);
+    loop {
+        // Between this look and the place among those who wait this thread does nothing else, so
+        // that no awakening is missed: it ends when this shard, too, has the torrent.
+        match shard.find(theirs.info_hash) {
+            Some(Found::Here(torrent)) => return Ok(torrent),
+            Some(Found::Elsewhere(home)) => {
+                return Err((NotGreeted::Elsewhere(home), Counter::WaitsServed));
+            }
+            None => return Err(unknown()),
+            Some(Found::Dormant) => {}
+        }
+        let Some(waiter) = shard.roster.wait(theirs.info_hash) else {
+            return Err((CloseReason::Asleep.into(), Counter::WaitsFull));
+        };
+        shard.cells.raise(Gauge::PeersWaiting, 1);
+        let outcome = waiter.outcome(until).await;
+        shard.cells.lower(Gauge::PeersWaiting, 1);
+        match outcome {
+            // It may have fallen asleep again.
+            Outcome::Awake => {}
+            Outcome::Refused => return Err(unknown()),
+            Outcome::TimedOut => {
+                return Err((CloseReason::Asleep.into(), Counter::WaitsTimedOut));
+            }
+        }
+    }
+}
+
 /// Receives the peer's handshake behind what of it has come, and finds its torrent.
 async fn greet(
     shard: &Shard,
@@ -62,7 +127,7 @@ async fn greet(
         match handshake::parse(buffer).map_err(|_| CloseReason::HandshakeInvalid)? {
             HandshakeStage::Incomplete { .. } => {}
             HandshakeStage::InfoHash { info_hash, .. } => match shard.find(info_hash) {
-                Some(Found::Here(_)) => {}
+                Some(Found::Here(_) | Found::Dormant) => {}
                 Some(Found::Elsewhere(home)) => return Err(NotGreeted::Elsewhere(home)),
                 None => return Err(CloseReason::UnknownTorrent.into()),
             },
@@ -73,6 +138,7 @@ async fn greet(
                 return match shard.find(theirs.info_hash) {
                     Some(Found::Here(torrent)) => Ok((theirs, torrent)),
                     Some(Found::Elsewhere(home)) => Err(NotGreeted::Elsewhere(home)),
+                    Some(Found::Dormant) => Err(NotGreeted::Dormant(theirs)),
                     None => Err(CloseReason::UnknownTorrent.into()),
                 };
             }

@@ -34,6 +34,7 @@ pub mod plane;
 pub mod refusal;
 mod residency;
 mod ring;
+pub mod roster;
 mod sending;
 mod shard;
 pub mod sockets;

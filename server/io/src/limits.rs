@@ -143,6 +143,7 @@ impl SharedLimits {
         Ok(Admission {
             limits: Arc::clone(self),
             stranger,
+            is_pending: true,
             greeted: false,
         })
     }
@@ -191,16 +192,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Admission {
     limits: Arc<SharedLimits>,
     stranger: IpAddr,
+    /// Whether it counts among the handshakes that are not done.
+    is_pending: bool,
     greeted: bool,
 }
 
 impl Admission {
-    /// Notes that the handshake is done.
-    pub(crate) fn greeted(&mut self) {
-        if !self.greeted {
-            self.greeted = true;
+    /// Notes that the peer's handshake has been read: what it waits for now is its torrent.
+    pub(crate) fn handshake_read(&mut self) {
+        if self.is_pending {
+            self.is_pending = false;
             self.limits.handshakes.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that the handshake is done.
+    pub(crate) fn greeted(&mut self) {
+        self.handshake_read();
+        self.greeted = true;
     }
 
     /// Whether the handshake is done.
@@ -211,9 +220,7 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if !self.greeted {
-            self.limits.handshakes.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.handshake_read();
         let mut connections = lock(&self.limits.connections);
         connections.total -= 1;
         if let Some(count) = connections.by_stranger.get_mut(&self.stranger) {

@@ -118,12 +118,13 @@ impl Shard {
         }
         let connected = connections.len() as u64;
         let sockets = self.sockets.borrow().len() as u64;
+        let waiting = self.cells.gauge(Gauge::PeersWaiting);
+        let pending = sockets.saturating_sub(connected + waiting);
         self.cells.set(Gauge::PeersConnected, connected);
         self.cells.set(Gauge::PeersInterested, interested);
         self.cells.set(Gauge::PeersCalled, called);
         self.cells.set(Gauge::PeersUnchoked, self.unchoked.get());
-        self.cells
-            .set(Gauge::HandshakesPending, sockets.saturating_sub(connected));
+        self.cells.set(Gauge::HandshakesPending, pending);
         self.cells.set(Gauge::RequestsQueued, queued);
         self.cells
             .set(Gauge::BufferPoolUsedBytes, self.pool.used_bytes() as u64);

@@ -15,6 +15,7 @@ use crate::fetch::{
 use crate::leases;
 use crate::limits::{Admission, SharedLimits};
 use crate::refusal::{self, Refusal};
+use crate::roster::{Roster, WakeLimits, Wanted};
 use crate::shard::{self, ShardSeat};
 use crate::sockets::SocketOptions;
 use crate::system;
@@ -88,6 +89,8 @@ pub struct PlaneConfig {
     pub peer_id: PeerId,
     /// How downloads work.
     pub fetch: FetchConfig,
+    /// How peers wait for dormant torrents.
+    pub waking: WakeLimits,
     /// Whether peers of complete torrents are called, too.
     pub call_leechers: bool,
     /// Addresses to keep away from the start.
@@ -132,6 +135,9 @@ pub enum Event {
     ShardLost(usize),
     /// A peer says that it has a DHT node there; once for each connection.
     DhtNode(HeardNode),
+    /// Peers wait for a dormant torrent; once for each time that it is to be woken. Dropped without
+    /// [`Plane::add`], it is refused.
+    Wanted(Wanted),
 }
 
 /// The data plane can not start.
@@ -183,6 +189,8 @@ pub(crate) enum Command {
     /// Accept connections by these listeners alone: the interface that the others are bound to is
     /// gone, or another one.
     Listen(Vec<std::net::TcpListener>),
+    /// Forget this torrent, which has fallen asleep; the answer says that its memory is given back.
+    Retire(Arc<SeededTorrent>, oneshot::Sender<()>),
     /// Be the home of this download, and tell the other shards; the answer says whether it is.
     Fetch(Box<FetchSeat>, oneshot::Sender<Result<(), FetchError>>),
     /// This shard downloads the torrent, or none does any more: its peers are to be sent there.
@@ -214,6 +222,9 @@ pub struct Plane {
     shards: Vec<(mpsc::Sender<Command>, JoinHandle<()>)>,
     addresses: Vec<SocketAddr>,
     dht: Arc<DhtDoor>,
+    roster: Arc<Roster>,
+    /// Held by whoever gives the shards a torrent or takes one from them: one after another.
+    changing: tokio::sync::Mutex<()>,
 }
 
 /// A node that a peer told of. It has a place among those that wait until it is dropped.
@@ -285,6 +296,22 @@ pub fn shard_count(configured: usize) -> usize {
     }
 }
 
+/// The torrents of a data plane, none yet.
+fn roster(
+    config: &PlaneConfig,
+    events: &mpsc::UnboundedSender<Event>,
+    registry: &Registry,
+) -> Arc<Roster> {
+    // Those who wait take a quarter of the connections at most.
+    let waiting_max = (config.connections_max / 4).max(1);
+    let limits = WakeLimits {
+        waiting_max: config.waking.waiting_max.min(waiting_max),
+        ..config.waking
+    };
+    let events = events.downgrade();
+    Arc::new(Roster::new(limits, events, registry.control()))
+}
+
 /// Where a choker's chances start; without random bytes all shards make the same choices, which is
 /// as good.
 fn seed() -> u64 {
@@ -315,8 +342,8 @@ impl Plane {
         // The port on which peers are told to call us is the same for all families.
         let port = opened.addresses.first().map_or(0, SocketAddr::port);
         let cores = system::allowed_cores().unwrap_or_default();
-        // Bounded by the torrents, each of which tells of its first fault only, by the shards, and
-        // by `NODES_WAITING_MAX`.
+        // Bounded by the torrents, each of which tells of its first fault only, by the shards, by
+        // `NODES_WAITING_MAX`, and by `WakeLimits::wakes_max`.
         let (events, received) = mpsc::unbounded_channel();
         let limits = Arc::new(SharedLimits::new(&config, count));
         let session_config = Arc::new(SessionConfig {
@@ -328,6 +355,8 @@ impl Plane {
             shards: Vec::with_capacity(count),
             addresses: opened.addresses.clone(),
             dht: Arc::default(),
+            roster: roster(&config, &events, registry),
+            changing: tokio::sync::Mutex::new(()),
         };
         let fetch_memory = MemoryBudget::new(config.fetch.buffer_bytes);
         let hashing = Arc::new(HashPool::new(shard_count(config.fetch.hash_threads)));
@@ -359,6 +388,7 @@ impl Plane {
                 hashing: Arc::clone(&hashing),
                 events: events.clone(),
                 dht: Arc::clone(&plane.dht),
+                roster: Arc::clone(&plane.roster),
             };
             let thread = shard::spawn(seat)?;
             plane.shards.push((commands, thread));
@@ -382,15 +412,22 @@ impl Plane {
         self.shards.len()
     }
 
-    /// Serves `torrent` from all shards; it is being served when this returns.
+    /// Serves `torrent` from all shards; it is being served when this returns. If it was dormant it
+    /// is awake, and the peers that waited for it go on. (One that was removed or retired does not
+    /// come back: it takes a new [`SeededTorrent`].)
     pub async fn add(&self, torrent: &Arc<SeededTorrent>) {
+        let _changing = self.changing.lock().await;
+        self.roster.enter(torrent);
         self.tell_all(|done| Command::Add(Arc::clone(torrent), done))
             .await;
+        self.roster.woken(torrent.info_hash());
     }
 
     /// Stops serving `torrent`: no block of it is sent after this returns.
     pub async fn remove(&self, torrent: &Arc<SeededTorrent>) {
+        let _changing = self.changing.lock().await;
         torrent.stop();
+        self.roster.leave(torrent);
         self.tell_all(|done| Command::Remove(Arc::clone(torrent), done))
             .await;
     }
@@ -491,5 +528,8 @@ impl Plane {
     }
 }
 
+mod sleeping;
 #[cfg(test)]
 mod tests;
+
+pub use sleeping::{Keeper, NotRetired, Retired, SleepPolicy};

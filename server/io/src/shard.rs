@@ -24,6 +24,7 @@ use crate::pipes::PipePool;
 use crate::plane::{Command, DhtDoor, Event, PlaneConfig, SendPath, StartError};
 use crate::refusal;
 use crate::residency::Residency;
+use crate::roster::{Roster, TorrentUse};
 use crate::sockets;
 use crate::system;
 use crate::torrent::{Fault, SeededTorrent};
@@ -79,6 +80,7 @@ pub(crate) struct ShardSeat {
     pub(crate) hashing: Arc<HashPool>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) dht: Arc<DhtDoor>,
+    pub(crate) roster: Arc<Roster>,
 }
 
 /// The state of one shard, shared by its tasks, all on its thread.
@@ -107,7 +109,9 @@ pub(crate) struct Shard {
     /// Unchoked peers.
     pub(crate) unchoked: Cell<u64>,
     session_config: Arc<SessionConfig>,
+    /// The complete torrents that are awake.
     torrents: RefCell<HashMap<InfoHashV1, Arc<SeededTorrent>>>,
+    pub(crate) roster: Arc<Roster>,
     /// The downloads whose home is here, and those whose home is another shard.
     pub(crate) fetches: RefCell<HashMap<InfoHashV1, Rc<ActiveFetch>>>,
     pub(crate) elsewhere: RefCell<HashMap<InfoHashV1, usize>>,
@@ -263,6 +267,7 @@ impl Shard {
             index: seat.index,
             limits: Arc::clone(&seat.limits),
             torrents: RefCell::default(),
+            roster: Arc::clone(&seat.roster),
             fetches: RefCell::default(),
             elsewhere: RefCell::default(),
             shards: seat.shards.clone(),
@@ -306,6 +311,11 @@ impl Shard {
                     self.forget(&torrent);
                     let _ = done.send(());
                 }
+                Command::Retire(torrent, done) => {
+                    self.drop_torrent(&torrent);
+                    drop(torrent);
+                    let _ = done.send(());
+                }
                 Command::Fetch(seat, done) => {
                     self.begin_fetch(*seat, done);
                 }
@@ -326,6 +336,7 @@ impl Shard {
             }
         }
         self.stopping.set(true);
+        self.roster.stop();
         self.begun.notify_waiters();
         ticking.abort();
         let quiet = self.stop().await;
@@ -474,14 +485,20 @@ impl Shard {
     pub(crate) fn find(&self, info_hash: InfoHashV1) -> Option<Found> {
         let torrents = self.torrents.borrow();
         let seeded = torrents.get(&info_hash);
-        if let Some(torrent) = seeded.filter(|torrent| !torrent.is_stopped()) {
-            return Some(Found::Here(Arc::clone(torrent)));
+        let seeded = seeded.filter(|torrent| !torrent.is_stopped());
+        if let Some(torrent) = seeded.and_then(|torrent| self.roster.claim(torrent)) {
+            return Some(Found::Here(torrent));
         }
-        if let Some(fetch) = self.fetch(info_hash) {
-            return Some(Found::Here(Arc::clone(&fetch.torrent)));
+        let fetch = self.fetch(info_hash);
+        if let Some(torrent) = fetch.and_then(|fetch| self.roster.claim(&fetch.torrent)) {
+            return Some(Found::Here(torrent));
         }
-        let elsewhere = self.elsewhere.borrow();
-        elsewhere.get(&info_hash).copied().map(Found::Elsewhere)
+        if let Some(&home) = self.elsewhere.borrow().get(&info_hash) {
+            return Some(Found::Elsewhere(home));
+        }
+        // Last: one that has fallen asleep, which the first look has told, is entered there.
+        let is_dormant = self.roster.is_dormant(info_hash);
+        is_dormant.then_some(Found::Dormant)
     }
 
     /// Itself, for a task of its own; `None` when it is going.
@@ -567,17 +584,22 @@ impl Shard {
 
     /// Forgets a torrent and closes its connections and files.
     fn forget(&self, torrent: &SeededTorrent) {
+        for (_, connection) in self.connections.borrow().iter() {
+            if connection.torrent.id() == torrent.id() {
+                connection.close(CloseReason::TorrentStopped);
+            }
+        }
+        self.drop_torrent(torrent);
+    }
+
+    /// Gives back what a torrent without connections takes.
+    fn drop_torrent(&self, torrent: &SeededTorrent) {
         let mut torrents = self.torrents.borrow_mut();
         if torrents
             .get(&torrent.info_hash())
             .is_some_and(|known| known.id() == torrent.id())
         {
             torrents.remove(&torrent.info_hash());
-        }
-        for (_, connection) in self.connections.borrow().iter() {
-            if connection.torrent.id() == torrent.id() {
-                connection.close(CloseReason::TorrentStopped);
-            }
         }
         self.forget_leechers(torrent);
         self.files.forget(torrent);
@@ -612,9 +634,11 @@ impl Drop for Registered {
 /// A torrent that a peer asks for.
 pub(crate) enum Found {
     /// It is served or downloaded here.
-    Here(Arc<SeededTorrent>),
+    Here(TorrentUse),
     /// This shard downloads it.
     Elsewhere(usize),
+    /// It is to be woken.
+    Dormant,
 }
 
 /// A connection's place in its shard; leaving gives it back, also when its task panics.
@@ -630,6 +654,13 @@ impl Visit {
     pub(crate) fn greeted(&mut self) {
         if let Some(admission) = &mut self.admission {
             admission.greeted();
+        }
+    }
+
+    /// Notes that the peer's handshake has been read, and its torrent is waited for.
+    pub(crate) fn handshake_read(&mut self) {
+        if let Some(admission) = &mut self.admission {
+            admission.handshake_read();
         }
     }
 

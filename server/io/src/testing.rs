@@ -4,7 +4,8 @@ use crate::fetch::FetchConfig;
 use crate::fetch::hashing::HashPool;
 use crate::fetch::memory::MemoryBudget;
 use crate::limits::SharedLimits;
-use crate::plane::{PlaneConfig, RateLimits};
+use crate::plane::{Event, PlaneConfig, RateLimits};
+use crate::roster::{Roster, WakeLimits};
 use crate::shard::ShardSeat;
 use crate::sockets::SocketOptions;
 use crate::torrent::SeededTorrent;
@@ -65,6 +66,7 @@ pub(crate) fn config() -> PlaneConfig {
         rates: RateLimits::default(),
         peer_id: PeerId(*b"-SR0100-testtesttest"),
         fetch: FetchConfig::default(),
+        waking: WakeLimits::default(),
         call_leechers: true,
         ip_filter: Arc::default(),
     }
@@ -90,7 +92,16 @@ pub(crate) fn seat(config: PlaneConfig) -> ShardSeat {
         commands,
         events,
         dht: Arc::default(),
+        roster: roster().0,
     }
+}
+
+/// A roster, and what it tells.
+pub(crate) fn roster() -> (Arc<Roster>, mpsc::UnboundedReceiver<Event>) {
+    let (events, received) = mpsc::unbounded_channel();
+    let cells = Registry::new(0).control();
+    let roster = Roster::new(WakeLimits::default(), events.downgrade(), cells);
+    (Arc::new(roster), received)
 }
 
 /// Files in a directory of their own.
@@ -124,6 +135,11 @@ impl Data {
 
     /// The same with pieces of another length.
     pub(crate) fn torrent_of_pieces(&self, piece_bytes: usize) -> Arc<SeededTorrent> {
+        self.torrent_named("t", piece_bytes)
+    }
+
+    /// The same with another name, which makes it another torrent.
+    pub(crate) fn torrent_named(&self, name: &str, piece_bytes: usize) -> Arc<SeededTorrent> {
         let total: usize = self.files.iter().map(|(_, length)| length).sum();
         let mut info = b"d5:filesl".to_vec();
         for (name, length) in &self.files {
@@ -133,8 +149,9 @@ impl Data {
             info.extend(entry.as_bytes());
         }
         let hashes = total.div_ceil(piece_bytes) * 20;
+        let name = format!("{}:{name}", name.len());
         info.extend(
-            format!("e4:name1:t12:piece lengthi{piece_bytes}e6:pieces{hashes}:").as_bytes(),
+            format!("e4:name{name}12:piece lengthi{piece_bytes}e6:pieces{hashes}:").as_bytes(),
         );
         info.resize(info.len() + hashes, 0);
         info.push(b'e');

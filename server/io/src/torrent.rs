@@ -9,6 +9,7 @@
 use crate::exchange::SharedSwarm;
 use crate::fetch::{takes_suffix, with_suffix};
 use crate::limits::SharedLimit;
+use crate::roster::Uses;
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
 use engine::peer_list::PeerSource;
 use engine::session::{PieceBits, Pieces, TorrentView};
@@ -51,6 +52,7 @@ pub struct SeededTorrent {
     upload_limit: OnceLock<SharedLimit>,
     /// The peers that are connected for it.
     swarm: SharedSwarm,
+    uses: Uses,
 }
 
 /// A torrent that is being downloaded.
@@ -174,6 +176,7 @@ impl SeededTorrent {
             stopped: AtomicBool::new(false),
             upload_limit: OnceLock::new(),
             swarm: SharedSwarm::default(),
+            uses: Uses::default(),
         })
     }
 
@@ -243,6 +246,11 @@ impl SeededTorrent {
     /// The peers that are connected for it.
     pub(crate) fn swarm(&self) -> &SharedSwarm {
         &self.swarm
+    }
+
+    /// How many use it.
+    pub(crate) fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// Whether all of it is there.

@@ -170,6 +170,16 @@ metrics! {
                 HandshakeProtocol = "protocol",
                 HandshakeUnknownTorrent = "unknown_torrent",
                 HandshakeSelf = "self",
+                HandshakeAsleep = "dormant_torrent",
+            }
+        summed "seedring_dormant_waits_total",
+            "Peers that waited for a dormant torrent to be loaded, by what came of it: served, refused \
+             (it cannot be served), timeout, or full (too many peers waited; it was closed at once).",
+            by "result" {
+                WaitsServed = "served",
+                WaitsRefused = "refused",
+                WaitsTimedOut = "timeout",
+                WaitsFull = "full",
             }
 
         per_shard "seedring_requests_received_total",
@@ -323,6 +333,9 @@ metrics! {
         summed "seedring_handshakes_pending",
             "Accepted connections whose handshake is not done yet."
             { HandshakesPending }
+        summed "seedring_peers_waiting",
+            "Peers that wait for a dormant torrent to be loaded."
+            { PeersWaiting }
         summed "seedring_requests_queued",
             "Block requests that wait to be served."
             { RequestsQueued }
@@ -361,8 +374,11 @@ metrics! {
             "Time that forcing what was written since the last time to the disk took."
             { DiskSyncDuration }
         summed "seedring_handshake_duration_seconds",
-            "Time from accept to a completed handshake."
+            "Time from accept to a completed handshake, not counting the wait for a dormant torrent."
             { HandshakeDuration }
+        summed "seedring_wake_wait_seconds",
+            "Time that a peer waited for its torrent, which was dormant, until it was served."
+            { WakeWait }
     }
 }
 
@@ -447,6 +463,12 @@ metrics! {
         summed "seedring_tracker_udp_replies_dropped_total",
             "Replies of the embedded tracker that the kernel did not take: the network is slower."
             { TrackerUnsentReplies }
+        summed "seedring_wakes_total",
+            "Dormant torrents that peers came for, by what was done: awake (loaded and served) or refused.",
+            by "result" { WakesDone = "awake", WakesRefused = "refused" }
+        summed "seedring_torrents_retired_total",
+            "Times that a torrent without peers fell asleep."
+            { TorrentsRetired }
         summed "seedring_verified_bytes_total",
             "Bytes hashed, to make torrents or to check data against them."
             { VerifiedBytes }
@@ -487,6 +509,12 @@ metrics! {
                 TorrentsSeeding = "seeding",
                 TorrentsError = "error",
             }
+        summed "seedring_torrents_served",
+            "Complete torrents that are served: awake ones are in memory, dormant ones are loaded when a peer comes.",
+            by "state" { TorrentsAwake = "awake", TorrentsDormant = "dormant" }
+        summed "seedring_wakes_pending",
+            "Dormant torrents that peers wait for."
+            { WakesPending }
         summed "seedring_torrent_bytes",
             "Payload bytes of all torrents that are loaded."
             { TorrentBytes }

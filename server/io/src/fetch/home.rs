@@ -15,6 +15,7 @@ use crate::fetch::members::{Departed, Member};
 use crate::fetch::pieces::OpenPieces;
 use crate::fetch::syncing::Beat;
 use crate::fetch::{FetchConfig, FetchError, FetchEvent, FetchSeat, Needs, Order, Published};
+use crate::roster::TorrentUse;
 use crate::shard::Shard;
 use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::PeerKey;
@@ -57,6 +58,8 @@ const DATACENTER_PEERS_PER_PIECE: u32 = 2;
 /// See the module.
 pub(crate) struct ActiveFetch {
     pub(crate) torrent: Arc<SeededTorrent>,
+    /// A torrent does not fall asleep while its download has not ended.
+    _in_use: Option<TorrentUse>,
     pub(crate) pieces: Arc<PieceBits>,
     pub(crate) download: RefCell<Download>,
     pub(crate) open: RefCell<OpenPieces>,
@@ -147,6 +150,7 @@ impl ActiveFetch {
             open: RefCell::new(OpenPieces::new(layout.piece_length())),
             disk,
             torrent: Arc::clone(torrent),
+            _in_use: shard.roster.claim(torrent),
             published: Arc::clone(&seat.published),
             events: seat.events.clone(),
             members: RefCell::default(),

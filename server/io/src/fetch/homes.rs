@@ -134,6 +134,7 @@ impl Shard {
 
     /// A download has become complete: every shard serves the torrent.
     pub(crate) async fn serve_completed(&self, torrent: &Arc<SeededTorrent>) {
+        self.roster.enter(torrent);
         self.serve(Arc::clone(torrent));
         self.tell_others(|| {
             let (done, _nobody_waits) = oneshot::channel();

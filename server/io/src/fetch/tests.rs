@@ -20,6 +20,7 @@ mod caching;
 mod discovery;
 mod faults;
 mod peers;
+mod sleeping;
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,7 +30,7 @@ const PIECE: usize = 64 << 10;
 /// A data plane, and the runtime to call it from.
 struct Server {
     plane: Plane,
-    _events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
     runtime: Runtime,
 }
 
@@ -58,7 +59,7 @@ fn server_with(config: PlaneConfig, registry: &Registry) -> Server {
         .unwrap();
     Server {
         plane,
-        _events: events,
+        events,
         runtime,
     }
 }

@@ -17,7 +17,7 @@ fn counted(config: PlaneConfig) -> (Server, Registry) {
         .unwrap();
     let server = Server {
         plane,
-        _events: events,
+        events,
         runtime,
     };
     (server, registry)
