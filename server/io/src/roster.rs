@@ -20,7 +20,7 @@ pub use waking::{WakeLimits, Wanted};
 pub(crate) use awake::{TorrentUse, Uses};
 pub(crate) use waking::Outcome;
 
-use crate::plane::Event;
+use crate::plane::{Event, NotRetired};
 use crate::torrent::SeededTorrent;
 use awake::Awake;
 use dormant::DormantSet;
@@ -122,9 +122,24 @@ impl Roster {
         self.cells.set(ControlGauge::TorrentsAwake, count);
     }
 
-    /// Notes that a torrent has fallen asleep.
-    pub(crate) fn count_retired(&self) {
+    /// Makes a torrent that nobody uses a dormant one, for all shards at once: none can use it from
+    /// now on, and each finds it here.
+    pub(crate) fn fall_asleep(
+        self: &Arc<Self>,
+        torrent: &Arc<SeededTorrent>,
+    ) -> Result<(), NotRetired> {
+        // First this: a shard that cannot use the torrent any more looks there.
+        if !self.add_dormant(torrent.info_hash()) {
+            return Err(NotRetired::Full);
+        }
+        if !torrent.uses().close() {
+            self.remove_dormant(torrent.info_hash());
+            return Err(NotRetired::Busy);
+        }
+        torrent.stop();
+        self.leave(torrent);
         self.cells.increment(ControlCounter::TorrentsRetired);
+        Ok(())
     }
 
     /// Forgets a torrent that is being taken from them.
@@ -231,7 +246,10 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{self, Data};
     use seedring_metrics::Registry;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
 
     /// However many wait, and whether or not the control plane has been told of them.
     #[test]
@@ -268,5 +286,31 @@ mod tests {
         assert_eq!(cells.gauge(ControlGauge::WakesPending), 0);
         let refused = cells.counter(ControlCounter::WakesRefused);
         assert_eq!(refused, limits.waiting_max as u64 + 1);
+    }
+
+    /// A shard that cannot use a torrent any more finds it among the dormant ones, however soon it
+    /// looks.
+    #[test]
+    fn no_torrent_is_neither_awake_nor_dormant_while_it_falls_asleep() {
+        let (data, (roster, _events)) = (Data::new(&[("a", 10)]), testing::roster());
+        for _ in 0..100 {
+            let torrent = data.torrent();
+            let info_hash = torrent.info_hash();
+            roster.enter(&torrent);
+            let looks = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while roster.claim(&torrent).is_some() {
+                        looks.store(true, Ordering::Release);
+                    }
+                    assert!(roster.is_dormant(info_hash));
+                });
+                while !looks.load(Ordering::Acquire) || roster.fall_asleep(&torrent).is_err() {
+                    thread::yield_now();
+                }
+            });
+            assert_eq!((roster.awake_count(), roster.dormant_count()), (0, 1));
+            roster.remove_dormant(info_hash);
+        }
     }
 }

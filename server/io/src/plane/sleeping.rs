@@ -142,17 +142,7 @@ impl Plane {
         if torrent.is_stopped() {
             return Err(NotRetired::Stopped);
         }
-        // First this: a shard that cannot use the torrent any more looks there.
-        if !self.roster.add_dormant(info_hash) {
-            return Err(NotRetired::Full);
-        }
-        if !torrent.uses().close() {
-            self.roster.remove_dormant(info_hash);
-            return Err(NotRetired::Busy);
-        }
-        torrent.stop();
-        self.roster.leave(&torrent);
-        self.roster.count_retired();
+        self.roster.fall_asleep(&torrent)?;
         self.tell_all(|done| Command::Retire(Arc::clone(&torrent), done))
             .await;
         Ok(Retired {
