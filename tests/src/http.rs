@@ -1,5 +1,5 @@
-//! A blocking HTTP/1.1 GET, enough to ask the server's API and a tracker: one request per
-//! connection, plain bodies and chunked ones.
+//! A blocking HTTP/1.1 GET and the POST of a form, enough to ask the server's API, a tracker and
+//! another client: one request per connection, plain bodies and chunked ones.
 
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
@@ -38,6 +38,20 @@ pub fn try_get(url: &str) -> std::io::Result<Reply> {
     ask(TcpStream::connect(authority)?, url)
 }
 
+/// Posts a form, its values written as they are to be sent; panics when there is no HTTP reply.
+pub fn post_form(url: &str, form: &str) -> Reply {
+    let posted = || {
+        let (authority, path) = split_url(url);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+            form.len()
+        );
+        exchange(TcpStream::connect(authority)?, &(head + form))
+    };
+    posted().unwrap_or_else(|error: std::io::Error| panic!("POST {url}: {error}"))
+}
+
 /// Fetches a URL whose host is an address from an address of this host; panics when there is no
 /// HTTP reply.
 pub fn get_from(from: IpAddr, url: &str) -> Reply {
@@ -51,13 +65,23 @@ pub fn get_from(from: IpAddr, url: &str) -> Reply {
     fetch().unwrap_or_else(|error: std::io::Error| panic!("GET {url} from {from}: {error}"))
 }
 
-fn ask(mut stream: TcpStream, url: &str) -> std::io::Result<Reply> {
+fn ask(stream: TcpStream, url: &str) -> std::io::Result<Reply> {
     let (authority, path) = split_url(url);
-    stream.set_read_timeout(Some(TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    exchange(stream, &request)
+}
+
+fn exchange(mut stream: TcpStream, request: &str) -> std::io::Result<Reply> {
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(request.as_bytes())?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    // qBittorrent keeps the connection open for a while, whatever it was asked.
+    while !is_whole(&bytes) {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            length => bytes.extend_from_slice(&buffer[..length]),
+        }
+    }
     parse(&bytes).ok_or_else(|| std::io::Error::other("not an HTTP reply"))
 }
 
@@ -70,6 +94,19 @@ pub fn split_url(url: &str) -> (&str, &str) {
         Some(slash) => (&rest[..slash], &rest[slash..]),
         None => (rest, "/"),
     }
+}
+
+/// Whether a reply that says its length has come to its end.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"));
+    let length = length.and_then(|length| length.trim().parse().ok());
+    length.is_some_and(|length: usize| bytes.len() - end - 4 >= length)
 }
 
 fn parse(bytes: &[u8]) -> Option<Reply> {
@@ -113,6 +150,16 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n",
         );
         assert_eq!(reply.unwrap().body, b"abcd");
+    }
+
+    #[test]
+    fn a_reply_of_a_length_ends_with_it() {
+        let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc";
+        for end in 0..reply.len() {
+            assert!(!is_whole(&reply[..end]), "{end}");
+        }
+        assert!(is_whole(reply));
+        assert!(!is_whole(b"HTTP/1.1 200 OK\r\n\r\nabc"));
     }
 
     #[test]

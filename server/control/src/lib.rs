@@ -10,6 +10,7 @@ pub mod dht;
 pub mod exporter;
 pub mod hashing;
 pub mod http;
+pub mod import;
 pub mod ip_filter;
 pub mod library;
 pub mod logging;

@@ -69,6 +69,8 @@ pub enum Command {
     Config(crate::commands::config::ConfigArgs),
     /// Check, back up or restore the state store
     State(crate::commands::state::StateArgs),
+    /// Take over the torrents of qBittorrent, Transmission or rTorrent
+    Import(crate::commands::import::ImportArgs),
     /// Print a shell's completion script
     Completions(crate::commands::completions::CompletionsArgs),
     /// Print the man page (roff)

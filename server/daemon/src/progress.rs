@@ -160,6 +160,68 @@ impl Reporter {
     }
 }
 
+/// Reports how many things of a number are done.
+pub struct Counter {
+    reporter: Reporter,
+    noun: &'static str,
+    total: u64,
+}
+
+#[derive(Serialize)]
+struct CountLine {
+    event: &'static str,
+    action: &'static str,
+    done: u64,
+    total: u64,
+}
+
+impl Counter {
+    /// A counter of `action`, of so many things that are called `noun`.
+    pub fn new(action: &'static str, noun: &'static str, total: u64, json: bool) -> Counter {
+        let reporter = Reporter::new(action, json);
+        if let Form::Bar(bar) = &reporter.form {
+            let template = "{prefix} {percent:>3} % [{bar:30}] {human_pos}/{human_len} {msg} {eta}";
+            let style = ProgressStyle::with_template(template);
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.progress_chars("=> "));
+            bar.set_message(noun);
+            bar.set_length(total);
+        }
+        Counter {
+            reporter,
+            noun,
+            total,
+        }
+    }
+
+    /// Tells how many are done.
+    pub fn at(&mut self, done: u64) {
+        let (action, noun, total) = (self.reporter.action, self.noun, self.total);
+        match &self.reporter.form {
+            Form::Bar(bar) => bar.set_position(done),
+            Form::Lines if self.reporter.is_due(LINE_PERIOD) => {
+                eprintln!(
+                    "{action}: {} of {} {noun}",
+                    HumanCount(done),
+                    HumanCount(total)
+                );
+            }
+            Form::Json if self.reporter.is_due(JSON_PERIOD) => print_json(&CountLine {
+                event: "progress",
+                action,
+                done,
+                total,
+            }),
+            Form::Lines | Form::Json => {}
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(self) {
+        self.reporter.finish();
+    }
+}
+
 /// How fast work goes, and how long it will take.
 struct Pace {
     bytes_per_s: u64,

@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 pub use build::{Builder, BuilderFile, with_trackers};
 pub use error::{MetainfoError, Reason};
-pub(crate) use outer::usable_url;
+pub use outer::usable_url;
 
 use crate::bencode::{Document, Limits};
 use crate::ids::{InfoHashV1, InfoHashV2, PieceIndex};

@@ -4,6 +4,7 @@ pub mod completions;
 pub mod config;
 pub mod create;
 pub mod get;
+pub mod import;
 pub mod seed;
 pub mod serve;
 pub mod show;
@@ -25,6 +26,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(&global, &args),
         Command::Config(args) => config::run(&global, &args),
         Command::State(args) => state::run(&global, &args),
+        Command::Import(args) => import::run(&global, &args),
         Command::Completions(args) => completions::run(&args),
         Command::Man => completions::man(),
     }

@@ -137,7 +137,7 @@ pub fn run(global: &Global, args: &StateArgs) -> Result<(), Failure> {
 }
 
 /// Where the server keeps its state: what the command line says, else its configuration.
-fn state_dir(global: &Global) -> Result<PathBuf, Failure> {
+pub(super) fn state_dir(global: &Global) -> Result<PathBuf, Failure> {
     if let Some(directory) = &global.state_dir {
         return Ok(directory.clone());
     }

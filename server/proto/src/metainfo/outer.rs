@@ -124,7 +124,8 @@ fn strings<'doc, 'input: 'doc>(
 
 /// The URL without surrounding blanks, unless it cannot be one: empty, too long, or with blanks or
 /// control characters inside, which could forge lines of a request.
-pub(crate) fn usable_url(text: &str) -> Option<&str> {
+#[must_use]
+pub fn usable_url(text: &str) -> Option<&str> {
     let text = text.trim();
     let strange = |character: char| character.is_control() || character.is_whitespace();
     (!text.is_empty() && text.len() <= URL_BYTES_MAX && !text.contains(strange)).then_some(text)
