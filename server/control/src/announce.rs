@@ -411,8 +411,9 @@ impl AnnounceHandle {
     }
 
     /// Tells all trackers `stopped`, in parallel, for at most `deadline`; then the task ends.
-    /// True if all were told (or could not be reached) in time. Five seconds do for some
-    /// thousands of torrents.
+    /// True if all that knew us were told (or could not be reached) in time: who has not answered a
+    /// first announce for a while is not waited for. Five seconds do for some thousands of
+    /// torrents.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
         let limits = Limits {
             in_flight_max: SHUTDOWN_IN_FLIGHT_MAX,

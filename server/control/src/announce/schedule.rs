@@ -569,6 +569,7 @@ impl Scheduler {
             tracker.started = event == AnnounceEvent::Completed;
         }
         (tracker.in_flight, tracker.asked_at) = (Some(entry.ticket), now);
+        tracker.asked = event;
         let tracker_id = tracker.tracker_id.clone();
         torrent.place = Place::InFlight(index);
         let job = Job {
@@ -604,16 +605,21 @@ impl Scheduler {
         let Some(torrent) = self.torrents.get_mut(&info_hash) else {
             return;
         };
+        let is_first = |tracker: &Tracker| tracker.asked == AnnounceEvent::Started;
         let is_silent = |tracker: &Tracker| {
             let target = tracker.target.as_ref();
             let host = target.and_then(|target| hosts.get(&target.host));
             let has_answered = host.and_then(|host| host.answered) > Some(tracker.asked_at);
-            stopping && !tracker.started && !has_answered && tracker.asked_at + SILENT_AFTER <= now
+            let is_late = tracker.asked_at + SILENT_AFTER <= now;
+            stopping && is_first(tracker) && !has_answered && is_late
         };
         let busy = |tracker: &&Tracker| tracker.in_flight.is_some() && !is_silent(tracker);
         let waited_for = torrent.tiers.iter().filter(busy);
-        let look_again = waited_for.map(|tracker| tracker.asked_at + SILENT_AFTER);
-        let look_again = look_again.max();
+        let is_busy = waited_for.clone().next().is_some();
+        // Only a first announce may turn out to be silent.
+        let first = waited_for.filter(|tracker| is_first(tracker));
+        let look_again = first.map(|tracker| tracker.asked_at + SILENT_AFTER);
+        let look_again = look_again.filter(|at| stopping && *at > now).min();
         let knows_us = |tracker: &&Tracker| tracker.started && tracker.in_flight.is_none();
         let knows_us = torrent.tiers.iter().filter(knows_us);
         let next = knows_us
@@ -621,10 +627,10 @@ impl Scheduler {
             .find(|(_, host)| !self.hosts.get(host).is_some_and(|host| host.is_down(now)));
         match next {
             Some((index, host)) => self.enqueue(now, info_hash, index, host, true),
+            None if !is_busy => self.forget(info_hash),
             None => match look_again {
-                None => self.forget(info_hash),
-                Some(at) if stopping && at > now => self.wait_until(at, info_hash),
-                Some(_) => {
+                Some(at) => self.wait_until(at, info_hash),
+                None => {
                     torrent.place = Place::Until(Time::NEVER);
                     torrent.ticket = 0; // a queue entry or timer that there may be is stale
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use engine::time::Time;
 use proto::limits::{ANNOUNCE_INTERVAL_SECONDS_MAX, ANNOUNCE_INTERVAL_SECONDS_MIN};
-use proto::tracker::ScrapeFile;
+use proto::tracker::{AnnounceEvent, ScrapeFile};
 use reqwest::Url;
 
 use super::url::{host_key, parse_tracker_url, redacted};
@@ -45,6 +45,8 @@ pub(super) struct Tracker {
     pub in_flight: Option<u64>,
     /// When that was begun.
     pub asked_at: Time,
+    /// What it says.
+    pub asked: AnnounceEvent,
     /// Its place in the scrapes, by a number that no other has; none if it is not scraped.
     pub scraped_as: Option<u64>,
     pub tracker_id: Option<Arc<[u8]>>,
@@ -174,6 +176,7 @@ impl Tracker {
             started: false,
             in_flight: None,
             asked_at: Time(0),
+            asked: AnnounceEvent::None,
             scraped_as: None,
             tracker_id: None,
             retry_at: Time(0),

@@ -255,7 +255,8 @@ async fn a_stop_reaches_who_answers_and_does_not_wait_for_who_does_not() {
     while cells.counter(ControlCounter::AnnouncesOk) < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(!handle.shutdown(Duration::from_millis(500)).await);
+    // Longer than a first announce is waited for, shorter than the request is tried.
+    assert!(!handle.shutdown(Duration::from_secs(2)).await);
     for server in [&dying, &working] {
         let last = server
             .announces

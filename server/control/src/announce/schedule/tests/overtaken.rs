@@ -174,6 +174,32 @@ fn the_end_does_not_wait_for_a_tracker_that_is_silent() {
     }
 }
 
+/// A farewell is waited for, unlike a first announce: whoever hears it has answered before, and it
+/// tells a private tracker the last bytes.
+#[test]
+fn the_end_waits_for_a_farewell_that_takes_long() {
+    let mut world = World::new();
+    world.add_with(1, &[&[A], &[B]], 1, false);
+    // A has been asked for the first time, and is silent; B knows us.
+    let answer = |job: &Job| match (job.event, &job.target.host[..2]) {
+        (AnnounceEvent::Started, "a.") => (seconds(30), failed()),
+        (AnnounceEvent::Started, _) => (Duration::from_millis(50), reply(1800)),
+        _ => (seconds(3), reply(1800)),
+    };
+    world.run(seconds(2), answer);
+    assert_eq!(world.hosts(), ["a.example:80", "b.example:80"]);
+    world.scheduler.stop_all(world.now, LIMITS);
+    world.run(Duration::from_millis(4_999), answer);
+    assert!(!world.scheduler.is_empty());
+    let waited_for = world.scheduler.waited_for(5);
+    assert!(waited_for.contains(&"http://b.example/…".to_owned()));
+    world.run(seconds(5), answer);
+    assert!(world.scheduler.is_empty());
+    assert!(world.scheduler.waited_for(5).is_empty());
+    use AnnounceEvent::{Started, Stopped};
+    assert_eq!(world.events(), [Started, Started, Stopped]);
+}
+
 #[test]
 fn how_long_an_answer_is_waited_for_is_seen() {
     let mut world = World::new();
