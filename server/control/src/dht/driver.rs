@@ -5,7 +5,7 @@
 
 use super::loneliness::{Loneliness, Resolved};
 use super::saved::{self, NODES_MAX, Saved};
-use super::schedule::Ready;
+use super::schedule::{Ready, index};
 use super::socket::Socket;
 use super::{DhtConfig, NODES_ENOUGH, Shared};
 use engine::dht::{Counters, Event, Family, Node, NodeConfig, Output, StorageLimits};
@@ -272,14 +272,9 @@ impl Driver {
 
     /// Begins what is due, as long as the nodes have room for it.
     fn begin_searches(&mut self, shared: &Shared, now: Time) {
-        let mut readiness = Ready::default();
-        let mut known = 0;
-        for Endpoint { node, .. } in &self.endpoints {
-            let family = index(node.family());
-            readiness.known[family] = !node.table().is_empty();
-            readiness.settled[family] = node.is_ready();
-            known += node.table().len();
-        }
+        let nodes = self.endpoints.iter().map(|one| &one.node);
+        let readiness = Ready::of_nodes(nodes.clone());
+        let known = nodes.map(|node| node.table().len()).sum();
         let mut state = shared.state();
         state.nodes = known;
         state.schedule.set_ready(now, readiness);
@@ -531,14 +526,6 @@ async fn resolve(names: Vec<String>) -> Resolved {
         resolved.failed = Some((name, error));
     }
     resolved
-}
-
-/// Where a family's things are kept.
-fn index(family: Family) -> usize {
-    match family {
-        Family::V4 => 0,
-        Family::V6 => 1,
-    }
 }
 
 /// The address without scope and flow, which would make one host two.

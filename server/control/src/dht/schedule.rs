@@ -4,6 +4,7 @@
 //! costs O(log torrents).
 
 use crate::lsd::PeerSink;
+use engine::dht::{Family, Node};
 use engine::random::Random;
 use engine::time::Time;
 use proto::ids::InfoHashV1;
@@ -45,6 +46,14 @@ impl Role {
 /// Of IPv4 and of IPv6.
 pub(super) type Families = [bool; 2];
 
+/// Where a family's things are kept.
+pub(super) fn index(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}
+
 /// Whose nodes can be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Ready {
@@ -56,6 +65,17 @@ pub(super) struct Ready {
 }
 
 impl Ready {
+    /// What these nodes, each of its family, know now.
+    pub(super) fn of_nodes<'a>(nodes: impl Iterator<Item = &'a Node>) -> Ready {
+        let mut ready = Ready::default();
+        for node in nodes {
+            let family = index(node.family());
+            ready.known[family] = !node.table().is_empty();
+            ready.settled[family] = node.is_ready();
+        }
+        ready
+    }
+
     pub(super) fn of(self, role: Role) -> Families {
         match role.is_looking() {
             true => self.known,
@@ -325,7 +345,9 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::dht::{NodeConfig, Output};
     use engine::peer_list::PeerSource;
+    use proto::dht::{Body, Message, NodeId, Query, Reply};
     use std::net::SocketAddr;
 
     const INTERVAL: Duration = Duration::from_secs(1_200);
@@ -570,5 +592,62 @@ mod tests {
         schedule.set_ready(at(61), both([true, true]));
         assert!(next(&schedule, at(61)).is_some());
         assert_eq!(schedule.found_lately(torrent(3)), None);
+    }
+
+    /// What a node wants sent.
+    fn sent(node: &mut Node) -> Vec<(SocketAddr, Message)> {
+        let outputs = std::iter::from_fn(|| node.poll());
+        let of = |output| match output {
+            Output::Send { to, datagram } => Some((to, Message::decode(&datagram).unwrap())),
+            Output::Event(_) => None,
+        };
+        outputs.filter_map(of).collect()
+    }
+
+    /// The same with a node to decide it: of two that are asked to begin with one answers, and long
+    /// before the other is given up a link's torrent is searched; its seeds wait.
+    #[test]
+    fn a_dead_node_does_not_hold_up_a_download() {
+        let hosts: [SocketAddr; 2] = [([9, 9, 1, 1], 6881).into(), ([9, 9, 2, 1], 6881).into()];
+        let [answering, deaf] = hosts;
+        let config = NodeConfig::default();
+        let mut node = Node::new(config, Family::V4, [7; 16], None, None, at(0));
+        let mut schedule = schedule();
+        add(&mut schedule, at(0), torrent(1), Role::Seed);
+        add(&mut schedule, at(0), torrent(2), Role::Look);
+        node.bootstrap(&[(None, answering), (None, deaf)], at(0));
+        let asked = sent(&mut node);
+        assert!(
+            hosts
+                .iter()
+                .all(|host| asked.iter().any(|(to, _)| to == host))
+        );
+        let ready = Ready::of_nodes([&node].into_iter());
+        assert_eq!(ready, Ready::default(), "nobody can be asked");
+
+        let now = Time(0) + Duration::from_millis(100);
+        let (_, question) = asked.iter().find(|(to, _)| *to == answering).unwrap();
+        let answer = Message {
+            transaction: question.transaction,
+            body: Body::Reply(Reply::of(NodeId([0x44; 20]))),
+            seen: None,
+        };
+        node.handle(answering, &answer.encode(), None, now);
+        sent(&mut node);
+        let ready = Ready::of_nodes([&node].into_iter());
+        let (v4, none) = ([true, false], [false, false]);
+        assert_eq!((ready.known, ready.settled), (v4, none));
+        schedule.set_ready(now, ready);
+        assert_eq!(schedule.next(now), Some((torrent(2), Role::Look)));
+        assert_eq!((ready.of(Role::Look), ready.of(Role::Seed)), (v4, none));
+        assert!(node.can_search() && node.search(torrent(2), None, now).is_some());
+        let is_get_peers = |(to, message): &(SocketAddr, Message)| {
+            let Body::Query { query, .. } = &message.body else {
+                return false;
+            };
+            *to == answering
+                && matches!(query, Query::GetPeers { info_hash, .. } if *info_hash == torrent(2))
+        };
+        assert!(sent(&mut node).iter().any(is_get_peers));
     }
 }
