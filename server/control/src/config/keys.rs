@@ -304,7 +304,8 @@ section! {
         announce_host: HostName = HostName::default();
         /// Seconds between two announces that clients are asked to keep to.
         interval_s: Seconds = Seconds(1800), 60..=86_400;
-        /// Peers held per torrent; beyond it a new peer takes the place of a random one.
+        /// Peers held of a torrent in each address family; beyond it a new peer takes the place of
+        /// a random one.
         peers_per_torrent_max: u32 = 10_000, 1..=1_000_000;
         /// Torrents held; beyond it a new one is refused. It matters for an open tracker only.
         torrents_max: u32 = 100_000, 1..=10_000_000;
