@@ -19,6 +19,8 @@ pub enum Behaviour {
     Names(SocketAddrV4),
     /// Takes the connection and the request and never answers.
     Silent,
+    /// Answers every announce but `stopped`.
+    SilentToStops,
 }
 
 /// A tracker on a port of this host that records what it is asked.
@@ -85,8 +87,13 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, seen: &Mutex<Vec<String>>)
             pending.drain(..end + 4);
             let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
             let is_unwanted = target.contains("&numwant=0");
+            let is_answered = match behaviour {
+                Behaviour::Silent => false,
+                Behaviour::SilentToStops => !target.contains("event=stopped"),
+                Behaviour::Answers | Behaviour::Names(_) => true,
+            };
             seen.lock().unwrap().push(target);
-            if behaviour == Behaviour::Silent {
+            if !is_answered {
                 continue;
             }
             let peers = match behaviour {

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 /// Nobody has it.
 const HASH: &str = "0123456789abcdef0123456789abcdef01234567";
+/// Part of what is told of trackers that have not answered `stopped`.
+const UNTOLD: &str = "in time that we stop";
 /// Longest wait for a line; that the DHT is alone is told after 15 s.
 const TOLD: Duration = Duration::from_secs(60);
 
@@ -87,11 +89,36 @@ fn a_tracker_that_hangs_is_told_and_does_not_hold_up_the_end() {
     let mut getting = Get::new(magnet(""), folder.path())
         .options(["--tracker", &tracker.url()])
         .start();
-    let told = getting.event("tracker-failed", TOLD);
-    assert_eq!(told["reason"], "no answer yet");
+    let told = getting.event("tracker-waiting", TOLD);
+    assert!(
+        tracker
+            .url()
+            .starts_with(told["tracker"].as_str().unwrap().trim_end_matches('…'))
+    );
     getting.interrupt(SHORT);
+    // Had it been waited for, it would be told.
     let stderr = getting.process.stderr();
-    assert!(!stderr.contains("in time that we stop"), "{stderr}");
+    assert!(!stderr.contains(UNTOLD), "{stderr}");
+}
+
+/// One that knows us is, for as long as is configured; then it is named.
+#[test]
+fn a_tracker_that_hangs_when_we_go_is_waited_for_and_named() {
+    let folder = TempDir::new().unwrap();
+    let tracker = RecordingTracker::start(Behaviour::SilentToStops);
+    let mut getting = Get::new(magnet(""), folder.path())
+        .options(["--tracker", &tracker.url()])
+        .setting("announce", "stop_timeout_s", "3")
+        .start();
+    waits(&mut getting, |texts| {
+        texts.iter().any(|text| text.ends_with("/…: 0 peers"))
+    });
+    getting.interrupt(SHORT);
+    tracker.wait_for("event=stopped", SHORT);
+    let stderr = getting.process.stderr();
+    let named = tracker.url().replace("announce", "…");
+    let told = stderr.lines().find(|line| line.contains(UNTOLD));
+    assert!(told.is_some_and(|line| line.contains(&named)), "{stderr}");
 }
 
 /// A seed's log says so, too, before the time for an answer is over.

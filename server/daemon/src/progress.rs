@@ -277,9 +277,22 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", HumanCount(count))
 }
 
+/// Things of one kind that are told one by one; a link may have tens of thousands that are wrong.
+const TOLD_MAX: usize = 10;
+
+/// What there is to say of each of many things: of the first of them, and how many more there are.
+pub fn first_of<T: ToString>(all: &[T]) -> Vec<String> {
+    let some = all.iter().take(TOLD_MAX);
+    let mut told: Vec<String> = some.map(ToString::to_string).collect();
+    if all.len() > TOLD_MAX {
+        let more = HumanCount((all.len() - TOLD_MAX) as u64);
+        told.push(format!("and {more} more"));
+    }
+    told
+}
+
 /// What there is to say of names that downloads of a torrent can not have, of which there may be many.
 pub fn tell_respelled(metainfo: &Metainfo) -> Vec<String> {
-    const TOLD_MAX: usize = 10;
     const NAME_CHARS_MAX: usize = 300;
     let mut names = metainfo.respelled();
     let mut told: Vec<String> = names

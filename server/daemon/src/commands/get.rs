@@ -3,6 +3,7 @@
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::getting::{self, Choice, Plan, Source};
+use crate::progress::first_of;
 use anyhow::anyhow;
 use clap::Args;
 use control::config::{Config, Environment};
@@ -36,7 +37,9 @@ had; 2: the command line or the configuration is wrong; 3: io_uring is refused; 
 bytes_total, files, files_selected), progress (action and what goes with it, below), paused (reason, needs: space, \
 disk or permission, bytes_missing), resumed, replacing (count, files: the first of them), \
 respelled (count, names: the first of them, with name and written), left-out (reason: what of the link cannot be \
-read), not-asked (reason), peer-failed (peer, reason), tracker-failed (tracker, reason), tracker-recovered (tracker), \
+read; ten at most, then how many more), not-asked (reason; as many), peer-failed (peer, reason), \
+tracker-waiting (tracker: it takes long), tracker-failed (tracker, reason), \
+tracker-recovered (tracker), \
 banned (peer), complete (name, info_hash_v1, path, \
 bytes, whole, files, files_selected, downloaded, wasted, uploaded, seconds), stopped (bytes_done, bytes_total; null \
 if it was not known yet). A progress line with the action hashing, which comes before started, has bytes_done, \
@@ -122,8 +125,7 @@ fn source(torrent: &str) -> Result<(Source, Vec<String>), Failure> {
     if is_magnet {
         let read = Magnet::read(torrent).map_err(|error| Failure::Usage(error.into()));
         let (magnet, left_out) = read?;
-        let left_out = left_out.iter().map(ToString::to_string).collect();
-        return Ok((Source::Magnet(Box::new(magnet)), left_out));
+        return Ok((Source::Magnet(Box::new(magnet)), first_of(&left_out)));
     }
     if web::is_url(torrent) {
         return Ok((Source::Url(torrent.to_owned()), Vec::new()));

@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use crate::failure::Failure;
-use crate::progress::{counted, print, print_json};
+use crate::progress::{counted, first_of, print, print_json};
 use anyhow::Context;
 use clap::Args;
 use indicatif::{BinaryBytes, HumanCount};
@@ -211,7 +211,7 @@ impl Shown {
             source: None,
             peers: magnet.peers.iter().map(ToString::to_string).collect(),
             selection: selection.map(|ranges| ranges.iter().map(ends).collect()),
-            left_out: left_out.iter().map(ToString::to_string).collect(),
+            left_out: first_of(left_out),
             magnet: magnet.to_string(),
         }
     }
@@ -486,5 +486,22 @@ mod tests {
         );
         assert!(text.contains("\nPeer:           192.0.2.1:5\nOnly files:     0,2-4\n"));
         assert!(text.contains("\nWarning:        the link's x.pe= at byte"));
+    }
+
+    #[test]
+    fn of_many_parameters_that_are_wrong_ten_are_shown() {
+        let hash = "0123456789abcdef0123456789abcdef01234567";
+        for (wrong, shown, last) in [(10, 10, "x.pe="), (15_000, 11, "and 14,990 more")] {
+            let link = format!("magnet:?xt=urn:btih:{hash}{}", "&x.pe=0".repeat(wrong));
+            let (magnet, left_out) = Magnet::read(&link).unwrap();
+            assert_eq!(left_out.len(), wrong);
+            let text = Shown::from_magnet(&magnet, &left_out).text();
+            let mut warnings = text.lines().filter(|line| line.starts_with("Warning:"));
+            assert!(
+                warnings.clone().next_back().unwrap().contains(last),
+                "{text}"
+            );
+            assert_eq!(warnings.by_ref().count(), shown);
+        }
     }
 }

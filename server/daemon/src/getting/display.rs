@@ -3,7 +3,7 @@
 //! Limits: [`FILES_SHOWN_MAX`] files are named at a time.
 
 use super::trackers::News;
-use crate::progress::{counted, print, print_json, shown};
+use crate::progress::{counted, first_of, print, print_json, shown};
 use engine::peer_list::PeerSource;
 use indicatif::{
     BinaryBytes, DecimalBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle,
@@ -302,19 +302,18 @@ impl Display {
 
     /// What of the link cannot be read.
     pub fn left_out(&mut self, reasons: &[String]) {
-        for reason in reasons {
-            match self.form {
-                Form::Json => print_json(&json!({"event": "left-out", "reason": reason})),
-                _ => self.line(reason),
-            }
-        }
+        self.tell_each("left-out", reasons);
     }
 
     /// Peers and trackers that are not asked, with the reasons.
     pub fn not_asked(&mut self, reasons: &[String]) {
+        self.tell_each("not-asked", &first_of(reasons));
+    }
+
+    fn tell_each(&self, event: &str, reasons: &[String]) {
         for reason in reasons {
             match self.form {
-                Form::Json => print_json(&json!({"event": "not-asked", "reason": reason})),
+                Form::Json => print_json(&json!({"event": event, "reason": reason})),
                 _ => self.line(reason),
             }
         }
@@ -335,25 +334,17 @@ impl Display {
 
     /// A tracker does not answer, or with an error, or does after all.
     pub fn tracker_news(&mut self, tracker: &str, news: &News) {
-        let (reason, then) = match news {
-            News::Recovered => {
-                return match self.form {
-                    Form::Json => {
-                        print_json(&json!({"event": "tracker-recovered", "tracker": tracker}));
-                    }
-                    _ => self.line(&format!("the tracker {tracker} answers now")),
-                };
-            }
-            News::Silent => ("no answer yet", "it is waited for"),
-            News::Failed(reason) => (reason.as_str(), "it is tried again"),
-            News::GivenUp(reason) => (reason.as_str(), "it is not asked any more"),
-        };
-        match self.form {
-            Form::Json => print_json(
-                &json!({"event": "tracker-failed", "tracker": tracker, "reason": reason}),
-            ),
-            _ => self.line(&format!("the tracker {tracker}: {reason}; {then}")),
+        if let Form::Json = self.form {
+            return print_json(&tracker_line(tracker, news));
         }
+        self.line(&match news {
+            News::Recovered => format!("the tracker {tracker} answers now"),
+            News::Silent => format!("the tracker {tracker}: no answer yet; it is waited for"),
+            News::Failed(reason) => format!("the tracker {tracker}: {reason}; it is tried again"),
+            News::GivenUp(reason) => {
+                format!("the tracker {tracker}: {reason}; it is not asked any more")
+            }
+        });
     }
 
     /// It goes on after that.
@@ -400,23 +391,7 @@ impl Display {
             return;
         }
         self.clear();
-        let mut line = format!("complete: {}", shown(path));
-        if files.0 < files.1 {
-            line.push_str(&format!(", {}", selected(files)));
-        }
-        if progress.downloaded > 0 {
-            let rate = progress.downloaded as f64 / after.as_secs_f64().max(0.001);
-            line.push_str(&format!(
-                ", {} in {:.1} s, {}/s",
-                BinaryBytes(progress.downloaded),
-                after.as_secs_f64(),
-                DecimalBytes(rate as u64)
-            ));
-        }
-        if progress.wasted > 0 {
-            line.push_str(&format!(", {} wasted", BinaryBytes(progress.wasted)));
-        }
-        print(&(line + "\n"));
+        print(&(complete_line(path, files, progress, after) + "\n"));
     }
 
     /// The user has stopped it before it was complete.
@@ -536,6 +511,38 @@ fn heading(metainfo: &Metainfo, files: (u64, u64), bytes: u64) -> String {
     }
 }
 
+/// What is there now, and what came from peers for it: more if some of it was wasted, less if some
+/// was there before.
+fn complete_line(
+    path: &Path,
+    files: (u64, u64),
+    progress: &FetchProgress,
+    after: Duration,
+) -> String {
+    let share = Share::of(progress);
+    let mut line = format!(
+        "complete: {}, {}",
+        shown(path),
+        BinaryBytes(share.bytes_done)
+    );
+    if files.0 < files.1 {
+        line.push_str(&format!(" in {}", selected(files)));
+    }
+    if progress.downloaded > 0 {
+        let rate = progress.downloaded as f64 / after.as_secs_f64().max(0.001);
+        line.push_str(&format!(
+            "; {} received in {:.1} s, {}/s",
+            BinaryBytes(progress.downloaded),
+            after.as_secs_f64(),
+            DecimalBytes(rate as u64)
+        ));
+    }
+    if progress.wasted > 0 {
+        line.push_str(&format!(", {} of it wasted", BinaryBytes(progress.wasted)));
+    }
+    line
+}
+
 /// How many files are wanted of how many.
 fn selected((wanted, all): (u64, u64)) -> String {
     format!("{wanted} of {}", counted(all, "file"))
@@ -642,6 +649,20 @@ fn progress_line(
     })
 }
 
+/// What programs are told of a tracker. That it takes long is no failure.
+fn tracker_line(tracker: &str, news: &News) -> serde_json::Value {
+    let (event, reason) = match news {
+        News::Recovered => ("tracker-recovered", None),
+        News::Silent => ("tracker-waiting", None),
+        News::Failed(reason) | News::GivenUp(reason) => ("tracker-failed", Some(reason)),
+    };
+    let mut line = json!({"event": event, "tracker": tracker});
+    if let Some(reason) = reason {
+        line["reason"] = reason.as_str().into();
+    }
+    line
+}
+
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(MESSAGE);
@@ -695,6 +716,39 @@ mod tests {
         };
         let whole = bar_line(whole, "", 120);
         assert!(whole.contains(&"=".repeat(CELLS_MAX)), "{whole}");
+    }
+
+    #[test]
+    fn what_is_complete_has_the_torrent_s_size_whatever_was_received() {
+        let mib = |count: u64| count << 20;
+        let mut progress = FetchProgress {
+            bytes: mib(22),
+            bytes_stored: mib(22),
+            downloaded: mib(26),
+            wasted: mib(4),
+            ..FetchProgress::default()
+        };
+        let line = |files, progress: &FetchProgress| {
+            complete_line(Path::new("/a/b"), files, progress, Duration::from_secs(2))
+        };
+        assert_eq!(
+            line((3, 3), &progress),
+            "complete: /a/b, 22.00 MiB; 26.00 MiB received in 2.0 s, 13.63 MB/s, \
+             4.00 MiB of it wasted"
+        );
+        progress.bytes_stored = mib(8);
+        (progress.downloaded, progress.wasted) = (0, 0);
+        let some = line((2, 3), &progress);
+        assert_eq!(some, "complete: /a/b, 8.00 MiB in 2 of 3 files");
+    }
+
+    #[test]
+    fn a_tracker_that_takes_long_is_no_failure() {
+        let event = |news| tracker_line("http://a/…", &news)["event"].clone();
+        assert_eq!(event(News::Silent), "tracker-waiting");
+        assert_eq!(event(News::Failed("no".to_owned())), "tracker-failed");
+        assert_eq!(event(News::GivenUp("no".to_owned())), "tracker-failed");
+        assert_eq!(event(News::Recovered), "tracker-recovered");
     }
 
     #[test]
