@@ -15,16 +15,20 @@ use seedring_tests::lan::{self, CLIENT, CLIENT_MORE, CLIENT_V6, Lan, SERVER, SER
 use seedring_tests::need;
 use seedring_tests::peer::{Peer, id};
 use seedring_tests::process::Process;
-use seedring_tests::server::{SHORT, Seed, Server, event, metrics_of, seedring};
+use seedring_tests::server::{SHORT, Seed, Server, event, events, metrics_of, seedring};
 use seedring_tests::single::Single;
 use seedring_tests::skip::{Skip, is_root, program};
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -477,6 +481,90 @@ fn a_private_torrent_leaks_to_nobody() {
         exchange: 0,
     };
     assert_eq!(leaks(&lan, &["--private"], &node), none);
+}
+
+/// Tells the network, until it is dropped, that this host has a torrent.
+struct Announcing(Arc<AtomicBool>);
+
+impl Announcing {
+    fn begin(info_hash: &str, port: u16) -> Self {
+        let group = SocketAddrV4::new(Ipv4Addr::new(239, 192, 152, 143), 6771);
+        let text = format!(
+            "BT-SEARCH * HTTP/1.1\r\nHost: {group}\r\nPort: {port}\r\n\
+             Infohash: {info_hash}\r\n\r\n\r\n"
+        );
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_multicast_if_v4(&SERVER).unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&is_over);
+        std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                socket.send_to(text.as_bytes(), &group.into()).unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        Self(is_over)
+    }
+}
+
+impl Drop for Announcing {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// BEP 27: whether a link's torrent is private is known when its metadata are here. They may come
+/// from whom this network named, who is left then; and nobody is told or heard any more.
+#[test]
+fn whom_this_network_named_is_left_when_a_link_s_torrent_is_private() {
+    const ASKED: &str = "this network: being asked";
+    let test = "whom_this_network_named_is_left_when_a_link_s_torrent_is_private";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let tracker = RecordingTracker::start_on(SERVER, Behaviour::Answers);
+    let waiting = |line: &Value| line["waiting"].to_string();
+    for options in [&[][..], &["--private"]] {
+        let content = some_mib(options);
+        let server = content.seed().start();
+        let folder = TempDir::new().unwrap();
+        let get = Get::new(content.magnet(), folder.path())
+            .options(["--tracker", &tracker.url()])
+            .setting("lsd", "enabled", "true");
+        let mut getting = get.start_on(&|program: &OsStr| lan.client_command(program));
+        getting.process.wait_for(ASKED, SHORT, |process| {
+            let line = last(process, "progress")?;
+            waiting(&line).contains(ASKED).then_some(())
+        });
+        // Nobody else tells of the seed.
+        let _announcing = Announcing::begin(&content.info_hash(), server.ready.peer_port);
+        getting.event("started", SHORT);
+        if options.is_empty() {
+            getting.complete(MEET);
+            content.assert_copied(&folder);
+            continue;
+        }
+        let fetching = |process: &Process| {
+            let lines = events(process, "progress").into_iter();
+            let lines = lines.filter(|line| line["action"] == "fetching");
+            let lines: Vec<Value> = lines.collect();
+            (lines.len() >= 5).then_some(lines)
+        };
+        let lines = getting.process.wait_for("5 s", SHORT, fetching);
+        for line in lines {
+            assert_eq!(line["sources"]["lsd"], json!({"known": 0, "peers": 0}));
+            assert_eq!(
+                (&line["peers"], &line["bytes_done"]),
+                (&json!(0), &json!(0))
+            );
+            let waiting = waiting(&line);
+            assert!(
+                waiting.contains("tracker") && !waiting.contains(ASKED),
+                "{waiting}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -124,6 +124,11 @@ impl LsdHandle {
         self.shared.schedule().add(info_hash, sink, now)
     }
 
+    /// Whether a torrent is announced, and its peers are heard of.
+    pub fn is_announced(&self, info_hash: InfoHashV1) -> bool {
+        self.shared.schedule().sink(info_hash).is_some()
+    }
+
     /// Announces a torrent no more.
     pub fn remove(&self, info_hash: InfoHashV1) {
         self.shared.schedule().remove(info_hash);

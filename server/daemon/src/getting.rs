@@ -708,10 +708,11 @@ impl Getter {
             return self.display.waiting(Vec::new());
         }
         let dht = self.dht.as_ref().filter(|_| !private);
+        let lsd = self.lsd.as_ref();
         let sources = Sources {
             trackers: self.trackers.statuses(info_hash),
             dht: dht.map(|dht| dht.status(info_hash)),
-            lsd: self.lsd.is_some() && !private,
+            lsd: lsd.is_some_and(|lsd| lsd.is_announced(info_hash)),
             named: self.named.len(),
         };
         self.display.waiting(sources.texts());

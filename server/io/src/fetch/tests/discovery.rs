@@ -151,6 +151,7 @@ fn who_gave_the_metadata_goes_on_as_a_peer_unless_hearsay_named_it_and_it_is_pri
         (&public, PeerSource::Dht),
         (&private, PeerSource::Tracker),
         (&private, PeerSource::Dht),
+        (&private, PeerSource::Local),
     ] {
         let (seed, seed_counts) = counted(config(0));
         seed.runtime.block_on(seed.plane.add(&content.seeded()));
