@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod catalog;
 pub mod config;
 pub mod create;
 pub mod dht;

@@ -1,0 +1,302 @@
+//! All torrents of a server as its API, its screens and its metrics see them: in memory, current,
+//! and cheap to ask, so that no question waits for the data plane or the disk.
+//!
+//! A change of one torrent costs O(log n), whatever the number of torrents; a page costs one pass
+//! over them, and a sort of what it shows. What has changed since a revision is found without a
+//! pass ([`Catalog::changes`]), so that whoever watches 100,000 torrents is sent what is new and
+//! nothing else.
+//!
+//! Limits: [`GONE_MAX`] removed torrents are remembered for those who watch; who was away for
+//! longer is told to begin again. The torrents themselves are bounded by whoever adds them.
+//!
+//! Does not: decide anything about a torrent, or keep anything over a restart (the store does).
+
+use ::state::{Summary, Totals};
+use proto::ids::InfoHashV1;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+mod query;
+
+pub use query::{Filter, Page, Query, SortKey};
+
+/// Removed torrents that are remembered. When there are more, the one removed first is forgotten.
+pub const GONE_MAX: usize = 10_000;
+
+/// What a torrent is doing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Status {
+    /// The user has stopped it.
+    #[default]
+    Paused,
+    /// It waits for its turn.
+    Queued,
+    /// Its metainfo is being fetched.
+    Metadata,
+    /// Its data are being hashed.
+    Checking,
+    /// Its data are being moved.
+    Moving,
+    /// Pieces are missing and wanted.
+    Downloading,
+    /// What is wanted is there, and served.
+    Seeding,
+    /// Its data are not there, such as on a file system that is not mounted.
+    Offline,
+    /// It needs somebody: see its last error.
+    Failed,
+}
+
+impl Status {
+    /// Every status, in the order in which a sort by it has them.
+    pub const ALL: [Status; 9] = [
+        Status::Paused,
+        Status::Queued,
+        Status::Metadata,
+        Status::Checking,
+        Status::Moving,
+        Status::Downloading,
+        Status::Seeding,
+        Status::Offline,
+        Status::Failed,
+    ];
+}
+
+/// What is true of a torrent now and is not kept.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Live {
+    /// What it is doing.
+    pub status: Status,
+    /// Payload sent, in bytes per second.
+    pub upload_rate: u64,
+    /// Payload received, in bytes per second.
+    pub download_rate: u64,
+    /// Peers that are connected.
+    pub peers: u32,
+    /// Those of them that have all of it.
+    pub seeds: u32,
+    /// Of a check or a move, how much is done, in thousandths.
+    pub done_permille: Option<u16>,
+}
+
+/// A torrent.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Torrent {
+    /// By which it is known.
+    pub info_hash: InfoHashV1,
+    /// What the store keeps of it.
+    pub summary: Summary,
+    /// Payload over all runs.
+    pub totals: Totals,
+    /// Pieces that are verified and there.
+    pub pieces_verified: u32,
+    /// What is true of it now.
+    pub live: Live,
+}
+
+impl Torrent {
+    /// Bytes that are verified and there, of [`Summary::total_bytes`]: those of whole pieces, the
+    /// last of which may be shorter.
+    pub fn bytes_verified(&self) -> u64 {
+        let pieces = u64::from(self.pieces_verified);
+        let bytes = pieces * u64::from(self.summary.piece_bytes);
+        bytes.min(self.summary.total_bytes)
+    }
+
+    /// Payload sent for a thousand bytes of the torrent; 0 while its length is not known.
+    pub fn ratio_permille(&self) -> u64 {
+        let sent = u128::from(self.totals.uploaded_bytes) * 1000;
+        let ratio = sent.checked_div(u128::from(self.summary.total_bytes));
+        u64::try_from(ratio.unwrap_or(0)).unwrap_or(u64::MAX)
+    }
+}
+
+/// A torrent and its places in the orders.
+struct Entry {
+    torrent: Torrent,
+    /// By when it was added: those added later have a higher one.
+    number: u64,
+    /// The revision of its last change.
+    revision: u64,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Catalog {
+    entries: HashMap<InfoHashV1, Entry>,
+    by_number: BTreeMap<u64, InfoHashV1>,
+    by_revision: BTreeMap<u64, InfoHashV1>,
+    next_number: u64,
+    revision: u64,
+    /// What was removed, and at which revision; the oldest first.
+    gone: VecDeque<(u64, InfoHashV1)>,
+    /// Since which revision all removals are known.
+    gone_since: u64,
+    counts: BTreeMap<Status, usize>,
+    bytes: u64,
+}
+
+/// What is new since a revision.
+#[derive(PartialEq, Debug, Default)]
+pub struct Changes<'a> {
+    /// By which the next question begins.
+    pub revision: u64,
+    /// Whether what is held from before is to be forgotten first: too much has happened since.
+    pub begins_anew: bool,
+    /// Whether there is more since [`Changes::revision`].
+    pub has_more: bool,
+    /// The torrents that are new or have changed, the longest ago first.
+    pub changed: Vec<&'a Torrent>,
+    /// Those that were removed. One that was added again since is among the changed ones only.
+    pub removed: Vec<InfoHashV1>,
+}
+
+impl Catalog {
+    /// Adds a torrent. False if it is there already: nothing changes then.
+    pub fn add(&mut self, torrent: Torrent) -> bool {
+        let info_hash = torrent.info_hash;
+        if self.entries.contains_key(&info_hash) {
+            return false;
+        }
+        self.next_number += 1;
+        self.revision += 1;
+        let (number, revision) = (self.next_number, self.revision);
+        self.count(&torrent, 1);
+        self.by_number.insert(number, info_hash);
+        self.by_revision.insert(revision, info_hash);
+        let entry = Entry {
+            torrent,
+            number,
+            revision,
+        };
+        self.entries.insert(info_hash, entry);
+        true
+    }
+
+    /// Changes a torrent. False if it is not there. A change that changes nothing is none; its
+    /// info-hash stays what it is.
+    pub fn change(&mut self, info_hash: &InfoHashV1, change: impl FnOnce(&mut Torrent)) -> bool {
+        let Some(mut entry) = self.entries.remove(info_hash) else {
+            return false;
+        };
+        let before = entry.torrent.clone();
+        change(&mut entry.torrent);
+        entry.torrent.info_hash = *info_hash;
+        if entry.torrent != before {
+            self.count(&before, -1);
+            self.count(&entry.torrent, 1);
+            self.by_revision.remove(&entry.revision);
+            self.revision += 1;
+            entry.revision = self.revision;
+            self.by_revision.insert(self.revision, *info_hash);
+        }
+        self.entries.insert(*info_hash, entry);
+        true
+    }
+
+    /// Removes a torrent, and returns it.
+    pub fn remove(&mut self, info_hash: &InfoHashV1) -> Option<Torrent> {
+        let entry = self.entries.remove(info_hash)?;
+        self.count(&entry.torrent, -1);
+        self.by_number.remove(&entry.number);
+        self.by_revision.remove(&entry.revision);
+        self.revision += 1;
+        self.gone.push_back((self.revision, *info_hash));
+        if self.gone.len() > GONE_MAX
+            && let Some((revision, _)) = self.gone.pop_front()
+        {
+            self.gone_since = revision;
+        }
+        Some(entry.torrent)
+    }
+
+    /// A torrent.
+    pub fn get(&self, info_hash: &InfoHashV1) -> Option<&Torrent> {
+        self.entries.get(info_hash).map(|entry| &entry.torrent)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many have this status.
+    pub fn count_of(&self, status: Status) -> usize {
+        self.counts.get(&status).copied().unwrap_or(0)
+    }
+
+    /// The length of all of them together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// By which [`Catalog::changes`] tells of what is not there yet.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// All of them, in the order in which they were added.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Torrent> {
+        let entries = self.by_number.values();
+        entries.filter_map(|info_hash| self.get(info_hash))
+    }
+
+    /// What is new since `since`, a [`Changes::revision`] or 0 for all; at most `max` torrents, of
+    /// which the removed ones come first.
+    pub fn changes(&self, since: u64, max: usize) -> Changes<'_> {
+        let begins_anew = since != 0 && (since < self.gone_since || since > self.revision);
+        let since = if begins_anew { 0 } else { since };
+        let changed = self.by_revision.range(since.saturating_add(1)..);
+        let mut changed = changed.peekable();
+        let mut told = Changes {
+            revision: since,
+            begins_anew,
+            ..Changes::default()
+        };
+        // Both are in the order of their revisions. Who begins has nothing that could be removed.
+        let first = self
+            .gone
+            .partition_point(|(revision, _)| *revision <= since);
+        let mut gone = self.gone.range(first..).peekable();
+        while told.changed.len() + told.removed.len() < max {
+            let next_changed = changed.peek().map_or(u64::MAX, |(revision, _)| **revision);
+            let next_gone = gone.peek().map_or(u64::MAX, |(revision, _)| *revision);
+            if next_gone < next_changed {
+                let Some((revision, info_hash)) = gone.next() else {
+                    break;
+                };
+                told.revision = *revision;
+                if since != 0 && !self.entries.contains_key(info_hash) {
+                    told.removed.push(*info_hash);
+                }
+            } else if let Some((revision, info_hash)) = changed.next() {
+                told.revision = *revision;
+                told.changed.extend(self.get(info_hash));
+            } else {
+                break;
+            }
+        }
+        told.has_more = changed.peek().is_some() || gone.peek().is_some();
+        if !told.has_more {
+            told.revision = self.revision;
+        }
+        told
+    }
+
+    fn count(&mut self, torrent: &Torrent, by: isize) {
+        let count = self.counts.entry(torrent.live.status).or_default();
+        *count = count.saturating_add_signed(by);
+        let bytes = torrent.summary.total_bytes;
+        self.bytes = match by {
+            1.. => self.bytes.saturating_add(bytes),
+            _ => self.bytes.saturating_sub(bytes),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! Pages of torrents: which, in which order, from where.
+
+use super::{Catalog, Status, Torrent};
+use std::cmp::Ordering;
+
+/// Torrents of one page at most; who asks for more gets so many.
+pub const PAGE_MAX: usize = 10_000;
+
+/// By what a page is sorted. Torrents that are alike in it are in the order in which they were
+/// added.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum SortKey {
+    /// When it was added here.
+    #[default]
+    Added,
+    /// Its name, without regard to case.
+    Name,
+    /// Its length.
+    Size,
+    /// How much of it is there, in parts of its length.
+    Progress,
+    /// What it is doing.
+    Status,
+    /// Payload sent per second.
+    UploadRate,
+    /// Payload received per second.
+    DownloadRate,
+    /// Payload sent over all runs.
+    Uploaded,
+    /// Payload received over all runs.
+    Downloaded,
+    /// Payload sent for each byte of its length.
+    Ratio,
+    /// Connected peers.
+    Peers,
+    /// When it became complete; those that are not come last.
+    Completed,
+    /// When payload last went either way.
+    Active,
+}
+
+/// Which torrents.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Filter {
+    /// With one of these; empty for any.
+    pub status: Vec<Status>,
+    /// With this label.
+    pub label: Option<String>,
+    /// In this category; `""` for those in none.
+    pub category: Option<String>,
+    /// With this in their name, without regard to case.
+    pub text: Option<String>,
+}
+
+/// A question for a page.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Query {
+    /// Which torrents.
+    pub filter: Filter,
+    /// In which order.
+    pub sort: SortKey,
+    /// The other way round, those that are alike too.
+    pub descending: bool,
+    /// So many are left out at the beginning.
+    pub offset: usize,
+    /// So many are shown, and [`PAGE_MAX`] at most.
+    pub limit: usize,
+}
+
+/// Some of the torrents.
+#[derive(PartialEq, Debug)]
+pub struct Page<'a> {
+    /// Those of the page.
+    pub torrents: Vec<&'a Torrent>,
+    /// How many there are on all pages together.
+    pub total: usize,
+}
+
+impl Filter {
+    /// Whether all pass.
+    fn is_any(&self) -> bool {
+        *self == Filter::default()
+    }
+
+    /// Whether this torrent passes. `text`: [`Filter::text`] in lower case.
+    fn passes(&self, torrent: &Torrent, text: Option<&str>) -> bool {
+        let summary = &torrent.summary;
+        let label = |label: &String| summary.labels.contains(label);
+        let category = |category: &String| summary.category.as_deref().unwrap_or("") == category;
+        (self.status.is_empty() || self.status.contains(&torrent.live.status))
+            && self.label.as_ref().is_none_or(label)
+            && self.category.as_ref().is_none_or(category)
+            && text.is_none_or(|text| summary.name.to_lowercase().contains(text))
+    }
+}
+
+/// What is compared of a torrent.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Number(u64),
+    Text(String),
+}
+
+impl SortKey {
+    /// `None` stands for the order in which they were added.
+    fn rank(self, torrent: &Torrent) -> Option<Rank> {
+        let number = match self {
+            SortKey::Added => return None,
+            SortKey::Name => return Some(Rank::Text(torrent.summary.name.to_lowercase())),
+            SortKey::Size => torrent.summary.total_bytes,
+            SortKey::Progress => {
+                let done = u128::from(torrent.bytes_verified()) * 1_000_000;
+                let done = done.checked_div(u128::from(torrent.summary.total_bytes));
+                u64::try_from(done.unwrap_or(0)).unwrap_or(u64::MAX)
+            }
+            SortKey::Status => torrent.live.status as u64,
+            SortKey::UploadRate => torrent.live.upload_rate,
+            SortKey::DownloadRate => torrent.live.download_rate,
+            SortKey::Uploaded => torrent.totals.uploaded_bytes,
+            SortKey::Downloaded => torrent.totals.downloaded_bytes,
+            SortKey::Ratio => torrent.ratio_permille(),
+            SortKey::Peers => u64::from(torrent.live.peers),
+            SortKey::Completed => torrent.summary.completed_at_s.unwrap_or(u64::MAX),
+            SortKey::Active => torrent.totals.last_active_at_s,
+        };
+        Some(Rank::Number(number))
+    }
+}
+
+impl Catalog {
+    /// A page of the torrents.
+    pub fn page(&self, query: &Query) -> Page<'_> {
+        let limit = query.limit.min(PAGE_MAX);
+        if query.sort == SortKey::Added && query.filter.is_any() {
+            return self.page_as_added(query, limit);
+        }
+        let text = query.filter.text.as_ref().map(|text| text.to_lowercase());
+        let passing = self
+            .iter()
+            .filter(|torrent| query.filter.passes(torrent, text.as_deref()));
+        let mut found: Vec<_> = passing
+            .enumerate()
+            .map(|(place, torrent)| (query.sort.rank(torrent), place, torrent))
+            .collect();
+        type Found<'a> = (Option<Rank>, usize, &'a Torrent);
+        let order = |one: &Found<'_>, other: &Found<'_>| -> Ordering {
+            let order = one.0.cmp(&other.0).then(one.1.cmp(&other.1));
+            match query.descending {
+                true => order.reverse(),
+                false => order,
+            }
+        };
+        let total = found.len();
+        let end = query.offset.saturating_add(limit).min(total);
+        // What comes after the page need not be in order.
+        if 0 < end && end < total {
+            found.select_nth_unstable_by(end - 1, order);
+            found.truncate(end);
+        }
+        found.sort_unstable_by(order);
+        let torrents = found.into_iter().skip(query.offset).take(limit);
+        Page {
+            torrents: torrents.map(|(_, _, torrent)| torrent).collect(),
+            total,
+        }
+    }
+
+    /// The same without a pass over what comes after the page.
+    fn page_as_added(&self, query: &Query, limit: usize) -> Page<'_> {
+        let torrents = match query.descending {
+            true => self.iter().rev().skip(query.offset).take(limit).collect(),
+            false => self.iter().skip(query.offset).take(limit).collect(),
+        };
+        Page {
+            torrents,
+            total: self.len(),
+        }
+    }
+}
