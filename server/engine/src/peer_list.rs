@@ -433,11 +433,10 @@ impl PeerList {
         self.sources
     }
 
-    /// An address that has been taken from here, and who named it.
-    pub fn named(&self, address: SocketAddr) -> (SocketAddr, PeerSource) {
-        // What was taken is known until it is given back.
-        let source = self.source_of(address).unwrap_or(PeerSource::Given);
-        (address, source)
+    /// Who named an address that has been taken. One that is not known any more, since its host was
+    /// banned meanwhile, is nobody's word, which is believed no more than hearsay.
+    pub fn source_of_taken(&self, address: SocketAddr) -> PeerSource {
+        self.source_of(address).unwrap_or(PeerSource::Exchange)
     }
 
     /// Who named an address, if it is known.

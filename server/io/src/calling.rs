@@ -176,7 +176,7 @@ impl Shard {
                 seed.list.borrow_mut().left(address, now);
                 continue;
             }
-            let peer = seed.list.borrow().named(address);
+            let peer = (address, seed.list.borrow().source_of_taken(address));
             seed.connecting.set(seed.connecting.get() + 1);
             seed.called.set(seed.called.get() + 1);
             let (shard, seed) = (Rc::clone(self), Rc::clone(seed));

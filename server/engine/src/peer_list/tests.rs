@@ -104,6 +104,20 @@ fn a_liar_is_kept_away_with_its_host_but_on_loopback() {
     assert!(!list.is_banned(SocketAddr::from(([192, 0, 2, 3], 7000))));
 }
 
+/// Else it would be believed most, as one whom the user names.
+#[test]
+fn who_is_forgotten_with_a_liar_while_it_is_tried_counts_as_hearsay() {
+    let mut list = list();
+    list.add(address(1), PeerSource::Dht, at(0));
+    list.add(address(2), PeerSource::Given, at(0));
+    assert_eq!(list.take(at(0)), Some(address(1)));
+    assert_eq!(list.take(at(0)), Some(address(2)));
+    assert_eq!(list.source_of_taken(address(1)), PeerSource::Dht);
+    list.ban(SocketAddr::from(([192, 0, 2, 1], 7000)));
+    assert!(list.source_of_taken(address(1)).is_hearsay());
+    assert_eq!(list.source_of_taken(address(2)), PeerSource::Given);
+}
+
 #[test]
 fn a_liar_has_no_other_address_in_its_network() {
     let v6 = |text: &str| SocketAddr::from((text.parse::<Ipv6Addr>().unwrap(), 6881));

@@ -109,7 +109,7 @@ async fn call(
     let info_hash = fetch.torrent.info_hash();
     let key = begun.key;
     let begins = |socket: &Rc<TcpStream>| fetch.set_connecting(key, socket);
-    let peer = fetch.list.borrow().named(address);
+    let peer = (address, fetch.list.borrow().source_of_taken(address));
     let called = call_peer(shard, peer, info_hash, begun, begins, place).await;
     fetch.note_call(address, &called);
     give_back(&mut fetch.list.borrow_mut(), address, &called, shard.now());

@@ -265,10 +265,12 @@ impl Exchange {
             };
             let address = self.list.borrow_mut().take(shard.now());
             let Some(address) = address else { return };
+            // Asked for now, since it is forgotten when its host is banned.
+            let peer = (address, self.list.borrow().source_of_taken(address));
             self.connections.set(self.connections.get() + 1);
             let (exchange, shard) = (Rc::clone(self), Rc::clone(shard));
             tokio_uring::spawn(async move {
-                let outcome = exchange.call(&shard, address, place).await;
+                let outcome = exchange.call(&shard, peer, place).await;
                 exchange.connections.set(exchange.connections.get() - 1);
                 exchange.note_end(address, outcome, shard.now());
                 exchange.news.notify_one();
@@ -290,9 +292,10 @@ impl Exchange {
     async fn call(
         self: &Rc<Self>,
         shard: &Rc<Shard>,
-        address: SocketAddr,
+        peer: (SocketAddr, PeerSource),
         place: CallPlace,
     ) -> Outcome {
+        let (address, _) = peer;
         if shard.is_filtered(address.ip()) {
             shard.cells.increment(Counter::ConnectsFiltered);
             return Outcome::Failed;
@@ -313,7 +316,7 @@ impl Exchange {
                 return Outcome::Failed;
             }
         };
-        match self.meet(shard, address, socket, admission, &place).await {
+        match self.meet(shard, peer, socket, admission, &place).await {
             Some(()) => Outcome::Left,
             None => Outcome::Failed,
         }
@@ -324,7 +327,7 @@ impl Exchange {
     async fn meet(
         self: &Rc<Self>,
         shard: &Rc<Shard>,
-        address: SocketAddr,
+        (address, source): (SocketAddr, PeerSource),
         socket: Rc<TcpStream>,
         admission: Admission,
         place: &CallPlace,
@@ -363,9 +366,10 @@ impl Exchange {
             self.published.note_trouble(address, troubles::NO_METADATA);
         }
         let Said { mut bytes, is_cut } = peer.said.take();
-        if let Some(rest) = rest.filter(|_| self.is_complete.get() && !is_cut) {
+        // A neighbour of one that lied is of no use either.
+        let goes_on = self.is_complete.get() && !is_cut && !self.list.borrow().is_banned(address);
+        if let Some(rest) = rest.filter(|_| goes_on) {
             bytes.extend(rest);
-            let (address, source) = self.list.borrow().named(address);
             let opened = Opened {
                 socket: Rc::clone(&peer.socket),
                 peer: address,
@@ -598,7 +602,8 @@ mod tests {
                 assert_eq!(list.take(Time(0)), Some(address));
             }
             let place = shard.limits.call(1, 1).unwrap();
-            let outcome = exchange.call(&shard, address, place).await;
+            let peer = (address, PeerSource::Given);
+            let outcome = exchange.call(&shard, peer, place).await;
             exchange.note_end(address, outcome, Time(0));
             postponed.postponed(address, Time(0));
             let list = exchange.list.borrow();
