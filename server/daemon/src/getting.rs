@@ -218,10 +218,12 @@ impl Getter {
             Some(described) => described,
             None => match self.remembered(&store)? {
                 Some(described) => described,
-                None => match self.ask_peers(info_hash, peers).await? {
-                    Some(described) => described,
-                    None => {
+                None => match self.ask_peers(info_hash, peers).await {
+                    Ok(Some(described)) => described,
+                    ended => {
+                        // Nothing came of it, so nothing of it is kept.
                         store.forget();
+                        ended?;
                         self.display.stopped(None);
                         return Ok(End::Interrupted);
                     }
@@ -295,9 +297,7 @@ impl Getter {
                 }
                 event = told.recv() => match event {
                     Some(MetadataEvent::Complete(info)) => {
-                        let torrent = [b"d4:info", info.as_slice(), b"e"].concat();
-                        let trackers = self.plan.magnet_trackers();
-                        return describe(torrent, &trackers, "what the link stands for").map(Some);
+                        return self.plan.described_by_peers(info_hash, &info).map(Some);
                     }
                     None => return Err(anyhow!("the shard has ended, which is a bug").into()),
                 },

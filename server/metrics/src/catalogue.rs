@@ -250,7 +250,7 @@ metrics! {
             "Pieces of downloads by what came of them: stored (verified and written) or failed (their hash was wrong).",
             by "result" { PiecesStored = "stored", HashFailures = "failed" }
         summed "seedring_peers_banned_total",
-            "Peers that were closed and are kept away because they sent wrong data."
+            "Peers that were closed and are kept away because they sent wrong data or metadata."
             { PeersBanned }
         summed "seedring_connects_total",
             "Connections that we began to peers, or would have begun but for the address filter, by what came of them.",

@@ -91,6 +91,23 @@ impl Plan {
         describe(torrent, &[], &name).map(Some)
     }
 
+    /// The torrent whose `info` dictionary peers have given: bytes of the link's hash.
+    pub(super) fn described_by_peers(
+        &self,
+        info_hash: InfoHashV1,
+        info: &[u8],
+    ) -> Result<Described, Failure> {
+        const NAME: &str = "what the link stands for";
+        let torrent = [b"d4:info", info, b"e"].concat();
+        let described = describe(torrent, &self.magnet_trackers(), NAME)?;
+        if described.info_hash != info_hash {
+            // Whoever made the link may have hashed more than a dictionary: what follows it would
+            // be taken for the rest of a `.torrent` file, which nobody but the user may give.
+            return Err(anyhow!("{NAME} is no torrent that can be downloaded: it goes on").into());
+        }
+        Ok(described)
+    }
+
     /// That the web seeds which the torrent or the link names are not asked, if there are any.
     pub(super) fn web_seeds(&self, metainfo: &Metainfo) -> Option<String> {
         let in_link = match &self.source {

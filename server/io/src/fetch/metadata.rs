@@ -249,6 +249,9 @@ impl Exchange {
                     if let Some(peer) = self.peers.borrow().get(&peer) {
                         tracing::warn!(peer = %peer.address, "the peer sent wrong metadata and is banned");
                         self.list.borrow_mut().ban(peer.address);
+                        shard.cells.increment(Counter::PeersBanned);
+                        let trouble = troubles::WRONG_METADATA;
+                        self.published.note_trouble(peer.address, trouble);
                         peer.close();
                     }
                 }
@@ -362,7 +365,8 @@ impl Exchange {
         self.exchange.borrow_mut().peer_left(key);
         self.peers.borrow_mut().remove(&key);
         self.count_peers();
-        if rest.is_none() && !self.is_over.get() {
+        let is_banned = self.list.borrow().is_banned(address);
+        if rest.is_none() && !self.is_over.get() && !is_banned {
             self.published.note_trouble(address, troubles::NO_METADATA);
         }
         let Said { mut bytes, is_cut } = peer.said.take();

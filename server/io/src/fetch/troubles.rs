@@ -93,6 +93,8 @@ pub(crate) const OURSELVES: &str = "it is this download itself";
 /// It cannot give metadata.
 pub(crate) const NO_EXTENSIONS: &str =
     "it cannot say what the torrent is (it does not speak BEP 10), and a link alone does not";
+/// It gave wrong metadata.
+pub(crate) const WRONG_METADATA: &str = "it sent wrong metadata, and is kept away";
 /// It gave no metadata.
 pub(crate) const NO_METADATA: &str = "the connection ended before it said what the torrent is";
 

@@ -2,6 +2,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
 use super::*;
+use std::time::{Duration, Instant};
 
 const HEX: &str = "0123456789abcdef0123456789ABCDEF01234567";
 const HASH: [u8; 20] = [
@@ -242,6 +243,70 @@ fn lists_stop_at_their_limits() {
         Magnet::parse(&link).unwrap_err().reason,
         MagnetReason::TooLong
     );
+}
+
+/// The least time of some runs: of what is alike each time, what nothing has disturbed.
+fn least(runs: usize, mut run: impl FnMut()) -> Duration {
+    let time = |_| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    (0..runs).map(time).min().unwrap()
+}
+
+/// RELIABILITY.md B2. What a link costs is in proportion to its length: so many times what it takes
+/// to put its parameters into a set. With a step for each pair of parameters it would be thousands
+/// of times.
+#[test]
+fn the_longest_links_are_read_in_proportion_to_their_length() {
+    const TIMES: u32 = 40;
+    let filled = |parameter: &dyn Fn(usize) -> String| {
+        let mut link = format!("magnet:?xt=urn:btih:{HEX}");
+        for number in 0..MAGNET_PARAMETERS_MAX - 1 {
+            let next = parameter(number);
+            if link.len() + next.len() >= MAGNET_BYTES_MAX {
+                break;
+            }
+            link.push('&');
+            link.push_str(&next);
+        }
+        link
+    };
+    let long = "%41".repeat(MAGNET_BYTES_MAX / 3 - 100);
+    let ranges = "0-4294967295,".repeat(SELECTION_RANGES_MAX);
+    let links = [
+        filled(&|number| format!("tr=udp%3A%2F%2Ft{number}%3A6969")),
+        filled(&|_| "tr=udp://the-same:1".to_owned()),
+        filled(&|number| format!("ws=https://web/{number}/")),
+        filled(&|number| format!("x.pe=h{number}:1")),
+        filled(&|_| "x.pe=%".to_owned()),
+        filled(&|_| String::new()),
+        format!("magnet:?xt=urn:btih:{HEX}&dn={long}"),
+        format!("magnet:?xt=urn:btih:{HEX}&so={ranges}"),
+    ];
+    for link in links {
+        let (magnet, _) = Magnet::read(&link).unwrap();
+        let kept = [
+            magnet.trackers.len(),
+            magnet.web_seeds.len(),
+            magnet.peers.len(),
+            magnet.selection.as_ref().map_or(0, Vec::len),
+        ];
+        let most = [TRACKERS_MAX, WEB_SEEDS_MAX, NODES_MAX, 1];
+        assert!(kept.iter().zip(most).all(|(kept, most)| *kept <= most));
+        let read = least(2, || {
+            let (magnet, _) = Magnet::read(&link).unwrap();
+            assert!(magnet.selects(u32::MAX));
+        });
+        let base = least(2, || {
+            let all: HashSet<String> = link.split('&').map(str::to_owned).collect();
+            let bytes = link.bytes().filter(|byte| *byte == b'%').count();
+            assert!(!all.is_empty() && bytes <= link.len());
+        });
+        let shown = &link[..100.min(link.len())];
+        assert!(read < base * TIMES, "{shown}: {read:?}, {base:?}");
+    }
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn a_liar_that_has_left_before_its_piece_was_hashed_is_banned() {
 }
 
 /// The address of a seed by hand, on a host of its own.
-fn listen(host: u8) -> (TcpListener, SocketAddr) {
+pub(super) fn listen(host: u8) -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, host], 0))).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
