@@ -10,16 +10,19 @@ use seedring_tests::get::{Get, Getting, last};
 use seedring_tests::lan::{self, CLIENT, Lan, SERVER};
 use seedring_tests::need;
 use seedring_tests::process::{Process, run};
-use seedring_tests::server::{SHORT, Server};
+use seedring_tests::server::{SHORT, Seed, Server, events};
 use seedring_tests::single::Single;
 use std::ffi::OsStr;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// Longest wait for what has to come.
 const LIMIT: Duration = Duration::from_secs(180);
+/// Lines of progress, one a second, in which somebody who has a way would have called a peer again
+/// whose call could not be made: that is tried after a second, too.
+const IDLE_LINES: usize = 3;
 /// The two ends of the tunnel.
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
@@ -46,6 +49,65 @@ fn it_goes_past_no_proxy_and_by_no_other_interface() {
     ] {
         assert_eq!(with(key, value).ready.dht, [], "{key}");
     }
+}
+
+/// What trackers are asked by holds for the URL of a torrent, too.
+#[test]
+fn a_torrent_s_url_is_asked_as_trackers_are_or_not_at_all() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/it.torrent", listener.local_addr().unwrap());
+    let folder = TempDir::new().unwrap();
+    let get = |key: &str, value: &str| {
+        let get = Get::new(&url, folder.path());
+        get.setting("announce", key, value).start()
+    };
+    for (key, value, due) in [
+        ("bind_interface", "nosuch0", "cannot fetch the torrent"),
+        ("proxy", "http://127.0.0.1:9", "announce.proxy is set"),
+        ("bind_v6", "::1", "announce.bind_v6"),
+    ] {
+        let mut getting = get(key, value);
+        assert_eq!(getting.process.wait_exit(SHORT).code(), Some(1), "{key}");
+        let told = getting.process.stderr();
+        assert!(told.contains(due), "{key}: {told}");
+    }
+    assert!(listener.accept().is_err());
+    let mut getting = get("bind_interface", "lo");
+    getting
+        .process
+        .wait_for("its call", SHORT, |_| listener.accept().ok());
+}
+
+/// What is told to everybody is where peers are met, not the way past it.
+#[test]
+fn a_torrent_names_no_other_address_than_that_of_the_interface() {
+    let test = "a_torrent_names_no_other_address_than_that_of_the_interface";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = Single::new(32 * KIB, 1, &[]);
+    let seed = || {
+        let seed = Seed::path(&content.data_dir());
+        seed.setting("peers", "bind_interface", "tunnel0")
+    };
+    let (mut process, _state) = seed().launch();
+    assert_eq!(process.wait_exit(SHORT).code(), Some(1));
+    let told = process.stderr();
+    assert!(told.contains("tracker.announce_host"), "{told}");
+    let named = seed().options(["--announce-host", "seed.example"]).start();
+    let tracker = named.ready.tracker.clone().unwrap();
+    assert!(tracker.starts_with("http://seed.example:"), "{tracker}");
+    make_tunnel(&lan);
+    let server = seed().start();
+    let tracker = server.ready.tracker.clone().unwrap();
+    assert!(tracker.starts_with(&format!("http://{NEAR}:")), "{tracker}");
+    let link = &server.ready.torrents[0].magnet;
+    assert!(
+        link.contains(&NEAR.to_string()) && !link.contains(&SERVER.to_string()),
+        "{link}"
+    );
 }
 
 /// Datagrams that went out by an interface.
@@ -115,14 +177,17 @@ fn is_open(mut command: Command, address: SocketAddr) -> bool {
     run("bash", &command, SHORT).0.success()
 }
 
-/// Waits until `get` says that it does not call the peer, because its interface is not there.
+/// Waits until `get` has been without a peer for some seconds from now on, in each of which it
+/// would call one, and says that it does not, because its interface is not there.
 fn does_not_call(getting: &mut Getting) {
+    let before = events(&getting.process, "progress").len();
     getting.process.wait_for("no call", LIMIT, |process| {
-        let progress = last(process, "progress")?;
-        let is_idle = progress["peers"].as_u64()? == 0;
+        let progress = events(process, "progress");
+        let from_now = progress.iter().skip(before).rev();
+        let idle = from_now.take_while(|one| one["peers"] == 0).count();
         let told = process.stdout() + &process.stderr();
-        (is_idle && told.contains("the interface of peers.bind_interface is not there"))
-            .then_some(())
+        let is_told = told.contains("the interface of peers.bind_interface is not there");
+        (is_told && idle > IDLE_LINES).then_some(())
     });
 }
 

@@ -74,6 +74,7 @@ use tokio::sync::Notify;
 
 pub use binding::Binding;
 pub(crate) use client::{certificates, is_proxy_url};
+pub(crate) use resolve::Family;
 pub use schedule::{HOST_FAILURES_MAX, OVERDUE_AFTER};
 pub use tiers::{
     BACKOFF_MAX, BACKOFF_MIN, INTERVAL_MAX, INTERVAL_MIN, REFUSED_BACKOFF_MIN,

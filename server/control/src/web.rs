@@ -4,13 +4,20 @@
 //! redirects as trackers have, never from `https` to `http`. No proxy is taken from the
 //! environment.
 //!
+//! It leaves as requests to trackers do: by the interface or from the address that these are bound
+//! to, or not at all. Bound to addresses of both families, one transfer keeps to the family of the
+//! first address that the server's name has. Where trackers are asked through a proxy no URL is
+//! asked, since that would go past it. Names are resolved as the system does it.
+//!
 //! The URL itself is the user's own word and may lead anywhere. What a server at a global address
 //! answers is a stranger's: it is followed to global addresses only, each checked as it is
 //! connected to, so that nobody makes us ask for something inside our network.
 //!
 //! Does not: judge what has come. A URL is never shown beyond its host: it may hold a password.
 
-use crate::announce::{AnnounceError, Authority, REDIRECTS_MAX, certificates, is_global};
+use crate::announce::{
+    AnnounceConfig, AnnounceError, Family, REDIRECTS_MAX, certificates, is_global,
+};
 use proto::limits::METAINFO_BYTES_MAX;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::LOCATION;
@@ -40,6 +47,12 @@ pub enum WebError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It would go past the proxy.
+    #[error(
+        "the torrent's URL is not asked: announce.proxy is set, which this would go past; fetch the \
+         file by a program that takes the proxy (curl --proxy), and give the file"
+    )]
+    Proxy,
     /// The transfer failed. Its own words, without the URL, which may hold a secret.
     #[error("cannot fetch the torrent from {host}: {error}")]
     Transfer {
@@ -90,24 +103,20 @@ pub fn is_url(text: &str) -> bool {
     has_scheme("http://") || has_scheme("https://")
 }
 
-/// The bytes at `url`. For `https` these authorities are trusted beside the system's.
+/// The bytes at `url`, asked for as trackers are: of `config` count the name, the authorities and
+/// the binding, and a proxy is refused.
 ///
 /// # Errors
 ///
 /// [`WebError`], which names the host and nothing else of the URL.
-pub async fn fetch_torrent(
-    url: &str,
-    user_agent: &str,
-    authorities: &[Authority],
-) -> Result<Vec<u8>, WebError> {
-    fetch_within(url, user_agent, authorities, is_global).await
+pub async fn fetch_torrent(url: &str, config: &AnnounceConfig) -> Result<Vec<u8>, WebError> {
+    fetch_within(url, config, is_global).await
 }
 
 /// The same with another notion of what is global, for tests.
 async fn fetch_within(
     url: &str,
-    user_agent: &str,
-    authorities: &[Authority],
+    config: &AnnounceConfig,
     is_global: fn(IpAddr) -> bool,
 ) -> Result<Vec<u8>, WebError> {
     let wrong = |reason: String| WebError::Url { reason };
@@ -115,23 +124,17 @@ async fn fetch_within(
     if !is_url(url) {
         return Err(wrong("another scheme".to_owned()));
     }
+    if config.proxy.is_some() {
+        return Err(WebError::Proxy);
+    }
     let host = parsed.host_str().unwrap_or_default().to_owned();
     let failed = |error: String| WebError::Transfer {
         host: host.clone(),
         error,
     };
-    let late = |_| failed("it did not answer in time".to_owned());
-    let addresses = timeout(CONNECT_TIMEOUT, addresses_of(&host))
-        .await
-        .map_err(late)?
-        .map_err(|error| failed(format!("cannot resolve the name: {error}")))?;
-    let scope = Scope {
-        global_only: addresses.into_iter().any(is_global),
-        is_global,
-    };
+    let scope = Scope::of(&host, config, is_global).await.map_err(failed)?;
     let failed = |error: reqwest::Error| failed(causes(&error.without_url()));
-    let trusted = certificates(authorities)?;
-    let client = client(user_agent, trusted, scope).map_err(failed)?;
+    let client = client(config, certificates(&config.authorities)?, scope).map_err(failed)?;
     let mut response = client.get(parsed).send().await.map_err(failed)?;
     let status = response.status();
     if status.is_redirection() {
@@ -169,18 +172,68 @@ fn leads_to(response: &Response) -> &'static str {
 struct Scope {
     global_only: bool,
     is_global: fn(IpAddr) -> bool,
+    /// The only family, where an address is bound: the other would go round that.
+    family: Option<Family>,
 }
 
 impl Scope {
-    fn allows(self, address: IpAddr) -> bool {
-        !self.global_only || (self.is_global)(address)
+    /// Where a fetch from `host` may lead.
+    async fn of(
+        host: &str,
+        config: &AnnounceConfig,
+        is_global: fn(IpAddr) -> bool,
+    ) -> Result<Scope, String> {
+        let addresses = timeout(CONNECT_TIMEOUT, addresses_of(host))
+            .await
+            .map_err(|_| "it did not answer in time".to_owned())?
+            .map_err(|error| format!("cannot resolve the name: {error}"))?;
+        let binding = &config.binding;
+        let is_bound = binding.v4.is_some() || binding.v6.is_some();
+        let usual = addresses.iter().filter(|address| is_usual(**address));
+        let mut families = usual.map(|address| Family::of(*address));
+        let family = match is_bound {
+            true => Some(
+                families
+                    .find(|family| binding.allows(*family))
+                    .ok_or(NOT_BOUND)?,
+            ),
+            false => None,
+        };
+        Ok(Scope {
+            global_only: addresses.into_iter().any(is_global),
+            is_global,
+            family,
+        })
     }
 
-    /// Whether a URL may be followed as far as it shows; of a name the resolver says it.
-    fn allows_url(self, url: &Url) -> bool {
-        let literal = literal(url.host_str().unwrap_or_default());
-        literal.is_none_or(|address| self.allows(address))
+    fn allows(self, address: IpAddr) -> bool {
+        (!self.global_only || (self.is_global)(address)) && self.is_of_family(address)
     }
+
+    fn is_of_family(self, address: IpAddr) -> bool {
+        let is_it = |family| family == Family::of(address) && is_usual(address);
+        self.family.is_none_or(is_it)
+    }
+
+    /// Why a URL may not be followed, as far as it shows; of a name the resolver says it.
+    fn refusal(self, url: &Url) -> Option<&'static str> {
+        let address = literal(url.host_str().unwrap_or_default())?;
+        match self.is_of_family(address) {
+            false => Some(NOT_BOUND),
+            true => (!self.allows(address)).then_some(NOT_GLOBAL),
+        }
+    }
+}
+
+/// Why one is not connected to.
+const NOT_GLOBAL: &str = "it leads from a global address to one that is not";
+/// Why one is not, either.
+const NOT_BOUND: &str =
+    "it has no address of the family that is bound (announce.bind_v4, announce.bind_v6)";
+
+/// Whether it is no IPv4 address in the clothes of IPv6, which would be connected to unbound.
+fn is_usual(address: IpAddr) -> bool {
+    address == address.to_canonical()
 }
 
 /// The resolver of a client: what it checks is what is connected to.
@@ -189,9 +242,13 @@ impl Resolve for Scope {
         let scope = *self;
         Box::pin(async move {
             let mut addresses = addresses_of(name.as_str()).await?;
+            addresses.retain(|&address| scope.is_of_family(address));
+            if addresses.is_empty() {
+                return Err(NOT_BOUND.into());
+            }
             addresses.retain(|&address| scope.allows(address));
             if addresses.is_empty() {
-                return Err("it leads from a global address to one that is not".into());
+                return Err(NOT_GLOBAL.into());
             }
             let addresses = addresses.into_iter();
             Ok(Box::new(addresses.map(|address| SocketAddr::new(address, 0))) as Addrs)
@@ -212,19 +269,29 @@ async fn addresses_of(host: &str) -> io::Result<Vec<IpAddr>> {
     Ok(found.map(|address| address.ip().to_canonical()).collect())
 }
 
-fn client(user_agent: &str, trusted: Vec<Certificate>, scope: Scope) -> reqwest::Result<Client> {
-    let merged = builder(user_agent, scope).tls_certs_merge(trusted.clone());
+fn client(
+    config: &AnnounceConfig,
+    trusted: Vec<Certificate>,
+    scope: Scope,
+) -> reqwest::Result<Client> {
+    let merged = builder(config, scope).tls_certs_merge(trusted.clone());
     // A machine without authorities of its own (a bare container) has those that the user names.
     let build_without = |_| {
-        let only = builder(user_agent, scope).tls_certs_only(trusted);
+        let only = builder(config, scope).tls_certs_only(trusted);
         only.build()
     };
     merged.build().or_else(build_without)
 }
 
-fn builder(user_agent: &str, scope: Scope) -> ClientBuilder {
-    Client::builder()
-        .user_agent(user_agent)
+fn builder(config: &AnnounceConfig, scope: Scope) -> ClientBuilder {
+    let binding = &config.binding;
+    let mut builder = Client::builder();
+    if let Some(interface) = &binding.interface {
+        builder = builder.interface(interface);
+    }
+    builder
+        .local_address(scope.family.and_then(|family| binding.address(family)))
+        .user_agent(&config.user_agent)
         .timeout(TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
         .no_proxy()
@@ -239,8 +306,8 @@ fn builder(user_agent: &str, scope: Scope) -> ClientBuilder {
                 attempt.error("it leads from https to http")
             } else if attempt.previous().len() > REDIRECTS_MAX {
                 attempt.error("too many redirects")
-            } else if !scope.allows_url(attempt.url()) {
-                attempt.error("it leads from a global address to one that is not")
+            } else if let Some(why) = scope.refusal(attempt.url()) {
+                attempt.error(why)
             } else {
                 attempt.follow()
             }
@@ -265,6 +332,9 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::announce::Binding;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::sync::Mutex;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -287,7 +357,7 @@ mod tests {
     }
 
     async fn fetch(url: &str) -> Result<Vec<u8>, WebError> {
-        fetch_torrent(url, "seedring/test", &[]).await
+        fetch_torrent(url, &AnnounceConfig::default()).await
     }
 
     #[tokio::test]
@@ -354,14 +424,102 @@ mod tests {
             let redirect =
                 format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
             let outside = server_at("127.0.0.2", redirect.clone().into_bytes()).await;
-            let fetched = fetch_within(&outside, "x", &[], pretend_127_0_0_2_is_global).await;
+            let config = AnnounceConfig::default();
+            let fetched = fetch_within(&outside, &config, pretend_127_0_0_2_is_global).await;
             let text = fetched.unwrap_err().to_string();
             assert!(text.contains("from a global address"), "{text}");
             // The user's own server may lead there.
             let own = server(redirect.into_bytes()).await;
-            let fetched = fetch_within(&own, "x", &[], pretend_127_0_0_2_is_global).await;
+            let fetched = fetch_within(&own, &config, pretend_127_0_0_2_is_global).await;
             assert_eq!(fetched.unwrap(), b"d1:e");
         }
+    }
+
+    /// A server that tells from where it was asked, and how often.
+    async fn witness(host: &str) -> (SocketAddr, Arc<Mutex<Vec<IpAddr>>>) {
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((mut stream, source)) = listener.accept().await {
+                heard.lock().unwrap().push(source.ip());
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nd1:e";
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        (address, asked)
+    }
+
+    fn bound(binding: Binding) -> AnnounceConfig {
+        AnnounceConfig {
+            binding,
+            ..AnnounceConfig::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn it_leaves_as_what_trackers_are_asked_does_or_not_at_all() {
+        let (address, asked) = witness("127.0.0.1").await;
+        let url = format!("http://{address}/x.torrent");
+        let from = Ipv4Addr::new(127, 0, 0, 3);
+        let v4 = |address: Ipv4Addr| Binding {
+            v4: Some(address),
+            ..Binding::default()
+        };
+        let by = |name: &str| Binding {
+            interface: Some(name.to_owned()),
+            ..Binding::default()
+        };
+        let proxied = AnnounceConfig {
+            proxy: Some("socks5://127.0.0.1:9".to_owned()),
+            ..AnnounceConfig::default()
+        };
+        // An address for documentation (RFC 5737), which nobody has.
+        let nobody = Ipv4Addr::new(192, 0, 2, 77);
+        for config in [bound(v4(nobody)), bound(by("absent0")), proxied] {
+            fetch_torrent(&url, &config).await.unwrap_err();
+        }
+        assert!(asked.lock().unwrap().is_empty());
+        for config in [bound(v4(from)), bound(by("lo"))] {
+            assert_eq!(fetch_torrent(&url, &config).await.unwrap(), b"d1:e");
+        }
+        assert_eq!(asked.lock().unwrap()[..], [from, Ipv4Addr::LOCALHOST]);
+    }
+
+    #[tokio::test]
+    async fn nothing_leads_round_a_bound_address() {
+        // It hears IPv4 too, so that an IPv4 address in the clothes of IPv6 reaches it.
+        let (other, asked) = witness("::").await;
+        let port = other.port();
+        let v4 = Binding {
+            v4: Some(Ipv4Addr::LOCALHOST),
+            ..Binding::default()
+        };
+        let both = Binding {
+            v6: Some(Ipv6Addr::LOCALHOST),
+            ..v4.clone()
+        };
+        for (host, bindings) in [
+            ("[::1]", vec![v4.clone()]),
+            ("[::ffff:127.0.0.1]", vec![v4.clone(), both.clone()]),
+        ] {
+            let target = format!("http://{host}:{port}/");
+            let answer =
+                format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
+            let first = server(answer.into_bytes()).await;
+            for (url, binding) in bindings.into_iter().flat_map(|one| {
+                let direct = (target.clone(), one.clone());
+                [direct, (first.clone(), one)]
+            }) {
+                let error = fetch_torrent(&url, &bound(binding)).await.unwrap_err();
+                assert!(error.to_string().contains(NOT_BOUND), "{url}: {error}");
+            }
+        }
+        assert_eq!(asked.lock().unwrap().len(), 0);
+        let url = format!("http://[::1]:{port}/");
+        assert_eq!(fetch_torrent(&url, &bound(both)).await.unwrap(), b"d1:e");
     }
 
     #[tokio::test]

@@ -176,7 +176,7 @@ async fn start(
         tokio::spawn(http::serve(listener, service, when(stopped.clone())));
     }
     let ip_filter = settings::ip_filter(&config.peers.ip_filter, &cells).await?;
-    let (tracker, tracker_port) = start_tracker(config, &cells, stopped)?;
+    let (handle, tracker) = start_tracker(config, &cells, stopped)?;
     let peer_id = settings::peer_id().context("no random bytes")?;
     let (plane, events) = control_plane::start_plane(config, budget, peer_id, registry, ip_filter)?;
     let peer_port = plane.addresses().first().map_or(0, SocketAddr::port);
@@ -185,15 +185,11 @@ async fn start(
     cells.set(ControlGauge::Shards, plane.shards() as u64);
     cells.set(ControlGauge::ConnectionsMax, budget.connections_max);
     cells.set(ControlGauge::UploadRateLimit, config.limits.upload_rate.0);
-    let host = match config.tracker.announce_host.in_url() {
-        Some(host) => host.to_owned(),
-        None => in_url(settings::own_address()),
-    };
     let announcement = Announcement {
         peer_id,
         peer_port,
         api,
-        tracker: tracker_port.map(|port| format!("http://{host}:{port}/announce")),
+        tracker,
         dht: dht.iter().flat_map(DhtHandle::addresses).copied().collect(),
     };
     let running = Running {
@@ -203,27 +199,46 @@ async fn start(
         dht,
         readiness,
         stop,
-        tracker,
+        tracker: handle,
         registry: Arc::clone(registry),
         stop_timeout: config.announce.stop_timeout_s.duration(),
     };
     Ok((running, announcement))
 }
 
+/// Starts the tracker; returns it and the URL by which clients announce to it.
 fn start_tracker(
     config: &Config,
     cells: &Arc<ControlCells>,
     stopped: watch::Receiver<bool>,
-) -> Result<(Option<TrackerHandle>, Option<u16>), Failure> {
+) -> Result<(Option<TrackerHandle>, Option<String>), Failure> {
     if !config.tracker.enabled {
         return Ok((None, None));
     }
+    let host = tracker_host(config)?;
     let tracker = Tracker::bind(&settings::tracker(config), Arc::clone(cells))
         .map_err(anyhow::Error::from)?;
     let port = tracker.addresses().first().map(SocketAddr::port);
     let handle = tracker.handle();
     tokio::spawn(tracker.run(when(stopped)));
-    Ok((Some(handle), port))
+    let url = port.map(|port| format!("http://{host}:{port}/announce"));
+    Ok((Some(handle), url))
+}
+
+/// The host of the tracker's URL, which goes into torrents and links. The address of the default
+/// route is no answer where peers are to be met by another interface: everybody would read it.
+fn tracker_host(config: &Config) -> Result<String, Failure> {
+    if let Some(host) = config.tracker.announce_host.in_url() {
+        return Ok(host.to_owned());
+    }
+    let own = settings::own_address(&config.peers);
+    own.map(in_url).ok_or_else(|| {
+        Failure::Failed(anyhow!(
+            "no address can be written into torrents: the tracker is on, and the interface of \
+             peers.bind_interface has none now; start again when it has, name a host by \
+             tracker.announce_host, or turn the tracker off (--no-tracker, tracker.enabled)"
+        ))
+    })
 }
 
 /// An address as URLs have it.

@@ -213,7 +213,7 @@ pub fn tracker(config: &Config) -> TrackerConfig {
 }
 
 /// What we call ourselves to trackers and other web servers.
-pub fn user_agent(config: &Config) -> String {
+fn user_agent(config: &Config) -> String {
     let own = AnnounceConfig::default().user_agent;
     some(&config.announce.user_agent).unwrap_or(own)
 }
@@ -257,7 +257,7 @@ pub fn announce(config: &Config) -> anyhow::Result<AnnounceConfig> {
 /// # Errors
 ///
 /// A file of certificates cannot be read.
-pub fn authorities(config: &Config) -> anyhow::Result<Vec<Authority>> {
+fn authorities(config: &Config) -> anyhow::Result<Vec<Authority>> {
     let files = config.announce.ca_files.iter();
     files.map(|path| authority(path)).collect()
 }
@@ -321,11 +321,12 @@ pub fn dht(
 }
 
 /// Where the DHT listens, and sends from: as the trackers are asked, if that is bound to an
-/// address, else where peers come to.
+/// address, else where peers come to. The addresses by which trackers are asked are not those of an
+/// interface that peers are met by.
 fn dht_addresses(peers: &Peers, announce: &Announce) -> Vec<IpAddr> {
     let is_bound = announce.bind_v4.is_some() || announce.bind_v6.is_some();
     let (mut v4, mut v6) = (peers.bind_v4, peers.bind_v6);
-    if is_bound {
+    if is_bound && peers.bind_interface.name().is_none() {
         v4 = v4.and(announce.bind_v4);
         v6 = v6.and(announce.bind_v6);
     }
@@ -360,9 +361,25 @@ pub fn announce_key() -> std::io::Result<u32> {
     Ok(u32::from_le_bytes(random))
 }
 
-/// The address by which this machine reaches others, so most likely by which they reach it. Nothing
-/// is sent: connecting a UDP socket only asks the routing table. Loopback where there is no route.
-pub fn own_address() -> IpAddr {
+/// The address by which others reach this machine, most likely: of the interface that peers are met
+/// by, if one is named, else that by which it reaches them. None if that interface has none now.
+pub fn own_address(peers: &Peers) -> Option<IpAddr> {
+    let Some(interface) = peers.bind_interface.name() else {
+        return Some(routed_address());
+    };
+    let addresses = seedring_io::system::interface_addresses(interface).unwrap_or_default();
+    let is_spoken = |address: &&IpAddr| match address {
+        IpAddr::V4(_) => peers.bind_v4.is_some(),
+        // Without a zone a link's own addresses mean nothing to others.
+        IpAddr::V6(v6) => peers.bind_v6.is_some() && !v6.is_unicast_link_local(),
+    };
+    let spoken = addresses.iter().filter(is_spoken);
+    spoken.min_by_key(|address| address.is_ipv6()).copied()
+}
+
+/// The address by which this machine reaches others. Nothing is sent: connecting a UDP socket only
+/// asks the routing table. Loopback where there is no route.
+fn routed_address() -> IpAddr {
     let toward = |bind: IpAddr, target: &str| {
         let socket = UdpSocket::bind((bind, 0)).ok()?;
         socket.connect(target).ok()?;
@@ -408,6 +425,34 @@ mod tests {
         );
         let both = "peers.bind_interface = \"wg0\"\nannounce.bind_interface = \"wg1\"";
         assert_eq!(interfaces(both).0, wg0());
+    }
+
+    /// An address of another interface would be a foreign one on this device.
+    #[test]
+    fn the_dht_sends_from_no_address_of_another_interface() {
+        let listen = |text: &str| {
+            let config = configured(text);
+            dht(&config, Path::new("/"), 1, false).unwrap().listen
+        };
+        let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let trackers = "announce.bind_v4 = \"192.0.2.5\"";
+        assert_eq!(listen(trackers), [IpAddr::from([192, 0, 2, 5])]);
+        let peers = "peers.bind_interface = \"wg0\"";
+        assert_eq!(listen(&format!("{peers}\n{trackers}")), any);
+        let both = format!("{peers}\npeers.bind_v4 = \"10.8.0.2\"\n{trackers}");
+        assert_eq!(listen(&both), [IpAddr::from([10, 8, 0, 2]), any[1]]);
+    }
+
+    /// What is bound to an interface names its address or none, not that of the default route.
+    #[test]
+    fn the_own_address_is_that_of_the_interface_of_the_peers() {
+        let own = |text: &str| own_address(&configured(text).peers);
+        assert!(own("").is_some());
+        let lo = "peers.bind_interface = \"lo\"";
+        assert_eq!(own(lo), Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(own("peers.bind_interface = \"absent0\""), None);
+        let neither = format!("{lo}\npeers.bind_v4 = \"\"");
+        assert!(own(&neither).is_none_or(|address| address.is_ipv6()));
     }
 
     #[test]

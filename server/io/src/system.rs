@@ -1,8 +1,9 @@
 //! What the process asks of the operating system once: descriptor limits, pinning, priority, random
 //! bytes.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Raises the soft limit on open descriptors to the hard one and returns it.
 ///
@@ -48,6 +49,55 @@ pub fn interface_index(name: &str) -> Option<u32> {
     // SAFETY: the name ends with a zero and lives as long as the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     (index != 0).then_some(index)
+}
+
+/// The addresses of a network interface; none where there is no such interface.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn interface_addresses(name: &str) -> io::Result<Vec<IpAddr>> {
+    let mut list = std::ptr::null_mut();
+    // SAFETY: `list` is ours to write; what it points to then is freed below.
+    if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut addresses = Vec::new();
+    let mut next = list.cast_const();
+    // SAFETY: each entry of the list, its name and its address live until the list is freed.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        // SAFETY: the same; a name ends with a zero.
+        if unsafe { CStr::from_ptr(entry.ifa_name) }.to_bytes() == name.as_bytes() {
+            // SAFETY: the same.
+            addresses.extend(unsafe { address_at(entry.ifa_addr) });
+        }
+        next = entry.ifa_next;
+    }
+    // SAFETY: it came from `getifaddrs`, is freed once, and nothing points into it any more.
+    unsafe { libc::freeifaddrs(list) };
+    Ok(addresses)
+}
+
+/// An address of IPv4 or IPv6.
+///
+/// # Safety
+///
+/// `address` is null, or points to an address that is as long as its family has it.
+unsafe fn address_at(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the caller's.
+    match i32::from(unsafe { address.as_ref() }?.sa_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that it is one, and the caller that it is whole.
+            let v4 = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
+            Some(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the same.
+            let v6 = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
+            Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
 }
 
 /// The size of a page, in bytes.
@@ -156,6 +206,14 @@ mod tests {
     fn io_priority() -> libc::c_long {
         // SAFETY: it takes numbers only.
         unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) }
+    }
+
+    #[test]
+    fn an_interface_has_its_own_addresses_and_no_other_s() {
+        let own = interface_addresses("lo").unwrap();
+        assert!(own.contains(&Ipv4Addr::LOCALHOST.into()), "{own:?}");
+        assert!(own.iter().all(IpAddr::is_loopback), "{own:?}");
+        assert!(interface_addresses("absent0").unwrap().is_empty());
     }
 
     #[test]

@@ -32,15 +32,15 @@ impl Binding {
     }
 
     /// The address to send from by a family, if one is given.
-    pub(super) fn address(&self, family: Family) -> Option<IpAddr> {
+    pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.v4.map(IpAddr::V4),
             Family::V6 => self.v6.map(IpAddr::V6),
         }
     }
 
-    /// Whether trackers may be asked by a family.
-    pub(super) fn allows(&self, family: Family) -> bool {
+    /// Whether trackers, and web servers, may be asked by a family.
+    pub(crate) fn allows(&self, family: Family) -> bool {
         (self.v4.is_none() && self.v6.is_none()) || self.address(family).is_some()
     }
 

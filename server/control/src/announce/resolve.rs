@@ -29,7 +29,7 @@ pub(super) type Resolved = Result<Arc<[IpAddr]>, Arc<str>>;
 
 /// An address family.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }

@@ -300,7 +300,8 @@ section! {
         /// here, so that strangers cannot use it as their own.
         open: bool = false;
         /// Host name or address that clients reach it by, written into torrents and magnet links.
-        /// No scheme, no port. "" takes this machine's own address.
+        /// No scheme, no port. "" takes this machine's own address: that of peers.bind_interface if one
+        /// is named, which must have one at the start then.
         announce_host: HostName = HostName::default();
         /// Seconds between two announces that clients are asked to keep to.
         interval_s: Seconds = Seconds(1800), 60..=86_400;
@@ -338,18 +339,19 @@ section! {
         scrape_interval_s: Seconds = Seconds(1800), 0..=86_400;
         /// Proxy for all requests to trackers: "http://host:port", "https://host:port" (which is spoken
         /// to over TLS) or "socks5://host:port", with "user:password@" before the host if it wants that.
-        /// It also resolves their names, with "socks5h://" as with "socks5://". UDP trackers are then not
-        /// asked, because that would go past it. Peers are connected to directly all the same. "" uses
-        /// none.
+        /// It also resolves their names, with "socks5h://" as with "socks5://". UDP trackers, and URLs
+        /// that `get` is given, are then not asked, because that would go past it. Peers are connected
+        /// to directly all the same. "" uses none.
         proxy: ProxyUrl = ProxyUrl::default(), 0..=500;
         /// Files of certificates in PEM to trust beside those of the system, for https trackers, and web
         /// servers that `get` has a torrent from, whose authority is your own. A file that cannot be
         /// read, or that holds none, stops the start.
         ca_files: Vec<PathBuf> = Vec::new(), 0..=64;
-        /// Ask trackers only by this network interface, such as "wg0"; "" is any. When it is gone, no
-        /// tracker is asked until it is back. Names are resolved as the system does it, and peers are
-        /// met by peers.bind_interface: what must not leave but by a tunnel needs both, or a network
-        /// namespace that has nothing else.
+        /// Ask trackers, and the web server that `get` has a torrent from, only by this network
+        /// interface, such as "wg0"; "" is any. When it is gone, none is asked until it is back. Names
+        /// are resolved as the system does it, peers are met by peers.bind_interface, and the tracker
+        /// here listens at tracker.listen_v4 and listen_v6: what must not leave but by a tunnel needs
+        /// all of them, or a network namespace that has nothing else.
         bind_interface: Interface = Interface::default();
         /// Ask trackers only from this IPv4 address; "" is any. With an address of one family only, the
         /// other family is not used.
@@ -381,10 +383,10 @@ section! {
     Dht {
         /// Take part in it. Off, peers are found by trackers, by each other, by local discovery and by
         /// name. It listens on the peers' addresses, or on announce.bind_v4 and announce.bind_v6
-        /// where one is set; with peers.bind_interface, or else announce.bind_interface, it goes by
-        /// that interface alone, and with announce.proxy it is off, since it would go past it. What it
-        /// is bound to and is not there is tried again until it is; peers are told of a node that was
-        /// there at the start only.
+        /// where one is set and peers.bind_interface is not; with that, or else with
+        /// announce.bind_interface, it goes by that interface alone, and with announce.proxy it is off,
+        /// since it would go past it. What it is bound to and is not there is tried again until it is;
+        /// peers are told of a node that was there at the start only.
         enabled: bool = true;
         /// UDP port; 0 takes the number of the peers' port, or any if another program has that one.
         /// Open it in the firewall like the peers' port.

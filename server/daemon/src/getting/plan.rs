@@ -80,9 +80,8 @@ impl Plan {
                 (read.map_err(anyhow::Error::from)?, name)
             }
             Source::Url(url) => {
-                let user_agent = settings::user_agent(&self.config);
-                let authorities = settings::authorities(&self.config)?;
-                let fetched = web::fetch_torrent(url, &user_agent, &authorities).await;
+                let config = settings::announce(&self.config)?;
+                let fetched = web::fetch_torrent(url, &config).await;
                 // Not the URL, in which a password may stand.
                 let name = "what the web server sent".to_owned();
                 (fetched.map_err(anyhow::Error::from)?, name)
