@@ -11,13 +11,17 @@ const PIECE: usize = 16 << 10;
 
 /// The files of `content` in a folder of their own.
 fn disk(content: &Content) -> (Disk, TempDir) {
+    disk_with(content, PastCache::Never)
+}
+
+fn disk_with(content: &Content, past_cache: PastCache) -> (Disk, TempDir) {
     let folder = TempDir::new().unwrap();
     let metainfo = content.metainfo.clone();
     let torrent = SeededTorrent::partial(metainfo, folder.path(), &[], ".part").unwrap();
     let disk = Disk::new(
         Arc::new(torrent),
         Allocation::Sparse,
-        PastCache::Never,
+        past_cache,
         Vec::new(),
     );
     (disk, folder)
@@ -30,13 +34,18 @@ fn files(count: usize) -> Content {
     Content::new(&files, PIECE)
 }
 
-/// Writes a piece as it should be.
-async fn write(disk: &Disk, content: &Content, piece: u32) -> Result<u64, DiskError> {
+/// The bytes of a piece as they should be.
+fn sealed(content: &Content, piece: u32) -> Arc<Sealed> {
     let pool = SegmentPool::new(MemoryBudget::new(PIECE));
     let mut segment = pool.try_take(PIECE).unwrap();
     let start = piece as usize * PIECE;
     assert!(segment.put(0, &content.bytes[start..start + PIECE]));
-    let sealed = segment.seal();
+    segment.seal()
+}
+
+/// Writes a piece as it should be.
+async fn write(disk: &Disk, content: &Content, piece: u32) -> Result<u64, DiskError> {
+    let sealed = sealed(content, piece);
     disk.write(PieceIndex(piece), 0, &sealed, 0, PIECE, true)
         .await
 }
@@ -413,6 +422,36 @@ fn folders_are_synced_side_by_side() {
             .expect("one waits for the other");
         assert_eq!(synced.unwrap().len(), 2);
         assert!(disk.is_clean());
+        disk.close().await;
+    });
+}
+
+#[test]
+fn a_disk_that_is_slow_past_the_cache_is_written_to_through_it_from_then_on() {
+    let test = "a_disk_that_is_slow_past_the_cache_is_written_to_through_it_from_then_on";
+    let content = files(4);
+    let (disk, folder) = disk_with(&content, PastCache::Unasked);
+    tokio_uring::start(async {
+        let write = async |piece: u32| {
+            let sealed = sealed(&content, piece);
+            let written = disk.write(PieceIndex(piece), 0, &sealed, 0, PIECE, false);
+            written.await.unwrap();
+            disk.check_invariants();
+        };
+        write(0).await;
+        if disk.direct.borrow().is_empty() {
+            return crate::testing::skip(test, "nothing is written there past the page cache");
+        }
+        assert!(disk.passing.is_possible());
+        fs::write(folder.path().join("writes take long"), b"").unwrap();
+        write(1).await;
+        assert!(!disk.passing.is_possible() && disk.direct.borrow().is_empty());
+        // What is open already, and what is opened now.
+        for piece in [0, 2] {
+            write(piece).await;
+            assert!(disk.direct.borrow().is_empty());
+        }
+        sync(&disk).await.unwrap();
         disk.close().await;
     });
 }
