@@ -17,10 +17,11 @@
 //!   a second of a socket, the rest is dropped. Our own are known by their cookie.
 //! - *Where*: the interface of the default route, or those that are named. One that is named may
 //!   come late, and go and come again as another, as a VPN's does: it is looked for at each
-//!   [`TICK`].
+//!   [`TICK`]. Where a socket is opened later than the first, all torrents are told anew.
 //!
-//! Limits: [`TORRENTS_MAX`] torrents. A socket that cannot be opened is told in the log; discovery
-//! goes on without it.
+//! Limits: [`TORRENTS_MAX`] torrents. A socket that cannot be opened is told in the log once, and
+//! tried again at each [`TICK`]; discovery goes on without it. Does not: follow the default route to
+//! another interface while the socket on the first is open.
 
 mod schedule;
 
@@ -98,9 +99,7 @@ impl Lsd {
             start: Instant::now(),
         });
         let mut places = places(config);
-        for place in &mut places {
-            place.look(&shared);
-        }
+        look(&mut places, &shared);
         let task = Task(tokio::spawn(tell(Arc::clone(&shared), places)).abort_handle());
         LsdHandle {
             shared,
@@ -192,34 +191,57 @@ struct Door {
 /// Where discovery is done: a group on an interface.
 struct Place {
     group: SocketAddr,
-    /// The interface's name; none: that of the default route, which is not looked for again.
+    /// The interface's name; none: that of the default route.
     interface: Option<String>,
-    /// The kernel's number of the interface when it was last looked; none before that. 0: it is not
-    /// there, or it is that of the default route.
-    index: Option<u32>,
-    open: Option<(Arc<Door>, Task)>,
+    open: Option<Open>,
+    /// The log says why nothing is open.
+    is_told: bool,
+}
+
+/// The socket of a place, and who hears it.
+struct Open {
+    door: Arc<Door>,
+    /// The kernel's number of the interface; 0 for that of the default route, which is not looked
+    /// for again while something is open.
+    index: u32,
+    _hearing: Task,
 }
 
 impl Place {
-    /// Opens the socket if the interface has come since the last look; closes it if it has gone.
-    fn look(&mut self, shared: &Arc<Shared>) {
+    /// Opens the socket if that can be done now, and closes it if the interface has gone or is
+    /// another one. True if it was opened.
+    fn look(&mut self, shared: &Arc<Shared>) -> bool {
         let interface = self.interface.as_deref();
-        let index = interface.map_or(0, |name| index_of(self.group, name).unwrap_or(0));
-        if self.index == Some(index) {
-            return;
+        let index = interface.map_or(Ok(0), |name| index_of(self.group, name));
+        let is_same = |open: &Open| index.as_ref().is_ok_and(|index| *index == open.index);
+        if self.open.as_ref().is_some_and(is_same) {
+            return false;
         }
-        self.index = Some(index);
-        self.open = None;
+        if self.open.take().is_some() {
+            self.is_told = false;
+        }
         let (group, name) = (self.group, interface.unwrap_or("of the default route"));
-        match open(group, interface) {
-            Ok(door) => {
+        match index.and_then(|index| Ok((index, open(group, interface)?))) {
+            Ok((index, door)) => {
                 let door = Arc::new(door);
                 let hearing = tokio::spawn(hear(Arc::clone(shared), Arc::clone(&door)));
-                self.open = Some((door, Task(hearing.abort_handle())));
+                self.open = Some(Open {
+                    door,
+                    index,
+                    _hearing: Task(hearing.abort_handle()),
+                });
+                self.is_told = false;
                 tracing::info!(%group, interface = name, "local discovery is done there");
+                true
             }
             Err(error) => {
-                tracing::warn!(%group, interface = name, %error, "no local discovery there");
+                if !std::mem::replace(&mut self.is_told, true) {
+                    tracing::warn!(
+                        %group, interface = name, %error,
+                        "no local discovery there; it is tried again until there is"
+                    );
+                }
+                false
             }
         }
     }
@@ -244,8 +266,8 @@ fn places(config: &LsdConfig) -> Vec<Place> {
     let place = |group, interface: &Option<String>| Place {
         group,
         interface: interface.clone(),
-        index: None,
         open: None,
+        is_told: false,
     };
     spoken
         .flat_map(|(_, group)| interfaces.iter().map(move |one| place(group, one)))
@@ -296,15 +318,24 @@ fn interface_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
     })
 }
 
+/// Looks at all places. Where one was opened nobody has heard of anything: all is told anew.
+fn look(places: &mut [Place], shared: &Arc<Shared>) {
+    let mut some_opened = false;
+    for place in places {
+        some_opened |= place.look(shared);
+    }
+    if some_opened {
+        shared.schedule().all_due(shared.now());
+    }
+}
+
 /// Sends what is due, for ever.
 async fn tell(shared: Arc<Shared>, mut places: Vec<Place>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        for place in &mut places {
-            place.look(&shared);
-        }
+        look(&mut places, &shared);
         if places.iter().all(|place| place.open.is_none()) {
             // What is due is told when somebody can hear it.
             continue;
@@ -316,7 +347,7 @@ async fn tell(shared: Arc<Shared>, mut places: Vec<Place>) {
                 info_hashes,
                 cookie: Some(shared.cookie.clone()),
             };
-            for (door, _) in places.iter().filter_map(|place| place.open.as_ref()) {
+            for Open { door, .. } in places.iter().filter_map(|place| place.open.as_ref()) {
                 let datagram = announcement.encode(door.group);
                 match door.socket.send_to(&datagram, door.group).await {
                     Ok(_) => shared.cells.increment(ControlCounter::LsdSent),
@@ -416,6 +447,45 @@ mod tests {
         shared.schedule().remove(InfoHashV1([1; 20]));
         shared.take(&datagram(&[1], Some("theirs")), from);
         assert_eq!(heard(), []);
+    }
+
+    /// A place that cannot be opened for a reason that passes is tried again, told once; whenever it
+    /// is opened all torrents are due.
+    #[tokio::test]
+    async fn a_place_is_tried_until_it_is_open_and_hears_of_all_torrents_then() {
+        let shared = Arc::new(shared());
+        let sink = Arc::new(Heard::default());
+        let info_hash = InfoHashV1([1; 20]);
+        shared.schedule().add(info_hash, sink as _, shared.now());
+        let due = || shared.schedule().take_due(shared.now()).concat();
+        let interface = Some("lo".to_owned());
+        // No group, so that nothing can be joined, though the interface is there.
+        let group = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut places = [Place {
+            group,
+            interface,
+            open: None,
+            is_told: false,
+        }];
+        assert_eq!(due(), [info_hash]);
+        for _ in 0..2 {
+            look(&mut places, &shared);
+            assert!(places[0].open.is_none() && places[0].is_told);
+            assert_eq!(due(), []);
+        }
+        places[0].group = GROUP_V4.into();
+        look(&mut places, &shared);
+        assert!(places[0].open.is_some() && !places[0].is_told);
+        assert_eq!(due(), [info_hash]);
+        look(&mut places, &shared);
+        assert_eq!(due(), [], "it is open already");
+        // It has gone, and come again as another.
+        places[0].open.as_mut().unwrap().index += 1;
+        look(&mut places, &shared);
+        assert_eq!(due(), [info_hash]);
+        places[0].interface = Some("absent0".to_owned());
+        look(&mut places, &shared);
+        assert!(places[0].open.is_none() && places[0].is_told);
     }
 
     #[test]

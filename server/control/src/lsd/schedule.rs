@@ -54,6 +54,18 @@ impl Schedule {
         }
     }
 
+    /// Has all torrents announced from `now` on: as many a second as ever.
+    pub fn all_due(&mut self, now: Time) {
+        let later = std::mem::take(&mut self.due).into_iter();
+        for (time, info_hash) in later {
+            let due_at = time.min(now);
+            self.due.insert((due_at, info_hash));
+            if let Some(entry) = self.torrents.get_mut(&info_hash) {
+                entry.due_at = due_at;
+            }
+        }
+    }
+
     /// Who takes the peers of a torrent, if it is there.
     pub fn sink(&self, info_hash: InfoHashV1) -> Option<Arc<dyn PeerSink>> {
         let entry = self.torrents.get(&info_hash)?;
@@ -153,6 +165,22 @@ mod tests {
         }
         assert_eq!(last.len(), 100_000, "each has had its turn");
         assert!(last.values().all(|&second| second > 400), "and again");
+    }
+
+    #[test]
+    fn all_torrents_are_due_when_somebody_new_can_hear() {
+        let mut schedule = Schedule::new(1);
+        for number in 0..20 {
+            schedule.add(hash(number), Arc::new(Nobody), at(0));
+        }
+        assert_eq!(schedule.take_due(at(0)).concat().len(), 20);
+        assert!(schedule.take_due(at(10)).is_empty());
+        schedule.all_due(at(10));
+        assert_eq!(schedule.take_due(at(10)).concat().len(), 20);
+        assert!(schedule.take_due(at(300)).is_empty());
+        schedule.all_due(at(300));
+        schedule.remove(hash(7));
+        assert_eq!(schedule.take_due(at(300)).concat().len(), 19);
     }
 
     #[test]
