@@ -40,7 +40,7 @@ const CONNECTING_MAX: usize = 4;
 /// Connections of one torrent that we began.
 const CALLED_MAX: usize = 50;
 
-/// How long a torrent waits when no place is left for its calls.
+/// How long a torrent waits when no place is left for its calls, or no interface is there.
 const REST: Duration = Duration::from_secs(5);
 
 /// A seed is found by those who want something of it, so that it gives up soon.
@@ -155,6 +155,10 @@ impl Shard {
 
     /// Begins as many calls of one torrent as may be; returns when to look again.
     fn call_for(self: &Rc<Self>, seed: &Rc<SeedCalls>, now: Time) -> Time {
+        if self.is_cut_off() {
+            // Of so many addresses each would take a socket, once a second, to be told so.
+            return now + REST;
+        }
         let fetch = &self.config.fetch;
         loop {
             let is_full =

@@ -203,7 +203,11 @@ impl Watched {
 
 /// The listeners of one shard.
 #[derive(Default)]
-pub(crate) struct Doors(RefCell<Vec<(Rc<Door>, JoinHandle<()>)>>);
+pub(crate) struct Doors {
+    open: RefCell<Vec<(Rc<Door>, JoinHandle<()>)>>,
+    /// What they are bound to is not there.
+    are_gone: Cell<bool>,
+}
 
 /// One of them.
 struct Door {
@@ -215,7 +219,9 @@ impl Shard {
     /// Accepts connections by these listeners and no others.
     pub(crate) fn listen(self: &Rc<Self>, listeners: Vec<TcpListener>) {
         self.close_doors();
-        let mut doors = self.doors.0.borrow_mut();
+        let is_bound = self.config.sockets.interface.is_some() && !self.config.listen.is_empty();
+        self.doors.are_gone.set(is_bound && listeners.is_empty());
+        let mut doors = self.doors.open.borrow_mut();
         doors.retain(|(_, accepting)| !accepting.is_finished());
         for listener in listeners {
             let door = Rc::new(Door {
@@ -241,9 +247,14 @@ impl Shard {
         self.listen(listeners);
     }
 
+    /// Whether the interface that peers are met by is not there, so that nobody need be called.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.doors.are_gone.get()
+    }
+
     /// Accepts no more; completes the accepts that are in flight.
     pub(crate) fn close_doors(&self) {
-        for (door, _) in self.doors.0.borrow().iter() {
+        for (door, _) in self.doors.open.borrow().iter() {
             door.is_closed.set(true);
             sockets::shut_down(&door.listener);
         }
@@ -251,7 +262,7 @@ impl Shard {
 
     /// Waits until nothing is accepted any more.
     pub(crate) async fn doors_closed(&self) {
-        let doors = self.doors.0.take();
+        let doors = self.doors.open.take();
         for (_, accepting) in doors {
             let _ = accepting.await;
         }

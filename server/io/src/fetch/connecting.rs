@@ -9,7 +9,7 @@
 use crate::closing::CloseReason;
 use crate::connection::{self, Opened};
 use crate::fetch::home::ActiveFetch;
-use crate::fetch::troubles;
+use crate::fetch::{Published, troubles};
 use crate::limits::CallPlace;
 use crate::ring;
 use crate::shard::{Shard, Visit};
@@ -58,6 +58,9 @@ impl ActiveFetch {
     pub(crate) fn call_peers(&self, shard: &Rc<Shard>) {
         let config = &shard.config.fetch;
         let Some(fetch) = self.handle() else { return };
+        if shard.is_cut_off() {
+            return put_off(&mut self.list.borrow_mut(), &self.published, shard.now());
+        }
         // Nobody gives way before there is somebody to take its place.
         let connecting_max = config.connecting_max.min(self.places_to_call(shard));
         while self.wants_peers() && self.connecting.borrow().len() < connecting_max {
@@ -200,6 +203,15 @@ fn note_end(
         reason,
         is_greeted,
         lasted: shard.now().since(connected_at),
+    }
+}
+
+/// Puts off those whose turn it is, and says why: what peers are met by is not there, and trying it
+/// would take a socket for each.
+pub(crate) fn put_off(list: &mut PeerList, published: &Published, now: Time) {
+    while let Some(address) = list.take(now) {
+        published.note_trouble(address, troubles::NO_INTERFACE);
+        list.postponed(address, now);
     }
 }
 

@@ -262,6 +262,10 @@ impl Exchange {
     /// Begins as many connections as may be.
     fn call_peers(self: &Rc<Self>, shard: &Rc<Shard>) {
         let config = &shard.config.fetch;
+        if shard.is_cut_off() {
+            let mut list = self.list.borrow_mut();
+            return connecting::put_off(&mut list, &self.published, shard.now());
+        }
         while self.connections.get() < config.connecting_max {
             let Some(place) = shard.limits.call(config.outgoing_max, config.half_open_max) else {
                 return;
@@ -612,6 +616,25 @@ mod tests {
             postponed.postponed(address, Time(0));
             let list = exchange.list.borrow();
             assert_eq!(list.next_timeout(), postponed.next_timeout());
+        });
+    }
+
+    #[test]
+    fn nobody_is_called_while_the_interface_is_not_there() {
+        let mut config = testing::config();
+        config.sockets.interface = Some("absent0".to_owned());
+        let seat = testing::seat(config);
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        tokio_uring::start(async {
+            let shard = Shard::new(&seat).unwrap();
+            shard.listen(Vec::new());
+            let exchange = Rc::new(Exchange::new(InfoHashV1([1; 20]), Arc::default()));
+            exchange.add_peers(&shard, &[address], PeerSource::Given);
+            exchange.call_peers(&shard);
+            assert_eq!(exchange.connections.get(), 0);
+            let why = exchange.published.lock_troubles().all();
+            assert_eq!(why, [(address, troubles::NO_INTERFACE.to_owned())]);
+            assert_eq!(exchange.list.borrow().waiting(), 1, "it is put off");
         });
     }
 
