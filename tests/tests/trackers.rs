@@ -6,7 +6,8 @@ use seedring_tests::bencode::{Value, decode};
 use seedring_tests::content::{MIB, write_file};
 use seedring_tests::http;
 use seedring_tests::need;
-use seedring_tests::server::{Seed, Server};
+use seedring_tests::server::{SHORT, Seed, Server};
+use seedring_tests::single::Single;
 use seedring_tests::torrent::unhex;
 use seedring_tests::tracker::{Behaviour, OpenTracker, RecordingTracker};
 use std::io::{Read, Write};
@@ -81,6 +82,26 @@ fn finds(server: &Server, tracker: &str) {
         );
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// `--tracker` counts for a torrent that exists, too, before what that one names.
+#[test]
+fn a_named_tracker_is_told_of_an_existing_torrent() {
+    let own = RecordingTracker::start(Behaviour::Answers);
+    let content = Single::new(MIB, 52, &["--tracker", &own.url()]);
+    let named = RecordingTracker::start(Behaviour::Answers);
+    let seed = content.seed().options(["--tracker", &named.url()]);
+    let server = seed.start();
+    named.wait_for("event=started", SHORT);
+    let magnet = &server.ready.torrents[0].magnet;
+    let port = |tracker: &RecordingTracker| {
+        let url = tracker.url();
+        let address = url.split('/').nth(2).unwrap();
+        address.split(':').nth(1).unwrap().to_owned()
+    };
+    let place = |tracker| magnet.find(&port(tracker)).unwrap_or(usize::MAX);
+    assert!(place(&named) < place(&own), "{magnet}");
+    assert!(own.announces().is_empty(), "{:?}", own.announces());
 }
 
 #[test]

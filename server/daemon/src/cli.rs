@@ -102,7 +102,7 @@ pub struct SeedArgs {
     /// Port of our own tracker, 0 for any [default: 6969]
     #[arg(long, value_name = "N")]
     pub tracker_port: Option<u16>,
-    /// Announce to this tracker too; several of one tier with commas between (repeatable: each is a tier)
+    /// Announce to this tracker too, before those of --torrent; several of one tier with commas between (repeatable: each is a tier)
     #[arg(long, value_name = "URL[,URL…]", value_parser = crate::commands::create::parse_tier)]
     pub tracker: Vec<crate::commands::create::Tier>,
     /// Start no tracker of our own

@@ -29,8 +29,9 @@ const NAME_BYTES_MAX: usize = 180;
 pub enum Source {
     /// What is at this path; its torrent is made if it is not known.
     Path(PathBuf, CreateOptions),
-    /// This `.torrent` file, with its data in this folder.
-    Torrent(PathBuf, PathBuf),
+    /// This `.torrent` file, with its data in this folder, and tiers of trackers that are asked before
+    /// its own.
+    Torrent(PathBuf, PathBuf, Vec<Vec<String>>),
 }
 
 /// A torrent that can be served, and where its `.torrent` file is.
@@ -51,7 +52,7 @@ impl Source {
     /// What the operator named.
     fn path(&self) -> &Path {
         match self {
-            Source::Path(path, _) | Source::Torrent(path, _) => path,
+            Source::Path(path, _) | Source::Torrent(path, ..) => path,
         }
     }
 }
@@ -127,12 +128,15 @@ impl Loader {
         }
         let torrent_file = match source {
             Source::Path(..) => write_torrent(&self.state_dir, &ready)?,
-            Source::Torrent(file, _) => file.clone(),
+            Source::Torrent(file, ..) => file.clone(),
         };
-        if let (Source::Torrent(..), Some(own)) = (source, &self.own_tracker) {
-            // Of a torrent that others made, only the magnet link that we print names our tracker.
+        if let Source::Torrent(.., named) = source {
+            // Of a torrent that others made, only the magnet link that we print names our tracker and
+            // those that the operator named.
             let mut metainfo = (*ready.metainfo).clone();
-            metainfo.trackers.push(vec![own.clone()]);
+            let own = self.own_tracker.iter().map(|own| vec![own.clone()]);
+            metainfo.trackers.splice(0..0, named.iter().cloned());
+            metainfo.trackers.extend(own);
             ready.metainfo = Arc::new(metainfo);
         }
         Ok(Loaded {
@@ -181,7 +185,7 @@ impl Loader {
             };
             let ready = match &source {
                 Source::Path(path, options) => library.of_path(path, options, &mut progress),
-                Source::Torrent(file, data) => library.of_torrent(file, data, &mut progress),
+                Source::Torrent(file, data, _) => library.of_torrent(file, data, &mut progress),
             };
             reporter.finish();
             ready

@@ -23,7 +23,10 @@ pub fn run(global: &Global, args: &SeedArgs) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| config.state_dir(&environment));
     let sources = match (&args.torrent, &args.data_dir) {
-        (Some(torrent), Some(data)) => vec![Source::Torrent(torrent.clone(), data.clone())],
+        (Some(torrent), Some(data)) => {
+            let trackers = named_trackers(args);
+            vec![Source::Torrent(torrent.clone(), data.clone(), trackers)]
+        }
         _ => {
             let options = create_options(args)?;
             args.paths
@@ -76,6 +79,11 @@ fn apply(config: &mut Config, args: &SeedArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The tiers of `--tracker`.
+fn named_trackers(args: &SeedArgs) -> Vec<Vec<String>> {
+    args.tracker.iter().map(|tier| tier.0.clone()).collect()
+}
+
 fn create_options(args: &SeedArgs) -> Result<CreateOptions, Failure> {
     let piece_length = match &args.piece_size {
         None => None,
@@ -85,7 +93,7 @@ fn create_options(args: &SeedArgs) -> Result<CreateOptions, Failure> {
         ),
     };
     Ok(CreateOptions {
-        trackers: args.tracker.iter().map(|tier| tier.0.clone()).collect(),
+        trackers: named_trackers(args),
         private: args.private,
         piece_length,
         ..CreateOptions::default()

@@ -17,7 +17,8 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| config.state_dir(&environment));
     let torrents = config.torrents.iter();
-    let torrents = torrents.map(|entry| Source::Torrent(entry.torrent.clone(), entry.data.clone()));
+    let torrents = torrents
+        .map(|entry| Source::Torrent(entry.torrent.clone(), entry.data.clone(), Vec::new()));
     let seeds = config.seeds.iter();
     let seeds = seeds.map(|entry| Source::Path(entry.path.clone(), CreateOptions::default()));
     let sources = torrents.chain(seeds).collect();
