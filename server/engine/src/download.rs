@@ -120,6 +120,20 @@ struct Source {
     suggested: VecDeque<PieceIndex>,
     /// Whether it said that it has all pieces, and has lost none since.
     has_all: bool,
+    /// The blocks that had come at the last tick.
+    blocks_before: u64,
+}
+
+impl Source {
+    /// Whether what it was asked for takes longer than until the next tick, as far as it shows at a
+    /// tick.
+    fn is_late(&mut self) -> bool {
+        let blocks = self.pipeline.counters().blocks;
+        let has_come = std::mem::replace(&mut self.blocks_before, blocks) < blocks;
+        let outstanding = self.pipeline.outstanding_bytes();
+        let rate = self.pipeline.rate().unwrap_or(0);
+        outstanding > 0 && (!has_come || self.pipeline.is_snubbed() || rate < outstanding)
+    }
 }
 
 /// The download of one torrent: see the module.
@@ -231,8 +245,11 @@ impl Download {
                 allowed_fast: Vec::new(),
                 suggested: VecDeque::new(),
                 has_all: matches!(pieces, PeerPieces::All),
+                blocks_before: 0,
             },
         );
+        // Nobody is late before he had a second.
+        self.picker.set_late(peer, false);
         self.show_interest(peer);
     }
 
@@ -580,6 +597,7 @@ impl Download {
                 false => source.pipeline.rate().unwrap_or(0),
             };
             self.picker.set_rate(peer, rate);
+            self.picker.set_late(peer, source.is_late());
             self.give_back(peer, blocks, true);
             self.lose_interest(peer);
             self.wake(peer);

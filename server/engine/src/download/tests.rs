@@ -308,6 +308,42 @@ fn one_seed_gives_all() {
     assert!(!world.peers[&seed].interested);
 }
 
+/// Of seeds that answer at once, none is asked for what another is about to bring; of one that
+/// hangs, others are.
+#[test]
+fn in_the_end_only_what_is_late_is_asked_for_twice() {
+    let blocks = LENGTH.div_ceil(u64::from(BLOCK_LENGTH));
+    let mut world = World::new(2);
+    let seeds = [0, 1, 2].map(|_| world.join(0..20, false, true));
+    for seed in seeds {
+        world.set_choking(seed, false);
+    }
+    // All is asked for, and nothing has come.
+    while world.download.picker().wanted() > 0 && !world.download.picker().in_endgame() {
+        for seed in seeds {
+            world.answer(seed);
+        }
+        world.check();
+        world.store(false);
+    }
+    assert_eq!(world.requests, blocks);
+    let hangs = seeds
+        .into_iter()
+        .find(|seed| !world.peers[seed].queue.is_empty());
+    let hangs = hangs.expect("in the end-game something is under way");
+    let left = world.peers[&hangs].queue.len() as u64;
+    for seed in seeds.into_iter().filter(|seed| *seed != hangs) {
+        while !world.peers[&seed].queue.is_empty() {
+            world.answer(seed);
+        }
+    }
+    assert_eq!(world.requests, blocks, "it has had no second yet");
+    world.pass(Duration::from_secs(1));
+    world.pass(Duration::from_secs(1));
+    assert!(world.requests >= blocks + left, "{} {left}", world.requests);
+    world.finish();
+}
+
 #[test]
 fn a_block_is_expected_from_whom_it_was_asked_until_somebody_brought_it() {
     let mut world = World::new(3);

@@ -237,7 +237,7 @@ impl Picker {
     }
 
     /// Blocks that are requested from others: those from the fewest first. A slow peer is not asked
-    /// for what a fast one is asked for.
+    /// for what a fast one is asked for, and nobody for what is about to come.
     fn pick_twice(
         &mut self,
         peer: PeerPlace,
@@ -291,7 +291,10 @@ impl Picker {
     ) -> bool {
         let block = &self.open.get(place).blocks()[block as usize];
         let fast = self.peers.get(peer).fast;
-        let slower = |requester: PeerPlace| fast || !self.peers.get(requester).fast;
+        let slower = |requester: PeerPlace| {
+            let requester = self.peers.get(requester);
+            requester.late && (fast || !requester.fast)
+        };
         block.requesters().count() == requesters
             && !block.is_requested_from(peer)
             && block.requesters().all(slower)

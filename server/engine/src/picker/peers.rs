@@ -58,6 +58,8 @@ pub(super) struct Peer {
     pub rate_bytes_per_s: u64,
     /// Fast enough for pieces of its own.
     pub fast: bool,
+    /// What it was asked for may be asked of others in the end-game.
+    pub late: bool,
     /// Where it has requests, oldest first.
     pub assigned: Vec<Assigned>,
     /// A search for a new piece found nothing when [`super::pieces::Pieces::entries`] was this, and

@@ -24,6 +24,7 @@ impl Picker {
             interesting: 0,
             rate_bytes_per_s: 0,
             fast: self.is_fast(0),
+            late: true,
             assigned: Vec::new(),
             barren_at: None,
         };
@@ -121,6 +122,15 @@ impl Picker {
             let peer = self.peers.get_mut(place);
             peer.rate_bytes_per_s = bytes_per_s;
             peer.fast = fast;
+        }
+    }
+
+    /// Whether what the peer was asked for takes so long that others may be asked for it in the
+    /// end-game; so it is until this is said. Twice the payload of whoever answers at once is only
+    /// waste.
+    pub fn set_late(&mut self, key: PeerKey, late: bool) {
+        if let Some(place) = self.peers.find(key) {
+            self.peers.get_mut(place).late = late;
         }
     }
 
