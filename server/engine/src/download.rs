@@ -337,6 +337,7 @@ impl Download {
         if source.pipeline.outstanding() == 0 {
             self.picker.peer_left(peer);
             self.picker.peer_joined(peer, pieces);
+            self.picker.set_late(peer, false);
             self.follow_picker();
         } else {
             let count = self.picker.piece_count();
