@@ -334,6 +334,14 @@ fn fifty_torrents_of_qbittorrent() {
         let seeds = |torrent: &&Value| torrent["state"] == "stalledUP";
         torrents.iter().filter(seeds).count() == TORRENTS
     });
+    place.fetch();
+    // It counts once a second.
+    wait_until(&mut process, "uploads in its totals", || {
+        let torrents = listed();
+        let served = |torrent: &&Value| torrent["uploaded"].as_u64() >= Some(PIECE_BYTES as u64);
+        torrents.iter().filter(served).count() == FETCHED
+    });
+    // What changes a torrent has its file written, with its totals; its end alone may leave the file as it was.
     for label in [0, 1] {
         let hashes: Vec<String> = place.hashes().skip(label).step_by(2).collect();
         let hashes = hashes.join("|");
@@ -346,12 +354,19 @@ fn fifty_torrents_of_qbittorrent() {
             200
         );
     }
-    place.fetch();
-    // It counts once a second.
-    wait_until(&mut process, "uploads in its totals", || {
-        let torrents = listed();
-        let served = |torrent: &&Value| torrent["uploaded"].as_u64() >= Some(PIECE_BYTES as u64);
-        torrents.iter().filter(served).count() == FETCHED
+    let backup = place.path("home/qBittorrent/data/BT_backup");
+    wait_until(&mut process, "labels and totals in its files", || {
+        let mut hashes = place.hashes().enumerate();
+        hashes.all(|(number, hash)| {
+            let file = backup.join(format!("{hash}.fastresume"));
+            let bytes = std::fs::read(file).unwrap_or_default();
+            let has = |text: &str| {
+                bytes
+                    .windows(text.len())
+                    .any(|part| part == text.as_bytes())
+            };
+            has("6:second") && (number >= FETCHED || !has("14:total_uploadedi0e"))
+        })
     });
     process.terminate();
     process.wait_exit(READY);
