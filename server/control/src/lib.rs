@@ -5,6 +5,7 @@
 
 pub mod announce;
 pub mod catalog;
+pub mod command;
 pub mod config;
 pub mod create;
 pub mod dht;
