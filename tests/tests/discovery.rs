@@ -347,6 +347,32 @@ fn a_link_is_enough_in_one_network() {
     by_link();
 }
 
+/// Who has a link and calls nobody: the seed hears of him in this network, and calls him.
+#[test]
+fn a_seed_that_calls_us_is_enough_for_a_link() {
+    let test = "a_seed_that_calls_us_is_enough_for_a_link";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let content = some_mib(&[]);
+    let mut theirs = Command::new(need!(test, libtorrent_python()));
+    theirs.arg(script("libtorrent_swarm.py"));
+    theirs.args([&content.torrent, &content.data_dir()]);
+    let mut theirs = Process::spawn("libtorrent", theirs.args([&SERVER.to_string(), "--lsd"]));
+    theirs.wait_for("complete", MEET, |process| {
+        process.stdout().contains("complete").then_some(())
+    });
+    let folder = TempDir::new().unwrap();
+    let magnet = format!("magnet:?xt=urn:btih:{}", content.info_hash());
+    let shy = Get::new(&magnet, folder.path())
+        .setting("lsd", "enabled", "true")
+        .setting("fetch", "outgoing_max", "0");
+    let client = |program: &OsStr| lan.client_command(program);
+    shy.start_on(&client).complete(MEET);
+    assert_same_tree(&content.data_dir(), folder.path());
+}
+
 #[test]
 fn hosts_of_one_network_find_each_other_by_ipv6() {
     let test = "hosts_of_one_network_find_each_other_by_ipv6";

@@ -273,6 +273,9 @@ impl Getter {
     ) -> Result<Option<Described>, Failure> {
         let trackers = self.plan.sorted(&self.plan.magnet_trackers());
         let others = !peers.is_empty() || self.dht.is_some() || self.lsd.is_some();
+        // Before anybody is told of us, who may call at once.
+        let fetching = self.plane.fetch_metadata(info_hash).await;
+        let (fetch, mut told) = fetching.map_err(anyhow::Error::from)?;
         self.announce(info_hash, trackers, false, others)?;
         // It may be private: the DHT is asked for it, and told nothing. This network, whose the user says that it is
         // his own, cannot be asked but by telling it.
@@ -282,8 +285,6 @@ impl Getter {
         if let Some(lsd) = &self.lsd {
             lsd.add(info_hash, Arc::clone(&self.finder) as _);
         }
-        let fetching = self.plane.fetch_metadata(info_hash).await;
-        let (fetch, mut told) = fetching.map_err(anyhow::Error::from)?;
         fetch.add_peers(peers);
         let mut ticks = tokio::time::interval(BAR_PERIOD);
         loop {

@@ -355,7 +355,10 @@ pub(crate) async fn serve(
 ) -> Served {
     let accepted = Instant::now();
     let mut greeted = greet_in_time(shard, &socket, &mut received).await;
-    if matches!(greeted, Ok(_) | Err(NotGreeted::Dormant(_))) {
+    if !matches!(
+        greeted,
+        Err(NotGreeted::Closed(_) | NotGreeted::Elsewhere(_))
+    ) {
         let took = accepted.elapsed();
         shard.cells.record(Histogram::HandshakeDuration, took);
     }
@@ -367,6 +370,10 @@ pub(crate) async fn serve(
         Err(NotGreeted::Closed(reason)) => return Served::Closed(reason),
         Err(NotGreeted::Elsewhere(home)) => return Served::Elsewhere(Elsewhere { home, received }),
         Err(NotGreeted::Dormant(_)) => return Served::Closed(CloseReason::Asleep),
+        Err(NotGreeted::Resolving(theirs, exchange)) => {
+            let visited = exchange.visited(shard, (socket, peer), visit, theirs);
+            return Served::Closed(Box::pin(visited).await);
+        }
     };
     let caller = Caller {
         socket,
@@ -399,9 +406,7 @@ pub(crate) async fn call<B>(
         Ok(greeted) => greeted,
         Err(NotGreeted::Closed(reason)) => return reason,
         // Not what it was called for: that is used while it is called.
-        Err(NotGreeted::Elsewhere(_) | NotGreeted::Dormant(_)) => {
-            return CloseReason::UnknownTorrent;
-        }
+        Err(_) => return CloseReason::UnknownTorrent,
     };
     if theirs.info_hash != info_hash {
         return CloseReason::UnknownTorrent;
@@ -418,12 +423,14 @@ pub(crate) async fn call<B>(
     converse(shard, caller, theirs, torrent).await
 }
 
-/// A connection that we began for a torrent's metadata, and on which nothing else was asked for.
+/// A connection over which a torrent's metadata were asked for, and nothing else was.
 pub(crate) struct Opened {
     pub(crate) socket: Rc<TcpStream>,
     pub(crate) peer: SocketAddr,
     /// Who named the peer.
     pub(crate) source: PeerSource,
+    /// Whether we began the connection.
+    pub(crate) is_called: bool,
     pub(crate) theirs: Handshake,
     /// What came behind the handshake and counts in a download.
     pub(crate) received: Vec<u8>,
@@ -441,7 +448,7 @@ pub(crate) async fn go_on(
         socket: opened.socket,
         peer: opened.peer,
         visit,
-        is_called: true,
+        is_called: opened.is_called,
         source: opened.source,
         continued: Some(opened.received),
     };
@@ -488,8 +495,8 @@ async fn converse(
         Ok(fetching) => fetching,
         Err(reason) => return reason,
     };
-    let is_called = caller.is_called;
-    let called = is_called.then_some(caller.peer);
+    let called = caller.is_called.then_some(caller.peer);
+    let is_introduced = caller.is_called || caller.continued.is_some();
     let session = begin_session(shard, &caller, &theirs, &torrent, fetching.is_some());
     let received = caller.continued.take().unwrap_or_default();
     let connection = connect(shard, caller, session, torrent, fetching);
@@ -507,7 +514,7 @@ async fn converse(
         connection.close(reason);
     };
     let write = async {
-        let reason = write(shard, &connection, is_called).await;
+        let reason = write(shard, &connection, is_introduced).await;
         connection.close(reason);
     };
     tokio::join!(read, write);
@@ -662,11 +669,11 @@ fn fit(buffer: &mut Vec<u8>, needed: usize) {
     }
 }
 
-/// Sends what the session has to say until the connection ends. (To whom we called our handshake
-/// has been sent.)
-async fn write(shard: &Shard, connection: &Connection, is_called: bool) -> CloseReason {
+/// Sends what the session has to say until the connection ends: first our handshake, unless the
+/// peer has it.
+async fn write(shard: &Shard, connection: &Connection, is_introduced: bool) -> CloseReason {
     let mut outgoing = Outgoing::new();
-    if !is_called {
+    if !is_introduced {
         let ours = shard.our_handshake(connection.torrent.info_hash());
         outgoing.control_mut().extend_from_slice(&ours.encode());
     }

@@ -8,6 +8,7 @@
 
 use crate::closing::CloseReason;
 use crate::connection::receive;
+use crate::fetch::metadata::Exchange;
 use crate::roster::{Outcome, TorrentUse};
 use crate::shard::{Found, Shard, Visit};
 use proto::handshake::{self, HANDSHAKE_BYTES, Handshake, HandshakeStage};
@@ -24,6 +25,8 @@ pub(crate) enum NotGreeted {
     Elsewhere(usize),
     /// Its torrent is to be woken ([`await_torrent`]).
     Dormant(Handshake),
+    /// What its torrent is, is still to be found out, and may be known to the peer.
+    Resolving(Handshake, Rc<Exchange>),
 }
 
 impl From<CloseReason> for NotGreeted {
@@ -94,7 +97,7 @@ async fn find_awake(
             Some(Found::Elsewhere(home)) => {
                 return Err((NotGreeted::Elsewhere(home), Counter::WaitsServed));
             }
-            None => return Err(unknown()),
+            None | Some(Found::Resolving(_)) => return Err(unknown()),
             Some(Found::Dormant) => {}
         }
         let Some(waiter) = shard.roster.wait(theirs.info_hash) else {
@@ -127,7 +130,7 @@ async fn greet(
         match handshake::parse(buffer).map_err(|_| CloseReason::HandshakeInvalid)? {
             HandshakeStage::Incomplete { .. } => {}
             HandshakeStage::InfoHash { info_hash, .. } => match shard.find(info_hash) {
-                Some(Found::Here(_) | Found::Dormant) => {}
+                Some(Found::Here(_) | Found::Dormant | Found::Resolving(_)) => {}
                 Some(Found::Elsewhere(home)) => return Err(NotGreeted::Elsewhere(home)),
                 None => return Err(CloseReason::UnknownTorrent.into()),
             },
@@ -139,6 +142,9 @@ async fn greet(
                     Some(Found::Here(torrent)) => Ok((theirs, torrent)),
                     Some(Found::Elsewhere(home)) => Err(NotGreeted::Elsewhere(home)),
                     Some(Found::Dormant) => Err(NotGreeted::Dormant(theirs)),
+                    Some(Found::Resolving(exchange)) => {
+                        Err(NotGreeted::Resolving(theirs, exchange))
+                    }
                     None => Err(CloseReason::UnknownTorrent.into()),
                 };
             }

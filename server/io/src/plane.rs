@@ -8,6 +8,7 @@ use crate::buffers::Registration;
 use crate::doors;
 use crate::fetch::hashing::HashPool;
 use crate::fetch::memory::MemoryBudget;
+use crate::fetch::metadata::Resolving;
 use crate::fetch::{
     self, Fetch, FetchConfig, FetchError, FetchEvent, FetchSeat, FetchSpec, MetadataEvent,
     MetadataFetch, MetadataSeat,
@@ -202,8 +203,8 @@ pub(crate) enum Command {
     /// Keep away whom this has, and nobody else; the answer says that those who are here are being
     /// closed.
     Filter(Arc<IpFilter>, oneshot::Sender<()>),
-    /// Fetch metadata.
-    FetchMetadata(Box<MetadataSeat>),
+    /// Fetch metadata; the answer says that peers which call us are asked, too.
+    FetchMetadata(Box<MetadataSeat>, oneshot::Sender<()>),
     /// Close everything and end.
     Stop,
 }
@@ -359,6 +360,7 @@ impl Plane {
             changing: tokio::sync::Mutex::new(()),
         };
         let fetch_memory = MemoryBudget::new(config.fetch.buffer_bytes);
+        let resolving = Arc::new(Resolving::default());
         let hashing = Arc::new(HashPool::new(shard_count(config.fetch.hash_threads)));
         let channels: Vec<_> = (0..count).map(|_| mpsc::channel(COMMANDS_MAX)).collect();
         // A shard must not keep itself alive.
@@ -389,6 +391,7 @@ impl Plane {
                 events: events.clone(),
                 dht: Arc::clone(&plane.dht),
                 roster: Arc::clone(&plane.roster),
+                resolving: Arc::clone(&resolving),
             };
             let thread = shard::spawn(seat)?;
             plane.shards.push((commands, thread));
@@ -451,7 +454,8 @@ impl Plane {
         Ok((fetch, events))
     }
 
-    /// Begins to fetch a torrent's `info` dictionary from peers (BEP 9).
+    /// Begins to fetch a torrent's `info` dictionary from peers (BEP 9). Those that call us for it
+    /// are asked from when this returns, on whatever shard they come.
     ///
     /// # Errors
     ///
@@ -461,8 +465,10 @@ impl Plane {
         info_hash: InfoHashV1,
     ) -> Result<(MetadataFetch, mpsc::Receiver<MetadataEvent>), FetchError> {
         let (fetch, seat, events) = fetch::begin_metadata(info_hash);
-        let command = Command::FetchMetadata(Box::new(seat));
+        let (done, answer) = oneshot::channel();
+        let command = Command::FetchMetadata(Box::new(seat), done);
         self.tell(self.home_of(info_hash), command).await?;
+        answer.await.map_err(|_| FetchError::Stopping)?;
         Ok((fetch, events))
     }
 

@@ -13,8 +13,9 @@ use crate::direct::{self, Direct};
 use crate::doors::Doors;
 use crate::fetch::hashing::HashPool;
 use crate::fetch::home::ActiveFetch;
+use crate::fetch::home_of;
 use crate::fetch::memory::{MemoryBudget, SegmentPool};
-use crate::fetch::metadata;
+use crate::fetch::metadata::{self, Exchange, Resolving};
 use crate::fetch::receiving::RECEIVE_BUFFER_BYTES;
 use crate::files::FileTable;
 use crate::in_transit::Lingering;
@@ -81,6 +82,7 @@ pub(crate) struct ShardSeat {
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) dht: Arc<DhtDoor>,
     pub(crate) roster: Arc<Roster>,
+    pub(crate) resolving: Arc<Resolving>,
 }
 
 /// The state of one shard, shared by its tasks, all on its thread.
@@ -115,6 +117,9 @@ pub(crate) struct Shard {
     /// The downloads whose home is here, and those whose home is another shard.
     pub(crate) fetches: RefCell<HashMap<InfoHashV1, Rc<ActiveFetch>>>,
     pub(crate) elsewhere: RefCell<HashMap<InfoHashV1, usize>>,
+    /// The fetches of metadata that are made here, and which ones any shard makes.
+    pub(crate) exchanges: RefCell<HashMap<InfoHashV1, Rc<Exchange>>>,
+    pub(crate) resolving: Arc<Resolving>,
     pub(crate) shards: Vec<mpsc::WeakSender<Command>>,
     /// Whom to call for complete torrents.
     pub(crate) calls: Calls,
@@ -270,6 +275,8 @@ impl Shard {
             roster: Arc::clone(&seat.roster),
             fetches: RefCell::default(),
             elsewhere: RefCell::default(),
+            exchanges: RefCell::default(),
+            resolving: Arc::clone(&seat.resolving),
             shards: seat.shards.clone(),
             calls: Calls::default(),
             filter: RefCell::new(Arc::clone(&config.ip_filter)),
@@ -329,8 +336,9 @@ impl Shard {
                     self.set_filter(filter);
                     let _ = done.send(());
                 }
-                Command::FetchMetadata(seat) => {
-                    tokio_uring::spawn(metadata::run(Rc::clone(self), *seat));
+                Command::FetchMetadata(seat, done) => {
+                    metadata::begin(self, *seat);
+                    let _ = done.send(());
                 }
                 Command::Stop => break,
             }
@@ -496,6 +504,13 @@ impl Shard {
         if let Some(&home) = self.elsewhere.borrow().get(&info_hash) {
             return Some(Found::Elsewhere(home));
         }
+        if let Some(exchange) = self.exchanges.borrow().get(&info_hash) {
+            return Some(Found::Resolving(Rc::clone(exchange)));
+        }
+        let home = home_of(info_hash, self.shards.len());
+        if home != self.index && self.resolving.contains(info_hash) {
+            return Some(Found::Elsewhere(home));
+        }
         // Last: one that has fallen asleep, which the first look has told, is entered there.
         let is_dormant = self.roster.is_dormant(info_hash);
         is_dormant.then_some(Found::Dormant)
@@ -635,8 +650,10 @@ impl Drop for Registered {
 pub(crate) enum Found {
     /// It is served or downloaded here.
     Here(TorrentUse),
-    /// This shard downloads it.
+    /// This shard downloads it, or its metadata.
     Elsewhere(usize),
+    /// Its metadata are being fetched here.
+    Resolving(Rc<Exchange>),
     /// It is to be woken.
     Dormant,
 }

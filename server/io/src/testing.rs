@@ -93,6 +93,7 @@ pub(crate) fn seat(config: PlaneConfig) -> ShardSeat {
         events,
         dht: Arc::default(),
         roster: roster().0,
+        resolving: Arc::default(),
     }
 }
 

@@ -246,7 +246,7 @@ pub(crate) fn give_back(list: &mut PeerList, address: SocketAddr, called: &Calle
 }
 
 /// Waits until the torrent is being downloaded on this shard; `None` if it is not in time.
-async fn download_of(shard: &Shard, info_hash: InfoHashV1) -> Option<Rc<ActiveFetch>> {
+pub(crate) async fn download_of(shard: &Shard, info_hash: InfoHashV1) -> Option<Rc<ActiveFetch>> {
     let until = Instant::now() + DOWNLOAD_WAIT;
     loop {
         let begun = shard.begun.notified();
@@ -273,10 +273,7 @@ pub(crate) async fn keep(shard: &Rc<Shard>, opened: Opened, visit: &mut Visit) {
         return;
     }
     let now = shard.now();
-    // Its peer was told that we have nothing.
-    let is_empty = fetch.stored.get() == 0;
-    let is_of_use = is_empty && fetch.wants_peers() && !sockets::has_hung_up(&*opened.socket);
-    if !is_of_use
+    if !is_of_use(&fetch, &opened)
         || !fetch
             .list
             .borrow_mut()
@@ -288,6 +285,33 @@ pub(crate) async fn keep(shard: &Rc<Shard>, opened: Opened, visit: &mut Visit) {
     let called = note_end(shard, address, visit, now, reason);
     fetch.note_call(address, &called);
     give_back(&mut fetch.list.borrow_mut(), address, &called, shard.now());
+}
+
+/// The same with a connection that its peer began, which has `place` until the download takes it;
+/// returns why it has ended.
+pub(crate) async fn keep_visitor<P>(
+    shard: &Rc<Shard>,
+    opened: Opened,
+    visit: &mut Visit,
+    place: P,
+) -> CloseReason {
+    let Some(fetch) = download_of(shard, opened.theirs.info_hash).await else {
+        return CloseReason::TorrentStopped;
+    };
+    // It may have heard of us from this network, which was asked while nobody knew that the torrent
+    // is private (BEP 27).
+    if !fetch.torrent.may_call(opened.source) || !is_of_use(&fetch, &opened) {
+        return CloseReason::Pointless;
+    }
+    drop(place);
+    Box::pin(connection::go_on(shard, opened, visit, &fetch)).await
+}
+
+/// Whether `fetch` has a use for a connection over which its metadata were asked for.
+fn is_of_use(fetch: &ActiveFetch, opened: &Opened) -> bool {
+    // Its peer was told that we have nothing.
+    let is_empty = fetch.stored.get() == 0;
+    is_empty && fetch.wants_peers() && !sockets::has_hung_up(&*opened.socket)
 }
 
 /// Waits until the connection is there, or is not to be had.

@@ -10,7 +10,7 @@ use crate::connection::Elsewhere;
 use crate::fetch::home::{self, ActiveFetch};
 use crate::fetch::{FetchError, FetchSeat};
 use crate::plane::{Adopted, Command};
-use crate::shard::{Shard, Visit};
+use crate::shard::{Found, Shard, Visit};
 use crate::sockets;
 use crate::torrent::SeededTorrent;
 use proto::ids::InfoHashV1;
@@ -90,7 +90,7 @@ impl Shard {
         let info_hash = seat.torrent.info_hash();
         let refused = if self.is_stopping() {
             Some(FetchError::Stopping)
-        } else if self.find(info_hash).is_some() || self.fetches.borrow().contains_key(&info_hash) {
+        } else if self.is_here(info_hash) || self.fetches.borrow().contains_key(&info_hash) {
             Some(FetchError::Present(info_hash))
         } else {
             None
@@ -104,6 +104,14 @@ impl Shard {
                 self.fetches.borrow_mut().insert(info_hash, fetch);
                 self.begun.notify_waiters();
             }
+        }
+    }
+
+    /// Whether a torrent is served or downloaded, by any shard.
+    fn is_here(&self, info_hash: InfoHashV1) -> bool {
+        match self.find(info_hash) {
+            Some(Found::Resolving(_)) | None => false,
+            Some(Found::Here(_) | Found::Elsewhere(_) | Found::Dormant) => true,
         }
     }
 

@@ -1,17 +1,19 @@
 //! The fetch of an `info` dictionary from peers (BEP 9), for a magnet link: until it is here
 //! nothing is known of the torrent, so these connections exchange nothing but that. When it is here
 //! they wait for the download, whose they are from then on ([`connecting::keep`]): a peer that is
-//! called again may still take the first connection to be alive.
+//! called again may still take the first connection to be alive. Peers that call us meanwhile are
+//! asked as well ([`visitors`]).
 //!
 //! The pure [`MetadataExchange`] decides what is asked of whom and who lied; here are the
 //! connections, each a task, and the hash. What peers say besides, such as which pieces they have,
 //! is kept for the download as it came.
 //!
-//! Limits: those of downloads for connections ([`crate::fetch::FetchConfig`]); [`RECEIVE_BYTES`]
-//! and the longest message for what of a connection's input is not decoded; [`SAID_BYTES_MAX`] of
-//! what is kept, beyond which the connection ends with the metadata; [`PATIENCE`] for a peer that
-//! is of no use.
+//! Limits: those of downloads for connections that we begin ([`crate::fetch::FetchConfig`]), and
+//! those of [`visitors`]; [`RECEIVE_BYTES`] and the longest message for what of a connection's input
+//! is not decoded; [`SAID_BYTES_MAX`] of what is kept, beyond which the connection ends with the
+//! metadata; [`PATIENCE`] for a peer that is of no use.
 
+use crate::closing::CloseReason;
 use crate::connection::{Opened, wait_readable};
 use crate::fetch::connecting::{self, finish_connect};
 use crate::fetch::troubles;
@@ -33,7 +35,7 @@ use seedring_metrics::Counter;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::num::NonZeroU8;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,6 +46,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_uring::net::TcpStream;
 
 use super::Published;
+
+mod visitors;
+
+use visitors::Door;
+pub(crate) use visitors::Resolving;
 
 /// How often time-outs are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -63,7 +70,7 @@ const SAID_BYTES_MAX: usize = 64 << 10;
 const HASH_BYTES: usize = 1 << 20;
 
 /// The fetch of one torrent's metadata.
-struct Exchange {
+pub(crate) struct Exchange {
     info_hash: InfoHashV1,
     exchange: RefCell<MetadataExchange>,
     peers: RefCell<HashMap<PeerKey, Rc<Peer>>>,
@@ -71,6 +78,8 @@ struct Exchange {
     published: Arc<Published>,
     next_key: Cell<u64>,
     connections: Cell<usize>,
+    /// Where those are who called us, as strangers.
+    visitors: RefCell<Vec<IpAddr>>,
     news: Notify,
     /// Whether it has ended, and whether with the metadata.
     is_over: Cell<bool>,
@@ -120,7 +129,7 @@ impl Said {
     }
 }
 
-/// A peer that is being called, or was.
+/// A peer that has greeted.
 struct Peer {
     socket: Rc<TcpStream>,
     address: SocketAddr,
@@ -164,10 +173,16 @@ impl Peer {
     }
 }
 
-/// Fetches until the metadata are here or nobody wants them any more.
-pub(crate) async fn run(shard: Rc<Shard>, mut seat: MetadataSeat) {
+/// Begins to fetch; peers that call us for the torrent are taken when this returns.
+pub(crate) fn begin(shard: &Rc<Shard>, seat: MetadataSeat) {
     let exchange = Exchange::new(seat.info_hash, Arc::clone(&seat.published));
     let exchange = Rc::new(exchange);
+    let door = Door::open(shard, &exchange);
+    tokio_uring::spawn(run(Rc::clone(shard), exchange, seat, door));
+}
+
+/// Fetches until the metadata are here or nobody wants them any more.
+async fn run(shard: Rc<Shard>, exchange: Rc<Exchange>, mut seat: MetadataSeat, door: Door) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !shard.is_stopping() {
@@ -187,6 +202,10 @@ pub(crate) async fn run(shard: Rc<Shard>, mut seat: MetadataSeat) {
             // Before it is told, so that none is missing when the download begins.
             exchange.end(true);
             let _ = seat.events.send(MetadataEvent::Complete(info)).await;
+            drop(seat);
+            // Who calls before the download begins waits for it.
+            connecting::download_of(&shard, exchange.info_hash).await;
+            drop(door);
             return;
         }
     }
@@ -203,6 +222,7 @@ impl Exchange {
             published,
             next_key: Cell::new(1),
             connections: Cell::new(0),
+            visitors: RefCell::default(),
             news: Notify::new(),
             is_over: Cell::new(false),
             is_complete: Cell::new(false),
@@ -350,11 +370,34 @@ impl Exchange {
         let ours = shard.our_handshake(self.info_hash).encode();
         sockets::send_first(&*socket, &ours).ok()?;
         let greeted = self.greet(shard, &socket, &mut visit).await;
-        let no_handshake = |trouble| self.published.note_trouble(address, trouble);
-        let (theirs, received) = greeted.map_err(no_handshake).ok()?;
+        let note = |trouble| self.published.note_trouble(address, trouble);
+        let (theirs, received) = greeted.map_err(note).ok()?;
+        let met = Opened {
+            socket: Rc::clone(&socket),
+            peer: address,
+            source,
+            is_called: true,
+            theirs,
+            received,
+        };
+        match self.attend(shard, met).await {
+            Ok(opened) => {
+                connecting::keep(shard, opened, &mut visit).await;
+                // A poll that nobody waits for any more may hold the socket open.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            Err(CloseReason::Banned | CloseReason::TorrentStopped) => {}
+            Err(_) => note(troubles::NO_METADATA),
+        }
+        Some(())
+    }
+
+    /// Asks a peer that has greeted, until the metadata are here: returns its connection, with what
+    /// of the peer's messages counts in a download. Else why it was closed.
+    async fn attend(&self, shard: &Shard, met: Opened) -> Result<Opened, CloseReason> {
         let peer = Rc::new(Peer {
-            socket,
-            address,
+            socket: Rc::clone(&met.socket),
+            address: met.peer,
             id: Cell::new(None),
             useful_at: Cell::new(shard.now()),
             said: RefCell::default(),
@@ -363,33 +406,29 @@ impl Exchange {
         self.next_key.set(key.0 + 1);
         self.peers.borrow_mut().insert(key, Rc::clone(&peer));
         self.count_peers();
-        let fast = theirs.reserved.fast() && shard.session_config().fast_extension;
+        let fast = met.theirs.reserved.fast() && shard.session_config().fast_extension;
         peer.tell_nothing_is_here(fast);
-        let rest = self.converse(shard, key, &peer, received).await;
+        let rest = self.converse(shard, key, &peer, met.received).await;
         self.exchange.borrow_mut().peer_left(key);
         self.peers.borrow_mut().remove(&key);
         self.count_peers();
-        let is_banned = self.list.borrow().is_banned(address);
-        if rest.is_none() && !self.is_over.get() && !is_banned {
-            self.published.note_trouble(address, troubles::NO_METADATA);
+        let Said { bytes, is_cut } = peer.said.take();
+        let outcome = match rest {
+            // A neighbour of one that lied is of no use either.
+            _ if self.list.borrow().is_banned(met.peer) => Err(CloseReason::Banned),
+            Err(_) if self.is_over.get() => Err(CloseReason::TorrentStopped),
+            Err(reason) => Err(reason),
+            Ok(_) if !self.is_complete.get() || is_cut => Err(CloseReason::TorrentStopped),
+            Ok(rest) => Ok([bytes, rest].concat()),
+        };
+        match outcome {
+            Ok(received) => Ok(Opened { received, ..met }),
+            Err(reason) => {
+                // A poll that nobody waits for any more may hold the socket open.
+                peer.close();
+                Err(reason)
+            }
         }
-        let Said { mut bytes, is_cut } = peer.said.take();
-        // A neighbour of one that lied is of no use either.
-        let goes_on = self.is_complete.get() && !is_cut && !self.list.borrow().is_banned(address);
-        if let Some(rest) = rest.filter(|_| goes_on) {
-            bytes.extend(rest);
-            let opened = Opened {
-                socket: Rc::clone(&peer.socket),
-                peer: address,
-                source,
-                theirs,
-                received: bytes,
-            };
-            connecting::keep(shard, opened, &mut visit).await;
-        }
-        // A poll that nobody waits for any more may hold the socket open.
-        peer.close();
-        Some(())
     }
 
     fn count_peers(&self) {
@@ -445,14 +484,14 @@ impl Exchange {
     }
 
     /// Takes messages of a peer until the exchange ends: returns what has come and is not decoded
-    /// then. `None` if the connection has ended before, or was of no use.
+    /// then. Else why the connection has ended before.
     async fn converse(
         &self,
         shard: &Shard,
         key: PeerKey,
         peer: &Peer,
         mut buffer: Vec<u8>,
-    ) -> Option<Vec<u8>> {
+    ) -> Result<Vec<u8>, CloseReason> {
         self.introduce(shard, peer);
         // The torrent's size is not known, so its bitfield may be any torrent's.
         let limits = FrameLimits {
@@ -462,9 +501,10 @@ impl Exchange {
         loop {
             let ended = self.ended.notified();
             if self.is_over.get() {
-                return Some(buffer);
+                return Ok(buffer);
             }
-            let needed = self.digest(key, peer, &mut buffer, &limits, shard.now())?;
+            let needed = self.digest(key, peer, &mut buffer, &limits, shard.now());
+            let needed = needed.ok_or(CloseReason::Misbehaved)?;
             let room = needed.max(RECEIVE_BYTES);
             buffer.reserve(room.saturating_sub(buffer.len()));
             self.news.notify_one();
@@ -476,11 +516,10 @@ impl Exchange {
                 () = ended => continue,
             };
             match received {
-                Ok(received) => received?,
+                Ok(received) => received.ok_or(CloseReason::PeerClosed)?,
                 Err(_elapsed) => {
                     tracing::debug!(peer = %peer.address, "no metadata from it; closing");
-                    peer.close();
-                    return None;
+                    return Err(CloseReason::Idle);
                 }
             }
         }

@@ -22,6 +22,7 @@ mod faults;
 mod metadata;
 mod peers;
 mod sleeping;
+mod visitors;
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);

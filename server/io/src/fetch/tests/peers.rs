@@ -458,35 +458,40 @@ fn giver_of_all(content: &Content) -> (SocketAddr, thread::JoinHandle<()>) {
     let (listener, address) = listen(7);
     let content = content.clone();
     let giver = thread::spawn(move || {
-        let mut stream = listener.accept().unwrap().0;
+        let stream = listener.accept().unwrap().0;
         drop(listener);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let handshake = Handshake {
-            reserved: Reserved::NONE
-                .with(ReservedBit::FAST)
-                .with(ReservedBit::EXTENSION_PROTOCOL),
-            info_hash: content.metainfo.info_hash_v1.unwrap(),
-            peer_id: PeerId([b'0'; 20]),
-        };
-        stream.write_all(&handshake.encode()).unwrap();
-        stream.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
-        // All that a download has to know is said before there is one.
-        let mut opening = Vec::new();
-        Message::HaveAll.encode(&mut opening);
-        Message::Unchoke.encode(&mut opening);
-        let ours = ExtensionHandshake {
-            messages: MessageIds::ours(&[Extension::Metadata]),
-            metadata_bytes: Some(content.metainfo.info.len() as u32),
-            ..ExtensionHandshake::default()
-        };
-        let mut payload = Vec::new();
-        ours.encode(&mut payload);
-        let (id, payload) = (HANDSHAKE_ID, &payload[..]);
-        Message::Extended { id, payload }.encode(&mut opening);
-        stream.write_all(&opening).unwrap();
-        answer_all(stream, &content);
+        give_metadata_and_pieces(stream, &content);
     });
     (address, giver)
+}
+
+/// What it says when it is there.
+pub(super) fn give_metadata_and_pieces(mut stream: TcpStream, content: &Content) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let handshake = Handshake {
+        reserved: Reserved::NONE
+            .with(ReservedBit::FAST)
+            .with(ReservedBit::EXTENSION_PROTOCOL),
+        info_hash: content.metainfo.info_hash_v1.unwrap(),
+        peer_id: PeerId([b'0'; 20]),
+    };
+    stream.write_all(&handshake.encode()).unwrap();
+    stream.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
+    // All that a download has to know is said before there is one.
+    let mut opening = Vec::new();
+    Message::HaveAll.encode(&mut opening);
+    Message::Unchoke.encode(&mut opening);
+    let ours = ExtensionHandshake {
+        messages: MessageIds::ours(&[Extension::Metadata]),
+        metadata_bytes: Some(content.metainfo.info.len() as u32),
+        ..ExtensionHandshake::default()
+    };
+    let mut payload = Vec::new();
+    ours.encode(&mut payload);
+    let (id, payload) = (HANDSHAKE_ID, &payload[..]);
+    Message::Extended { id, payload }.encode(&mut opening);
+    stream.write_all(&opening).unwrap();
+    answer_all(stream, content);
 }
 
 /// Answers requests for metadata and for blocks until the connection ends.
