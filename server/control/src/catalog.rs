@@ -151,6 +151,16 @@ pub struct Changes<'a> {
 }
 
 impl Catalog {
+    /// One without torrents, the revisions of which are higher than `revision`: who knows an
+    /// earlier one is told to begin again.
+    pub fn beginning_at(revision: u64) -> Catalog {
+        Catalog {
+            revision,
+            gone_since: revision,
+            ..Catalog::default()
+        }
+    }
+
     /// Adds a torrent. False if it is there already: nothing changes then.
     pub fn add(&mut self, torrent: Torrent) -> bool {
         let info_hash = torrent.info_hash;

@@ -10,14 +10,14 @@
 
 use crate::announce::TrackerStatus;
 use crate::catalog::Catalog;
-use ::state::{Details, Place, TorrentLimits};
+use ::state::{Details, LimitAction, Place, TorrentLimits};
 use engine::picker::Priority;
 use proto::ids::InfoHashV1;
 use proto::magnet::Magnet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands that may wait.
@@ -25,6 +25,10 @@ pub const COMMANDS_MAX: usize = 256;
 
 /// How long a command may wait until it is taken.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Changes for each second that a run lasts, as a power of two, before revisions of the next could
+/// be told before. All revisions stay below 2^53, which every reader of JSON takes.
+const REVISION_BITS: u32 = 20;
 
 /// A torrent to add, with all that the user may say of it.
 #[derive(Clone, Debug)]
@@ -142,8 +146,8 @@ pub struct Edit {
     pub labels_added: Vec<String>,
     /// Labels that it loses.
     pub labels_removed: Vec<String>,
-    /// Limits, in place of those it has.
-    pub limits: Option<TorrentLimits>,
+    /// Its limits.
+    pub limits: LimitsEdit,
     /// Whether pieces are wanted in their order.
     pub sequential: Option<bool>,
     /// Whether it is super-seeded.
@@ -152,6 +156,38 @@ pub struct Edit {
     pub priorities: Vec<(u32, Priority)>,
     /// Trackers in their tiers, in place of those it has.
     pub trackers: Option<Vec<Vec<String>>>,
+}
+
+/// A change of a torrent's limits. What is `None` stays; `Some(None)` leaves it to the torrent's
+/// label, its category or the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LimitsEdit {
+    /// See [`TorrentLimits::upload_rate`].
+    pub upload_rate: Option<Option<u64>>,
+    /// See [`TorrentLimits::download_rate`].
+    pub download_rate: Option<Option<u64>>,
+    /// See [`TorrentLimits::peers_max`].
+    pub peers_max: Option<Option<u64>>,
+    /// See [`TorrentLimits::ratio_permille`].
+    pub ratio_permille: Option<Option<u64>>,
+    /// See [`TorrentLimits::seeding_time_s`].
+    pub seeding_time_s: Option<Option<u64>>,
+    /// See [`TorrentLimits::at_limit`].
+    pub at_limit: Option<Option<LimitAction>>,
+}
+
+impl LimitsEdit {
+    /// Changes limits as it says.
+    pub fn apply(&self, limits: &mut TorrentLimits) {
+        *limits = TorrentLimits {
+            upload_rate: self.upload_rate.unwrap_or(limits.upload_rate),
+            download_rate: self.download_rate.unwrap_or(limits.download_rate),
+            peers_max: self.peers_max.unwrap_or(limits.peers_max),
+            ratio_permille: self.ratio_permille.unwrap_or(limits.ratio_permille),
+            seeding_time_s: self.seeding_time_s.unwrap_or(limits.seeding_time_s),
+            at_limit: self.at_limit.unwrap_or(limits.at_limit),
+        };
+    }
 }
 
 /// Where a torrent's data are to be.
@@ -332,11 +368,14 @@ pub struct Seat {
     revision: watch::Sender<u64>,
 }
 
-/// A server and its other end, without torrents yet.
+/// A server and its other end, without torrents yet. Its catalog's revisions are higher than those
+/// of earlier runs, so that who watched one of those is told to begin again.
 pub fn pair() -> (Server, Seat) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let first = now.unwrap_or_default().as_secs() << REVISION_BITS;
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-    let (revision, watched) = watch::channel(0);
-    let catalog = Arc::new(RwLock::new(Catalog::default()));
+    let (revision, watched) = watch::channel(first);
+    let catalog = Arc::new(RwLock::new(Catalog::beginning_at(first)));
     let server = Server {
         commands: sender,
         catalog: Arc::clone(&catalog),
@@ -407,6 +446,46 @@ mod tests {
     use super::*;
     use crate::catalog::Torrent;
     use ::state::{Summary, Totals};
+
+    #[test]
+    fn limits_that_are_not_named_stay_and_named_ones_can_be_left_to_others() {
+        let mut limits = TorrentLimits {
+            upload_rate: Some(1),
+            download_rate: Some(2),
+            at_limit: Some(LimitAction::Pause),
+            ..TorrentLimits::default()
+        };
+        let edit = LimitsEdit {
+            upload_rate: Some(None),
+            peers_max: Some(Some(3)),
+            ..LimitsEdit::default()
+        };
+        edit.apply(&mut limits);
+        let expected = TorrentLimits {
+            download_rate: Some(2),
+            peers_max: Some(3),
+            at_limit: Some(LimitAction::Pause),
+            ..TorrentLimits::default()
+        };
+        assert_eq!(limits, expected);
+    }
+
+    /// Who watched a run that has ended may come with any revision of it.
+    #[test]
+    fn a_run_tells_whoever_watched_an_earlier_one_to_begin_again() {
+        let (server, seat) = pair();
+        let first = server.catalog().revision();
+        assert!((1 << 50..1 << 53).contains(&first));
+        seat.change(|catalog| assert!(catalog.add(torrent())));
+        for since in [1, first - 1, first + 2] {
+            let catalog = server.catalog();
+            let changes = catalog.changes(since, 10);
+            assert!(changes.begins_anew, "{since}");
+            assert_eq!(changes.changed.len(), 1);
+        }
+        let catalog = server.catalog();
+        assert!(!catalog.changes(first, 10).begins_anew);
+    }
 
     fn torrent() -> Torrent {
         Torrent {

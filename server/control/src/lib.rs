@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod api;
 pub mod catalog;
 pub mod command;
 pub mod config;

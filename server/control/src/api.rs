@@ -1,0 +1,3 @@
+//! The HTTP API of a server that keeps torrents.
+
+pub mod types;
