@@ -110,6 +110,28 @@ fn a_torrent_names_no_other_address_than_that_of_the_interface() {
     );
 }
 
+/// As in a network for storage, which leads nowhere.
+#[test]
+fn a_host_without_a_way_out_names_the_address_that_it_has() {
+    let test = "a_host_without_a_way_out_names_the_address_that_it_has";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let _lan = Lan::build();
+    lan::ip_here("route del default");
+    lan::ip_here("-6 route del default");
+    let content = Single::new(32 * KIB, 1, &[]);
+    let seed = || Seed::path(&content.data_dir()).start();
+    let named = |server: &Server, host: IpAddr| {
+        let tracker = server.ready.tracker.clone().unwrap();
+        assert!(tracker.starts_with(&format!("http://{host}:")), "{tracker}");
+        server.process.stderr().contains("--announce-host")
+    };
+    assert!(!named(&seed(), SERVER.into()), "nothing to warn of");
+    lan::ip_here("link set lan0 down");
+    assert!(named(&seed(), Ipv4Addr::LOCALHOST.into()), "a warning");
+}
+
 /// Datagrams that went out by an interface.
 fn sent_by(interface: &str) -> u64 {
     let all = std::fs::read_to_string("/proc/self/net/dev").unwrap();

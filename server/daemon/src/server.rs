@@ -232,6 +232,12 @@ fn tracker_host(config: &Config) -> Result<String, Failure> {
         return Ok(host.to_owned());
     }
     let own = settings::own_address(&config.peers);
+    if let Some(own) = own.filter(IpAddr::is_loopback) {
+        tracing::warn!(
+            "torrents and links name the tracker at {own}, where nobody but this machine finds it: \
+             no other address is up; name one by --announce-host (tracker.announce_host)"
+        );
+    }
     own.map(in_url).ok_or_else(|| {
         Failure::Failed(anyhow!(
             "no address can be written into torrents: the tracker is on, and the interface of \

@@ -2,7 +2,7 @@
 
 use crate::budget::Budget;
 use anyhow::Context;
-use control::announce::{AnnounceConfig, Authority, Binding};
+use control::announce::{AnnounceConfig, Authority, Binding, is_global};
 use control::config::{
     Announce, ChokerPolicy, Config, LeechPolicy, Peers, RegisteredBuffers, SendPath, Verify,
 };
@@ -362,24 +362,41 @@ pub fn announce_key() -> std::io::Result<u32> {
 }
 
 /// The address by which others reach this machine, most likely: of the interface that peers are met
-/// by, if one is named, else that by which it reaches them. None if that interface has none now.
+/// by, if one is named; else that by which it reaches them, or any that it has. Loopback if there is
+/// no other. None if the interface that is named has none now.
 pub fn own_address(peers: &Peers) -> Option<IpAddr> {
     let Some(interface) = peers.bind_interface.name() else {
-        return Some(routed_address());
+        let any = || farthest(peers, seedring_io::system::own_addresses().ok()?);
+        let own = routed_address().or_else(any);
+        return own.or(Some(Ipv4Addr::LOCALHOST.into()));
     };
-    let addresses = seedring_io::system::interface_addresses(interface).unwrap_or_default();
-    let is_spoken = |address: &&IpAddr| match address {
+    farthest(
+        peers,
+        seedring_io::system::interface_addresses(interface).ok()?,
+    )
+}
+
+/// Of the addresses at which peers are met, the one that is known farthest: everywhere, within a
+/// network, on one link, on this machine; of those IPv4 first.
+fn farthest(peers: &Peers, addresses: Vec<IpAddr>) -> Option<IpAddr> {
+    let is_spoken = |address: &IpAddr| match address {
         IpAddr::V4(_) => peers.bind_v4.is_some(),
         // Without a zone a link's own addresses mean nothing to others.
         IpAddr::V6(v6) => peers.bind_v6.is_some() && !v6.is_unicast_link_local(),
     };
-    let spoken = addresses.iter().filter(is_spoken);
-    spoken.min_by_key(|address| address.is_ipv6()).copied()
+    let nearness = |address: &IpAddr| match address {
+        _ if address.is_loopback() => 3,
+        IpAddr::V4(v4) if v4.is_link_local() => 2,
+        _ if is_global(*address) => 0,
+        _ => 1,
+    };
+    let spoken = addresses.into_iter().filter(is_spoken);
+    spoken.min_by_key(|address| (nearness(address), address.is_ipv6()))
 }
 
 /// The address by which this machine reaches others. Nothing is sent: connecting a UDP socket only
-/// asks the routing table. Loopback where there is no route.
-fn routed_address() -> IpAddr {
+/// asks the routing table. None where there is no route.
+fn routed_address() -> Option<IpAddr> {
     let toward = |bind: IpAddr, target: &str| {
         let socket = UdpSocket::bind((bind, 0)).ok()?;
         socket.connect(target).ok()?;
@@ -388,7 +405,6 @@ fn routed_address() -> IpAddr {
     // Addresses for documentation (RFC 5737, RFC 3849): routed like any other, owned by nobody.
     toward(Ipv4Addr::UNSPECIFIED.into(), "192.0.2.1:9")
         .or_else(|| toward(Ipv6Addr::UNSPECIFIED.into(), "[2001:db8::1]:9"))
-        .unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 #[cfg(test)]
@@ -453,6 +469,23 @@ mod tests {
         assert_eq!(own("peers.bind_interface = \"absent0\""), None);
         let neither = format!("{lo}\npeers.bind_v4 = \"\"");
         assert!(own(&neither).is_none_or(|address| address.is_ipv6()));
+    }
+
+    #[test]
+    fn of_many_addresses_the_one_that_is_known_farthest_is_named() {
+        let named = |text: &str, addresses: &[&str]| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap());
+            let named = farthest(&configured(text).peers, addresses.collect());
+            named.map(|address| address.to_string())
+        };
+        let mut addresses = vec!["fe80::1", "127.0.0.1", "::1"];
+        for better in ["169.254.1.1", "fd00::1", "10.0.0.1", "2a00::1", "9.9.9.9"] {
+            addresses.push(better);
+            assert_eq!(named("", &addresses).unwrap(), better);
+        }
+        let v6_alone = "peers.bind_v4 = \"\"";
+        assert_eq!(named(v6_alone, &addresses).unwrap(), "2a00::1");
+        assert_eq!(named("", &["fe80::1"]), None);
     }
 
     #[test]

@@ -57,6 +57,21 @@ pub fn interface_index(name: &str) -> Option<u32> {
 ///
 /// What the kernel said.
 pub fn interface_addresses(name: &str) -> io::Result<Vec<IpAddr>> {
+    addresses(|found, _| found == name.as_bytes())
+}
+
+/// The addresses of all interfaces that are up and have a carrier, in the system's order.
+///
+/// # Errors
+///
+/// What the kernel said.
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    const UP: libc::c_int = libc::IFF_UP | libc::IFF_RUNNING;
+    addresses(|_, flags| flags & UP.cast_unsigned() == UP.cast_unsigned())
+}
+
+/// The addresses of interfaces that `is_meant` by their name and flags.
+fn addresses(is_meant: impl Fn(&[u8], libc::c_uint) -> bool) -> io::Result<Vec<IpAddr>> {
     let mut list = std::ptr::null_mut();
     // SAFETY: `list` is ours to write; what it points to then is freed below.
     if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
@@ -67,7 +82,8 @@ pub fn interface_addresses(name: &str) -> io::Result<Vec<IpAddr>> {
     // SAFETY: each entry of the list, its name and its address live until the list is freed.
     while let Some(entry) = unsafe { next.as_ref() } {
         // SAFETY: the same; a name ends with a zero.
-        if unsafe { CStr::from_ptr(entry.ifa_name) }.to_bytes() == name.as_bytes() {
+        let name = unsafe { CStr::from_ptr(entry.ifa_name) };
+        if is_meant(name.to_bytes(), entry.ifa_flags) {
             // SAFETY: the same.
             addresses.extend(unsafe { address_at(entry.ifa_addr) });
         }
@@ -214,6 +230,13 @@ mod tests {
         assert!(own.contains(&Ipv4Addr::LOCALHOST.into()), "{own:?}");
         assert!(own.iter().all(IpAddr::is_loopback), "{own:?}");
         assert!(interface_addresses("absent0").unwrap().is_empty());
+    }
+
+    #[test]
+    fn our_own_addresses_are_those_of_interfaces_that_are_up() {
+        let own = own_addresses().unwrap();
+        let lo = interface_addresses("lo").unwrap();
+        assert!(lo.iter().all(|address| own.contains(address)), "{own:?}");
     }
 
     #[test]

@@ -301,7 +301,8 @@ section! {
         open: bool = false;
         /// Host name or address that clients reach it by, written into torrents and magnet links.
         /// No scheme, no port. "" takes this machine's own address: that of peers.bind_interface if one
-        /// is named, which must have one at the start then.
+        /// is named, which must have one at the start then; else that by which it reaches others, or
+        /// where no route leads out, one that is up: global, private, or loopback with a warning.
         announce_host: HostName = HostName::default();
         /// Seconds between two announces that clients are asked to keep to.
         interval_s: Seconds = Seconds(1800), 60..=86_400;
