@@ -8,6 +8,7 @@
 //!
 //! Does not: watch the file, or create folders.
 
+mod conflicts;
 mod environment;
 mod error;
 mod hosts;

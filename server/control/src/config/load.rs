@@ -3,11 +3,9 @@
 use super::error::{ConfigError, Place, Problem, escape};
 use super::setting::{Input, Setting};
 use super::table::Refused;
-use super::{Config, Environment, SeedEntry, TorrentEntry, kernel};
-use crate::tracker::LabelledNetwork;
-use std::collections::{BTreeMap, HashMap};
+use super::{Config, Environment, SeedEntry, TorrentEntry, conflicts, kernel};
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
-use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
@@ -391,7 +389,7 @@ impl Loader {
                 }
             }
         }
-        problems.extend(port_conflict(&self.config));
+        problems.extend(conflicts::of_ports(&self.config));
         let interface = peers.bind_interface.name();
         let foreign = |name: &&String| interface.is_some_and(|interface| interface != *name);
         if let Some(name) = self.config.lsd.interfaces.0.iter().find(foreign) {
@@ -401,7 +399,7 @@ impl Loader {
             );
             problems.push(("lsd.interfaces", message));
         }
-        problems.extend(zone_conflict(&self.config.tracker.zones));
+        problems.extend(conflicts::of_zones(&self.config.tracker.zones));
         if let Err(message) = kernel::check_congestion_control(&self.config.peers) {
             problems.push(("peers.congestion_control", message));
         }
@@ -419,53 +417,6 @@ impl Loader {
         problems.sort_by(|a, b| a.place.cmp(&b.place));
         Err(ConfigError { problems })
     }
-}
-
-/// Two listeners on one port, where that is plain from the configuration alone.
-fn port_conflict(config: &Config) -> Option<(&'static str, String)> {
-    let peers = config.peers.port;
-    let api = config.api.listen.map(|address| address.port());
-    let tracker = config.tracker.listen_v4.map(|address| address.port());
-    let tracker = tracker.filter(|_| config.tracker.enabled);
-    let clash = |key, other: &str, port| {
-        (
-            key,
-            format!("port {port} is {other}'s already; give each listener a port of its own"),
-        )
-    };
-    match (api, tracker) {
-        (Some(port), _) if port != 0 && port == peers => {
-            Some(clash("api.listen", "peers.port", port))
-        }
-        (_, Some(port)) if port != 0 && port == peers => {
-            Some(clash("tracker.listen_v4", "peers.port", port))
-        }
-        (Some(port), Some(other)) if port != 0 && port == other => {
-            Some(clash("tracker.listen_v4", "api.listen", port))
-        }
-        _ => None,
-    }
-}
-
-/// A network that is in two zones, of which only one would hold.
-fn zone_conflict(labels: &[LabelledNetwork]) -> Option<(&'static str, String)> {
-    let mut known: HashMap<(IpAddr, u8), (usize, &str)> = HashMap::new();
-    for (index, label) in labels.iter().enumerate() {
-        let network = (label.address, label.prefix_bits);
-        let (first, zone) = *known.entry(network).or_insert((index, &label.zone));
-        if zone != label.zone {
-            let message = format!(
-                "{}/{} is in two zones: entry {} says {zone}, entry {} says {}; leave one",
-                label.address,
-                label.prefix_bits,
-                first + 1,
-                index + 1,
-                label.zone
-            );
-            return Some(("tracker.zones", message));
-        }
-    }
-    None
 }
 
 /// What a path must be.
