@@ -122,6 +122,30 @@ fn a_mistake_stops_the_server_before_any_port_is_bound() {
     );
 }
 
+/// `seed` turns the tracker on, which the configuration need not say.
+#[test]
+fn a_tracker_that_a_seed_could_not_have_stops_its_start() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("one.bin"), "data").unwrap();
+    let nowhere = "[tracker]\nlisten_v4 = \"\"\nlisten_v6 = \"\"\n";
+    for (text, key) in [
+        (nowhere, "tracker.listen_v6: "),
+        ("dht.port = 6969\n", "dht.port: "),
+    ] {
+        let path = write(&folder, text);
+        assert_eq!(check(&path), (Some(0), String::new()));
+        let mut command = seedring(["seed"]);
+        command.arg(folder.path().join("one.bin"));
+        // Off in tests, unless they say so.
+        command.env("SEEDRING_DHT__ENABLED", "true");
+        command.arg("--config").arg(&path);
+        command.arg("--state-dir").arg(folder.path());
+        let (status, process) = run("seed", &command, SHORT);
+        assert_eq!(status.code(), Some(2));
+        assert!(process.stderr().contains(key), "{}", process.stderr());
+    }
+}
+
 #[test]
 fn a_mistake_in_the_environment_is_named() {
     let folder = TempDir::new().unwrap();

@@ -61,7 +61,10 @@ mod udp;
 mod url;
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -73,7 +76,7 @@ use seedring_metrics::ControlCells;
 use tokio::sync::Notify;
 
 pub use binding::Binding;
-pub(crate) use client::{certificates, is_proxy_url};
+pub(crate) use client::{certificates, check_authority, is_proxy_url};
 pub(crate) use resolve::Family;
 pub use schedule::{HOST_FAILURES_MAX, OVERDUE_AFTER};
 pub use tiers::{
@@ -265,6 +268,25 @@ pub enum TrackerState {
     Failing,
     /// It is not used: a URL that cannot be, or it said `never`.
     Disabled,
+}
+
+/// The most that is read of a file of certificates: all authorities of the web are some 200 KiB.
+const AUTHORITY_BYTES_MAX: u64 = 4 << 20;
+
+impl Authority {
+    /// Reads a file of certificates, which is short: what is more than [`AUTHORITY_BYTES_MAX`] is
+    /// left.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn read(path: &Path) -> io::Result<Authority> {
+        let mut pem = Vec::new();
+        let mut file = File::open(path)?.take(AUTHORITY_BYTES_MAX);
+        file.read_to_end(&mut pem)?;
+        let name = path.display().to_string();
+        Ok(Authority { name, pem })
+    }
 }
 
 /// Why announcing cannot start.

@@ -36,6 +36,7 @@ pub use reference::reference;
 pub use setting::{Interface, Interfaces, Nodes};
 pub use units::{ByteRate, ByteSize, Seconds};
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use table::Section;
 
@@ -129,6 +130,29 @@ impl Config {
     /// All problems at once, when the file cannot be read or says something that is not allowed.
     pub fn load(explicit: Option<&Path>, environment: &Environment) -> Result<Config, ConfigError> {
         load::load(explicit, environment)
+    }
+
+    /// What keeps the tracker from listening, with the key: for who turns it on after the
+    /// configuration was read, which is checked for it as it was.
+    pub fn tracker_problem(&self) -> Option<String> {
+        let found = conflicts::of_tracker(&self.tracker);
+        let (key, message) = found.or_else(|| conflicts::of_datagrams(self))?;
+        Some(format!("{key}: {message}"))
+    }
+
+    /// Where the DHT listens, and sends from: as the trackers are asked, if that is bound to an
+    /// address, else where peers come to. The addresses by which trackers are asked are not those of
+    /// an interface that peers are met by.
+    pub fn dht_addresses(&self) -> Vec<IpAddr> {
+        let (peers, announce) = (&self.peers, &self.announce);
+        let is_bound = announce.bind_v4.is_some() || announce.bind_v6.is_some();
+        let (mut v4, mut v6) = (peers.bind_v4, peers.bind_v6);
+        if is_bound && peers.bind_interface.name().is_none() {
+            v4 = v4.and(announce.bind_v4);
+            v6 = v6.and(announce.bind_v6);
+        }
+        let both = [v4.map(IpAddr::from), v6.map(IpAddr::from)];
+        both.into_iter().flatten().collect()
     }
 
     /// The folder of the state: `state.dir`, else the default of this environment.

@@ -143,7 +143,10 @@ pub enum TrackerError {
     )]
     Threads(std::io::Error),
     /// There is no address to listen on.
-    #[error("the tracker was given no address to listen on, or none that this machine has")]
+    #[error(
+        "the tracker has no address to listen on: set tracker.listen_v4 or tracker.listen_v6 to one \
+         that this machine has, or turn the tracker off (--no-tracker, tracker.enabled)"
+    )]
     Nowhere,
 }
 

@@ -4,7 +4,7 @@ use crate::budget::Budget;
 use anyhow::Context;
 use control::announce::{AnnounceConfig, Authority, Binding, is_global};
 use control::config::{
-    Announce, ChokerPolicy, Config, LeechPolicy, Peers, RegisteredBuffers, SendPath, Verify,
+    ChokerPolicy, Config, LeechPolicy, Peers, RegisteredBuffers, SendPath, Verify,
 };
 use control::dht::DhtConfig;
 use control::ip_filter;
@@ -21,7 +21,6 @@ use seedring_io::plane::{self, PlaneConfig, RateLimits};
 use seedring_io::roster::WakeLimits;
 use seedring_io::sockets::SocketOptions;
 use seedring_metrics::{ControlCells, ControlGauge};
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -31,9 +30,6 @@ use std::time::Duration;
 /// Queued control messages of one peer above which we stop reading from it, in bytes. `budget`
 /// counts on it.
 const CONTROL_BYTES_MAX: usize = 16 << 10;
-
-/// The most that is read of a file of certificates: all authorities of the web are some 200 KiB.
-const AUTHORITY_BYTES_MAX: u64 = 4 << 20;
 
 /// How the data plane is to run.
 pub fn plane(
@@ -258,21 +254,11 @@ pub fn announce(config: &Config) -> anyhow::Result<AnnounceConfig> {
 ///
 /// A file of certificates cannot be read.
 fn authorities(config: &Config) -> anyhow::Result<Vec<Authority>> {
-    let files = config.announce.ca_files.iter();
-    files.map(|path| authority(path)).collect()
-}
-
-/// Reads a file of certificates, which is short: what is more than [`AUTHORITY_BYTES_MAX`] is left.
-fn authority(path: &Path) -> anyhow::Result<Authority> {
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut pem = Vec::new();
-        let mut file = std::fs::File::open(path)?.take(AUTHORITY_BYTES_MAX);
-        file.read_to_end(&mut pem)?;
-        Ok(pem)
+    let read = |path: &PathBuf| {
+        let read = Authority::read(path);
+        read.with_context(|| format!("cannot read the certificates in {}", path.display()))
     };
-    let name = path.display().to_string();
-    let pem = read().with_context(|| format!("cannot read the certificates in {name}"))?;
-    Ok(Authority { name, pem })
+    config.announce.ca_files.iter().map(read).collect()
 }
 
 /// A text, where the empty one means none.
@@ -297,7 +283,7 @@ pub fn dht(
         seedring_io::system::random(key)?;
     }
     Ok(DhtConfig {
-        listen: dht_addresses(peers, &config.announce),
+        listen: config.dht_addresses(),
         interface: peers
             .bind_interface
             .name()
@@ -318,20 +304,6 @@ pub fn dht(
         saved: Some(state_dir.join("dht.nodes")),
         keys,
     })
-}
-
-/// Where the DHT listens, and sends from: as the trackers are asked, if that is bound to an
-/// address, else where peers come to. The addresses by which trackers are asked are not those of an
-/// interface that peers are met by.
-fn dht_addresses(peers: &Peers, announce: &Announce) -> Vec<IpAddr> {
-    let is_bound = announce.bind_v4.is_some() || announce.bind_v6.is_some();
-    let (mut v4, mut v6) = (peers.bind_v4, peers.bind_v6);
-    if is_bound && peers.bind_interface.name().is_none() {
-        v4 = v4.and(announce.bind_v4);
-        v6 = v6.and(announce.bind_v6);
-    }
-    let both = [v4.map(IpAddr::from), v6.map(IpAddr::from)];
-    both.into_iter().flatten().collect()
 }
 
 /// Whether unchanged data are hashed at every start.

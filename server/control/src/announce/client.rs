@@ -603,6 +603,18 @@ pub(crate) fn certificates(
     Ok(all)
 }
 
+/// Whether an authority can be trusted: it has certificates, and they are such.
+///
+/// # Errors
+///
+/// [`AnnounceError::Certificate`].
+pub(crate) fn check_authority(authority: &Authority) -> Result<(), AnnounceError> {
+    let found = certificates(std::slice::from_ref(authority))?;
+    let built = reqwest::Client::builder().tls_certs_only(found).build();
+    let bad = |error| AnnounceError::Certificate(authority.name.clone(), described(error));
+    built.map(drop).map_err(bad)
+}
+
 /// Adds the certificates and builds.
 fn finish(
     config: &AnnounceConfig,

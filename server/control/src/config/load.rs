@@ -4,6 +4,7 @@ use super::error::{ConfigError, Place, Problem, escape};
 use super::setting::{Input, Setting};
 use super::table::Refused;
 use super::{Config, Environment, SeedEntry, TorrentEntry, conflicts, kernel};
+use crate::announce::{Authority, check_authority};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
@@ -378,18 +379,20 @@ impl Loader {
         {
             problems.push(("state.dir", message));
         }
-        let lists = [
-            ("peers.ip_filter", &peers.ip_filter),
-            ("announce.ca_files", &self.config.announce.ca_files),
-        ];
-        for (key, paths) in lists {
-            for path in paths {
-                if let Err(message) = expect_path(path, Kind::File) {
-                    problems.push((key, message));
-                }
+        for path in &peers.ip_filter {
+            if let Err(message) = expect_path(path, Kind::File) {
+                problems.push(("peers.ip_filter", message));
             }
         }
+        for path in &self.config.announce.ca_files {
+            if let Err(message) = expect_authority(path) {
+                problems.push(("announce.ca_files", message));
+            }
+        }
+        problems.extend(conflicts::of_addresses(&self.config));
+        problems.extend(conflicts::of_tracker(&self.config.tracker));
         problems.extend(conflicts::of_ports(&self.config));
+        problems.extend(conflicts::of_datagrams(&self.config));
         let interface = peers.bind_interface.name();
         let foreign = |name: &&String| interface.is_some_and(|interface| interface != *name);
         if let Some(name) = self.config.lsd.interfaces.0.iter().find(foreign) {
@@ -440,6 +443,14 @@ fn expect_path(path: &Path, kind: Kind) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// A file of certificates that can be trusted.
+fn expect_authority(path: &Path) -> Result<(), String> {
+    expect_path(path, Kind::File)?;
+    let shown = || escape(&path.to_string_lossy(), 400);
+    let read = Authority::read(path).map_err(|error| format!("{}: {error}", shown()));
+    check_authority(&read?).map_err(|error| escape(&error.to_string(), 600))
 }
 
 /// The message about a name that does not exist, with the nearest one that does.

@@ -74,6 +74,9 @@ fn apply(config: &mut Config, args: &SeedArgs) -> Result<(), Failure> {
     if let Some(host) = &args.announce_host {
         config.tracker.announce_host.clone_from(host);
     }
+    if let Some(problem) = config.tracker_problem() {
+        return Err(Failure::Usage(anyhow!("{problem}; or say --no-tracker")));
+    }
     // Whoever seeds by hand has chosen the trackers, those in his own network included.
     config.announce.allow_private_trackers = true;
     Ok(())
