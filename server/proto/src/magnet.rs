@@ -16,7 +16,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -90,16 +90,28 @@ pub struct MagnetError {
     pub reason: MagnetReason,
 }
 
-/// A parameter of a link that is read without it.
+/// A parameter of a link that is read without it, or without a part of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the link's {parameter}= at byte {offset} is left out: it {reason}")]
+#[error("{} is left out: it {reason}", left_out(.parameter, .offset, .part))]
 pub struct LeftOut {
     /// The parameter's name, escaped and cut.
     pub parameter: String,
     /// The offset in the link of the parameter's value.
     pub offset: usize,
+    /// Of a list of which the rest counts, the first entry that does not, escaped and cut, and how
+    /// many more there are.
+    pub part: Option<(String, usize)>,
     /// What is wrong with it.
     pub reason: MagnetReason,
+}
+
+fn left_out(parameter: &str, offset: &usize, part: &Option<(String, usize)>) -> String {
+    let whole = format!("the link's {parameter}= at byte {offset}");
+    match part {
+        None => whole,
+        Some((entry, 0)) => format!("of {whole} \"{entry}\""),
+        Some((entry, more)) => format!("of {whole} \"{entry}\", as {more} more,"),
+    }
 }
 
 /// Where the fault is, if it is in one parameter.
@@ -146,6 +158,9 @@ pub enum MagnetReason {
     /// `x.pe` is not host and port.
     #[error("is not HOST:PORT, IPV4:PORT or [IPV6]:PORT")]
     NotPeer,
+    /// `x.pe` is an address that no host has.
+    #[error("is an address that no host has")]
+    Nobody,
     /// `so` is not a list of indices and ranges.
     #[error("is not a list of file indices and ranges such as 0,2,4-8")]
     NotSelection,
@@ -191,7 +206,7 @@ impl Magnet {
             // Some codes for cameras have no small letters.
             let base = base_key(key).to_ascii_lowercase();
             if let Err(reason) = reader.parameter(&base, value) {
-                let parameter = key.chars().take(20).flat_map(char::escape_debug).collect();
+                let parameter = cut(key);
                 // A list that is cut would be another choice of files than the link's.
                 if base == "xt" || reason == MagnetReason::SelectionTooLong {
                     return Err(MagnetError {
@@ -203,6 +218,7 @@ impl Magnet {
                 left_out.push(LeftOut {
                     parameter,
                     offset: value_offset,
+                    part: reader.part.take(),
                     reason,
                 });
             }
@@ -214,6 +230,13 @@ impl Magnet {
         }
         magnet.selection = reader.selection.map(merged);
         Ok((magnet, left_out))
+    }
+
+    /// Whether this is to be read as a magnet link, with blanks around it or not.
+    #[must_use]
+    pub fn is_link(text: &str) -> bool {
+        let scheme = text.trim_start().split_once(':');
+        scheme.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("magnet"))
     }
 
     /// Whether the file of this index is selected. O(log ranges).
@@ -320,6 +343,8 @@ struct Reader {
     web_seeds_seen: HashSet<String>,
     peers_seen: HashSet<PeerAddress>,
     selection: Option<Vec<RangeInclusive<u32>>>,
+    /// What of the list that was read last is wrong, if the rest of it counts.
+    part: Option<(String, usize)>,
 }
 
 impl Reader {
@@ -347,6 +372,9 @@ impl Reader {
             )?,
             "x.pe" => {
                 let peer = peer(&decoded(value)?).ok_or(MagnetReason::NotPeer)?;
+                if is_nobody(&peer) {
+                    return Err(MagnetReason::Nobody);
+                }
                 if magnet.peers.len() < NODES_MAX && self.peers_seen.insert(peer.clone()) {
                     magnet.peers.push(peer);
                 }
@@ -381,19 +409,25 @@ impl Reader {
         if items.peek().is_none() {
             self.selection.get_or_insert_default();
         }
-        let mut all_read = Ok(());
+        let mut wrong = Vec::new();
+        let mut rest_counts = false;
         for item in items {
             let Some(range) = range(item) else {
-                all_read = Err(MagnetReason::NotSelection);
+                wrong.push(item);
                 continue;
             };
+            rest_counts = true;
             let ranges = self.selection.get_or_insert_default();
             if ranges.len() == SELECTION_RANGES_MAX {
                 return Err(MagnetReason::SelectionTooLong);
             }
             ranges.push(range);
         }
-        all_read
+        let Some(first) = wrong.first() else {
+            return Ok(());
+        };
+        self.part = rest_counts.then(|| (cut(first), wrong.len() - 1));
+        Err(MagnetReason::NotSelection)
     }
 }
 
@@ -458,6 +492,22 @@ fn peer(text: &str) -> Option<PeerAddress> {
     let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let is_name = !host.is_empty() && host.len() <= HOST_BYTES_MAX && host.bytes().all(of_a_name);
     is_name.then(|| PeerAddress::Name(host.to_owned(), port))
+}
+
+/// Whether no host has this address.
+fn is_nobody(peer: &PeerAddress) -> bool {
+    match peer {
+        PeerAddress::Socket(address) => {
+            let ip = address.ip().to_canonical();
+            ip.is_unspecified() || ip.is_multicast() || ip == Ipv4Addr::BROADCAST
+        }
+        PeerAddress::Name(..) => false,
+    }
+}
+
+/// The beginning of a text of a stranger's, fit to be shown.
+fn cut(text: &str) -> String {
+    text.chars().take(20).flat_map(char::escape_debug).collect()
 }
 
 /// The value with its escapes decoded.

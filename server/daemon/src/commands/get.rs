@@ -119,16 +119,15 @@ pub fn run(global: &Global, args: &GetArgs) -> Result<(), Failure> {
 
 /// Tells links, URLs and files apart; of a link beside it what of it is left out.
 fn source(torrent: &str) -> Result<(Source, Vec<String>), Failure> {
-    let is_magnet = torrent
-        .split_at_checked("magnet:".len())
-        .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("magnet:"));
-    if is_magnet {
+    if Magnet::is_link(torrent) {
         let read = Magnet::read(torrent).map_err(|error| Failure::Usage(error.into()));
         let (magnet, left_out) = read?;
         return Ok((Source::Magnet(Box::new(magnet)), first_of(&left_out)));
     }
-    if web::is_url(torrent) {
-        return Ok((Source::Url(torrent.to_owned()), Vec::new()));
+    // Copied from somewhere, it may have blanks around it; a file's name may really have some.
+    let url = torrent.trim();
+    if web::is_url(url) {
+        return Ok((Source::Url(url.to_owned()), Vec::new()));
     }
     // Not shown whole: a password may stand in it.
     if let Some((scheme, _)) = torrent.split_once("://")
@@ -161,6 +160,11 @@ mod tests {
         let hash = "0123456789abcdef0123456789abcdef01234567";
         let magnet = source(&format!("Magnet:?xt=urn:btih:{hash}&x.pe=192.0.2.1:5"));
         assert!(matches!(magnet, Ok((Source::Magnet(_), left_out)) if left_out.is_empty()));
+        let pasted = source(&format!(" magnet:?xt=urn:btih:{hash}\n"));
+        assert!(matches!(pasted, Ok((Source::Magnet(_), _))));
+        let pasted = source("\thttps://a.example/x.torrent ");
+        let is_bare = |url: &str| url == "https://a.example/x.torrent";
+        assert!(matches!(pasted, Ok((Source::Url(url), _)) if is_bare(&url)));
         let worse = source(&format!("magnet:?xt=urn:btih:{hash}&x.pe=foo&so=a"));
         assert!(matches!(worse, Ok((Source::Magnet(_), left_out)) if left_out.len() == 2));
         assert!(matches!(

@@ -99,11 +99,7 @@ struct ShownFile {
 
 /// Runs the command.
 pub fn run(global: &Global, args: &ShowArgs) -> Result<(), Failure> {
-    let is_magnet = args
-        .torrent
-        .get(..7)
-        .is_some_and(|start| start.eq_ignore_ascii_case("magnet:"));
-    let shown = if is_magnet {
+    let shown = if Magnet::is_link(&args.torrent) {
         let (magnet, left_out) = Magnet::read(&args.torrent).map_err(anyhow::Error::from)?;
         Shown::from_magnet(&magnet, &left_out)
     } else {

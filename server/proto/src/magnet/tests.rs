@@ -162,6 +162,11 @@ fn other_malformed_parameters_are_left_out_and_told() {
         ("x.pe=:80", "x.pe", NotPeer),
         ("x.pe=a%0d%0ab:80", "x.pe", NotPeer),
         ("x.pe=::1:80:", "x.pe", NotPeer),
+        ("x.pe=0.0.0.0:5", "x.pe", Nobody),
+        ("x.pe=[::]:5", "x.pe", Nobody),
+        ("x.pe=[::ffff:0.0.0.0]:5", "x.pe", Nobody),
+        ("x.pe=239.1.1.1:5", "x.pe", Nobody),
+        ("x.pe=255.255.255.255:5", "x.pe", Nobody),
         ("so=3-1", "so", NotSelection),
         ("so=-1", "so", NotSelection),
         ("so=1-", "so", NotSelection),
@@ -182,20 +187,29 @@ fn other_malformed_parameters_are_left_out_and_told() {
         let expected = LeftOut {
             parameter: (*parameter).to_owned(),
             offset,
+            part: None,
             reason: *reason,
         };
         assert_eq!(left_out, [expected]);
     }
     let (magnet, left_out) = read("so=0,a,3-1,7");
     assert_eq!(magnet.selection, Some(vec![0..=0, 7..=7]));
-    assert_eq!(
-        left_out[0].to_string(),
+    let told = |start: &str, end: &str| {
         format!(
-            "the link's so= at byte {} is left out: it is not a list of file indices and ranges \
-             such as 0,2,4-8",
+            "{start}the link's so= at byte {}{end} is left out: it is not a list of file indices \
+             and ranges such as 0,2,4-8",
             START + 3
         )
-    );
+    };
+    assert_eq!(left_out[0].to_string(), told("of ", " \"a\", as 1 more,"));
+    let one = read("so=5-2,0").1[0].to_string();
+    assert_eq!(one, told("of ", " \"5-2\""));
+    assert_eq!(read("so=a,b").1[0].to_string(), told("", ""));
+    // It is the list's own.
+    let [_, of_length] = &read("so=0,a&xl=x").1[..] else {
+        panic!("two are left out");
+    };
+    assert_eq!(of_length.part, None);
     assert_eq!(read("xl=x&so=x&x.pe=x&tr=%").1.len(), 4);
 }
 
@@ -405,7 +419,7 @@ proptest! {
                 Some(v4) => SocketAddr::from((v4, port)),
                 None => SocketAddr::from((v6, port)),
             }))
-            .filter(|peer| seen.insert(peer.clone()))
+            .filter(|peer| !is_nobody(peer) && seen.insert(peer.clone()))
             .collect();
         let ranges = starts.map(|map| {
             merged(map.iter().map(|(&first, &more)| first..=first.saturating_add(more)).collect())
