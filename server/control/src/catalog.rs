@@ -13,6 +13,7 @@
 
 use ::state::{Summary, Totals};
 use proto::ids::InfoHashV1;
+use proto::metainfo::Metainfo;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 mod query;
@@ -76,6 +77,16 @@ pub struct Live {
     pub seeds: u32,
     /// Of a check or a move, how much is done, in thousandths.
     pub done_permille: Option<u16>,
+    /// Payload sent since the server was started, in bytes.
+    pub uploaded_session: u64,
+    /// Payload received since then, in bytes.
+    pub downloaded_session: u64,
+    /// Since when it has been doing something, in seconds since 1970: what [`Totals`] do not have
+    /// yet. None while it is paused or waits for its data.
+    pub active_since_s: Option<u64>,
+    /// Whether it is named in the configuration or on the command line: it is not kept, and stays
+    /// until that changes.
+    pub declared: bool,
 }
 
 /// A torrent.
@@ -102,12 +113,44 @@ impl Torrent {
         bytes.min(self.summary.total_bytes)
     }
 
+    /// Whether all its pieces are there.
+    pub fn is_complete(&self) -> bool {
+        self.summary.total_bytes > 0 && self.pieces_verified == self.summary.pieces
+    }
+
+    /// The totals as they are at `now_s`, in seconds since 1970: those of time go on by themselves.
+    pub fn totals_at(&self, now_s: u64) -> Totals {
+        let mut totals = self.totals;
+        let since = |began: u64| now_s.saturating_sub(began);
+        if let Some(began) = self.live.active_since_s {
+            totals.active_s += since(began);
+            if let Some(completed) = self.summary.completed_at_s.filter(|_| self.is_complete()) {
+                totals.seeding_s += since(began.max(completed));
+            }
+        }
+        totals
+    }
+
     /// Payload sent for a thousand bytes of the torrent; 0 while its length is not known.
     pub fn ratio_permille(&self) -> u64 {
         let sent = u128::from(self.totals.uploaded_bytes) * 1000;
         let ratio = sent.checked_div(u128::from(self.summary.total_bytes));
         u64::try_from(ratio.unwrap_or(0)).unwrap_or(u64::MAX)
     }
+}
+
+/// Enters into `summary` what `metainfo` say.
+pub fn describe(summary: &mut Summary, metainfo: &Metainfo) {
+    if summary.name.is_empty() {
+        summary.name.clone_from(&metainfo.name);
+    }
+    summary.info_hash_v2 = metainfo.info_hash_v2;
+    summary.private = metainfo.private;
+    summary.total_bytes = metainfo.content_length();
+    summary.piece_bytes = metainfo.piece_length;
+    summary.pieces = metainfo.piece_count;
+    // No more than metainfo can hold.
+    summary.files = metainfo.files.len() as u32;
 }
 
 /// A torrent and its places in the orders.

@@ -25,6 +25,7 @@ mod upheld;
 pub use note::Note;
 pub use resume::{DataPlace, Exact, Hashed, Resume, ResumeError, Stamps};
 
+use crate::catalog::describe;
 use crate::verify::PieceSet;
 use engine::layout::{LayoutError, StorageLayout};
 use engine::picker::Priority;
@@ -382,20 +383,6 @@ fn summary(resume: &mut Resume, complete: bool, now_s: u64) -> Summary {
         limits: resume.limits,
         ..Summary::default()
     }
-}
-
-/// What the metainfo say of the summary.
-fn describe(summary: &mut Summary, metainfo: &Metainfo) {
-    if summary.name.is_empty() {
-        summary.name.clone_from(&metainfo.name);
-    }
-    summary.info_hash_v2 = metainfo.info_hash_v2;
-    summary.private = metainfo.private;
-    summary.total_bytes = metainfo.content_length();
-    summary.piece_bytes = metainfo.piece_length;
-    summary.pieces = metainfo.piece_count;
-    // No more than metainfo can hold.
-    summary.files = metainfo.files.len() as u32;
 }
 
 /// What the user has set otherwise than the metainfo say.

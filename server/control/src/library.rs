@@ -3,7 +3,7 @@
 //!
 //! Blocks for as long as hashing takes; call it on a thread for blocking work.
 
-use crate::create::{self, CreateError, CreateOptions, CreateProgress, Skips, walk};
+use crate::create::{self, CreateError, CreateOptions, CreateProgress, Created, Skips, walk};
 use crate::hashing::{self, DataFile, Disk, Links, Root};
 use crate::state::{Record, State, StateError};
 use crate::verify::{self, FileState, VerifyError};
@@ -157,29 +157,9 @@ impl Library<'_> {
             progress(step)
         };
         let created = create::create(&path, options, self.disk, &mut counting)?;
-        let stamps = created.stamps();
-        let paths = overrides(
-            &created.metainfo,
-            &created.files,
-            &created.root,
-            &created.data_dir,
-        );
-        let (Some(info_hash), Some(data_dir)) = (created.metainfo.info_hash_v1, created.data_dir)
-        else {
-            return Err(LibraryError::OnlyV2 { path });
-        };
-        let ready = Ready {
-            info_hash,
-            metainfo: Arc::new(created.metainfo),
-            torrent: created.torrent,
-            data_dir,
-            stamps,
-            paths,
-            proof: Proof::Made,
-            skips: created.skips,
-        };
+        let ready = Ready::of_created(created).ok_or(LibraryError::OnlyV2 { path })?;
         self.state
-            .remember(info_hash, &ready.record(), Some(&source))?;
+            .remember(ready.info_hash, &ready.record(), Some(&source))?;
         Ok(ready)
     }
 
@@ -331,6 +311,27 @@ impl Library<'_> {
 }
 
 impl Ready {
+    /// The torrent that was just made; `None` if it has version 2 hashes only, or data without a folder.
+    pub fn of_created(created: Created) -> Option<Ready> {
+        let stamps = created.stamps();
+        let paths = overrides(
+            &created.metainfo,
+            &created.files,
+            &created.root,
+            &created.data_dir,
+        );
+        Some(Ready {
+            info_hash: created.metainfo.info_hash_v1?,
+            metainfo: Arc::new(created.metainfo),
+            torrent: created.torrent,
+            data_dir: created.data_dir?,
+            stamps,
+            paths,
+            proof: Proof::Made,
+            skips: created.skips,
+        })
+    }
+
     /// Whether every file still has the stamp that it had when it was verified.
     pub fn is_unchanged(&self) -> bool {
         self.stamps_now()

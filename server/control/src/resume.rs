@@ -12,9 +12,10 @@ use crate::hashing::{Disk, Links, Progress, Root, stamp_of};
 use crate::state::{State, StateError};
 use crate::verify::{self, Names, PieceSet, Selection, VerifyError};
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
-use proto::ids::{InfoHashV1, PieceIndex};
+use proto::ids::PieceIndex;
 use proto::metainfo::{File, Metainfo};
 use seedring_metrics::{ControlCells, ControlCounter};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -30,16 +31,55 @@ pub struct Resumed {
     pub hashed: u32,
 }
 
+/// What an earlier run said to be there.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The pieces that were verified and synced.
+    pub pieces: PieceSet,
+    /// The stamps for which that holds; short of files, it holds for none.
+    pub stamps: Vec<Option<FileStamp>>,
+}
+
+impl Claim {
+    /// What `state` remembers of this torrent in this place.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`].
+    pub fn of(
+        state: &State,
+        metainfo: &Metainfo,
+        data_dir: &Path,
+    ) -> Result<Option<Claim>, StateError> {
+        let Some(info_hash) = metainfo.info_hash_v1 else {
+            return Ok(None);
+        };
+        if let Some(record) = state.fetch_record(info_hash)?
+            && record.data_dir == data_dir
+            && let Some(pieces) = PieceSet::from_bitfield(&record.pieces, metainfo.piece_count)
+        {
+            let stamps = record.stamps;
+            return Ok(Some(Claim { pieces, stamps }));
+        }
+        let record = state.record(info_hash)?;
+        let record = record.filter(|record| record.data_dir == data_dir);
+        Ok(record.map(|record| Claim {
+            pieces: PieceSet::full(metainfo.piece_count),
+            stamps: record.stamps,
+        }))
+    }
+}
+
 /// How it is found out.
 pub struct Resume<'a> {
-    /// What earlier runs synced.
-    pub state: &'a State,
+    /// What an earlier run said; without it all that is there is hashed, and what is gone is not missed.
+    pub claim: Option<Claim>,
     /// Whether to hash what has not changed, too.
     pub always_hash: bool,
-    /// Whether to believe nothing of earlier runs: what is there is hashed, and what is gone is not missed.
-    pub anew: bool,
     /// What the names of files end in while they are not complete; empty if in nothing.
     pub partial_suffix: &'a str,
+    /// Paths of files that lie elsewhere than the torrent says, by their index.
+    pub renames: &'a BTreeMap<u32, PathBuf>,
     /// Where hashing is counted.
     pub cells: &'a ControlCells,
     /// How what is not in memory is read.
@@ -69,18 +109,6 @@ pub enum ResumeError {
     /// Hashing could not be done.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// The state store failed.
-    #[error(transparent)]
-    State(#[from] StateError),
-}
-
-/// What is believed to be there before anything is looked at.
-struct Claim {
-    pieces: PieceSet,
-    /// The stamps for which it holds; short of files, it holds for none.
-    stamps: Vec<Option<FileStamp>>,
-    /// Whether an earlier run said so; else it is a guess.
-    known: bool,
 }
 
 impl Resume<'_> {
@@ -95,12 +123,17 @@ impl Resume<'_> {
         data_dir: &Path,
         progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Resumed, ResumeError> {
-        let info_hash = metainfo.info_hash_v1.ok_or(ResumeError::OnlyV2)?;
+        if metainfo.info_hash_v1.is_none() {
+            return Err(ResumeError::OnlyV2);
+        }
         let lengths: Vec<_> = metainfo.files.iter().map(|f| (f.length, f.pad)).collect();
         let layout = StorageLayout::new(&lengths, metainfo.piece_length)?;
-        let claim = self.claim(info_hash, &layout, data_dir)?;
         let stamps = self.stamps_now(metainfo, data_dir);
-        let mut pieces = claim.pieces;
+        // Where nothing is known, all of it may be there.
+        let (mut pieces, known_stamps) = match &self.claim {
+            Some(claim) => (claim.pieces.clone(), claim.stamps.as_slice()),
+            None => (PieceSet::full(layout.piece_count()), &[][..]),
+        };
         let mut doubtful = PieceSet::new(pieces.piece_count());
         let claimed = pieces.len();
         let mut some_file_left = false;
@@ -115,11 +148,11 @@ impl Resume<'_> {
                 continue;
             }
             some_file_left |= file.length > 0;
-            if self.always_hash || claim.stamps.get(at) != Some(&stamps[at]) {
+            if self.always_hash || known_stamps.get(at) != Some(&stamps[at]) {
                 of_file.for_each(|piece| doubtful.insert(piece));
             }
         }
-        if claim.known && claimed > 0 && !some_file_left {
+        if self.claim.is_some() && claimed > 0 && !some_file_left {
             let (data_dir, pieces) = (data_dir.to_owned(), claimed);
             return Err(ResumeError::Gone { data_dir, pieces });
         }
@@ -138,45 +171,10 @@ impl Resume<'_> {
     }
 
     fn names(&self) -> Names<'_> {
-        Names::Partial(self.partial_suffix)
-    }
-
-    /// What an earlier run said of this torrent in this place; without one, that all may be there.
-    fn claim(
-        &self,
-        info_hash: InfoHashV1,
-        layout: &StorageLayout,
-        data_dir: &Path,
-    ) -> Result<Claim, StateError> {
-        let mut all = PieceSet::new(layout.piece_count());
-        (0..layout.piece_count()).for_each(|piece| all.insert(PieceIndex(piece)));
-        let guess = |pieces| Claim {
-            pieces,
-            known: false,
-            stamps: Vec::new(),
-        };
-        if self.anew {
-            return Ok(guess(all));
+        Names::Kept {
+            suffix: self.partial_suffix,
+            renames: self.renames,
         }
-        if let Some(record) = self.state.fetch_record(info_hash)?
-            && record.data_dir == data_dir
-            && let Some(pieces) = PieceSet::from_bitfield(&record.pieces, layout.piece_count())
-        {
-            return Ok(Claim {
-                pieces,
-                stamps: record.stamps,
-                known: true,
-            });
-        }
-        let record = self.state.record(info_hash)?;
-        Ok(match record.filter(|record| record.data_dir == data_dir) {
-            Some(record) => Claim {
-                pieces: all,
-                known: true,
-                stamps: record.stamps,
-            },
-            None => guess(all),
-        })
     }
 
     /// The stamps of the files that are there.
@@ -185,15 +183,18 @@ impl Resume<'_> {
         let Ok(root) = Root::open(data_dir, Links::Beneath) else {
             return vec![None; metainfo.files.len()];
         };
-        let stamp = |file: &File| {
-            let mut paths = verify::paths(metainfo, file, self.names()).into_iter();
+        let stamp = |index, file: &File| {
+            let mut paths = verify::paths(metainfo, (index, file), self.names()).into_iter();
             paths.find_map(|path| {
                 let path = Path::new(std::ffi::OsStr::from_bytes(&path));
                 Some(stamp_of(&root.open_file(path).ok()?.1))
             })
         };
-        let on_disk = |file: &File| verify::is_on_disk(file).then(|| stamp(file)).flatten();
-        metainfo.files.iter().map(on_disk).collect()
+        let on_disk = |(index, file): (u32, &File)| match verify::is_on_disk(file) {
+            true => stamp(index, file),
+            false => None,
+        };
+        (0..).zip(&metainfo.files).map(on_disk).collect()
     }
 
     /// Those of `doubtful` whose bytes are wrong.

@@ -23,6 +23,7 @@ use crate::hashing::{
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
 use proto::ids::PieceIndex;
 use proto::metainfo::{File, Metainfo};
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -157,8 +158,13 @@ pub fn verify(
 pub enum Names<'a> {
     /// They are safe, or as the torrent spells them: the files may be from elsewhere.
     Whole,
-    /// They are safe; this may be at their end while the torrent is being fetched.
-    Partial(&'a str),
+    /// They are safe, or what a user has called them.
+    Kept {
+        /// This may be at their end while the torrent is being fetched; may be empty.
+        suffix: &'a str,
+        /// The paths of those that lie elsewhere than the torrent says, by their index.
+        renames: &'a BTreeMap<u32, PathBuf>,
+    },
 }
 
 /// [`verify`] for a part of the torrent.
@@ -261,7 +267,7 @@ fn look(
 ) -> (Vec<DataFile>, Faults) {
     let mut faults = Faults::new();
     let mut look_at = |(index, file): (u32, &File)| {
-        let mut paths = paths(metainfo, file, place.names);
+        let mut paths = paths(metainfo, (index, file), place.names);
         let wanted = match selection {
             Selection::All => true,
             Selection::Files(files) if files.contains(&FileIndex(index)) => true,
@@ -315,17 +321,26 @@ fn has_selected(layout: &StorageLayout, selected: &PieceSet, file: FileIndex) ->
         .any(|piece| selected.contains(PieceIndex(piece)))
 }
 
-/// Where a file may lie, below the data directory, the likeliest first.
-pub(crate) fn paths(metainfo: &Metainfo, file: &File, names: Names<'_>) -> Vec<Box<[u8]>> {
-    let safe = file.path.join("/");
-    let other = match names {
-        Names::Whole => metainfo
-            .literal_path(file)
-            .map(|literal| literal.join(&b'/')),
-        Names::Partial("") => None,
-        Names::Partial(suffix) => Some(format!("{safe}{suffix}").into_bytes()),
+/// Where a file, given with its index, may lie below the data directory, the likeliest first.
+pub(crate) fn paths(
+    metainfo: &Metainfo,
+    (index, file): (u32, &File),
+    names: Names<'_>,
+) -> Vec<Box<[u8]>> {
+    let safe = || file.path.join("/").into_bytes();
+    let (first, other) = match names {
+        Names::Whole => {
+            let literal = metainfo.literal_path(file);
+            (safe(), literal.map(|literal| literal.join(&b'/')))
+        }
+        Names::Kept { suffix, renames } => {
+            let own = renames.get(&index);
+            let own = own.map_or_else(safe, |path| path.as_os_str().as_bytes().to_vec());
+            let partial = (!suffix.is_empty()).then(|| [&own, suffix.as_bytes()].concat());
+            (own, partial)
+        }
     };
-    let paths = std::iter::once(safe.into_bytes()).chain(other);
+    let paths = std::iter::once(first).chain(other);
     paths.map(Vec::into_boxed_slice).collect()
 }
 

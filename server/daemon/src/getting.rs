@@ -32,7 +32,7 @@ use control::announce::Totals;
 use control::config;
 use control::dht::DhtHandle;
 use control::lsd::{Lsd, LsdHandle};
-use control::resume::{Resume, ResumeError, Resumed};
+use control::resume::{Claim, Resume, ResumeError, Resumed};
 use control::state::{FetchRecord, Record, StateError};
 use display::{BAR_PERIOD, Display, Share};
 use download::{Download, bytes_of};
@@ -426,11 +426,18 @@ impl Getter {
         let always_hash = settings::always_hash(&self.plan.config);
         let (anew, json) = (self.plan.anew, self.plan.json);
         let mut task = tokio::task::spawn_blocking(move || {
+            let claim = match anew {
+                true => None,
+                false => match Claim::of(store.state(), &metainfo, &data_dir) {
+                    Ok(claim) => claim,
+                    Err(error) => return (store, Err(anyhow::Error::from(error))),
+                },
+            };
             let resume = Resume {
-                state: store.state(),
+                claim,
                 always_hash,
-                anew,
                 partial_suffix: &suffix,
+                renames: &BTreeMap::new(),
                 cells: &cells,
                 disk: FOREGROUND,
             };
@@ -447,6 +454,12 @@ impl Getter {
             if let Some(reporter) = reporter {
                 reporter.finish();
             }
+            let resumed = resumed.map_err(|error| match error {
+                error @ ResumeError::Gone { .. } => {
+                    anyhow!("{error}; if they are to be fetched again, say --anew")
+                }
+                error => error.into(),
+            });
             (store, resumed)
         });
         let (store, resumed) = tokio::select! {
@@ -460,10 +473,7 @@ impl Getter {
         match resumed {
             Ok(resumed) => Ok((store, Some(resumed))),
             Err(_) if stopped.load(Ordering::Relaxed) => Ok((store, None)),
-            Err(error @ ResumeError::Gone { .. }) => {
-                Err(anyhow!("{error}; if they are to be fetched again, say --anew").into())
-            }
-            Err(error) => Err(anyhow::Error::from(error).into()),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -38,9 +38,9 @@ use engine::peer_list::{PeerSource, SourceCounts};
 use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::limits::PATH_COMPONENT_BYTES_MAX;
-use proto::metainfo::{File, Metainfo};
-use std::collections::HashSet;
-use std::ffi::OsString;
+use proto::metainfo::Metainfo;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -144,6 +144,8 @@ pub struct FetchSpec {
     /// that is another one now ([`FileStamp::device`], [`FileStamp::inode`]) or shorter ends the
     /// download before it is written to.
     pub stamps: Vec<Option<FileStamp>>,
+    /// Paths of files that lie elsewhere than the metainfo says, by their index.
+    pub paths: BTreeMap<u32, PathBuf>,
     /// How much each file is wanted, in the torrent's order; empty for [`Priority::NORMAL`] all
     /// over.
     pub priorities: Vec<Priority>,
@@ -167,6 +169,7 @@ impl FetchSpec {
             data_dir: data_dir.to_owned(),
             verified: Vec::new(),
             stamps: Vec::new(),
+            paths: BTreeMap::new(),
             priorities: Vec::new(),
             sequential: false,
             suffix: ".part".to_owned(),
@@ -204,7 +207,7 @@ pub fn file_on_disk(
 ) -> Option<PathBuf> {
     let file = metainfo.files.get(file.0 as usize)?;
     let own = data_dir.join(file.path.iter().collect::<PathBuf>());
-    match takes_suffix(file, &own, suffix) {
+    match takes_suffix(&own, suffix) {
         true => Some(with_suffix(&own, suffix)),
         false => Some(own),
     }
@@ -212,8 +215,8 @@ pub fn file_on_disk(
 
 /// Whether a file, which has its `own` path, gets a suffix: not if it is there already, and not if
 /// no file system could hold the name.
-pub(crate) fn takes_suffix(file: &File, own: &Path, suffix: &str) -> bool {
-    let name = file.path.last().map_or(0, String::len);
+pub(crate) fn takes_suffix(own: &Path, suffix: &str) -> bool {
+    let name = own.file_name().map_or(0, OsStr::len);
     let fits = name + suffix.len() <= PATH_COMPONENT_BYTES_MAX;
     !suffix.is_empty() && fits && own.symlink_metadata().is_err()
 }
@@ -270,6 +273,7 @@ pub(crate) fn begin(spec: FetchSpec) -> Result<Begun, FetchError> {
         &spec.data_dir,
         &spec.verified,
         &spec.suffix,
+        spec.paths.clone(),
     )?;
     let torrent = Arc::new(torrent);
     let published = Arc::new(Published::default());

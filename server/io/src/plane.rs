@@ -481,6 +481,13 @@ impl Plane {
         }
     }
 
+    /// The same for the torrent of this info-hash, if it is awake. Dormant ones call nobody.
+    pub fn found_for(&self, info_hash: InfoHashV1, peers: &[SocketAddr], source: PeerSource) {
+        if let Some(torrent) = self.roster.torrent(info_hash) {
+            self.found(&torrent, peers, source);
+        }
+    }
+
     /// Keeps away whom `filter` has, and nobody else, also those who are connected.
     pub async fn set_ip_filter(&self, filter: &Arc<IpFilter>) {
         self.tell_all(|done| Command::Filter(Arc::clone(filter), done))

@@ -123,24 +123,26 @@ impl SeededTorrent {
 
     /// A torrent that is being downloaded to `data_dir`, of which the pieces of the bitfield
     /// `verified` (empty: none) are there. A file has `suffix` at the end of its name unless it
-    /// exists under its own.
+    /// exists under its own. `paths` as of [`SeededTorrent::new`].
     pub(crate) fn partial(
         metainfo: Arc<Metainfo>,
         data_dir: &Path,
         verified: &[u8],
         suffix: &str,
+        paths: BTreeMap<u32, PathBuf>,
     ) -> Result<Self, AddError> {
-        let suffixed = |file: &File| {
-            let own = data_dir.join(file.path.iter().collect::<PathBuf>());
-            AtomicBool::new(takes_suffix(file, &own, suffix))
+        let suffixed = |(index, file): (u32, &File)| {
+            let said = || file.path.iter().collect::<PathBuf>();
+            let own = data_dir.join(paths.get(&index).cloned().unwrap_or_else(said));
+            AtomicBool::new(takes_suffix(&own, suffix))
         };
         let partial = Partial {
             pieces: Arc::new(PieceBits::new(metainfo.piece_count, verified)),
             suffix: suffix.to_owned(),
-            suffixed: metainfo.files.iter().map(suffixed).collect(),
+            suffixed: (0..).zip(&metainfo.files).map(suffixed).collect(),
             identities: metainfo.files.iter().map(|_| OnceLock::new()).collect(),
         };
-        Self::unfilled(metainfo, data_dir, BTreeMap::new(), Some(partial))
+        Self::unfilled(metainfo, data_dir, paths, Some(partial))
     }
 
     /// A torrent without stamps.
@@ -214,6 +216,12 @@ impl SeededTorrent {
     /// Payload bytes sent to peers since the process started.
     pub fn uploaded_bytes(&self) -> u64 {
         self.uploaded_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many peers are known to be connected for it: those of whom it is known where they take
+    /// connections. Those that have all of it come second.
+    pub fn peers(&self) -> (usize, usize) {
+        self.swarm.counts()
     }
 
     /// Counts payload bytes sent.

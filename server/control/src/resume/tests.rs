@@ -43,11 +43,12 @@ impl Fixture {
     }
 
     fn look_as(&self, always_hash: bool, anew: bool) -> Result<Resumed, ResumeError> {
+        let claim = Claim::of(&self.state, &self.metainfo, self.dir.path()).unwrap();
         let resume = Resume {
-            state: &self.state,
+            claim: claim.filter(|_| !anew),
             always_hash,
-            anew,
             partial_suffix: SUFFIX,
+            renames: &BTreeMap::new(),
             cells: &Registry::new(0).control(),
             disk: &PageCache,
         };
@@ -153,11 +154,12 @@ fn where_nothing_is_known_what_exists_is_hashed() {
     // Of another place nothing is known.
     fixture.remember(&[0]);
     let elsewhere = tempfile::tempdir().unwrap();
+    let claim = Claim::of(&fixture.state, &fixture.metainfo, elsewhere.path());
     let resume = Resume {
-        state: &fixture.state,
+        claim: claim.unwrap(),
         always_hash: false,
-        anew: false,
         partial_suffix: SUFFIX,
+        renames: &BTreeMap::new(),
         cells: &Registry::new(0).control(),
         disk: &PageCache,
     };

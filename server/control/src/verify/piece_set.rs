@@ -19,6 +19,13 @@ impl PieceSet {
         }
     }
 
+    /// All pieces of a torrent of so many.
+    pub fn full(piece_count: u32) -> PieceSet {
+        let mut set = PieceSet::new(piece_count);
+        (0..piece_count).for_each(|piece| set.insert(PieceIndex(piece)));
+        set
+    }
+
     /// The set of a bitfield message's bytes; `None` if it is not one of a torrent of so many pieces.
     pub fn from_bitfield(bits: &[u8], piece_count: u32) -> Option<PieceSet> {
         let set = PieceSet {

@@ -17,7 +17,8 @@ fn disk(content: &Content) -> (Disk, TempDir) {
 fn disk_with(content: &Content, past_cache: PastCache) -> (Disk, TempDir) {
     let folder = TempDir::new().unwrap();
     let metainfo = content.metainfo.clone();
-    let torrent = SeededTorrent::partial(metainfo, folder.path(), &[], ".part").unwrap();
+    let torrent =
+        SeededTorrent::partial(metainfo, folder.path(), &[], ".part", Default::default()).unwrap();
     let disk = Disk::new(
         Arc::new(torrent),
         Allocation::Sparse,
@@ -304,7 +305,8 @@ fn one_download_writes_to_a_file_at_a_time() {
     let content = files(2 * FILES_OPEN_MAX);
     let (one, folder) = disk(&content);
     let metainfo = content.metainfo.clone();
-    let torrent = SeededTorrent::partial(metainfo, folder.path(), &[], ".part").unwrap();
+    let torrent =
+        SeededTorrent::partial(metainfo, folder.path(), &[], ".part", Default::default()).unwrap();
     let other = Disk::new(
         Arc::new(torrent),
         Allocation::Sparse,

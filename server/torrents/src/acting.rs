@@ -1,0 +1,223 @@
+//! What a torrent is to do, by its summary: begun, stopped, begun anew.
+
+use crate::keeping::{Change, Next, refusal};
+use crate::manager::{Manager, Phase};
+use control::catalog::{Status, Torrent};
+use control::command::{Action, CommandError, Reply};
+use proto::ids::InfoHashV1;
+use state::{Condition, LastError, Place, Update, Write};
+use std::sync::Arc;
+
+/// Whether a torrent is complete and served when a peer comes: nothing has to be done for it.
+pub(crate) fn sleeps(torrent: &Torrent) -> bool {
+    let summary = &torrent.summary;
+    let is_there = torrent.is_complete() || (summary.seed_mode && summary.pieces > 0);
+    is_there && !summary.paused && summary.condition == Condition::Ready && !torrent.live.declared
+}
+
+impl Manager {
+    /// Stops what the torrent is doing and begins what it is to do now.
+    pub(crate) async fn restart(&mut self, info_hash: InfoHashV1) {
+        if self.halt(info_hash).await {
+            self.start(info_hash).await;
+        }
+    }
+
+    /// Stops what the torrent is doing. False if that takes a while: it is begun anew then.
+    pub(crate) async fn halt(&mut self, info_hash: InfoHashV1) -> bool {
+        self.queue.retain(|queued| *queued != info_hash);
+        self.loading.remove(&info_hash);
+        self.services.plane.remove_dormant(&[info_hash]).await;
+        self.finding.leave(info_hash);
+        match self.phases.remove(&info_hash) {
+            None | Some(Phase::Preparing(_) | Phase::Metadata(_) | Phase::Doubtful(_)) => {}
+            Some(Phase::Checking) => self.checks.cancel(info_hash),
+            Some(Phase::Awake(awake)) => {
+                self.services.plane.remove(&awake.torrent).await;
+                self.count_uploaded(info_hash, &awake.torrent, awake.counted);
+            }
+            Some(Phase::Stopping(number)) => {
+                self.phases.insert(info_hash, Phase::Stopping(number));
+                return false;
+            }
+            Some(Phase::Downloading(download)) => {
+                let number = download.number;
+                self.end_download(info_hash, *download);
+                self.phases.insert(info_hash, Phase::Stopping(number));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Begins what the torrent is to do; it is doing nothing.
+    pub(crate) async fn start(&mut self, info_hash: InfoHashV1) {
+        let (is_asleep, paused, condition, pieces, private) = {
+            let catalog = self.seat.catalog();
+            let Some(torrent) = catalog.get(&info_hash) else {
+                return;
+            };
+            let summary = &torrent.summary;
+            (
+                sleeps(torrent),
+                summary.paused,
+                summary.condition,
+                summary.pieces,
+                summary.private,
+            )
+        };
+        if paused {
+            self.set_status(info_hash, Status::Paused);
+        } else if is_asleep {
+            self.set_status(info_hash, Status::Seeding);
+            self.services.plane.add_dormant(&[info_hash]).await;
+            self.finding.seed(info_hash, private);
+            self.read_trackers(info_hash);
+        } else {
+            match condition {
+                Condition::NeedsCheck => self.check(info_hash),
+                Condition::Offline => self.doubt(info_hash, None),
+                Condition::Failed => self.set_status(info_hash, Status::Failed),
+                Condition::Ready if pieces == 0 => self.seek_metadata(info_hash).await,
+                Condition::Ready => self.download(info_hash).await,
+            }
+        }
+    }
+
+    pub(crate) async fn act(&mut self, info_hash: InfoHashV1, action: Action, reply: Reply<()>) {
+        if let Err(error) = self.kept(info_hash) {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        match action {
+            Action::Pause => {
+                let pause = |summary: &mut state::Summary| summary.paused = true;
+                self.change(info_hash, Arc::new(pause), true, reply).await;
+            }
+            Action::Resume => {
+                let resume = |summary: &mut state::Summary| {
+                    summary.paused = false;
+                    if summary.condition == Condition::Failed {
+                        summary.condition = Condition::NeedsCheck;
+                        summary.last_error = None;
+                    }
+                };
+                self.change(info_hash, Arc::new(resume), true, reply).await;
+            }
+            Action::Recheck => {
+                let has_pieces = {
+                    let catalog = self.seat.catalog();
+                    catalog
+                        .get(&info_hash)
+                        .is_some_and(|it| it.summary.pieces > 0)
+                };
+                if !has_pieces {
+                    let why = "its metainfo are not known yet: there is nothing to hash";
+                    let _ = reply.send(Err(CommandError::Conflict(why.into())));
+                    return;
+                }
+                let recheck = |summary: &mut state::Summary| {
+                    summary.condition = Condition::NeedsCheck;
+                    summary.last_error = None;
+                };
+                self.change(info_hash, Arc::new(recheck), true, reply).await;
+            }
+            Action::Announce => {
+                self.finding.hurry(info_hash);
+                let _ = reply.send(Ok(()));
+            }
+            Action::Queue(place) => self.move_in_queue(info_hash, place, reply).await,
+            Action::Remove { with_data } => self.remove(info_hash, with_data, reply),
+        }
+    }
+
+    /// Changes the summary of a torrent, durably, and restarts it if that is said.
+    pub(crate) async fn change(
+        &mut self,
+        info_hash: InfoHashV1,
+        change: Change,
+        restart: bool,
+        reply: Reply<()>,
+    ) {
+        let kept = Arc::clone(&change);
+        let update = Update::new().summary(move |summary| kept(summary));
+        self.update(info_hash, update, change, restart, Some(reply))
+            .await;
+    }
+
+    /// Does `update`, durably, and then `change` to what is in memory.
+    pub(crate) async fn update(
+        &mut self,
+        info_hash: InfoHashV1,
+        update: Update,
+        change: Change,
+        restart: bool,
+        reply: Option<Reply<()>>,
+    ) {
+        let write = Write::Update(info_hash, Box::new(update));
+        let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
+            let result = written.map_err(refusal);
+            if result.is_ok() {
+                manager.show(info_hash, |torrent| change(&mut torrent.summary));
+            } else if let Err(error) = &result {
+                tracing::warn!(torrent = %info_hash, %error, "a change is not kept");
+            }
+            let next = match restart && result.is_ok() {
+                true => Next::Restart(info_hash),
+                false => Next::Done,
+            };
+            if let Some(reply) = reply {
+                let _ = reply.send(result);
+            }
+            next
+        };
+        self.keeping.write(write, Box::new(after)).await;
+    }
+
+    /// Notes what a torrent waits for, and why.
+    pub(crate) async fn condemn(
+        &mut self,
+        info_hash: InfoHashV1,
+        condition: Condition,
+        text: String,
+        restart: bool,
+    ) {
+        let at_s = self.clock.now_s();
+        let change: Change = Arc::new(move |summary: &mut state::Summary| {
+            summary.condition = condition;
+            let text = text.clone();
+            summary.last_error = Some(LastError { at_s, text });
+        });
+        let kept = Arc::clone(&change);
+        let update = Update::new().summary(move |summary| kept(summary));
+        self.update(info_hash, update, change, restart, None).await;
+    }
+
+    async fn move_in_queue(&mut self, info_hash: InfoHashV1, place: Place, reply: Reply<()>) {
+        let write = Write::Queue(info_hash, place);
+        let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
+            if written.is_ok() {
+                manager.requeue(info_hash, place);
+            }
+            let _ = reply.send(written.map_err(refusal));
+            Next::Done
+        };
+        self.keeping.write(write, Box::new(after)).await;
+    }
+
+    /// Moves a torrent among those that wait; one that does not wait keeps what it is doing.
+    fn requeue(&mut self, info_hash: InfoHashV1, place: Place) {
+        let Some(from) = self.queue.iter().position(|queued| *queued == info_hash) else {
+            return;
+        };
+        self.queue.remove(from);
+        let beside = |other: InfoHashV1| self.queue.iter().position(|queued| *queued == other);
+        let to = match place {
+            Place::First => 0,
+            Place::Before(other) => beside(other).unwrap_or(0),
+            Place::After(other) => beside(other).map_or(0, |at| at + 1),
+            Place::Last | Place::Out => self.queue.len(),
+        };
+        self.queue.insert(to, info_hash);
+    }
+}

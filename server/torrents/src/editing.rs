@@ -1,0 +1,193 @@
+//! What is kept of a torrent is changed: names, labels, limits, files, trackers, its place.
+
+use crate::adding::{absolute, priorities};
+use crate::keeping::Change;
+use crate::manager::{Manager, Phase};
+use crate::reading::Kept;
+use control::catalog::Status;
+use control::command::{CommandError, Edit, Move, Reply};
+use proto::ids::InfoHashV1;
+use state::{Condition, Summary, Update};
+use std::sync::Arc;
+
+impl Manager {
+    pub(crate) async fn edit(&mut self, info_hash: InfoHashV1, edit: Edit, reply: Reply<()>) {
+        if let Err(error) = self.kept(info_hash) {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        let mut update = Update::new();
+        let needs_details = !edit.priorities.is_empty() || edit.trackers.is_some();
+        let mut trackers = None;
+        if needs_details {
+            let store = self.keeping.store.clone();
+            let read = tokio::task::spawn_blocking(move || Kept::read(&store, info_hash)).await;
+            let kept = match read {
+                Ok(Ok(kept)) => kept,
+                Ok(Err(error)) => return refuse(reply, CommandError::Failed(error.to_string())),
+                Err(error) => return refuse(reply, CommandError::Failed(error.to_string())),
+            };
+            let files = kept.summary.files as usize;
+            let wanted = priorities(
+                &edit.priorities,
+                false,
+                files,
+                kept.details.priorities.clone(),
+            );
+            let wanted = match wanted {
+                Ok(wanted) => wanted,
+                Err(reason) => {
+                    let field = "files";
+                    return refuse(reply, CommandError::Invalid { field, reason });
+                }
+            };
+            trackers = edit.trackers.clone();
+            let tiers = edit.trackers.clone();
+            if !edit.priorities.is_empty() {
+                self.set_priorities(info_hash, &wanted, files).await;
+            }
+            update = update.details(move |details| {
+                details.priorities = wanted;
+                if let Some(tiers) = tiers {
+                    details.trackers = Some(tiers);
+                }
+            });
+        }
+        if let (Some(sequential), Some(Phase::Downloading(download))) =
+            (edit.sequential, self.phases.get(&info_hash))
+        {
+            download.fetch.set_sequential(sequential).await;
+        }
+        let change: Change = Arc::new(move |summary: &mut Summary| apply(&edit, summary));
+        let kept = Arc::clone(&change);
+        let update = update.summary(move |summary| kept(summary));
+        self.update(info_hash, update, change, false, Some(reply))
+            .await;
+        if let Some(tiers) = trackers {
+            self.retrack(info_hash, &tiers);
+        }
+    }
+
+    async fn set_priorities(
+        &self,
+        info_hash: InfoHashV1,
+        wanted: &[engine::picker::Priority],
+        files: usize,
+    ) {
+        if let Some(Phase::Downloading(download)) = self.phases.get(&info_hash) {
+            let mut wanted = wanted.to_vec();
+            wanted.resize(files, engine::picker::Priority::NORMAL);
+            download.fetch.set_priorities(wanted).await;
+        }
+    }
+
+    /// Announces a torrent to other trackers than before.
+    fn retrack(&self, info_hash: InfoHashV1, tiers: &[Vec<String>]) {
+        let (private, status) = {
+            let catalog = self.seat.catalog();
+            match catalog.get(&info_hash) {
+                Some(torrent) => (torrent.summary.private, torrent.live.status),
+                None => return,
+            }
+        };
+        if let Some(announcer) = &self.services.announcer {
+            announcer.remove(info_hash);
+        }
+        if Manager::is_active(status) {
+            let is_complete = status == Status::Seeding;
+            self.finding
+                .announce(info_hash, tiers, private, is_complete);
+        }
+    }
+
+    /// Has a torrent's data elsewhere: as yet only where somebody has put them.
+    pub(crate) async fn set_place(&mut self, info_hash: InfoHashV1, to: Move, reply: Reply<()>) {
+        if let Err(error) = self
+            .kept(info_hash)
+            .and_then(|()| absolute("save_path", &to.save_path))
+        {
+            return refuse(reply, error);
+        }
+        if !to.data_are_there {
+            let why = "data are not moved yet; move them yourself, then say that they are there \
+                       (data_are_there)";
+            return refuse(reply, CommandError::Unsupported(why.into()));
+        }
+        let path = to.save_path;
+        // Whoever moved them may have copied them: what is there is hashed.
+        let change = move |summary: &mut Summary| {
+            summary.save_path.clone_from(&path);
+            if summary.pieces > 0 {
+                summary.condition = Condition::NeedsCheck;
+            }
+        };
+        self.change(info_hash, Arc::new(change), true, reply).await;
+    }
+}
+
+fn refuse(reply: Reply<()>, error: CommandError) {
+    let _ = reply.send(Err(error));
+}
+
+/// Changes a summary as the user said.
+fn apply(edit: &Edit, summary: &mut Summary) {
+    if let Some(name) = &edit.name {
+        summary.name.clone_from(name);
+    }
+    if let Some(category) = &edit.category {
+        summary.category.clone_from(category);
+    }
+    if let Some(labels) = &edit.labels {
+        summary.labels.clone_from(labels);
+    }
+    summary
+        .labels
+        .retain(|label| !edit.labels_removed.contains(label));
+    for label in &edit.labels_added {
+        if !summary.labels.contains(label) {
+            summary.labels.push(label.clone());
+        }
+    }
+    if let Some(limits) = edit.limits {
+        summary.limits = limits;
+    }
+    if let Some(sequential) = edit.sequential {
+        summary.sequential = sequential;
+    }
+    if let Some(super_seeding) = edit.super_seeding {
+        summary.super_seeding = super_seeding;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_replaced_then_taken_then_given() {
+        let mut summary = Summary {
+            labels: vec!["a".into(), "b".into()],
+            category: Some("x".into()),
+            ..Summary::default()
+        };
+        let edit = Edit {
+            labels_added: vec!["c".into(), "a".into()],
+            labels_removed: vec!["b".into()],
+            category: Some(None),
+            ..Edit::default()
+        };
+        apply(&edit, &mut summary);
+        assert_eq!(summary.labels, ["a", "c"]);
+        assert_eq!(summary.category, None);
+        let edit = Edit {
+            labels: Some(vec!["z".into()]),
+            name: Some("n".into()),
+            ..Edit::default()
+        };
+        apply(&edit, &mut summary);
+        assert_eq!(
+            (summary.labels, summary.name),
+            (vec!["z".into()], "n".into())
+        );
+    }
+}

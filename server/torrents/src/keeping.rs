@@ -1,0 +1,83 @@
+//! Writes to the store, and what is done when they are durable: in the order in which they were
+//! handed over, so that what is in memory never says what the store does not have.
+//!
+//! Limits: those of the store; what waits there holds the manager up.
+
+use crate::manager::Inner;
+use control::command::CommandError;
+use proto::ids::InfoHashV1;
+use state::{Ack, Handle, Summary, Update, Write, WriteError};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// A change of a summary, done to what is kept and to what is in memory alike.
+pub(crate) type Change = Arc<dyn Fn(&mut Summary) + Send + Sync>;
+
+/// What is done when a write is durable, or has failed.
+pub(crate) type After<T> = Box<dyn FnOnce(&mut T, Result<(), WriteError>) -> Next + Send>;
+
+/// What follows a write.
+pub(crate) enum Next {
+    /// Nothing.
+    Done,
+    /// The torrent is to do what its summary says.
+    Restart(InfoHashV1),
+    /// The torrent is to go, and with it its data as [`crate::removing::Remains`] says.
+    Leave(InfoHashV1, Option<Box<crate::removing::Remains>>),
+}
+
+/// Writes that wait to be acknowledged.
+pub(crate) struct Keeping {
+    pub store: Handle,
+    written: mpsc::UnboundedSender<(Option<Ack>, After<crate::Manager>)>,
+}
+
+impl Keeping {
+    /// Acknowledgements arrive as [`Inner::Written`].
+    pub(crate) fn new(store: Handle, inner: mpsc::Sender<Inner>) -> Keeping {
+        // Bounded by the store, which takes so many requests and no more.
+        let (written, mut acks) = mpsc::unbounded_channel::<(Option<Ack>, After<crate::Manager>)>();
+        tokio::spawn(async move {
+            while let Some((ack, after)) = acks.recv().await {
+                let result = match ack {
+                    Some(ack) => ack.await.into_iter().collect(),
+                    None => Err(WriteError::Closed),
+                };
+                if inner.send(Inner::Written(result, after)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Keeping { store, written }
+    }
+
+    /// Writes, and has `after` be done then.
+    pub(crate) async fn write(&self, write: Write, after: After<crate::Manager>) {
+        let ack = self.store.submit(vec![write]).await.ok();
+        let _ = self.written.send((ack, after));
+    }
+
+    /// Writes an update that nobody waits for; a failure is logged.
+    pub(crate) async fn note(&self, info_hash: InfoHashV1, update: Update) {
+        let write = Write::Update(info_hash, Box::new(update));
+        let after: After<crate::Manager> = Box::new(move |_, written| {
+            if let Err(error) = written {
+                tracing::warn!(torrent = %info_hash, %error, "cannot be kept");
+            }
+            Next::Done
+        });
+        self.write(write, after).await;
+    }
+}
+
+/// What the user is told of a write that was not done.
+pub(crate) fn refusal(error: WriteError) -> CommandError {
+    match error {
+        WriteError::Unknown(info_hash) => CommandError::Unknown(info_hash),
+        WriteError::Exists(_) | WriteError::NotQueued(_) => {
+            CommandError::Conflict(error.to_string())
+        }
+        WriteError::Closed => CommandError::Stopping,
+        other => CommandError::Failed(other.to_string()),
+    }
+}

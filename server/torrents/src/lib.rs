@@ -1,0 +1,38 @@
+//! The torrents of a running server: their life from being added to being removed.
+//!
+//! [`Manager`] is one task that owns all of it. It is asked by [`control::command`], tells by the
+//! catalog, keeps by the store, and works through the data plane and the sources of peers. What
+//! takes a disk or a while (hashing, reading metainfo, deleting) is done beside it, and comes back
+//! to it as an event; so it answers at once, whatever a disk does.
+//!
+//! What a torrent is doing is one of these, and for most of many it is nothing:
+//!
+//! ```text
+//!   added ──► metadata ──► checking ──► downloading ──► awake ◄──► dormant
+//!                              ▲             │            │
+//!                              └── offline ◄─┴── fault ◄──┘        paused: none of them
+//! ```
+//!
+//! *Dormant*, *paused*, *offline* and *failed* torrents have no entry here: the catalog knows what
+//! they are, the store the rest. `docs/adr/0019-torrents.md` has the decisions.
+//!
+//! Limits: [`Settings`], the catalog's, the store's. Does not: decide whom to serve or which piece
+//! to fetch; read HTTP.
+#![forbid(unsafe_code)]
+
+mod acting;
+mod adding;
+mod checking;
+mod downloading;
+mod editing;
+mod finding;
+mod keeping;
+mod manager;
+mod metadata;
+mod reading;
+mod removing;
+mod seeding;
+mod telling;
+mod totals;
+
+pub use manager::{Ended, Manager, ManagerHandle, Services, Settings};

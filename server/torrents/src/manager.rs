@@ -1,0 +1,441 @@
+//! The task that owns all torrents: takes commands, events of the data plane and what comes back
+//! from work beside it, one after another.
+
+use crate::acting;
+use crate::checking::{Checks, Finished};
+use crate::downloading::{Download, Prepared};
+use crate::finding::Finding;
+use crate::keeping::{After, Keeping, Next};
+use crate::metadata::Metadata;
+use crate::removing::Remains;
+use crate::seeding::{Awake, Loaded, Looked};
+use crate::totals::Clock;
+use control::announce::{AnnounceConfig, AnnounceHandle};
+use control::catalog::{Status, Torrent};
+use control::command::{Command, CommandError, Seat, Server};
+use control::dht::DhtHandle;
+use control::hashing::Disk;
+use control::lsd::LsdHandle;
+use control::tracker::TrackerHandle;
+use proto::ids::{InfoHashV1, PeerId};
+use seedring_io::fetch::{Allocation, FetchEvent, PastCache};
+use seedring_io::plane::{Plane, SleepPolicy};
+use seedring_io::roster::Wanted;
+use seedring_io::torrent::Fault;
+use seedring_metrics::ControlCells;
+use state::{Handle, ReadError, WriteError};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Events from work beside the manager that may wait; who brings one more waits.
+const INNER_MAX: usize = 1024;
+
+/// How often rates are renewed.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Torrents that are read of the store at once at the start.
+const PAGE: usize = 2_000;
+
+/// How torrents are kept.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where data come that nobody said a folder for.
+    pub save_path: PathBuf,
+    /// Which complete torrents without peers stay in memory.
+    pub sleep: SleepPolicy,
+    /// Downloads at a time, fetches of metadata among them; the others wait in the queue. 0 for no
+    /// limit.
+    pub downloads_max: usize,
+    /// What is appended to the names of files until they are complete.
+    pub partial_suffix: String,
+    /// How the space of files is taken.
+    pub allocation: Allocation,
+    /// What is written past the page cache.
+    pub past_cache: PastCache,
+    /// Whether what has not changed is hashed at each start of a download, too.
+    pub always_hash: bool,
+    /// How .torrent files are fetched from the web.
+    pub web: AnnounceConfig,
+}
+
+/// What torrents are handed to.
+pub struct Services {
+    /// The data plane.
+    pub plane: Arc<Plane>,
+    /// Our own tracker.
+    pub tracker: Option<TrackerHandle>,
+    /// Its announce URL: complete torrents are listed there directly, not announced.
+    pub own_tracker: Option<String>,
+    /// Who announces to trackers.
+    pub announcer: Option<AnnounceHandle>,
+    /// Local discovery.
+    pub lsd: Option<LsdHandle>,
+    /// The DHT.
+    pub dht: Option<DhtHandle>,
+    /// How what is hashed is read.
+    pub disk: &'static dyn Disk,
+    /// Where hashing is counted.
+    pub cells: Arc<ControlCells>,
+    /// How we name ourselves to peers.
+    pub peer_id: PeerId,
+    /// Where they reach us.
+    pub peer_port: u16,
+}
+
+/// The manager has ended, all is kept that was to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended;
+
+/// What comes from outside.
+enum Outer {
+    Fault(Fault),
+    Wanted(Wanted),
+    Stop(oneshot::Sender<Ended>),
+}
+
+/// What comes back from work beside the manager.
+pub(crate) enum Inner {
+    Written(Result<(), WriteError>, After<Manager>),
+    Added(Box<crate::adding::Prepared>),
+    Loaded(Box<Loaded>),
+    Looked(Box<Looked>),
+    Checked(Box<Finished>),
+    Prepared(Box<Prepared>),
+    Fetch(InfoHashV1, u64, Box<FetchEvent>),
+    /// The events of a download have ended.
+    FetchEnded(InfoHashV1, u64),
+    Described(InfoHashV1, u64, Vec<u8>),
+    Trackers(Vec<(InfoHashV1, bool, Vec<Vec<String>>)>),
+}
+
+/// What a torrent is doing, where that is anything.
+pub(crate) enum Phase {
+    /// Its data wait to be hashed, or are being hashed.
+    Checking,
+    /// Its data are looked at, before it is downloaded.
+    Preparing(u64),
+    Downloading(Box<Download>),
+    Metadata(Box<Metadata>),
+    /// A download that ends.
+    Stopping(u64),
+    Awake(Awake),
+    /// Its data were in doubt, and are looked at from time to time.
+    Doubtful(Box<crate::seeding::Doubt>),
+}
+
+/// See the crate.
+pub struct Manager {
+    pub(crate) settings: Settings,
+    pub(crate) services: Arc<Services>,
+    pub(crate) seat: Seat,
+    pub(crate) server: Server,
+    pub(crate) finding: Arc<Finding>,
+    pub(crate) keeping: Keeping,
+    pub(crate) inner: mpsc::Sender<Inner>,
+    pub(crate) phases: HashMap<InfoHashV1, Phase>,
+    pub(crate) checks: Checks,
+    /// Downloads that wait for their turn, by their place.
+    pub(crate) queue: VecDeque<InfoHashV1>,
+    /// Torrents that are gone but for a download that ends, and what is to be done with their data.
+    pub(crate) leaving: HashMap<InfoHashV1, Option<Box<Remains>>>,
+    /// Torrents that are being read because peers want them.
+    pub(crate) loading: HashSet<InfoHashV1>,
+    /// Peers that were named when a torrent was added.
+    pub(crate) named: BTreeMap<InfoHashV1, Vec<std::net::SocketAddr>>,
+    pub(crate) clock: Clock,
+    next_number: u64,
+    received: Option<mpsc::Receiver<Inner>>,
+    outer: mpsc::UnboundedReceiver<Outer>,
+}
+
+/// The way to a running manager, for the data plane's events.
+#[derive(Clone)]
+pub struct ManagerHandle {
+    outer: mpsc::UnboundedSender<Outer>,
+}
+
+impl ManagerHandle {
+    /// A torrent's data are in doubt; the data plane has stopped it.
+    pub fn fault(&self, fault: Fault) {
+        let _ = self.outer.send(Outer::Fault(fault));
+    }
+
+    /// Peers want a dormant torrent.
+    pub fn wanted(&self, wanted: Wanted) {
+        let _ = self.outer.send(Outer::Wanted(wanted));
+    }
+
+    /// Ends downloads, keeps what is to be kept, and ends. Returns when that is done.
+    pub async fn stop(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.outer.send(Outer::Stop(done)).is_ok() {
+            let _ = ended.await;
+        }
+    }
+}
+
+impl Manager {
+    /// A manager of the torrents in `store`, which runs when it is told to.
+    pub fn new(
+        settings: Settings,
+        services: Services,
+        (server, seat): (Server, Seat),
+        store: Handle,
+    ) -> (Manager, ManagerHandle) {
+        let services = Arc::new(services);
+        let (inner, received) = mpsc::channel(INNER_MAX);
+        // Bounded by the data plane: a fault for each torrent that is awake, wishes by its limit.
+        let (way, outer) = mpsc::unbounded_channel();
+        let manager = Manager {
+            finding: Arc::new(Finding::new(&services, server.clone())),
+            keeping: Keeping::new(store, inner.clone()),
+            settings,
+            services,
+            seat,
+            server,
+            inner,
+            phases: HashMap::new(),
+            checks: Checks::default(),
+            queue: VecDeque::new(),
+            leaving: HashMap::new(),
+            loading: HashSet::new(),
+            named: BTreeMap::new(),
+            clock: Clock::default(),
+            next_number: 0,
+            received: Some(received),
+            outer,
+        };
+        (manager, ManagerHandle { outer: way })
+    }
+
+    /// Reads the torrents, a page at a time: each page is in the catalog and served before the next
+    /// is read. Ends when all are.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; some torrents may be there then.
+    pub async fn load(&mut self) -> Result<(), ReadError> {
+        let order = self.keeping.store.read(|view| view.queue()).await?;
+        let queued: HashSet<InfoHashV1> = order.iter().copied().collect();
+        let mut after = None;
+        loop {
+            let read = move |view: &state::View| view.torrents(after, PAGE);
+            let page = self.keeping.store.read(read).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.info_hash);
+            self.enter(page, &queued).await;
+        }
+        // In the user's order, not the store's.
+        for info_hash in order {
+            self.restart(info_hash).await;
+        }
+        self.list_trackers();
+        Ok(())
+    }
+
+    /// Enters a page of torrents; those in the queue are begun later.
+    async fn enter(&mut self, page: Vec<state::Listed>, queued: &HashSet<InfoHashV1>) {
+        let (mut asleep, mut others) = (Vec::new(), Vec::new());
+        let now_s = self.clock.now_s();
+        self.seat.change(|catalog| {
+            for listed in page {
+                let info_hash = listed.info_hash;
+                let summary = match listed.summary {
+                    Ok(summary) => summary,
+                    Err(error) => {
+                        tracing::error!(torrent = %info_hash, %error, "what is kept of it is \
+                            damaged: it is not served; remove it and add it again");
+                        continue;
+                    }
+                };
+                let mut torrent = Torrent {
+                    info_hash,
+                    summary,
+                    totals: listed.totals,
+                    pieces_verified: listed.pieces_verified,
+                    live: Default::default(),
+                };
+                if acting::sleeps(&torrent) {
+                    torrent.live.status = Status::Seeding;
+                    torrent.live.active_since_s = Some(now_s);
+                    asleep.push((info_hash, torrent.summary.private));
+                } else if !queued.contains(&info_hash) {
+                    others.push(info_hash);
+                }
+                catalog.add(torrent);
+            }
+        });
+        let hashes: Vec<_> = asleep.iter().map(|(info_hash, _)| *info_hash).collect();
+        self.services.plane.add_dormant(&hashes).await;
+        for (info_hash, private) in asleep {
+            self.finding.seed(info_hash, private);
+        }
+        for info_hash in others {
+            self.restart(info_hash).await;
+        }
+    }
+
+    /// Reads the trackers of all torrents that sleep, beside everything else: it takes as long as
+    /// reading all metainfo does.
+    fn list_trackers(&self) {
+        if self.services.announcer.is_none() {
+            return;
+        }
+        let sleeping: Vec<InfoHashV1> = {
+            let catalog = self.seat.catalog();
+            let torrents = catalog.iter().filter(|torrent| acting::sleeps(torrent));
+            torrents.map(|torrent| torrent.info_hash).collect()
+        };
+        let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
+        tokio::task::spawn_blocking(move || {
+            for batch in sleeping.chunks(64) {
+                let read = |info_hash: &InfoHashV1| {
+                    let kept = crate::reading::Kept::read(&store, *info_hash).ok()?;
+                    Some((*info_hash, kept.summary.private, kept.trackers()))
+                };
+                let trackers = batch.iter().filter_map(read).collect();
+                if inner.blocking_send(Inner::Trackers(trackers)).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Runs until it is told to stop.
+    pub async fn run(mut self) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let Some(mut inner) = self.received.take() else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                Some(event) = inner.recv() => self.inner(event).await,
+                event = self.outer.recv() => match event {
+                    Some(Outer::Fault(fault)) => self.fault(fault).await,
+                    Some(Outer::Wanted(wanted)) => self.wanted(wanted),
+                    Some(Outer::Stop(done)) => {
+                        self.stop(&mut inner).await;
+                        let _ = done.send(Ended);
+                        return;
+                    }
+                    None => return,
+                },
+                Some(command) = self.seat.commands.recv() => self.command(command).await,
+                _ = ticks.tick() => self.tick().await,
+            }
+        }
+    }
+
+    pub(crate) async fn inner(&mut self, event: Inner) {
+        match event {
+            Inner::Written(result, after) => match after(self, result) {
+                Next::Done => {}
+                Next::Restart(info_hash) => self.restart(info_hash).await,
+                Next::Leave(info_hash, remains) => self.leave(info_hash, remains).await,
+            },
+            Inner::Added(prepared) => self.prepared(*prepared).await,
+            Inner::Loaded(loaded) => self.loaded(*loaded).await,
+            Inner::Looked(looked) => self.looked(*looked).await,
+            Inner::Checked(finished) => self.checked(*finished).await,
+            Inner::Prepared(prepared) => self.begin(*prepared).await,
+            Inner::Fetch(info_hash, number, event) => {
+                self.fetch_event(info_hash, number, *event).await;
+            }
+            Inner::FetchEnded(info_hash, number) => self.fetch_ended(info_hash, number).await,
+            Inner::Described(info_hash, number, info) => {
+                self.described(info_hash, number, info).await;
+            }
+            Inner::Trackers(trackers) => {
+                for (info_hash, private, tiers) in trackers {
+                    let catalog = self.seat.catalog();
+                    let is_seeding = catalog.get(&info_hash).is_some_and(acting::sleeps);
+                    drop(catalog);
+                    if is_seeding {
+                        self.finding.announce(info_hash, &tiers, private, true);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Add(add, reply) => self.add(*add, reply),
+            Command::Act(info_hash, action, reply) => self.act(info_hash, action, reply).await,
+            Command::Edit(info_hash, edit, reply) => self.edit(info_hash, *edit, reply).await,
+            Command::Move(info_hash, to, reply) => self.set_place(info_hash, to, reply).await,
+            Command::RenameFile(_, _, _, reply) => {
+                let why = "files of a torrent are not renamed yet; rename it before it is added";
+                let _ = reply.send(Err(CommandError::Unsupported(why.into())));
+            }
+            Command::AddPeers(info_hash, peers, reply) => {
+                let _ = reply.send(self.add_peers(info_hash, &peers));
+            }
+            Command::Describe(info_hash, reply) => self.describe(info_hash, reply),
+            Command::Files(info_hash, reply) => self.files(info_hash, reply),
+            Command::Peers(info_hash, reply) => {
+                let _ = reply.send(self.peers(info_hash));
+            }
+            Command::Trackers(info_hash, reply) => {
+                let _ = reply.send(self.trackers(info_hash));
+            }
+            Command::Pieces(info_hash, reply) => self.pieces(info_hash, reply),
+            Command::Metainfo(info_hash, reply) => self.metainfo(info_hash, reply),
+            Command::Limits(reply) => {
+                let _ = reply.send(Ok(Default::default()));
+            }
+            Command::SetLimits(_, reply) => {
+                let why = "limits of the server are the configuration's (limits.*)";
+                let _ = reply.send(Err(CommandError::Unsupported(why.into())));
+            }
+        }
+    }
+
+    /// A torrent that commands may be about, and that is kept.
+    pub(crate) fn kept(&self, info_hash: InfoHashV1) -> Result<(), CommandError> {
+        match self.seat.catalog().get(&info_hash) {
+            None => Err(CommandError::Unknown(info_hash)),
+            Some(torrent) if torrent.live.declared => Err(CommandError::Conflict(format!(
+                "torrent {info_hash} is named in the configuration or on the command line; change \
+                 it there"
+            ))),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// A number that no other phase has.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// Changes what is shown of a torrent.
+    pub(crate) fn show(&self, info_hash: InfoHashV1, change: impl FnOnce(&mut Torrent)) {
+        self.seat
+            .change(|catalog| catalog.change(&info_hash, change));
+    }
+
+    pub(crate) fn set_status(&self, info_hash: InfoHashV1, status: Status) {
+        let now_s = self.clock.now_s();
+        self.show(info_hash, |torrent| {
+            let is_active = matches!(
+                status,
+                Status::Seeding | Status::Downloading | Status::Metadata | Status::Moving
+            );
+            torrent.totals = torrent.totals_at(now_s);
+            torrent.live.active_since_s = is_active.then_some(now_s);
+            torrent.live.status = status;
+            torrent.live.done_permille = None;
+            if !is_active {
+                torrent.live.upload_rate = 0;
+                torrent.live.download_rate = 0;
+                torrent.live.peers = 0;
+                torrent.live.seeds = 0;
+            }
+        });
+    }
+}

@@ -1,0 +1,95 @@
+//! A torrent as the store has it, read when it is needed: on a thread for blocking work.
+//!
+//! Limits: those of the store and of the metainfo's decoder.
+
+use proto::bencode::Limits;
+use proto::ids::InfoHashV1;
+use proto::metainfo::Metainfo;
+use state::{Details, Handle, ReadError, Summary, Verified};
+use std::sync::Arc;
+
+/// What the store has of a torrent.
+pub(crate) struct Kept {
+    pub summary: Summary,
+    pub details: Details,
+    /// The bytes of its .torrent file, and what they say; none while only a link is known.
+    pub metainfo: Option<(Vec<u8>, Arc<Metainfo>)>,
+    pub verified: Verified,
+    /// One for each file, if there are any.
+    pub stamps: Vec<Option<engine::layout::FileStamp>>,
+}
+
+/// Why a torrent cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeptError {
+    #[error("it is not in the store")]
+    Gone,
+    #[error(transparent)]
+    Store(#[from] ReadError),
+    #[error("its metainfo: {0}")]
+    Metainfo(#[from] proto::metainfo::MetainfoError),
+    #[error("its metainfo are not known yet")]
+    NoMetainfo,
+}
+
+impl Kept {
+    /// Reads a torrent; blocks on the disk.
+    pub(crate) fn read(store: &Handle, info_hash: InfoHashV1) -> Result<Kept, KeptError> {
+        let read = store.read_blocking(|view| {
+            let Some(summary) = view.summary(&info_hash)? else {
+                return Ok(None);
+            };
+            let stamps = view.stamps(&info_hash)?;
+            let metainfo = view.metainfo(&info_hash)?;
+            let (details, verified) = (view.details(&info_hash)?, view.verified(&info_hash)?);
+            Ok(Some((summary, details, metainfo, verified, stamps)))
+        })?;
+        let (summary, details, metainfo, verified, stamped) = read.ok_or(KeptError::Gone)?;
+        let mut stamps = Vec::new();
+        let metainfo = match metainfo {
+            Some(bytes) => {
+                let metainfo = Metainfo::parse_within(&bytes, &Limits::METAINFO_OWN)?;
+                stamps = vec![None; metainfo.files.len()];
+                Some((bytes, Arc::new(metainfo)))
+            }
+            None => None,
+        };
+        for (file, stamp) in stamped {
+            if let Some(place) = stamps.get_mut(file as usize) {
+                *place = Some(stamp);
+            }
+        }
+        Ok(Kept {
+            summary,
+            details,
+            metainfo,
+            verified,
+            stamps,
+        })
+    }
+
+    /// What its metainfo say.
+    pub(crate) fn described(&self) -> Result<&Arc<Metainfo>, KeptError> {
+        let metainfo = self.metainfo.as_ref().map(|(_, metainfo)| metainfo);
+        metainfo.ok_or(KeptError::NoMetainfo)
+    }
+
+    /// Its trackers in their tiers: the user's, else the metainfo's.
+    pub(crate) fn trackers(&self) -> Vec<Vec<String>> {
+        match (&self.details.trackers, &self.metainfo) {
+            (Some(trackers), _) => trackers.clone(),
+            (None, Some((_, metainfo))) => metainfo.trackers.clone(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Whether each file that has data on disk has a stamp: without them nothing may be served
+    /// unhashed.
+    pub(crate) fn is_stamped(&self) -> bool {
+        let Some((_, metainfo)) = &self.metainfo else {
+            return false;
+        };
+        let mut files = metainfo.files.iter().zip(&self.stamps);
+        files.all(|(file, stamp)| file.pad || file.symlink_target.is_some() || stamp.is_some())
+    }
+}

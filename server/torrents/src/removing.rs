@@ -1,0 +1,186 @@
+//! Torrents are removed: first from the store, then from everything else, then, if the user wants
+//! it, their files are deleted. A crash in between leaves files that no torrent knows of, never a
+//! torrent whose files were deleted.
+//!
+//! Files are deleted beneath the save folder and nowhere else, with no link on the way; folders of
+//! the torrent go when they are empty.
+
+use crate::keeping::{Next, refusal};
+use crate::manager::{Manager, Phase};
+use crate::reading::Kept;
+use control::command::{CommandError, Reply};
+use proto::ids::InfoHashV1;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use state::{Write, WriteError};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// The files of a torrent that is gone.
+pub(crate) struct Remains {
+    folder: PathBuf,
+    /// Below it; with the suffix of files that are not complete, too.
+    files: Vec<PathBuf>,
+}
+
+impl Manager {
+    pub(crate) fn remove(&mut self, info_hash: InfoHashV1, with_data: bool, reply: Reply<()>) {
+        let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
+        let suffix = self.settings.partial_suffix.clone();
+        tokio::task::spawn_blocking(move || {
+            // Which files they are is known as long as the torrent is.
+            let remains = match with_data.then(|| Kept::read(&store, info_hash)) {
+                None => None,
+                Some(Ok(kept)) => remains(&kept, &suffix).map(Box::new),
+                Some(Err(error)) => {
+                    let why = format!("its files are not known, so it is not removed: {error}");
+                    let _ = reply.send(Err(CommandError::Failed(why)));
+                    return;
+                }
+            };
+            let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
+                let next = match &written {
+                    Ok(()) => {
+                        manager.seat.change(|catalog| catalog.remove(&info_hash));
+                        Next::Leave(info_hash, remains)
+                    }
+                    Err(_) => Next::Done,
+                };
+                let _ = reply.send(written.map_err(refusal));
+                next
+            };
+            let ack = store.submit_blocking(vec![Write::Remove(info_hash)]);
+            let written = match ack {
+                Ok(ack) => ack.wait().into_iter().collect(),
+                Err(error) => Err(error),
+            };
+            let event = crate::manager::Inner::Written(written, Box::new(after));
+            let _ = inner.blocking_send(event);
+        });
+    }
+
+    /// A torrent is gone from the store: stops what it is doing, and deletes its files.
+    pub(crate) async fn leave(&mut self, info_hash: InfoHashV1, remains: Option<Box<Remains>>) {
+        self.named.remove(&info_hash);
+        if self.halt(info_hash).await {
+            self.bury(remains);
+        } else if matches!(self.phases.get(&info_hash), Some(Phase::Stopping(_))) {
+            self.leaving.insert(info_hash, remains);
+        }
+        self.next_downloads().await;
+    }
+
+    pub(crate) fn bury(&self, remains: Option<Box<Remains>>) {
+        if let Some(remains) = remains {
+            tokio::task::spawn_blocking(move || delete(&remains));
+        }
+    }
+}
+
+fn remains(kept: &Kept, suffix: &str) -> Option<Remains> {
+    let (_, metainfo) = kept.metainfo.as_ref()?;
+    let mut files = Vec::new();
+    for (index, file) in (0..).zip(&metainfo.files) {
+        if file.pad {
+            continue;
+        }
+        let said = || file.path.iter().collect::<PathBuf>();
+        let own = kept.details.renames.get(&index).cloned();
+        let own = own.unwrap_or_else(said);
+        if !suffix.is_empty() {
+            let mut partial = OsString::from(&own);
+            partial.push(suffix);
+            files.push(partial.into());
+        }
+        files.push(own);
+    }
+    let folder = kept.summary.save_path.clone();
+    Some(Remains { folder, files })
+}
+
+/// Deletes files, and those of their folders that are empty then.
+fn delete(remains: &Remains) {
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let root = match rustix::fs::open(&remains.folder, flags, Mode::empty()) {
+        Ok(root) => root,
+        Err(error) => {
+            let folder = &remains.folder;
+            tracing::warn!(?folder, %error, "files of a removed torrent cannot be deleted");
+            return;
+        }
+    };
+    let mut folders = BTreeSet::new();
+    for file in &remains.files {
+        if let Err(error) = unlink(&root, file, AtFlags::empty()) {
+            tracing::warn!(?file, folder = ?remains.folder, %error,
+                "a file of a removed torrent cannot be deleted");
+        }
+        let above = file
+            .ancestors()
+            .skip(1)
+            .filter(|path| !path.as_os_str().is_empty());
+        folders.extend(above.map(Path::to_owned));
+    }
+    // The deepest first; one that holds something else stays.
+    for folder in folders.iter().rev() {
+        let _ = unlink(&root, folder, AtFlags::REMOVEDIR);
+    }
+}
+
+/// Takes away what is at `path` beneath `root`; nothing there is no error.
+fn unlink(root: &OwnedFd, path: &Path, flags: AtFlags) -> Result<(), Errno> {
+    let (Some(name), Some(above)) = (path.file_name(), path.parent()) else {
+        return Err(Errno::INVAL);
+    };
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let open = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let result = match above.as_os_str().is_empty() {
+        true => rustix::fs::unlinkat(root, name, flags),
+        false => rustix::fs::openat2(root, above, open, Mode::empty(), beneath)
+            .and_then(|folder| rustix::fs::unlinkat(folder, name, flags)),
+    };
+    match result {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn files_and_their_empty_folders_go_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("t/a/b")).unwrap();
+        fs::create_dir_all(path("t/c")).unwrap();
+        for name in ["t/a/b/1", "t/a/2.part", "t/c/3", "t/c/mine"] {
+            fs::write(path(name), b"x").unwrap();
+        }
+        fs::write(outside.path().join("kept"), b"x").unwrap();
+        std::os::unix::fs::symlink(outside.path(), path("t/link")).unwrap();
+        let remains = Remains {
+            folder: folder.path().to_owned(),
+            files: [
+                "t/a/b/1",
+                "t/a/2.part",
+                "t/a/2",
+                "t/c/3",
+                "t/link/kept",
+                "../x",
+            ]
+            .map(PathBuf::from)
+            .to_vec(),
+        };
+        delete(&remains);
+        assert!(!path("t/a").exists() && !path("t/c/3").exists());
+        assert!(path("t/c/mine").exists(), "another's file stays");
+        assert!(outside.path().join("kept").exists(), "no link is followed");
+        assert!(folder.path().exists());
+    }
+}

@@ -1,0 +1,183 @@
+//! What is told of one torrent beside what the catalog has: read of the store when it is asked for.
+
+use crate::manager::{Manager, Phase};
+use crate::reading::Kept;
+use control::announce::TrackerStatus;
+use control::command::{CommandError, Described, FileStatus, PeerStatus, Pieces, Reply};
+use control::verify::PieceSet;
+use engine::layout::{FileIndex, StorageLayout};
+use engine::picker::Priority;
+use proto::ids::{InfoHashV1, PieceIndex};
+use state::{Handle, Verified};
+use std::path::PathBuf;
+
+impl Manager {
+    /// Has `tell` be done beside everything else with what is kept of a torrent.
+    fn read_for<T: Send + 'static>(
+        &self,
+        info_hash: InfoHashV1,
+        reply: Reply<T>,
+        tell: impl FnOnce(&Handle, Kept) -> Result<T, CommandError> + Send + 'static,
+    ) {
+        if self.seat.catalog().get(&info_hash).is_none() {
+            let _ = reply.send(Err(CommandError::Unknown(info_hash)));
+            return;
+        }
+        let store = self.keeping.store.clone();
+        tokio::task::spawn_blocking(move || {
+            let kept = Kept::read(&store, info_hash);
+            let kept = kept.map_err(|error| CommandError::Failed(error.to_string()));
+            let _ = reply.send(kept.and_then(|kept| tell(&store, kept)));
+        });
+    }
+
+    pub(crate) fn describe(&self, info_hash: InfoHashV1, reply: Reply<Box<Described>>) {
+        self.read_for(info_hash, reply, move |store, kept| {
+            let order = store.read_blocking(|view| view.queue());
+            let order = order.map_err(|error| CommandError::Failed(error.to_string()))?;
+            let at = order.iter().position(|queued| *queued == info_hash);
+            Ok(Box::new(described(kept, at.map(|at| at as u64))))
+        });
+    }
+
+    pub(crate) fn files(&self, info_hash: InfoHashV1, reply: Reply<Vec<FileStatus>>) {
+        let live = self.live_pieces(info_hash);
+        self.read_for(info_hash, reply, move |_, kept| files(&kept, live));
+    }
+
+    pub(crate) fn pieces(&self, info_hash: InfoHashV1, reply: Reply<Pieces>) {
+        let live = self.live_pieces(info_hash);
+        self.read_for(info_hash, reply, move |_, kept| {
+            let set = live.unwrap_or_else(|| verified(&kept));
+            Ok(Pieces {
+                count: kept.summary.pieces,
+                verified: set.as_bitfield().to_vec(),
+            })
+        });
+    }
+
+    pub(crate) fn metainfo(&self, info_hash: InfoHashV1, reply: Reply<Vec<u8>>) {
+        self.read_for(info_hash, reply, |_, kept| match kept.metainfo {
+            Some((bytes, _)) => Ok(bytes),
+            None => Err(CommandError::Conflict(
+                "its metainfo are not known yet: peers are asked for them".into(),
+            )),
+        });
+    }
+
+    pub(crate) fn trackers(
+        &self,
+        info_hash: InfoHashV1,
+    ) -> Result<Vec<TrackerStatus>, CommandError> {
+        if self.seat.catalog().get(&info_hash).is_none() {
+            return Err(CommandError::Unknown(info_hash));
+        }
+        let announcer = self.services.announcer.as_ref();
+        let status = announcer.and_then(|announcer| announcer.status(info_hash));
+        Ok(status.map_or_else(Vec::new, |status| status.trackers))
+    }
+
+    /// The peers of a torrent: the data plane does not name them yet.
+    pub(crate) fn peers(&self, info_hash: InfoHashV1) -> Result<Vec<PeerStatus>, CommandError> {
+        match self.seat.catalog().get(&info_hash) {
+            None => Err(CommandError::Unknown(info_hash)),
+            Some(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn live_pieces(&self, info_hash: InfoHashV1) -> Option<PieceSet> {
+        match self.phases.get(&info_hash) {
+            Some(Phase::Downloading(download)) => Some(download.pieces.clone()),
+            _ => None,
+        }
+    }
+
+    /// Reads the trackers of a torrent and announces it.
+    pub(crate) fn read_trackers(&self, info_hash: InfoHashV1) {
+        if self.services.announcer.is_none() {
+            return;
+        }
+        let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Ok(kept) = Kept::read(&store, info_hash) {
+                let trackers = vec![(info_hash, kept.summary.private, kept.trackers())];
+                let _ = inner.blocking_send(crate::manager::Inner::Trackers(trackers));
+            }
+        });
+    }
+}
+
+fn described(kept: Kept, queue_position: Option<u64>) -> Described {
+    let trackers = kept.trackers();
+    let mut described = Described {
+        trackers,
+        queue_position,
+        magnet: kept.summary.magnet.clone().unwrap_or_default(),
+        ..Described::default()
+    };
+    if let Some((_, metainfo)) = &kept.metainfo {
+        described.comment.clone_from(&metainfo.comment);
+        described.created_by.clone_from(&metainfo.created_by);
+        let at = metainfo.creation_date;
+        described.created_at_s = at.and_then(|at| u64::try_from(at).ok());
+        described.magnet = metainfo.magnet().to_string();
+        let seeds = kept.details.web_seeds.clone();
+        described.web_seeds = seeds.unwrap_or_else(|| metainfo.web_seeds.clone());
+    }
+    described.details = kept.details;
+    described
+}
+
+fn verified(kept: &Kept) -> PieceSet {
+    let count = kept.summary.pieces;
+    match &kept.verified {
+        Verified::None => PieceSet::new(count),
+        Verified::All => PieceSet::full(count),
+        Verified::Pieces(bits) => {
+            PieceSet::from_bitfield(bits, count).unwrap_or_else(|| PieceSet::new(count))
+        }
+    }
+}
+
+fn files(kept: &Kept, live: Option<PieceSet>) -> Result<Vec<FileStatus>, CommandError> {
+    let Some((_, metainfo)) = &kept.metainfo else {
+        return Ok(Vec::new());
+    };
+    let set = live.unwrap_or_else(|| verified(kept));
+    let lengths: Vec<_> = metainfo
+        .files
+        .iter()
+        .map(|file| (file.length, file.pad))
+        .collect();
+    let layout = StorageLayout::new(&lengths, metainfo.piece_length);
+    let layout = layout.map_err(|error| CommandError::Failed(error.to_string()))?;
+    let piece_bytes = u64::from(metainfo.piece_length);
+    let mut begin = 0;
+    let mut files = Vec::new();
+    for (index, file) in (0..).zip(&metainfo.files) {
+        let from = begin;
+        begin += file.length;
+        if file.pad {
+            continue;
+        }
+        let pieces = layout.pieces_of_file(FileIndex(index));
+        let of_file = |piece: u32| {
+            let start = u64::from(piece) * piece_bytes;
+            begin
+                .min(start + piece_bytes)
+                .saturating_sub(start.max(from))
+        };
+        let there = pieces.filter(|piece| set.contains(PieceIndex(*piece)));
+        let said = || file.path.iter().collect::<PathBuf>();
+        let path = kept.details.renames.get(&index).cloned();
+        let priority = kept.details.priorities.get(index as usize);
+        files.push(FileStatus {
+            index,
+            path: path.unwrap_or_else(said),
+            length: file.length,
+            bytes_verified: there.map(of_file).sum(),
+            priority: priority.copied().unwrap_or(Priority::NORMAL),
+        });
+    }
+    Ok(files)
+}

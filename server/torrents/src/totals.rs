@@ -1,0 +1,264 @@
+//! What torrents have sent and received: shown every second, kept every few.
+//!
+//! Only torrents that are doing something are looked at. Times of those that sleep go on by
+//! themselves ([`control::catalog::Torrent::totals_at`]) and are kept when they change or the
+//! server stops.
+
+use crate::manager::{Inner, Manager, Phase};
+use control::catalog::Status;
+use proto::ids::InfoHashV1;
+use seedring_io::fetch::Fetch;
+use seedring_io::torrent::SeededTorrent;
+use state::{Progress, Totals, Update, Write};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+
+/// How often totals that have changed are kept, and torrents put to sleep, in ticks.
+const KEEP_TICKS: u64 = 5;
+
+/// Totals that are written together when the server stops.
+const BATCH: usize = 5_000;
+
+/// How long the last downloads may take to end.
+const STOP: Duration = Duration::from_secs(12);
+
+/// What of a torrent was counted before: sent, received, wasted, in bytes.
+type Counted = (u64, u64, u64);
+
+/// When it is, and what is to be kept.
+#[derive(Default)]
+pub(crate) struct Clock {
+    ticks: u64,
+    last: Option<Instant>,
+    changed: HashSet<InfoHashV1>,
+}
+
+impl Clock {
+    /// Now, in seconds since 1970.
+    pub(crate) fn now_s(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.map_or(0, |now| now.as_secs())
+    }
+}
+
+/// Bytes a second.
+fn rate(bytes: u64, seconds: f64) -> u64 {
+    (bytes as f64 / seconds.max(0.001)) as u64
+}
+
+impl Manager {
+    /// Once a second.
+    pub(crate) async fn tick(&mut self) {
+        let now = Instant::now();
+        let seconds = self
+            .clock
+            .last
+            .map_or(1.0, |last| (now - last).as_secs_f64());
+        self.clock.last = Some(now);
+        self.clock.ticks += 1;
+        self.renew(seconds);
+        for (info_hash, done) in self.checks.progress() {
+            self.show(info_hash, |torrent| torrent.live.done_permille = Some(done));
+        }
+        if self.clock.ticks.is_multiple_of(KEEP_TICKS) {
+            self.keep_totals().await;
+            self.rest().await;
+        }
+    }
+
+    /// Renews what is shown of torrents that are doing something.
+    fn renew(&mut self, seconds: f64) {
+        let now_s = self.clock.now_s();
+        let Manager {
+            phases,
+            seat,
+            clock,
+            ..
+        } = self;
+        seat.change(|catalog| {
+            for (info_hash, phase) in phases.iter_mut() {
+                match phase {
+                    Phase::Awake(awake) => {
+                        let uploaded = awake.torrent.uploaded_bytes();
+                        let sent = uploaded - awake.counted;
+                        awake.counted = uploaded;
+                        let (peers, seeds) = awake.torrent.peers();
+                        catalog.change(info_hash, |torrent| {
+                            add(torrent, (sent, 0, 0), now_s);
+                            torrent.live.upload_rate = rate(sent, seconds);
+                            torrent.live.peers = peers as u32;
+                            torrent.live.seeds = seeds as u32;
+                        });
+                        if sent > 0 {
+                            clock.changed.insert(*info_hash);
+                        }
+                    }
+                    Phase::Downloading(download) => {
+                        let progress = download.fetch.progress();
+                        let new = since(&progress, download.counted);
+                        download.counted =
+                            (progress.uploaded, progress.downloaded, progress.wasted);
+                        catalog.change(info_hash, |torrent| {
+                            add(torrent, new, now_s);
+                            torrent.live.upload_rate = rate(new.0, seconds);
+                            torrent.live.download_rate = rate(new.1, seconds);
+                            torrent.live.peers = progress.peers;
+                            torrent.live.seeds = progress.seeds;
+                        });
+                        if new != (0, 0, 0) {
+                            clock.changed.insert(*info_hash);
+                        }
+                    }
+                    Phase::Metadata(metadata) => {
+                        let peers = metadata.fetch.peers();
+                        catalog.change(info_hash, |torrent| torrent.live.peers = peers);
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    /// Counts what a torrent has sent that is being stopped.
+    pub(crate) fn count_uploaded(
+        &mut self,
+        info_hash: InfoHashV1,
+        torrent: &Arc<SeededTorrent>,
+        counted: u64,
+    ) {
+        let sent = torrent.uploaded_bytes().saturating_sub(counted);
+        self.count(info_hash, (sent, 0, 0));
+    }
+
+    /// Counts what a download has sent and received that is being stopped.
+    pub(crate) fn count_fetched(&mut self, info_hash: InfoHashV1, fetch: &Fetch, counted: Counted) {
+        self.count(info_hash, since(&fetch.progress(), counted));
+    }
+
+    fn count(&mut self, info_hash: InfoHashV1, new: Counted) {
+        if new == (0, 0, 0) {
+            return;
+        }
+        let now_s = self.clock.now_s();
+        self.show(info_hash, |torrent| add(torrent, new, now_s));
+        self.clock.changed.insert(info_hash);
+    }
+
+    /// Has totals be kept that have changed.
+    async fn keep_totals(&mut self) {
+        let now_s = self.clock.now_s();
+        for info_hash in std::mem::take(&mut self.clock.changed) {
+            let totals = {
+                let catalog = self.seat.catalog();
+                catalog
+                    .get(&info_hash)
+                    .map(|torrent| torrent.totals_at(now_s))
+            };
+            let Some(totals) = totals else { continue };
+            let progress = Progress {
+                totals: Some(totals),
+                ..Progress::default()
+            };
+            if self.keeping.store.soon(info_hash, progress).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Ends all downloads, then keeps all totals, those of time among them.
+    pub(crate) async fn stop(&mut self, inner: &mut mpsc::Receiver<Inner>) {
+        self.checks.cancel_all();
+        self.queue.clear();
+        self.renew(1.0);
+        let now_s = self.clock.now_s();
+        let downloads: Vec<_> = self
+            .phases
+            .extract_if(|_, phase| matches!(phase, Phase::Downloading(_) | Phase::Stopping(_)))
+            .collect();
+        let mut ending = HashSet::new();
+        for (info_hash, phase) in downloads {
+            let number = match phase {
+                Phase::Downloading(download) => {
+                    let number = download.number;
+                    self.end_download(info_hash, *download);
+                    number
+                }
+                Phase::Stopping(number) => number,
+                _ => continue,
+            };
+            ending.insert((info_hash, number));
+        }
+        let until = tokio::time::Instant::now() + STOP;
+        while !ending.is_empty() {
+            match tokio::time::timeout_at(until, inner.recv()).await {
+                Ok(Some(Inner::FetchEnded(info_hash, number))) => {
+                    ending.remove(&(info_hash, number));
+                }
+                // Nothing is begun any more.
+                Ok(Some(Inner::Fetch(info_hash, number, event))) => {
+                    self.fetch_event(info_hash, number, *event).await;
+                }
+                Ok(Some(Inner::Written(result, after))) => drop(after(self, result)),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.keep_all_totals(now_s).await;
+        let _ = self.keeping.store.flush().await;
+    }
+
+    async fn keep_all_totals(&mut self, now_s: u64) {
+        let totals: Vec<(InfoHashV1, Totals)> = {
+            let catalog = self.seat.catalog();
+            let kept = catalog.iter().filter(|torrent| !torrent.live.declared);
+            let active = kept.filter(|torrent| torrent.live.active_since_s.is_some());
+            active
+                .map(|torrent| (torrent.info_hash, torrent.totals_at(now_s)))
+                .collect()
+        };
+        for batch in totals.chunks(BATCH) {
+            let write = |(info_hash, totals): &(InfoHashV1, Totals)| {
+                let update = Update::new().totals(*totals);
+                Write::Update(*info_hash, Box::new(update))
+            };
+            match self
+                .keeping
+                .store
+                .submit(batch.iter().map(write).collect())
+                .await
+            {
+                Ok(ack) => drop(ack.await),
+                Err(error) => tracing::warn!(%error, "totals of this run are not kept"),
+            }
+        }
+    }
+
+    /// Whether something is shown as being served or fetched.
+    pub(crate) fn is_active(status: Status) -> bool {
+        matches!(status, Status::Seeding | Status::Downloading)
+    }
+}
+
+/// What is new since `counted`.
+fn since(progress: &seedring_io::fetch::FetchProgress, counted: Counted) -> Counted {
+    (
+        progress.uploaded.saturating_sub(counted.0),
+        progress.downloaded.saturating_sub(counted.1),
+        progress.wasted.saturating_sub(counted.2),
+    )
+}
+
+/// Adds to a torrent's totals.
+fn add(torrent: &mut control::catalog::Torrent, (sent, received, wasted): Counted, now_s: u64) {
+    let totals = &mut torrent.totals;
+    totals.uploaded_bytes += sent;
+    totals.downloaded_bytes += received;
+    totals.wasted_bytes += wasted;
+    torrent.live.uploaded_session += sent;
+    torrent.live.downloaded_session += received;
+    if sent + received > 0 {
+        totals.last_active_at_s = now_s;
+    }
+}
