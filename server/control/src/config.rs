@@ -28,9 +28,9 @@ pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
 pub use hosts::{HostError, HostName, ProxyUrl};
 pub use keys::{
-    Allocation, Announce, Api, ChokerPolicy, Dht, Fetch, LeechPolicy, Limits, Log, LogFormat,
-    LogLevel, Lsd, PastCache, Peers, RegisteredBuffers, SendPath, Shards, State, Storage, Tracker,
-    Verify,
+    Allocation, Announce, Api, ChokerPolicy, Dht, Fetch, LeechPolicy, Library, Limits, Log,
+    LogFormat, LogLevel, Lsd, PastCache, Peers, RegisteredBuffers, SendPath, Shards, State,
+    Storage, Tracker, Verify,
 };
 pub use reference::reference;
 pub use setting::{Interface, Interfaces, Nodes};
@@ -99,6 +99,8 @@ sections! {
     dht: Dht,
     /// `[lsd]`
     lsd: Lsd,
+    /// `[library]`
+    library: Library,
     /// `[log]`
     log: Log,
     /// `[state]`

@@ -24,12 +24,12 @@ use crate::control_plane::{self, PLANE_STOP};
 use crate::dht;
 use crate::disk::FOREGROUND;
 use crate::failure::{Failure, INTERRUPTED};
+use crate::keeping;
 use crate::progress::Reporter;
 use crate::settings;
 use crate::signals::Signals;
 use anyhow::{Context, anyhow};
 use control::announce::Totals;
-use control::config;
 use control::dht::DhtHandle;
 use control::lsd::{Lsd, LsdHandle};
 use control::resume::{Claim, Resume, ResumeError, Resumed};
@@ -43,9 +43,7 @@ use peers::{Finder, Found};
 use plan::{Described, describe, link_only_v2};
 use proto::ids::InfoHashV1;
 use proto::metainfo::Metainfo;
-use seedring_io::fetch::{
-    Allocation, DESCRIPTORS_MAX, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs, PastCache,
-};
+use seedring_io::fetch::{DESCRIPTORS_MAX, Fetch, FetchEvent, FetchSpec, MetadataEvent, Needs};
 use seedring_io::plane::{Event, Plane};
 use seedring_io::system;
 use seedring_metrics::{ControlCells, Gauge, Registry};
@@ -328,15 +326,8 @@ impl Getter {
         spec.sequential = self.plan.sequential;
         let settings = &self.plan.config.fetch;
         spec.set_suffix(&settings.partial_suffix);
-        spec.allocation = match settings.allocation {
-            config::Allocation::Sparse => Allocation::Sparse,
-            config::Allocation::Full => Allocation::Full,
-        };
-        spec.past_cache = match settings.past_cache {
-            config::PastCache::Auto => PastCache::Unasked,
-            config::PastCache::Always => PastCache::Always,
-            config::PastCache::Never => PastCache::Never,
-        };
+        spec.allocation = keeping::allocation(settings.allocation);
+        spec.past_cache = keeping::past_cache(settings.past_cache);
         let (store, resumed) = self.look_at_disk(&spec, store).await?;
         let Some(resumed) = resumed else {
             self.display.stopped(None);

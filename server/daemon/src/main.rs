@@ -9,6 +9,7 @@ mod dht;
 mod disk;
 mod failure;
 mod getting;
+mod keeping;
 mod loading;
 mod progress;
 mod server;

@@ -2,14 +2,16 @@
 //! in order.
 //!
 //! Order of start: configuration → io_uring tried → limits → state → API up → ports of peers and
-//! tracker → torrents one by one → ready. Nothing is hashed before everything that can be refused
+//! tracker → torrents that are kept → those that are named, one by one → ready. Nothing is hashed before everything that can be refused
 //! has been accepted; from then on the server serves what is ready and minds faults and signals
 //! while it hashes the rest.
 
 use crate::budget::Budget;
 use crate::control_plane::{self, PLANE_STOP};
 use crate::dht;
+use crate::disk::BACKGROUND;
 use crate::failure::Failure;
+use crate::keeping::{self, Reading};
 use crate::loading::{Loaded, Loader, Loading, Refused, Source};
 use crate::settings;
 use crate::signals::{Reloads, Signals};
@@ -32,12 +34,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use torrents::{Manager, ManagerHandle};
 
 /// How often the live line and the gauges are renewed.
 const LINE_PERIOD: Duration = Duration::from_secs(1);
 
-/// What a condition of readiness is called.
+/// What conditions of readiness are called.
 const TORRENTS_LOADED: &str = "the torrents to be loaded";
+/// See [`TORRENTS_LOADED`].
+const TORRENTS_READ: &str = "the kept torrents to be read";
 
 /// What to run.
 pub struct Plan {
@@ -47,6 +52,8 @@ pub struct Plan {
     /// Whether one torrent that cannot be served ends the server (`seed`) or is only told
     /// (`serve`).
     pub all_or_nothing: bool,
+    /// Whether torrents that are added while it runs are kept (`serve`).
+    pub keeps: bool,
     /// Whether stdout is a log (`serve`), where no tracker's passkey may stand.
     pub stdout_is_log: bool,
     pub json: bool,
@@ -89,15 +96,34 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
         )));
     }
     let state = Arc::new(State::open(&plan.state_dir).map_err(anyhow::Error::from)?);
+    let store = keeping::open(&plan.state_dir, plan.keeps)?;
+    let (server, seat) = control::command::pair();
     let (running, announcement) = start(&plan, &registry, &budget).await?;
+    let lsd = settings::lsd(&plan.config, announcement.peer_port)
+        .map(|lsd| Lsd::start(&lsd, registry.control()));
+    let kept = torrents::Services {
+        plane: Arc::clone(&running.plane),
+        tracker: running.tracker.clone(),
+        own_tracker: announcement.tracker.clone(),
+        announcer: running.announcer.clone(),
+        lsd: lsd.clone(),
+        dht: running.dht.clone(),
+        disk: BACKGROUND,
+        cells: registry.control(),
+        peer_id: announcement.peer_id,
+        peer_port: announcement.peer_port,
+    };
+    let settings = keeping::settings(&plan)?;
+    let (manager, kept) = Manager::new(settings, kept, (server, seat), store.handle());
+    let reading = keeping::run(manager);
     let services = Services {
         plane: Arc::clone(&running.plane),
         tracker: running.tracker.clone(),
         own_tracker: announcement.tracker.clone(),
         announcer: running.announcer.clone(),
-        lsd: settings::lsd(&plan.config, announcement.peer_port)
-            .map(|lsd| Lsd::start(&lsd, registry.control())),
+        lsd,
         dht: running.dht.clone(),
+        kept: kept.clone(),
         state: Arc::clone(&state),
         cells: registry.control(),
         peer_id: announcement.peer_id,
@@ -108,6 +134,7 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     teller.starting(&budget);
     // A supervisor need not wait for the hashing, which may take hours; /readyz does.
     notify(sd_notify::NotifyState::Ready);
+    let state_dir = plan.state_dir.clone();
     let loader = Loader {
         state,
         state_dir: plan.state_dir,
@@ -118,6 +145,8 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     };
     let mut watch = Watch {
         running,
+        kept,
+        reading: Some(reading),
         torrents,
         looks,
         signals,
@@ -127,6 +156,8 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
         announcement,
         budget,
         all_or_nothing: plan.all_or_nothing,
+        keeps: plan.keeps,
+        state_dir,
         refused: Vec::new(),
     };
     let mut loading = Some(Loading::start(loader, plan.sources));
@@ -138,7 +169,10 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     if ended.is_ok() || watch.torrents.iter().next().is_some() {
         watch.teller.stopping();
     }
+    // Downloads end before the data plane does, so that what they have is synced and kept.
+    watch.kept.stop().await;
     watch.running.stop().await;
+    keeping::close(store, &watch.state_dir, watch.keeps);
     ended
 }
 
@@ -161,7 +195,10 @@ async fn start(
     };
     let exporter =
         Exporter::new(Arc::clone(registry), &build).context("cannot start the metrics")?;
-    let readiness = Arc::new(Readiness::new([TORRENTS_LOADED], Arc::clone(&cells)));
+    let readiness = Arc::new(Readiness::new(
+        [TORRENTS_READ, TORRENTS_LOADED],
+        Arc::clone(&cells),
+    ));
     let (stop, stopped) = watch::channel(false);
     let service = http::Service {
         exporter: Arc::new(exporter),
@@ -263,6 +300,9 @@ async fn when(mut stopped: watch::Receiver<bool>) {
 /// What runs, and what it is told by.
 struct Watch {
     running: Running,
+    kept: ManagerHandle,
+    /// Says when the torrents that are kept have been read.
+    reading: Option<Reading>,
     torrents: Torrents,
     looks: mpsc::UnboundedReceiver<Look>,
     signals: Signals,
@@ -272,6 +312,8 @@ struct Watch {
     announcement: Announcement,
     budget: Budget,
     all_or_nothing: bool,
+    keeps: bool,
+    state_dir: PathBuf,
     /// What was to be served and is not.
     refused: Vec<Refused>,
 }
@@ -293,12 +335,23 @@ impl Watch {
                         self.teller.recovered(info_hash);
                     }
                 }
+                read = read(&mut self.reading) => {
+                    read?;
+                    self.reading = None;
+                    self.running.readiness.met(TORRENTS_READ);
+                    if loading.is_none() {
+                        self.ready();
+                    }
+                }
                 loaded = next(loading) => {
                     self.loaded(loaded).await?;
                     let left = loading.as_ref().map_or(0, Loading::left);
                     self.torrents.loading(left);
                     if left == 0 && loading.take().is_some() {
-                        self.ready();
+                        self.running.readiness.met(TORRENTS_LOADED);
+                        if self.reading.is_none() {
+                            self.ready();
+                        }
                     }
                 }
                 // Before it is ready, the terminal is the progress bar's.
@@ -310,7 +363,9 @@ impl Watch {
     async fn happened(&mut self, event: Option<Event>) -> Result<(), Failure> {
         match event {
             Some(Event::TorrentFault(fault)) => {
-                if self.torrents.fault(fault.clone()).await {
+                if !self.torrents.has(fault.info_hash) {
+                    self.kept.fault(fault);
+                } else if self.torrents.fault(fault.clone()).await {
                     self.teller.fault(&fault);
                 }
                 Ok(())
@@ -324,8 +379,10 @@ impl Watch {
                 }
                 Ok(())
             }
-            // No torrent is dormant yet; a wish that is dropped is refused.
-            Some(Event::Wanted(_)) => Ok(()),
+            Some(Event::Wanted(wanted)) => {
+                self.kept.wanted(wanted);
+                Ok(())
+            }
             None => Err(anyhow!("all shards have ended, which is a bug").into()),
         }
     }
@@ -355,7 +412,6 @@ impl Watch {
     }
 
     fn ready(&mut self) {
-        self.running.readiness.met(TORRENTS_LOADED);
         let torrents = self.torrents.iter();
         self.teller
             .ready(&self.announcement, &self.budget, torrents, &self.refused);
@@ -392,6 +448,14 @@ impl Filters {
                 }
             }
         });
+    }
+}
+
+/// Whether the kept torrents could be read; never, once that is said.
+async fn read(reading: &mut Option<Reading>) -> Result<(), Failure> {
+    match reading {
+        Some(reading) => reading.done().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use torrents::{Declared, ManagerHandle};
 
 /// How long after a fault the data are looked at again, at first and at most; it doubles in between.
 const LOOK_AFTER_MIN: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ pub struct Services {
     pub announcer: Option<AnnounceHandle>,
     pub lsd: Option<LsdHandle>,
     pub dht: Option<DhtHandle>,
+    /// Who shows them beside those that are kept.
+    pub kept: ManagerHandle,
     pub state: Arc<State>,
     pub cells: Arc<ControlCells>,
     pub peer_id: PeerId,
@@ -189,6 +192,11 @@ impl Torrents {
         cells.set(ControlGauge::TorrentsLoading, left as u64);
     }
 
+    /// Whether a torrent is one of these.
+    pub fn has(&self, info_hash: InfoHashV1) -> bool {
+        self.entries.contains_key(&info_hash)
+    }
+
     /// A source could not be loaded.
     pub fn not_loaded(&mut self) {
         self.counts.failed += 1;
@@ -262,6 +270,7 @@ impl Torrents {
         let Some(entry) = self.entries.get_mut(&fault.info_hash) else {
             return false;
         };
+        let why = fault.to_string();
         if entry.fault.replace(fault).is_some() {
             return false;
         }
@@ -283,6 +292,7 @@ impl Torrents {
         if let Some(dht) = &self.services.dht {
             dht.remove(info_hash);
         }
+        self.services.kept.withdrawn(info_hash, why);
         self.look_later(info_hash);
         self.publish();
         true
@@ -336,6 +346,11 @@ impl Torrents {
     /// local discovery and the DHT.
     async fn serve(&self, ready: &Ready, seeded: &Arc<SeededTorrent>) {
         let services = &self.services;
+        let declared = Declared {
+            ready: ready.clone(),
+            torrent: Arc::clone(seeded),
+        };
+        services.kept.declare(declared).await;
         services.plane.add(seeded).await;
         if let Some(tracker) = &services.tracker {
             tracker.register_local(ready.info_hash, services.peer_id, services.peer_port);

@@ -54,7 +54,8 @@ impl Manager {
     pub(crate) async fn start(&mut self, info_hash: InfoHashV1) {
         let (is_asleep, paused, condition, pieces, private) = {
             let catalog = self.seat.catalog();
-            let Some(torrent) = catalog.get(&info_hash) else {
+            let kept = catalog.get(&info_hash).filter(|it| !it.live.declared);
+            let Some(torrent) = kept else {
                 return;
             };
             let summary = &torrent.summary;

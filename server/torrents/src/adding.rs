@@ -18,7 +18,7 @@ use proto::metainfo::Metainfo;
 use state::{Condition, Details, NewTorrent, Place, Summary, Verified, Write, WriteError};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A torrent that is ready to be kept, or why it cannot be.
@@ -31,7 +31,8 @@ pub(crate) struct Prepared {
 impl Manager {
     /// Begins to add a torrent.
     pub(crate) fn add(&mut self, mut add: AddTorrent, reply: Reply<Added>) {
-        if let Err(error) = check(&add) {
+        let keeps = self.settings.keeps;
+        if let Err(error) = check(&add, keeps) {
             let _ = reply.send(Err(error));
             return;
         }
@@ -115,7 +116,7 @@ fn added(info_hash: InfoHashV1, name: String, was_there: bool) -> Added {
     }
 }
 
-fn invalid(field: &'static str, reason: impl ToString) -> CommandError {
+fn invalid(field: &'static str, reason: impl std::fmt::Display) -> CommandError {
     CommandError::Invalid {
         field,
         reason: reason.to_string(),
@@ -123,7 +124,12 @@ fn invalid(field: &'static str, reason: impl ToString) -> CommandError {
 }
 
 /// What can be refused before anything is done.
-fn check(add: &AddTorrent) -> Result<(), CommandError> {
+fn check(add: &AddTorrent, keeps: bool) -> Result<(), CommandError> {
+    if !keeps {
+        let why = "`seedring seed` serves what its command line names and takes no other torrents; \
+                   `seedring serve` does";
+        return Err(CommandError::Unsupported(why.into()));
+    }
     if let Some(path) = &add.save_path {
         absolute("save_path", path)?;
     }
@@ -140,7 +146,7 @@ fn check(add: &AddTorrent) -> Result<(), CommandError> {
 }
 
 /// Refuses paths that are not absolute: the server's own folder is nobody's business.
-pub(crate) fn absolute(field: &'static str, path: &std::path::Path) -> Result<(), CommandError> {
+pub(crate) fn absolute(field: &'static str, path: &Path) -> Result<(), CommandError> {
     use std::path::Component;
     let plain =
         |component: Component<'_>| matches!(component, Component::RootDir | Component::Normal(_));
@@ -165,34 +171,34 @@ async fn prepare(
         let bytes = fetched.map_err(|error| CommandError::Failed(error.to_string()))?;
         add.source = AddSource::Metainfo(bytes);
     }
-    let made = move || make(add, &settings, &services, now_s);
+    let made = move || make(&add, &settings, &services, now_s);
     let made = tokio::task::spawn_blocking(made).await;
     made.unwrap_or_else(|error| Err(CommandError::Failed(error.to_string())))
 }
 
 fn make(
-    add: AddTorrent,
+    add: &AddTorrent,
     settings: &Settings,
     services: &Services,
     now_s: u64,
 ) -> Result<(InfoHashV1, NewTorrent), CommandError> {
     let folder = add.save_path.clone();
     let folder = folder.unwrap_or_else(|| settings.save_path.clone());
-    match add.source.clone() {
+    match &add.source {
         AddSource::Metainfo(bytes) => {
-            let metainfo = Metainfo::parse(&bytes).map_err(|error| invalid("metainfo", error))?;
+            let metainfo = Metainfo::parse(bytes).map_err(|error| invalid("metainfo", error))?;
             let only_v2 = "it has version 2 hashes only (BEP 52), which are not served yet";
             let info_hash = metainfo.info_hash_v1;
             let info_hash = info_hash.ok_or_else(|| CommandError::Unsupported(only_v2.into()))?;
-            let mut new = new_torrent(&add, Some(&metainfo), folder, now_s)?;
-            new.metainfo = Some(bytes);
+            let mut new = new_torrent(add, Some(&metainfo), folder, now_s)?;
+            new.metainfo = Some(bytes.clone());
             if !add.seed_mode {
                 new.summary.condition = Condition::NeedsCheck;
             }
             Ok((info_hash, new))
         }
-        AddSource::Magnet(magnet) => of_link(&add, &magnet, folder, now_s),
-        AddSource::Path(path) => of_path(&add, path, services, now_s),
+        AddSource::Magnet(magnet) => of_link(add, magnet, folder, now_s),
+        AddSource::Path(path) => of_path(add, path, services, now_s),
         AddSource::Url(_) => Err(CommandError::Failed("the URL was not fetched".into())),
     }
 }
@@ -227,7 +233,7 @@ fn of_link(
 
 fn of_path(
     add: &AddTorrent,
-    path: PathBuf,
+    path: &Path,
     services: &Services,
     now_s: u64,
 ) -> Result<(InfoHashV1, NewTorrent), CommandError> {

@@ -148,9 +148,7 @@ fn apply(edit: &Edit, summary: &mut Summary) {
             summary.labels.push(label.clone());
         }
     }
-    if let Some(limits) = edit.limits {
-        summary.limits = limits;
-    }
+    edit.limits.apply(&mut summary.limits);
     if let Some(sequential) = edit.sequential {
         summary.sequential = sequential;
     }

@@ -23,6 +23,7 @@
 mod acting;
 mod adding;
 mod checking;
+mod declaring;
 mod downloading;
 mod editing;
 mod finding;
@@ -35,4 +36,5 @@ mod seeding;
 mod telling;
 mod totals;
 
+pub use declaring::Declared;
 pub use manager::{Ended, Manager, ManagerHandle, Services, Settings};

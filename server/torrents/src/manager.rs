@@ -3,6 +3,7 @@
 
 use crate::acting;
 use crate::checking::{Checks, Finished};
+use crate::declaring::{Declared, DeclaredTorrents};
 use crate::downloading::{Download, Prepared};
 use crate::finding::Finding;
 use crate::keeping::{After, Keeping, Next};
@@ -42,6 +43,8 @@ const PAGE: usize = 2_000;
 /// How torrents are kept.
 #[derive(Clone)]
 pub struct Settings {
+    /// Whether torrents may be added: what is not kept over a restart takes none.
+    pub keeps: bool,
     /// Where data come that nobody said a folder for.
     pub save_path: PathBuf,
     /// Which complete torrents without peers stay in memory.
@@ -93,6 +96,8 @@ pub struct Ended;
 enum Outer {
     Fault(Fault),
     Wanted(Wanted),
+    Declare(Box<Declared>, oneshot::Sender<()>),
+    Withdrawn(InfoHashV1, String),
     Stop(oneshot::Sender<Ended>),
 }
 
@@ -131,10 +136,10 @@ pub struct Manager {
     pub(crate) settings: Settings,
     pub(crate) services: Arc<Services>,
     pub(crate) seat: Seat,
-    pub(crate) server: Server,
     pub(crate) finding: Arc<Finding>,
     pub(crate) keeping: Keeping,
     pub(crate) inner: mpsc::Sender<Inner>,
+    pub(crate) declared: DeclaredTorrents,
     pub(crate) phases: HashMap<InfoHashV1, Phase>,
     pub(crate) checks: Checks,
     /// Downloads that wait for their turn, by their place.
@@ -168,6 +173,24 @@ impl ManagerHandle {
         let _ = self.outer.send(Outer::Wanted(wanted));
     }
 
+    /// Shows a torrent that others serve. When this returns it is theirs alone.
+    pub async fn declare(&self, declared: Declared) {
+        let (done, shown) = oneshot::channel();
+        if self
+            .outer
+            .send(Outer::Declare(Box::new(declared), done))
+            .is_ok()
+        {
+            let _ = shown.await;
+        }
+    }
+
+    /// A torrent that others serve is not served any more, for this reason; until it is declared
+    /// anew.
+    pub fn withdrawn(&self, info_hash: InfoHashV1, why: String) {
+        let _ = self.outer.send(Outer::Withdrawn(info_hash, why));
+    }
+
     /// Ends downloads, keeps what is to be kept, and ends. Returns when that is done.
     pub async fn stop(&self) {
         let (done, ended) = oneshot::channel();
@@ -190,12 +213,12 @@ impl Manager {
         // Bounded by the data plane: a fault for each torrent that is awake, wishes by its limit.
         let (way, outer) = mpsc::unbounded_channel();
         let manager = Manager {
-            finding: Arc::new(Finding::new(&services, server.clone())),
+            finding: Arc::new(Finding::new(&services, server)),
             keeping: Keeping::new(store, inner.clone()),
             settings,
             services,
             seat,
-            server,
+            declared: DeclaredTorrents::default(),
             inner,
             phases: HashMap::new(),
             checks: Checks::default(),
@@ -258,6 +281,10 @@ impl Manager {
                     pieces_verified: listed.pieces_verified,
                     live: Default::default(),
                 };
+                // One that the configuration names is served by others.
+                if catalog.get(&info_hash).is_some() {
+                    continue;
+                }
                 if acting::sleeps(&torrent) {
                     torrent.live.status = Status::Seeding;
                     torrent.live.active_since_s = Some(now_s);
@@ -317,6 +344,11 @@ impl Manager {
                 event = self.outer.recv() => match event {
                     Some(Outer::Fault(fault)) => self.fault(fault).await,
                     Some(Outer::Wanted(wanted)) => self.wanted(wanted),
+                    Some(Outer::Declare(declared, done)) => {
+                        self.declare(*declared).await;
+                        let _ = done.send(());
+                    }
+                    Some(Outer::Withdrawn(info_hash, why)) => self.withdrawn(info_hash, why),
                     Some(Outer::Stop(done)) => {
                         self.stop(&mut inner).await;
                         let _ = done.send(Ended);

@@ -70,10 +70,8 @@ enum Look {
     AsBefore,
     /// They are there, and others; these are their stamps.
     Other(Vec<Option<FileStamp>>),
-    /// This one is missing, or has another length.
-    Missing(PathBuf),
-    /// The torrent cannot be read.
-    Failed(String),
+    /// One is missing, or the torrent cannot be read.
+    Missing(String),
 }
 
 /// Hands one torrent, which is loaded, to the data plane, and hears which fall asleep for it.
@@ -277,7 +275,8 @@ impl Manager {
                 doubt.look_after = LOOK_AFTER_MIN;
                 None
             }
-            Look::Missing(_) | Look::Failed(_) => {
+            Look::Missing(why) => {
+                tracing::debug!(torrent = %info_hash, why, "still not served");
                 doubt.looked = None;
                 None
             }
@@ -331,15 +330,15 @@ fn load(store: &state::Handle, info_hash: InfoHashV1) -> Result<Arc<SeededTorren
 fn look(store: &state::Handle, info_hash: InfoHashV1, suffix: &str) -> Look {
     let kept = match Kept::read(store, info_hash) {
         Ok(kept) => kept,
-        Err(error) => return Look::Failed(error.to_string()),
+        Err(error) => return Look::Missing(error.to_string()),
     };
     let metainfo = match kept.described() {
         Ok(metainfo) => metainfo,
         Err(KeptError::NoMetainfo) => return Look::AsBefore,
-        Err(error) => return Look::Failed(error.to_string()),
+        Err(error) => return Look::Missing(error.to_string()),
     };
     match stamps_now(metainfo, &kept, suffix) {
-        Err(missing) => Look::Missing(missing),
+        Err(missing) => Look::Missing(format!("{}: the file is missing", missing.display())),
         Ok(stamps) if stamps == kept.stamps => Look::AsBefore,
         Ok(stamps) => Look::Other(stamps),
     }

@@ -24,8 +24,9 @@ impl Manager {
             return;
         }
         let store = self.keeping.store.clone();
+        let declared = self.declared.kept(&info_hash);
         tokio::task::spawn_blocking(move || {
-            let kept = Kept::read(&store, info_hash);
+            let kept = declared.map_or_else(|| Kept::read(&store, info_hash), Ok);
             let kept = kept.map_err(|error| CommandError::Failed(error.to_string()));
             let _ = reply.send(kept.and_then(|kept| tell(&store, kept)));
         });

@@ -5,7 +5,7 @@
 //! server stops.
 
 use crate::manager::{Inner, Manager, Phase};
-use control::catalog::Status;
+use control::catalog::{Catalog, Status};
 use proto::ids::InfoHashV1;
 use seedring_io::fetch::Fetch;
 use seedring_io::torrent::SeededTorrent;
@@ -73,24 +73,25 @@ impl Manager {
         let now_s = self.clock.now_s();
         let Manager {
             phases,
+            declared,
             seat,
             clock,
             ..
         } = self;
         seat.change(|catalog| {
+            for (info_hash, shown) in declared.iter_mut() {
+                let uploaded = shown.torrent.uploaded_bytes();
+                let sent = uploaded - shown.counted;
+                shown.counted = uploaded;
+                show_seed(catalog, info_hash, &shown.torrent, sent, (seconds, now_s));
+            }
             for (info_hash, phase) in phases.iter_mut() {
                 match phase {
                     Phase::Awake(awake) => {
                         let uploaded = awake.torrent.uploaded_bytes();
                         let sent = uploaded - awake.counted;
                         awake.counted = uploaded;
-                        let (peers, seeds) = awake.torrent.peers();
-                        catalog.change(info_hash, |torrent| {
-                            add(torrent, (sent, 0, 0), now_s);
-                            torrent.live.upload_rate = rate(sent, seconds);
-                            torrent.live.peers = peers as u32;
-                            torrent.live.seeds = seeds as u32;
-                        });
+                        show_seed(catalog, info_hash, &awake.torrent, sent, (seconds, now_s));
                         if sent > 0 {
                             clock.changed.insert(*info_hash);
                         }
@@ -239,6 +240,23 @@ impl Manager {
     pub(crate) fn is_active(status: Status) -> bool {
         matches!(status, Status::Seeding | Status::Downloading)
     }
+}
+
+/// Shows how a complete torrent does that has sent so much in so many seconds.
+fn show_seed(
+    catalog: &mut Catalog,
+    info_hash: &InfoHashV1,
+    seeded: &SeededTorrent,
+    sent: u64,
+    (seconds, now_s): (f64, u64),
+) {
+    let (peers, seeds) = seeded.peers();
+    catalog.change(info_hash, |torrent| {
+        add(torrent, (sent, 0, 0), now_s);
+        torrent.live.upload_rate = rate(sent, seconds);
+        torrent.live.peers = peers as u32;
+        torrent.live.seeds = seeds as u32;
+    });
 }
 
 /// What is new since `counted`.

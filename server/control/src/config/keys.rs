@@ -462,6 +462,24 @@ section! {
 }
 
 section! {
+    /// Torrents that are added to a running `serve`, by its API and its command line, and kept.
+    Library {
+        /// Folder that data come into when nobody named one; an absolute path. "" takes the
+        /// folder "downloads" in the state's.
+        save_path: Option<PathBuf> = None;
+        /// Downloads at a time, magnet links that are looked up among them; others wait in the
+        /// queue. 0 is no limit.
+        downloads_max: u32 = 20, 0..=100_000;
+        /// Complete torrents without peers that stay loaded; beyond it the longest unused is loaded
+        /// again when a peer comes, which takes some milliseconds. Each takes some 20 KiB for a
+        /// thousand pieces.
+        awake_max: u32 = 1000, 1..=1_000_000;
+        /// Seconds after which a complete torrent without peers is not kept loaded.
+        idle_min_s: Seconds = Seconds(300), 1..=86_400;
+    }
+}
+
+section! {
     /// What the server remembers.
     State {
         /// Folder of the state. "" takes $STATE_DIRECTORY (set by systemd), else /var/lib/seedring

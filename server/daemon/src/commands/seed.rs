@@ -40,6 +40,7 @@ pub fn run(global: &Global, args: &SeedArgs) -> Result<(), Failure> {
         state_dir,
         sources,
         all_or_nothing: true,
+        keeps: false,
         stdout_is_log: false,
         json: global.json,
     })

@@ -27,6 +27,7 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         state_dir,
         sources,
         all_or_nothing: false,
+        keeps: true,
         stdout_is_log: true,
         json: global.json,
     })
