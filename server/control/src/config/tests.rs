@@ -437,8 +437,8 @@ fn a_wrong_variable_is_named() {
             "SEEDRING_TORRENT__DATA",
             "/",
             "environment variable SEEDRING_TORRENT__DATA: torrent: there is no such section; known \
-             are peers, shards, storage, limits, fetch, api, tracker, announce, dht, lsd, log, \
-             state",
+             are peers, shards, storage, limits, fetch, api, tracker, announce, dht, lsd, \
+             library, log, state",
         ),
     ] {
         let error = load_with("", &Environment::of([(variable, value)])).unwrap_err();
