@@ -9,7 +9,7 @@
 use crate::bypass;
 use crate::leases;
 use crate::ring;
-use crate::torrent::{Fault, FaultCause, SeededTorrent};
+use crate::torrent::{Fault, FaultCause, NumberedPlace, Place, SeededTorrent};
 use crate::warming;
 use crate::windows::FileWindows;
 use engine::layout::{FileIndex, FileStamp};
@@ -40,6 +40,8 @@ const LISTED_MIN: usize = 64;
 /// A verified file, open for reading.
 pub struct OpenFile {
     descriptor: OwnedFd,
+    /// Where its torrent's files were when it was opened.
+    place: NumberedPlace,
     lease: Cell<Lease>,
     /// When a lease may be asked for again.
     lease_at: Cell<Time>,
@@ -68,6 +70,7 @@ impl OpenFile {
     pub(crate) fn new(descriptor: OwnedFd) -> OpenFile {
         OpenFile {
             descriptor,
+            place: (0, None),
             lease: Cell::new(Lease::None),
             lease_at: Cell::new(Time::default()),
             is_listed: Cell::new(false),
@@ -222,7 +225,15 @@ impl FileTable {
         now: Time,
     ) -> Option<Rc<OpenFile>> {
         let mut open = self.open.borrow_mut();
-        let (file, used) = open.get_mut(&(torrent.id(), file))?;
+        let key = (torrent.id(), file);
+        let (file, used) = open.get_mut(&key)?;
+        // Its torrent's files have been moved since.
+        if file.place.0 != torrent.place_number() {
+            let file = Rc::clone(file);
+            open.pop(&key);
+            self.set_aside(&file);
+            return None;
+        }
         *used = now;
         Some(Rc::clone(file))
     }
@@ -252,16 +263,29 @@ impl FileTable {
         file: FileIndex,
         now: Time,
     ) -> Result<(Rc<OpenFile>, bool), Fault> {
-        let descriptor = match open_retrying(torrent, file).await {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-                self.close_all();
-                open_retrying(torrent, file).await
+        let mut place = torrent.place();
+        let descriptor = loop {
+            let at = place.1.as_deref();
+            let descriptor = match open_retrying(torrent, file, at).await {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                    self.close_all();
+                    open_retrying(torrent, file, at).await
+                }
+                other => other,
+            };
+            // It was moved away meanwhile.
+            if descriptor.is_err() && torrent.place_number() != place.0 {
+                place = torrent.place();
+                continue;
             }
-            other => other,
+            break descriptor;
         };
         let fault = |cause| torrent.fault(file, cause);
         let descriptor = descriptor.map_err(|error| fault(FaultCause::of_open(&error)))?;
-        let opened = Rc::new(OpenFile::new(descriptor));
+        let opened = Rc::new(OpenFile {
+            place,
+            ..OpenFile::new(descriptor)
+        });
         check_stamp(torrent, file, &opened)?;
         warming::stop_readahead(&*opened);
         clear_nonblocking(&opened).map_err(|error| fault(FaultCause::of_io(&error)))?;
@@ -409,8 +433,11 @@ pub fn check_stamp(
         Ok(None) => return Err(torrent.fault(file, FaultCause::NotRegular)),
         Err(error) => return Err(torrent.fault(file, FaultCause::of_io(&error))),
     };
-    let verified = torrent.stamp(file);
-    if verified == Some(found) {
+    let verified = match &opened.place.1 {
+        Some(place) => place.stamps.get(file.0 as usize).copied().flatten(),
+        None => torrent.stamp(file),
+    };
+    if torrent.is_as_verified(verified, found) {
         return Ok(());
     }
     let cause = match verified {
@@ -427,8 +454,15 @@ pub fn check_stamp(
 ///
 /// The data directory is opened for each file and not kept: 10,000 torrents would keep as many
 /// descriptors.
-async fn open_retrying(torrent: &SeededTorrent, file: FileIndex) -> io::Result<OwnedFd> {
-    let (data_dir, path) = torrent.paths_for_kernel(file);
+async fn open_retrying(
+    torrent: &SeededTorrent,
+    file: FileIndex,
+    moved: Option<&Place>,
+) -> io::Result<OwnedFd> {
+    let (data_dir, path) = match moved {
+        Some(place) => torrent.paths_at(place, file),
+        None => torrent.paths_for_kernel(file),
+    };
     let own = torrent.suffixed_paths(file).map(|(_, own)| own);
     let root = Rc::new(ring::open_directory(data_dir).await?);
     match open_beneath_retrying(&root, &path).await {
@@ -492,7 +526,7 @@ pub(crate) fn clear_nonblocking(file: &OpenFile) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Data;
+    use crate::testing::{Data, stamp};
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -508,6 +542,52 @@ mod tests {
     fn refused(torrent: &Arc<SeededTorrent>) -> FaultCause {
         let opened = tokio_uring::start(async { table(1).open(torrent, FIRST, NOW).await });
         opened.err().expect("it is not what was verified").cause
+    }
+
+    /// What is open goes on being read where it was, what is opened is where it is now; and only
+    /// the time that renaming moves is overlooked.
+    #[test]
+    fn a_torrent_is_moved_while_its_files_are_open() {
+        let data = Data::new(&[("a", 10), ("b", 10)]);
+        let torrent = data.torrent();
+        let other = tempfile::tempdir_in(data.dir.path()).unwrap();
+        tokio_uring::start(async {
+            let files = table(2);
+            let (before, _) = files.open(&torrent, FIRST, NOW).await.unwrap();
+            torrent.set_renaming(true);
+            let (old, new) = (data.path(0), other.path().join("c"));
+            fs::hard_link(&old, &new).unwrap();
+            let place = Place {
+                data_dir: other.path().to_owned(),
+                stamps: vec![stamp(&new), torrent.stamps()[1]],
+                paths: [(0, "c".into())].into(),
+            };
+            torrent.move_to(place.clone());
+            fs::remove_file(&old).unwrap();
+            check_stamp(&torrent, FIRST, &before).unwrap();
+            assert!(
+                files.cached(&torrent, FIRST, NOW).is_none(),
+                "it is opened anew"
+            );
+            let (after, _) = files.open(&torrent, FIRST, NOW).await.unwrap();
+            assert!(files.cached(&torrent, FIRST, NOW).is_some());
+            torrent.set_renaming(false);
+            let changed = check_stamp(&torrent, FIRST, &after).unwrap_err();
+            assert_eq!(
+                changed.cause,
+                FaultCause::Changed,
+                "its name was taken away"
+            );
+            assert_eq!(changed.file, new);
+            let stamps = vec![stamp(&new), torrent.stamps()[1]];
+            torrent.move_to(Place { stamps, ..place });
+            let (last, _) = files.open(&torrent, FIRST, NOW).await.unwrap();
+            check_stamp(&torrent, FIRST, &last).unwrap();
+            // A write is seen whatever is overlooked.
+            torrent.set_renaming(true);
+            fs::write(&new, [7; 10]).unwrap();
+            check_stamp(&torrent, FIRST, &last).unwrap_err();
+        });
     }
 
     #[test]

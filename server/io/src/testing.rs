@@ -169,7 +169,8 @@ fn is_pad(name: &str) -> bool {
     name.starts_with("pad")
 }
 
-fn stamp(path: &Path) -> Option<FileStamp> {
+/// What a file is now.
+pub(crate) fn stamp(path: &Path) -> Option<FileStamp> {
     let of = |found: Metadata| FileStamp {
         device: found.dev(),
         inode: found.ino(),

@@ -23,8 +23,8 @@ use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Numbers torrents of one process apart, so that a torrent added again is not taken for its past
 /// self.
@@ -46,6 +46,13 @@ pub struct SeededTorrent {
     partial: Option<Partial>,
     /// Paths of files that lie elsewhere than the metainfo says, by their index.
     paths: BTreeMap<u32, PathBuf>,
+    /// Where its files are now, if they were moved while it was served: locked when a file is
+    /// opened.
+    moved: RwLock<Option<Arc<Place>>>,
+    /// How often they were moved.
+    place_number: AtomicU32,
+    /// Whether its files are getting other names just now.
+    renaming: AtomicBool,
     uploaded_bytes: AtomicU64,
     stopped: AtomicBool,
     /// Its own upload limit, if it has one; set when it is added.
@@ -54,6 +61,20 @@ pub struct SeededTorrent {
     swarm: SharedSwarm,
     uses: Uses,
 }
+
+/// Where the files of a complete torrent are, and what they were when they were verified there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The directory that paths are relative to.
+    pub data_dir: PathBuf,
+    /// One for each file, in the torrent's order; `None` for pad files.
+    pub stamps: Vec<Option<FileStamp>>,
+    /// Paths of files that lie elsewhere than the metainfo says, by their index.
+    pub paths: BTreeMap<u32, PathBuf>,
+}
+
+/// A place that a torrent was moved to, and which one it is: 0 is where it began.
+pub(crate) type NumberedPlace = (u32, Option<Arc<Place>>);
 
 /// A torrent that is being downloaded.
 struct Partial {
@@ -174,6 +195,9 @@ impl SeededTorrent {
             stamps: OnceLock::new(),
             partial,
             paths,
+            moved: RwLock::new(None),
+            place_number: AtomicU32::new(0),
+            renaming: AtomicBool::new(false),
             uploaded_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             upload_limit: OnceLock::new(),
@@ -211,6 +235,46 @@ impl SeededTorrent {
     /// The directory that its paths are relative to.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// Its files, of a complete torrent, are at `place` from now on: what is opened from here on is
+    /// opened there. Those that are open where they were go on being read, and are to stay as they
+    /// are until nobody does.
+    pub fn move_to(&self, place: Place) {
+        let mut moved = self.moved.write().unwrap_or_else(PoisonError::into_inner);
+        *moved = Some(Arc::new(place));
+        self.place_number.fetch_add(1, Ordering::Release);
+    }
+
+    /// Says whether its files get other names, or lose some, by our own hand: then the time of
+    /// their last change of status (ctime), which that moves, tells nothing. Their device, inode,
+    /// size and time of the last write still do.
+    pub fn set_renaming(&self, renaming: bool) {
+        self.renaming.store(renaming, Ordering::Release);
+    }
+
+    /// Whether `found` is what was verified as `known`.
+    pub(crate) fn is_as_verified(&self, known: Option<FileStamp>, found: FileStamp) -> bool {
+        let Some(known) = known else {
+            return false;
+        };
+        let ctime_ns = match self.renaming.load(Ordering::Acquire) {
+            true => found.ctime_ns,
+            false => known.ctime_ns,
+        };
+        FileStamp { ctime_ns, ..known } == found
+    }
+
+    /// How often its files were moved.
+    pub(crate) fn place_number(&self) -> u32 {
+        self.place_number.load(Ordering::Acquire)
+    }
+
+    /// Where its files are now.
+    pub(crate) fn place(&self) -> NumberedPlace {
+        let moved = self.moved.read().unwrap_or_else(PoisonError::into_inner);
+        // Both are written under the lock.
+        (self.place_number(), moved.clone())
     }
 
     /// Payload bytes sent to peers since the process started.
@@ -366,9 +430,14 @@ impl SeededTorrent {
 
     /// The same without a suffix. (Parsing has made it relative and free of NULs.)
     fn own_path(&self, file: FileIndex) -> PathBuf {
-        if let Some(path) = self.paths.get(&file.0) {
-            return path.clone();
+        match self.paths.get(&file.0) {
+            Some(path) => path.clone(),
+            None => self.said_path(file),
         }
+    }
+
+    /// Where the metainfo says that `file` is.
+    fn said_path(&self, file: FileIndex) -> PathBuf {
         let files = &self.metainfo.files;
         files
             .get(file.0 as usize)
@@ -381,11 +450,26 @@ impl SeededTorrent {
         (c_string(&self.data_dir), c_string(&self.path(file)))
     }
 
+    /// The same in a place that it was moved to.
+    pub(crate) fn paths_at(&self, place: &Place, file: FileIndex) -> (CString, CString) {
+        let path = place.paths.get(&file.0).cloned();
+        let path = path.unwrap_or_else(|| self.said_path(file));
+        (c_string(&place.data_dir), c_string(&path))
+    }
+
     /// A fault of `file`.
     pub(crate) fn fault(&self, file: FileIndex, cause: FaultCause) -> Fault {
+        let path = match self.place().1 {
+            Some(place) => {
+                let path = place.paths.get(&file.0).cloned();
+                let path = path.unwrap_or_else(|| self.said_path(file));
+                place.data_dir.join(path)
+            }
+            None => self.data_dir.join(self.path(file)),
+        };
         Fault {
             info_hash: self.info_hash,
-            file: self.data_dir.join(self.path(file)),
+            file: path,
             cause,
         }
     }

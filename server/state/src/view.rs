@@ -221,6 +221,26 @@ impl View {
         self.get(tables::SETTINGS, name.as_bytes())
     }
 
+    /// All that is kept under names that begin with `prefix`, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    pub fn settings(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, ReadError> {
+        let table = self.table(tables::SETTINGS)?;
+        let range = table.range::<&[u8]>(prefix.as_bytes()..);
+        let mut found = Vec::new();
+        for entry in range.map_err(|error| self.failed(error))? {
+            let (name, value) = entry.map_err(|error| self.failed(error))?;
+            if !name.value().starts_with(prefix.as_bytes()) {
+                break;
+            }
+            let name = String::from_utf8_lossy(name.value()).into_owned();
+            found.push((name, value.value().to_vec()));
+        }
+        Ok(found)
+    }
+
     /// What tells this store from all others, also from one that was begun anew in its place; a
     /// restored backup is the store that it was made of.
     ///

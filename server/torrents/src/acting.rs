@@ -67,7 +67,10 @@ impl Manager {
                 summary.private,
             )
         };
-        if paused {
+        if self.moves.holds(&info_hash) {
+            // It goes on when its data have been moved.
+            self.set_status(info_hash, Status::Moving);
+        } else if paused {
             self.set_status(info_hash, Status::Paused);
         } else if is_asleep {
             self.set_status(info_hash, Status::Seeding);

@@ -208,7 +208,11 @@ impl Manager {
         self.phases.remove(&info_hash);
         match self.leaving.remove(&info_hash) {
             Some(remains) => self.bury(remains),
-            None => self.start(info_hash).await,
+            None => {
+                // It may have been stopped to be moved.
+                self.next_move().await;
+                self.start(info_hash).await;
+            }
         }
         self.next_downloads().await;
     }

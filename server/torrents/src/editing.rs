@@ -1,13 +1,13 @@
 //! What is kept of a torrent is changed: names, labels, limits, files, trackers, its place.
 
-use crate::adding::{absolute, priorities};
+use crate::adding::priorities;
 use crate::keeping::Change;
 use crate::manager::{Manager, Phase};
 use crate::reading::Kept;
 use control::catalog::Status;
-use control::command::{CommandError, Edit, Move, Reply};
+use control::command::{CommandError, Edit, Reply};
 use proto::ids::InfoHashV1;
-use state::{Condition, Summary, Update};
+use state::{Summary, Update};
 use std::sync::Arc;
 
 impl Manager {
@@ -98,30 +98,6 @@ impl Manager {
             self.finding
                 .announce(info_hash, tiers, private, is_complete);
         }
-    }
-
-    /// Has a torrent's data elsewhere: as yet only where somebody has put them.
-    pub(crate) async fn set_place(&mut self, info_hash: InfoHashV1, to: Move, reply: Reply<()>) {
-        if let Err(error) = self
-            .kept(info_hash)
-            .and_then(|()| absolute("save_path", &to.save_path))
-        {
-            return refuse(reply, error);
-        }
-        if !to.data_are_there {
-            let why = "data are not moved yet; move them yourself, then say that they are there \
-                       (data_are_there)";
-            return refuse(reply, CommandError::Unsupported(why.into()));
-        }
-        let path = to.save_path;
-        // Whoever moved them may have copied them: what is there is hashed.
-        let change = move |summary: &mut Summary| {
-            summary.save_path.clone_from(&path);
-            if summary.pieces > 0 {
-                summary.condition = Condition::NeedsCheck;
-            }
-        };
-        self.change(info_hash, Arc::new(change), true, reply).await;
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) type After<T> = Box<dyn FnOnce(&mut T, Result<(), WriteError>) -> Nex
 pub(crate) enum Next {
     /// Nothing.
     Done,
+    /// Moves whose turn it is are to begin.
+    Move,
     /// The torrent is to do what its summary says.
     Restart(InfoHashV1),
     /// The torrent is to go, and with it its data as [`crate::removing::Remains`] says.

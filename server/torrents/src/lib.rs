@@ -22,6 +22,7 @@
 
 mod acting;
 mod adding;
+mod beneath;
 mod checking;
 mod declaring;
 mod downloading;
@@ -30,6 +31,7 @@ mod finding;
 mod keeping;
 mod manager;
 mod metadata;
+mod moving;
 mod reading;
 mod removing;
 mod seeding;

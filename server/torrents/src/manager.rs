@@ -8,6 +8,7 @@ use crate::downloading::{Download, Prepared};
 use crate::finding::Finding;
 use crate::keeping::{After, Keeping, Next};
 use crate::metadata::Metadata;
+use crate::moving::{MoveEvent, Moves};
 use crate::removing::Remains;
 use crate::seeding::{Awake, Loaded, Looked};
 use crate::totals::Clock;
@@ -114,6 +115,9 @@ pub(crate) enum Inner {
     FetchEnded(InfoHashV1, u64),
     Described(InfoHashV1, u64, Vec<u8>),
     Trackers(Vec<(InfoHashV1, bool, Vec<Vec<String>>)>),
+    Moved(InfoHashV1, MoveEvent),
+    /// Stamps of the torrent's files count whole again.
+    Strict(InfoHashV1),
 }
 
 /// What a torrent is doing, where that is anything.
@@ -148,6 +152,7 @@ pub struct Manager {
     pub(crate) leaving: HashMap<InfoHashV1, Option<Box<Remains>>>,
     /// Torrents that are being read because peers want them.
     pub(crate) loading: HashSet<InfoHashV1>,
+    pub(crate) moves: Moves,
     /// Peers that were named when a torrent was added.
     pub(crate) named: BTreeMap<InfoHashV1, Vec<std::net::SocketAddr>>,
     pub(crate) clock: Clock,
@@ -225,6 +230,7 @@ impl Manager {
             queue: VecDeque::new(),
             leaving: HashMap::new(),
             loading: HashSet::new(),
+            moves: Moves::default(),
             named: BTreeMap::new(),
             clock: Clock::default(),
             next_number: 0,
@@ -256,7 +262,7 @@ impl Manager {
             self.restart(info_hash).await;
         }
         self.list_trackers();
-        Ok(())
+        self.resume_moves().await
     }
 
     /// Enters a page of torrents; those in the queue are begun later.
@@ -366,6 +372,7 @@ impl Manager {
         match event {
             Inner::Written(result, after) => match after(self, result) {
                 Next::Done => {}
+                Next::Move => self.next_move().await,
                 Next::Restart(info_hash) => self.restart(info_hash).await,
                 Next::Leave(info_hash, remains) => self.leave(info_hash, remains).await,
             },
@@ -381,6 +388,8 @@ impl Manager {
             Inner::Described(info_hash, number, info) => {
                 self.described(info_hash, number, info).await;
             }
+            Inner::Moved(info_hash, event) => self.moved(info_hash, event).await,
+            Inner::Strict(info_hash) => self.strict(info_hash),
             Inner::Trackers(trackers) => {
                 for (info_hash, private, tiers) in trackers {
                     let catalog = self.seat.catalog();
@@ -399,7 +408,7 @@ impl Manager {
             Command::Add(add, reply) => self.add(*add, reply),
             Command::Act(info_hash, action, reply) => self.act(info_hash, action, reply).await,
             Command::Edit(info_hash, edit, reply) => self.edit(info_hash, *edit, reply).await,
-            Command::Move(info_hash, to, reply) => self.set_place(info_hash, to, reply).await,
+            Command::Move(info_hash, to, reply) => self.relocate(info_hash, to, reply).await,
             Command::RenameFile(_, _, _, reply) => {
                 let why = "files of a torrent are not renamed yet; rename it before it is added";
                 let _ = reply.send(Err(CommandError::Unsupported(why.into())));

@@ -5,18 +5,16 @@
 //! Files are deleted beneath the save folder and nowhere else, with no link on the way; folders of
 //! the torrent go when they are empty.
 
+use crate::beneath::Beneath;
 use crate::keeping::{Next, refusal};
 use crate::manager::{Manager, Phase};
 use crate::reading::Kept;
 use control::command::{CommandError, Reply};
 use proto::ids::InfoHashV1;
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
 use state::{Write, WriteError};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The files of a torrent that is gone.
 pub(crate) struct Remains {
@@ -64,6 +62,7 @@ impl Manager {
     /// A torrent is gone from the store: stops what it is doing, and deletes its files.
     pub(crate) async fn leave(&mut self, info_hash: InfoHashV1, remains: Option<Box<Remains>>) {
         self.named.remove(&info_hash);
+        self.moves.cancel(&info_hash);
         if self.halt(info_hash).await {
             self.bury(remains);
         } else if matches!(self.phases.get(&info_hash), Some(Phase::Stopping(_))) {
@@ -102,8 +101,7 @@ fn remains(kept: &Kept, suffix: &str) -> Option<Remains> {
 
 /// Deletes files, and those of their folders that are empty then.
 fn delete(remains: &Remains) {
-    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-    let root = match rustix::fs::open(&remains.folder, flags, Mode::empty()) {
+    let root = match Beneath::open(&remains.folder) {
         Ok(root) => root,
         Err(error) => {
             let folder = &remains.folder;
@@ -113,37 +111,16 @@ fn delete(remains: &Remains) {
     };
     let mut folders = BTreeSet::new();
     for file in &remains.files {
-        if let Err(error) = unlink(&root, file, AtFlags::empty()) {
+        if let Err(error) = root.unlink(file) {
             tracing::warn!(?file, folder = ?remains.folder, %error,
                 "a file of a removed torrent cannot be deleted");
         }
-        let above = file
-            .ancestors()
-            .skip(1)
-            .filter(|path| !path.as_os_str().is_empty());
-        folders.extend(above.map(Path::to_owned));
+        let above = file.ancestors().skip(1);
+        folders.extend(above.filter(|path| !path.as_os_str().is_empty()));
     }
     // The deepest first; one that holds something else stays.
     for folder in folders.iter().rev() {
-        let _ = unlink(&root, folder, AtFlags::REMOVEDIR);
-    }
-}
-
-/// Takes away what is at `path` beneath `root`; nothing there is no error.
-fn unlink(root: &OwnedFd, path: &Path, flags: AtFlags) -> Result<(), Errno> {
-    let (Some(name), Some(above)) = (path.file_name(), path.parent()) else {
-        return Err(Errno::INVAL);
-    };
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let open = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-    let result = match above.as_os_str().is_empty() {
-        true => rustix::fs::unlinkat(root, name, flags),
-        false => rustix::fs::openat2(root, above, open, Mode::empty(), beneath)
-            .and_then(|folder| rustix::fs::unlinkat(folder, name, flags)),
-    };
-    match result {
-        Err(Errno::NOENT) => Ok(()),
-        result => result,
+        let _ = root.remove_folder(folder);
     }
 }
 

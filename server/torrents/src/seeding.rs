@@ -151,6 +151,7 @@ impl Manager {
                 return;
             }
         };
+        self.catch_up(&torrent);
         let hand = Hand {
             torrent: Mutex::new(Some(Arc::clone(&torrent))),
             ..Hand::default()

@@ -59,7 +59,8 @@ impl Manager {
         self.clock.last = Some(now);
         self.clock.ticks += 1;
         self.renew(seconds);
-        for (info_hash, done) in self.checks.progress() {
+        let checks = self.checks.progress().into_iter();
+        for (info_hash, done) in checks.chain(self.moves.progress()) {
             self.show(info_hash, |torrent| torrent.live.done_permille = Some(done));
         }
         if self.clock.ticks.is_multiple_of(KEEP_TICKS) {
@@ -171,6 +172,7 @@ impl Manager {
     /// Ends all downloads, then keeps all totals, those of time among them.
     pub(crate) async fn stop(&mut self, inner: &mut mpsc::Receiver<Inner>) {
         self.checks.cancel_all();
+        self.moves.cancel_all();
         self.queue.clear();
         self.renew(1.0);
         let now_s = self.clock.now_s();

@@ -87,8 +87,19 @@ impl Host {
     }
 
     async fn start_with(number: u8, folder: &Path, set: impl FnOnce(&mut Settings)) -> Host {
+        Host::start_sending(number, folder, 0, set).await
+    }
+
+    /// One that sends so many bytes a second; 0 for no limit.
+    async fn start_sending(
+        number: u8,
+        folder: &Path,
+        rate: u64,
+        set: impl FnOnce(&mut Settings),
+    ) -> Host {
         let registry = Registry::new(2);
-        let config = plane_config(number);
+        let mut config = plane_config(number);
+        config.rates.global = rate;
         let peer_id = config.peer_id;
         let (plane, mut events) = Plane::start(config, &registry).unwrap();
         let plane = Arc::new(plane);
@@ -540,4 +551,152 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
     assert!(matches!(moved.await, Err(CommandError::Invalid { .. })));
     assert!(host.folder.join("state").is_dir());
     host.stop().await;
+}
+
+/// Moves the data of a torrent of `one` to `to` while it is being fetched.
+async fn moved_while_it_is_fetched(one: &Path, to: &Path) {
+    let two = TempDir::new().unwrap();
+    let data = data(one);
+    fs::hard_link(data.join("a"), one.join("other")).unwrap();
+    let seed = Host::start_sending(0, one, 400_000, |_| {}).await;
+    let info_hash = made(&seed, &data).await;
+    let metainfo = seed.metainfo(info_hash).await;
+    let host = Host::start(1, two.path()).await;
+    host.add(of_file(metainfo.clone(), seed.address())).await;
+    host.until(info_hash, |torrent| torrent.live.downloaded_session > 0)
+        .await;
+    let there = Move {
+        save_path: to.to_owned(),
+        data_are_there: false,
+    };
+    let there = |reply| Command::Move(info_hash, there, reply);
+    seed.server.ask(there).await.unwrap();
+    let torrent = seed
+        .until(info_hash, |torrent| {
+            torrent.summary.save_path == to && torrent.live.status == Status::Seeding
+        })
+        .await;
+    assert!(torrent.is_complete());
+    assert_eq!(torrent.summary.last_error, None);
+    host.until_status(info_hash, Status::Seeding).await;
+    assert_same(&to.join("data"), &two.path().join("downloads/data"));
+    let begun = Instant::now();
+    while data.exists() {
+        assert!(begun.elapsed() < PATIENCE, "the old files stay");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(fs::metadata(one.join("other")).unwrap().len(), 700_000);
+    seed.stop().await;
+    host.stop().await;
+    // It is served from there after a restart, too, with nothing hashed.
+    let (seed, three) = (Host::start(0, one).await, TempDir::new().unwrap());
+    let torrent = seed.torrent(info_hash).unwrap();
+    assert_eq!(
+        (torrent.live.status, torrent.is_complete()),
+        (Status::Seeding, true)
+    );
+    let host = Host::start(2, three.path()).await;
+    host.add(of_file(metainfo, seed.address())).await;
+    host.until_status(info_hash, Status::Seeding).await;
+    assert_same(&to.join("data"), &three.path().join("downloads/data"));
+    assert_eq!(seed.torrent(info_hash).unwrap().summary.last_error, None);
+    host.stop().await;
+    seed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_are_moved_within_a_file_system_while_they_are_served() {
+    let one = TempDir::new().unwrap();
+    let to = one.path().join("elsewhere/else");
+    moved_while_it_is_fetched(one.path(), &to).await;
+    use std::os::unix::fs::MetadataExt;
+    let other = fs::metadata(one.path().join("other")).unwrap().ino();
+    assert_eq!(
+        fs::metadata(to.join("data/a")).unwrap().ino(),
+        other,
+        "no byte was copied"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_are_moved_to_another_file_system_while_they_are_served() {
+    use std::os::unix::fs::MetadataExt;
+    let one = TempDir::new().unwrap();
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    let Ok(other) = TempDir::new_in("/dev/shm") else {
+        return eprintln!("SKIP: there is no /dev/shm to move to");
+    };
+    if device(one.path()) == device(other.path()) {
+        return eprintln!("SKIP: /dev/shm is on the file system of temporary files");
+    }
+    moved_while_it_is_fetched(one.path(), &other.path().join("new")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_into_what_is_there_already_is_taken_back() {
+    let one = TempDir::new().unwrap();
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let to = one.path().join("to");
+    fs::create_dir_all(to.join("data/b")).unwrap();
+    fs::write(to.join("data/b/c"), b"another's").unwrap();
+    let there = Move {
+        save_path: to.clone(),
+        data_are_there: false,
+    };
+    let there = |reply| Command::Move(info_hash, there, reply);
+    seed.server.ask(there).await.unwrap();
+    let torrent = seed
+        .until(info_hash, |torrent| {
+            torrent.summary.last_error.is_some() && torrent.live.status == Status::Seeding
+        })
+        .await;
+    assert!(
+        torrent
+            .summary
+            .last_error
+            .unwrap()
+            .text
+            .contains("data/b/c")
+    );
+    assert_eq!(
+        torrent.summary.save_path,
+        one.path().canonicalize().unwrap()
+    );
+    assert!(!to.join("data/a").exists(), "what was made is taken away");
+    assert_eq!(fs::read(to.join("data/b/c")).unwrap(), b"another's");
+    let two = TempDir::new().unwrap();
+    let metainfo = seed.metainfo(info_hash).await;
+    let host = Host::start(1, two.path()).await;
+    host.add(of_file(metainfo, seed.address())).await;
+    host.until_status(info_hash, Status::Seeding).await;
+    host.stop().await;
+    seed.stop().await;
+}
+
+/// A move that was acknowledged is done, whatever happens in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_goes_on_after_a_crash() {
+    let one = TempDir::new().unwrap();
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    seed.stop().await;
+    // As it is when a crash came in the middle of the links.
+    let to = one.path().join("to");
+    fs::create_dir_all(to.join("data")).unwrap();
+    fs::hard_link(data.join("a"), to.join("data/a")).unwrap();
+    let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
+    let path = to.as_os_str().as_encoded_bytes().to_vec();
+    let intent = state::Write::Setting(format!("move-{info_hash}"), Some(path));
+    store.handle().write_blocking(intent).unwrap();
+    store.close();
+    let seed = Host::start(0, one.path()).await;
+    seed.until(info_hash, |torrent| torrent.summary.save_path == to)
+        .await;
+    seed.until_status(info_hash, Status::Seeding).await;
+    assert!(to.join("data/b/c").exists());
+    seed.stop().await;
+    assert!(!data.exists());
 }

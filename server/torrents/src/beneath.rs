@@ -1,0 +1,119 @@
+//! Files and folders beneath a torrent's save folder, by their relative paths: what is written,
+//! linked or deleted there goes through no symbolic link and never outside.
+//!
+//! Each step of a path is opened by itself (`O_NOFOLLOW`), so it works in containers whose seccomp
+//! profile does not know `openat2`. Blocks on the disk.
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path};
+
+const FOLDER: OFlags = OFlags::DIRECTORY
+    .union(OFlags::RDONLY)
+    .union(OFlags::CLOEXEC);
+
+/// A folder that belongs to the user: links on the way to it are followed.
+pub(crate) struct Beneath(OwnedFd);
+
+impl Beneath {
+    pub(crate) fn open(folder: &Path) -> io::Result<Beneath> {
+        Ok(Beneath(rustix::fs::open(folder, FOLDER, Mode::empty())?))
+    }
+
+    /// The folder of `path`, opened; made, with those above it, if that is said.
+    fn above(&self, path: &Path, make: bool) -> Result<OwnedFd, Errno> {
+        let mut folder = self.0.try_clone().map_err(|_| Errno::MFILE)?;
+        for component in path.parent().into_iter().flat_map(Path::components) {
+            let Component::Normal(name) = component else {
+                return Err(Errno::INVAL);
+            };
+            if make {
+                match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o777)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let flags = FOLDER | OFlags::NOFOLLOW;
+            folder = rustix::fs::openat(&folder, name, flags, Mode::empty())?;
+        }
+        Ok(folder)
+    }
+
+    fn name(path: &Path) -> Result<&std::ffi::OsStr, Errno> {
+        match path.components().next_back() {
+            Some(Component::Normal(name)) => Ok(name),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Opens a regular file for reading.
+    pub(crate) fn read(&self, path: &Path) -> io::Result<File> {
+        let folder = self.above(path, false)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(folder, Self::name(path)?, flags, Mode::empty())?;
+        regular(File::from(file))
+    }
+
+    /// Makes a file, with the folders above it; an earlier one is emptied.
+    pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
+        let folder = self.above(path, true)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mode = Mode::from_raw_mode(0o666);
+        let file = rustix::fs::openat(folder, Self::name(path)?, flags, mode)?;
+        regular(File::from(file))
+    }
+
+    /// Gives a file a name, in the same folder, that nothing has yet.
+    pub(crate) fn rename(&self, path: &Path, new: &Path) -> Result<(), Errno> {
+        let folder = self.above(path, false)?;
+        let (old, new) = (Self::name(path)?, Self::name(new)?);
+        let flags = RenameFlags::NOREPLACE;
+        rustix::fs::renameat_with(&folder, old, &folder, new, flags)
+    }
+
+    /// Gives a file another name in `to`, which nothing has yet; it keeps this one.
+    pub(crate) fn link(&self, path: &Path, to: &Beneath, new: &Path) -> Result<(), Errno> {
+        let (from, into) = (self.above(path, false)?, to.above(new, true)?);
+        let (old, name) = (Self::name(path)?, Self::name(new)?);
+        rustix::fs::linkat(from, old, into, name, AtFlags::empty())
+    }
+
+    /// Takes a file away; nothing there is no error.
+    pub(crate) fn unlink(&self, path: &Path) -> Result<(), Errno> {
+        self.take(path, AtFlags::empty())
+    }
+
+    /// Takes a folder away that is empty.
+    pub(crate) fn remove_folder(&self, path: &Path) -> Result<(), Errno> {
+        self.take(path, AtFlags::REMOVEDIR)
+    }
+
+    fn take(&self, path: &Path, flags: AtFlags) -> Result<(), Errno> {
+        let taken = || rustix::fs::unlinkat(self.above(path, false)?, Self::name(path)?, flags);
+        match taken() {
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Has the names in the folder of `path`, and in those above it, be on stable storage.
+    pub(crate) fn sync_above(&self, path: &Path) -> io::Result<()> {
+        for above in path.ancestors().skip(1) {
+            // A path below it, so that its own folder is opened.
+            let folder = self.above(&above.join("x"), false)?;
+            rustix::fs::fsync(folder)?;
+        }
+        Ok(())
+    }
+}
+
+fn regular(file: File) -> io::Result<File> {
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("not a regular file")),
+    }
+}
