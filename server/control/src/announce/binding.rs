@@ -60,7 +60,9 @@ impl Binding {
         if let Some(interface) = &self.interface {
             socket
                 .bind_device(Some(interface.as_bytes()))
-                .map_err(failed(format!("bind to the interface {interface}")))?;
+                .map_err(failed(format!(
+                    "bind to the interface {interface} (announce.bind_interface)"
+                )))?;
         }
         let address = self.address(family).unwrap_or(any);
         socket

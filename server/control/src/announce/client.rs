@@ -177,7 +177,8 @@ impl Client {
             let addresses = self.lookup(&job.target).await?;
             let place = self.place(&job.target, &addresses);
             let families = self.families(place);
-            let family = *families.first().ok_or_else(not_allowed)?;
+            let none = || self.not_allowed(place);
+            let family = *families.first().ok_or_else(none)?;
             match job.target.transport {
                 Transport::Udp => self.scrape_udp(family, place, &job.info_hashes).await,
                 Transport::Http => {
@@ -216,7 +217,7 @@ impl Client {
     async fn over_families(&self, job: &Job, place: Place<'_>) -> Outcome {
         let families = self.families(place);
         match families[..] {
-            [] => failed(not_allowed()),
+            [] => failed(self.not_allowed(place)),
             [only] => self.over(only, job, place).await,
             [first, second, ..] if job.private => {
                 let outcome = self.over(first, job, place).await;
@@ -285,6 +286,20 @@ impl Client {
             });
         }
         families
+    }
+
+    /// Why none of a tracker's addresses may be asked.
+    fn not_allowed(&self, place: Place<'_>) -> String {
+        let is_bound = |ip: &&IpAddr| self.config.binding.allows(Family::of(**ip));
+        match place.addresses.iter().find(is_bound) {
+            Some(inside) => format!(
+                "its address {inside} is inside a network: trackers there are asked with \
+                 announce.allow_private_trackers, or by `get` if --tracker names them"
+            ),
+            None => "it has no address of the family that announce.bind_v4 or announce.bind_v6 \
+                     names"
+                .to_owned(),
+        }
     }
 
     /// Leaves out a family that failed where the other one did not.
@@ -528,10 +543,6 @@ fn may_be_asked_inside(url: &Url) -> Result<(), String> {
         "{} is not a global address and its path does not end in announce",
         redacted_url(url)
     ))
-}
-
-fn not_allowed() -> String {
-    "it has no address that may be asked: not global, or of a family that is not bound".to_owned()
 }
 
 /// Path and query, which a UDP tracker gets as they are (BEP 41); nothing where the URL has none.

@@ -8,6 +8,9 @@
 //! for their minute, by address, and shared by all torrents: who comes while one is being fetched
 //! waits for it.
 //!
+//! Where nothing has come for [`REFUSED_AFTER`], one more datagram goes by a socket of that address
+//! alone: only to such a one the kernel tells that nobody listens there (ICMP).
+//!
 //! A request that is not answered is repeated after 15 s, then 30 s and so on as BEP 15 says, at
 //! the tracker's next address if it has several, until the caller's time is over; how long the
 //! tracker is then left alone is the scheduler's matter. An id that was used before and is not
@@ -19,6 +22,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +42,8 @@ use super::resolve::Family;
 
 /// The first wait for a reply; it doubles with each repetition (BEP 15).
 const REPEAT_AFTER: Duration = Duration::from_secs(15);
+/// After so long without a reply it is asked whether anybody listens.
+const REFUSED_AFTER: Duration = Duration::from_secs(3);
 /// How often it doubles at most (BEP 15).
 const DOUBLINGS_MAX: u32 = 8;
 /// How long a connection id is used (BEP 15).
@@ -49,6 +55,9 @@ const RECEIVE_BYTES: usize = 1 << 16;
 /// How long nothing is received after receiving has failed, so that a fault does not spin.
 const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
 
+/// What the system says of a host to which nothing leads.
+const UNREACHABLE: [ErrorKind; 2] = [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
+
 /// See [`is_bare_head`].
 const NOT_LISTED: &str = "it answered with an empty announce reply, as opentracker does for a \
                           torrent that is not on its list: add the info-hash there";
@@ -57,6 +66,7 @@ const NOT_LISTED: &str = "it answered with an empty announce reply, as opentrack
 pub(super) struct UdpClient {
     binding: Binding,
     repeat_after: Duration,
+    refused_after: Duration,
     v4: Mutex<Option<Arc<Socket>>>,
     v6: Mutex<Option<Arc<Socket>>>,
     connections: Mutex<HashMap<SocketAddr, Arc<Connection>>>,
@@ -146,6 +156,7 @@ impl UdpClient {
         UdpClient {
             binding,
             repeat_after,
+            refused_after: REFUSED_AFTER,
             v4: Mutex::new(None),
             v6: Mutex::new(None),
             connections: Mutex::new(HashMap::new()),
@@ -166,7 +177,13 @@ impl UdpClient {
     ) -> Result<UdpReply, String> {
         let mut wait = self.repeat_after;
         for (round, address) in addresses.iter().cycle().enumerate() {
-            let asked = tokio::time::timeout(wait, self.ask_once(*address, &request));
+            let asked = async {
+                tokio::select! {
+                    reply = self.ask_once(*address, &request) => reply,
+                    fault = self.refusal(*address) => Err(fault),
+                }
+            };
+            let asked = tokio::time::timeout(wait, asked);
             match asked.await.unwrap_or(Err(Fault::Silence)) {
                 Ok(reply) => return Ok(reply),
                 Err(Fault::Silence) => self.forget(*address, None),
@@ -179,6 +196,34 @@ impl UdpClient {
             }
         }
         Err("it has no address".to_owned())
+    }
+
+    /// Waits until the tracker's host, or the way there, says that nobody takes what is sent; for
+    /// ever if nobody does.
+    async fn refusal(&self, address: SocketAddr) -> Fault {
+        tokio::time::sleep(self.refused_after).await;
+        match self.refused_by(address).await {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                Fault::Local("no program listens at its UDP port (connection refused)".to_owned())
+            }
+            Err(error) if UNREACHABLE.contains(&error.kind()) => {
+                Fault::Local(format!("its host cannot be reached: {error}"))
+            }
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Sends a datagram by a socket of its own; ends with what comes back, which is not looked at,
+    /// or with what the kernel says of the way.
+    async fn refused_by(&self, address: SocketAddr) -> io::Result<()> {
+        let family = Family::of(address.ip());
+        let socket = self.binding.udp_socket(family).map_err(io::Error::other)?;
+        socket.connect(address).await?;
+        let transaction = self.transactions.next();
+        let mut datagram = Vec::new();
+        UdpRequest::Connect { transaction }.encode(&mut datagram);
+        socket.send(&datagram).await?;
+        socket.recv(&mut [0; 16]).await.map(drop)
     }
 
     /// One request, and a second with a new connection id if the tracker says that the first is

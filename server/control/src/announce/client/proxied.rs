@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 use reqwest::{StatusCode, Url};
 
 use super::super::url::redacted;
-use super::words::{described_by_proxy, wants_password};
+use super::words::{described_by_proxy, hides_cause, wants_password};
 use super::{
     AnnounceConfig, AnnounceError, Body, Client, Job, Outcome, REDIRECTS_MAX, RetryIn, ScrapeJob,
     ScrapeOutcome, Step, Transport, builder, failed, finish, host_name, may_be_asked_inside,
@@ -138,11 +138,32 @@ impl Client {
         let proxy = redacted(proxy);
         let proxy = proxy.trim_end_matches("/…");
         let response = client.get(url.clone()).send().await;
-        let response = response.map_err(|error| described_by_proxy(error, proxy))?;
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => {
+                let why = match hides_cause(&error) {
+                    true => Some(self.why_no_proxy().await),
+                    false => None,
+                };
+                return Err(described_by_proxy(error, proxy, why));
+            }
+        };
         if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
             return Err(wants_password(proxy));
         }
         step(response, url).await
+    }
+
+    /// Why no connection to the proxy can be made, as far as that is known.
+    async fn why_no_proxy(&self) -> String {
+        let proxy = self.config.proxy.as_deref().unwrap_or_default();
+        let Ok(url) = Url::parse(proxy) else {
+            return "it is no URL".to_owned();
+        };
+        match self.names.lookup(host_name(&url)).await {
+            Ok(_) => "nobody takes connections at its address and port".to_owned(),
+            Err(error) => error.to_string(),
+        }
     }
 
     /// Whether a URL names a place that is not global, as far as the name shows it.

@@ -2,6 +2,7 @@
 //!
 //! Limits: those of `shown`. Does not: know which tracker it was; the caller names it.
 
+use rustix::io::Errno;
 use std::io::ErrorKind;
 
 use super::super::url::shown;
@@ -47,6 +48,12 @@ const TLS: &[(&str, &str)] = &[
 
 const NO_TLS: &str = "what listens there does not speak TLS; is its URL to begin with http://?";
 
+/// Nothing but a binding to an interface asks for a device.
+const NO_INTERFACE: &str = "the interface of announce.bind_interface is not there";
+
+/// What a library says of a SOCKS proxy to which no connection can be made, whatever the reason.
+const NO_REASON: &str = "underlying connection";
+
 /// The innermost cause of an HTTP error, since the outer ones only repeat that a request to a URL
 /// failed; where it is a library's word, what it means comes first.
 pub(super) fn described(error: reqwest::Error) -> String {
@@ -56,10 +63,20 @@ pub(super) fn described(error: reqwest::Error) -> String {
     explained(&cause(&error.without_url()))
 }
 
-/// The same of an error on the way to, or by, the proxy that is shown as `proxy`.
-pub(super) fn described_by_proxy(error: reqwest::Error, proxy: &str) -> String {
+/// Whether it is not said why no connection can be made.
+pub(super) fn hides_cause(error: &reqwest::Error) -> bool {
+    cause(error).contains(NO_REASON)
+}
+
+/// The same of an error on the way to, or by, the proxy that is shown as `proxy`; `why` is what is
+/// known of the cause where that is hidden.
+pub(super) fn described_by_proxy(
+    error: reqwest::Error,
+    proxy: &str,
+    why: Option<String>,
+) -> String {
     let error = error.without_url();
-    let cause = cause(&error);
+    let cause = why.unwrap_or_else(|| cause(&error));
     if error.is_timeout() {
         return format!("timed out while connecting through the proxy {proxy} (announce.proxy)");
     }
@@ -104,7 +121,7 @@ fn proxy_fault(error: &reqwest::Error) -> Option<Fault> {
         if text.contains("proxy authorization required") {
             return Some(Fault::Refuses);
         }
-        if text.contains("dns error") || text.contains("underlying connection") {
+        if text.contains("dns error") || text.contains(NO_REASON) {
             return Some(Fault::Unreachable);
         }
         next = cause.source();
@@ -116,6 +133,10 @@ fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
+    }
+    let io = cause.downcast_ref::<std::io::Error>();
+    if io.and_then(Errno::from_io_error) == Some(Errno::NODEV) {
+        return NO_INTERFACE.to_owned();
     }
     shown(&cause.to_string())
 }

@@ -75,6 +75,28 @@ async fn a_socks_proxy_gets_the_name() {
     assert_eq!(proxy.asked(), ["tracker.example:8080"; 2]);
 }
 
+/// What the library that is used for it does not tell.
+#[tokio::test]
+async fn a_socks_proxy_whose_name_is_wrong_is_told_from_one_that_is_gone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    // Longer than a part of a name can be, so that no server is asked for it.
+    let wrong = format!("{}.invalid:1080", "a".repeat(64));
+    for (proxy, why) in [
+        (&wrong, "cannot resolve the name"),
+        (&gone, "nobody takes connections"),
+    ] {
+        let client = through(format!("socks5://{proxy}"));
+        let error = error_of(announce_with(client, "http://tracker.example:8080/announce").await);
+        let names_it = format!("the proxy socks5://{proxy} (announce.proxy) cannot be reached");
+        assert!(
+            error.starts_with(&names_it) && error.contains(why),
+            "{error}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn an_http_proxy_gets_the_whole_url() {
     let proxy = Server::start("127.0.0.1", |_| ok(GOOD)).await;
@@ -296,11 +318,31 @@ async fn a_bound_interface_is_kept_to_or_nothing_leaves() {
     };
     let urls = [http.url(), format!("udp://{}", udp.address)];
     for url in &urls {
-        error_of(announce_with(by("absent0"), url).await);
+        let error = error_of(announce_with(by("absent0"), url).await);
+        assert!(error.contains("announce.bind_interface"), "{error}");
     }
     assert_eq!((http.heads().len(), udp.count()), (0, (0, 0)));
     for url in &urls {
         let outcome = announce_with(by("lo"), url).await;
         assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+    }
+}
+
+/// What is to be done about it is another thing in each case.
+#[tokio::test]
+async fn what_may_not_be_asked_is_told_with_the_key_that_keeps_it_from_that() {
+    let outside = AnnounceConfig {
+        allow_private_trackers: false,
+        ..config()
+    };
+    for url in ["http://10.0.0.1:1/announce", "udp://10.0.0.1:1"] {
+        let error = error_of(announce_with(client(&outside), url).await);
+        assert!(error.contains("announce.allow_private_trackers"), "{error}");
+        let v6 = Binding {
+            v6: Some(Ipv6Addr::LOCALHOST),
+            ..Binding::default()
+        };
+        let error = error_of(announce_with(bound(v6), url).await);
+        assert!(error.contains("announce.bind_v6"), "{error}");
     }
 }

@@ -472,3 +472,31 @@ fn transactions_do_not_follow_a_pattern() {
     differences.dedup();
     assert!(differences.len() > 990);
 }
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_at_is_told_as_such() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let gone = socket.local_addr().unwrap();
+    drop(socket);
+    // Somebody is there, and says nothing: that is no refusal.
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let silent_at = silent.local_addr().unwrap();
+    let mut client = UdpClient::new(Binding::default(), Registry::new(0).control());
+    client.refused_after = Duration::from_millis(50);
+    let asked = |address: SocketAddr| {
+        let client = &client;
+        async move { client.ask(&[address], |_, _| Vec::new()).await }
+    };
+    let mut buffer = [0; 32];
+    let heard = async {
+        for _ in 0..2 {
+            assert_eq!(silent.recv(&mut buffer).await.unwrap(), 16);
+        }
+    };
+    tokio::select! {
+        reply = asked(silent_at) => panic!("{reply:?}"),
+        () = heard => {}
+    }
+    let error = asked(gone).await.unwrap_err();
+    assert!(error.contains("connection refused"), "{error}");
+}
