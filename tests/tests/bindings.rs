@@ -9,7 +9,7 @@ use seedring_tests::dht_network::{V4, on, with_node};
 use seedring_tests::get::{Get, Getting, last};
 use seedring_tests::lan::{self, CLIENT, Lan, SERVER};
 use seedring_tests::need;
-use seedring_tests::process::{Process, run};
+use seedring_tests::process::{Process, run, run_ok};
 use seedring_tests::server::{SHORT, Seed, Server, events};
 use seedring_tests::single::Single;
 use std::ffi::OsStr;
@@ -177,6 +177,51 @@ fn an_interface_may_come_late_and_again() {
         });
         assert!(sent_by("tunnel0") > 0);
         lan::ip_here("link del tunnel0");
+    }
+}
+
+/// A ping to a node of the DHT, until it is answered.
+const PING: &str = "\
+import socket, sys
+asking = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+asking.settimeout(0.5)
+while True:
+    try:
+        query = b'd1:ad2:id20:' + b'x' * 20 + b'e1:q4:ping1:t2:aa1:y1:qe'
+        asking.sendto(query, (sys.argv[1], int(sys.argv[2])))
+        asking.recv(1500)
+        break
+    except OSError:
+        pass
+";
+
+/// Who knows nobody sends nothing, so no failure tells him that his interface is another one.
+#[test]
+fn a_dht_node_that_sends_nothing_hears_again_when_its_interface_is_made_anew() {
+    let test = "a_dht_node_that_sends_nothing_hears_again_when_its_interface_is_made_anew";
+    if !need!(test, lan::inside(test)) {
+        return;
+    }
+    let lan = Lan::build();
+    let make = || {
+        make_tunnel(&lan);
+        lan::ip_here("-6 addr add fd88::1/64 dev tunnel0 nodad");
+        lan.client_ip("-6 addr add fd88::2/64 dev tunnel0 nodad");
+    };
+    make();
+    let content = Single::new(32 * KIB, 1, &[]);
+    let server = with_node(&content, None)
+        .setting("announce", "bind_interface", "tunnel0")
+        .setting("peers", "bind_v4", "")
+        .setting("peers", "bind_v6", "::")
+        .start();
+    let port = server.ready.dht[0].port().to_string();
+    for _ in 0..2 {
+        let mut ping = lan.client_command("python3");
+        ping.args(["-c", PING, "fd88::1", &port]);
+        run_ok("ping", &ping, LIMIT);
+        lan::ip_here("link del tunnel0");
+        make();
     }
 }
 

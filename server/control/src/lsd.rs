@@ -308,7 +308,7 @@ fn open(group: SocketAddr, interface: Option<&str>) -> io::Result<Door> {
 }
 
 /// The kernel's number of an interface, asked by way of any socket.
-fn interface_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
+pub(crate) fn interface_index(socket: impl AsFd, name: &str) -> io::Result<u32> {
     name_to_index(socket, name).map_err(|error| match error {
         Errno::NODEV => io::Error::new(
             io::ErrorKind::NotFound,

@@ -185,6 +185,9 @@ impl Driver {
         if self.publish_at <= now {
             self.publish_at = now + PUBLISH_EVERY;
             self.publish(shared, now);
+            for endpoint in &mut self.endpoints {
+                endpoint.socket.look(now);
+            }
         }
         if self.save_at <= now {
             self.save_at = now + SAVE_EVERY;

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// asked again 5 s after the first time.
 pub(super) const TOLD_AFTER: Duration = Duration::from_secs(15);
 
+/// The same where no name stands for anybody: the nodes of an earlier run alone may answer.
+const NAMELESS_AFTER: Duration = Duration::from_secs(5);
+
 /// What the names of the configuration stand for.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Resolved {
@@ -72,6 +75,11 @@ impl Loneliness {
         }
         // Those who have gone may come back: that takes as long as the first ones may.
         let due = *self.due.get_or_insert(now + TOLD_AFTER);
+        let nobody_is_asked = |resolved: &Resolved| resolved.addresses.is_empty();
+        let now = match self.resolved.as_ref().is_some_and(nobody_is_asked) {
+            true => now + (TOLD_AFTER - NAMELESS_AFTER),
+            false => now,
+        };
         // The first node of a network of one's own waits to be named, and is no fault.
         if self.told || now < due || self.nobody_is_named {
             return None;
@@ -116,8 +124,8 @@ mod tests {
     fn it_is_told_once_with_the_reason_and_so_is_the_end() {
         let mut alone = Loneliness::new(at(0));
         alone.resolved(resolved(0));
-        assert_eq!(alone.news(0, at(14)), None);
-        let Some(News::Alone(why)) = alone.news(0, at(15)) else {
+        assert_eq!(alone.news(0, at(4)), None);
+        let Some(News::Alone(why)) = alone.news(0, at(5)) else {
             panic!("nothing is told");
         };
         assert!(why.contains("dht.bootstrap") && why.contains("nope.invalid:5"));
@@ -126,6 +134,7 @@ mod tests {
         assert_eq!(alone.news(2, at(102)), None);
         assert_eq!(alone.news(0, at(200)), None, "they may come back");
         alone.resolved(resolved(3));
+        assert_eq!(alone.news(0, at(214)), None, "they may answer");
         let Some(News::Alone(why)) = alone.news(0, at(215)) else {
             panic!("nothing is told");
         };

@@ -1,12 +1,14 @@
 //! A node's socket, which is opened again while what it is bound to, an interface or an address, is
 //! gone: an interface that comes back, as a VPN's does, is another one, and a socket that was bound
-//! to the first is silent for ever.
+//! to the first is silent for ever. Who has nothing to send does not notice, so it is looked for
+//! besides ([`Socket::look`]).
 //!
 //! Limits: one socket; it is opened again after [`PAUSE_MIN`], and ever less often up to
 //! [`PAUSE_MAX`], until something can be sent. Each loss is logged once. Does not: open one again
 //! that is bound to nothing, which comes to life again by itself.
 
 use super::{DhtConfig, DhtError};
+use crate::lsd::interface_index;
 use engine::time::Time;
 use rustix::io::Errno;
 use std::io;
@@ -29,6 +31,8 @@ struct Lost {
 pub(super) struct Socket {
     address: SocketAddr,
     interface: Option<String>,
+    /// The kernel's number of the interface when the socket was opened, or could not be.
+    index: Option<u32>,
     /// None while it cannot be opened.
     socket: Option<UdpSocket>,
     lost: Option<Lost>,
@@ -56,6 +60,7 @@ impl Socket {
         let mut socket = Socket {
             address,
             interface: config.interface.clone(),
+            index: index_of(interface),
             socket: None,
             lost: None,
         };
@@ -134,6 +139,20 @@ impl Socket {
         }
     }
 
+    /// Has it opened again at once if the interface is another one than it was: gone, or back.
+    pub(super) fn look(&mut self, now: Time) {
+        let index = index_of(self.interface.as_deref());
+        if std::mem::replace(&mut self.index, index) == index {
+            return;
+        }
+        let is_told = self.lost.as_ref().is_some_and(|lost| lost.is_told);
+        self.lost = Some(Lost {
+            retry_at: now,
+            pause: PAUSE_MIN,
+            is_told,
+        });
+    }
+
     /// When it is to be opened again.
     pub(super) fn due(&self) -> Option<Time> {
         self.lost.as_ref().map(|lost| lost.retry_at)
@@ -173,6 +192,13 @@ impl Socket {
             "what the DHT is bound to is not there; it is tried again until it is"
         );
     }
+}
+
+/// The kernel's number of an interface; none if there is no such now.
+fn index_of(interface: Option<&str>) -> Option<u32> {
+    let interface = interface?;
+    let any = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
+    interface_index(any.ok()?, interface).ok()
 }
 
 /// Whether this is what comes when an interface or an address is not there.
