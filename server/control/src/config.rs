@@ -34,7 +34,7 @@ pub use keys::{
 };
 pub use reference::reference;
 pub use setting::{Interface, Interfaces, Nodes};
-pub use units::{ByteRate, ByteSize, Seconds};
+pub use units::{ByteRate, ByteSize, Seconds, parse_rate};
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

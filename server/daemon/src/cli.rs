@@ -71,6 +71,8 @@ pub enum Command {
     State(crate::commands::state::StateArgs),
     /// Take over the torrents of qBittorrent, Transmission or rTorrent
     Import(crate::commands::import::ImportArgs),
+    #[command(flatten)]
+    Remote(crate::commands::remote::Command),
     /// Print a shell's completion script
     Completions(crate::commands::completions::CompletionsArgs),
     /// Print the man page (roff)

@@ -17,7 +17,7 @@ mod trackers;
 mod waiting;
 
 pub use plan::{Plan, Source};
-pub use selection::Choice;
+pub use selection::{Choice, priorities};
 
 use crate::budget::Budget;
 use crate::control_plane::{self, PLANE_STOP};

@@ -3,6 +3,7 @@
 
 mod budget;
 mod cli;
+mod client;
 mod commands;
 mod control_plane;
 mod dht;

@@ -81,7 +81,7 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Reads a rate such as `10MB/s`, `1Gbit/s` or `0`.
-pub(crate) fn parse_rate(text: &str) -> Option<u64> {
+pub fn parse_rate(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     match unit.strip_suffix("/s") {
         Some(size) => scale(number, unit, &BIT_UNITS).or_else(|| scale(number, size, &SIZE_UNITS)),

@@ -5,6 +5,7 @@ pub mod config;
 pub mod create;
 pub mod get;
 pub mod import;
+pub mod remote;
 pub mod seed;
 pub mod serve;
 pub mod show;
@@ -27,6 +28,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config(args) => config::run(&global, &args),
         Command::State(args) => state::run(&global, &args),
         Command::Import(args) => import::run(&global, &args),
+        Command::Remote(command) => remote::run(&global, &command),
         Command::Completions(args) => completions::run(&args),
         Command::Man => completions::man(),
     }

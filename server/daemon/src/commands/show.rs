@@ -307,7 +307,7 @@ impl Fields {
 }
 
 /// Seconds since 1970 as a date and time in UTC.
-fn utc(seconds: i64) -> String {
+pub(super) fn utc(seconds: i64) -> String {
     let (days, time) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil_from_days(days);
     let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);

@@ -48,22 +48,31 @@ impl FromStr for Choice {
 
 impl Choice {
     fn takes(&self, index: u32, file: &File, is_multi_file: bool) -> bool {
+        self.takes_path(index, &file.path, is_multi_file)
+    }
+
+    /// Whether it takes the file of this number and path, which begins with the torrent's folder if
+    /// it has one.
+    pub fn takes_path<S>(&self, index: u32, path: &[S], is_multi_file: bool) -> bool
+    where
+        S: AsRef<str> + std::borrow::Borrow<str>,
+    {
         match self {
             Choice::Numbers(ranges) => ranges.iter().any(|range| range.contains(&index)),
             Choice::Pattern(pattern) => {
                 let below = if is_multi_file { 1 } else { 0 };
-                let path = file.path.get(below..).unwrap_or_default();
+                let folder = path.first().filter(|_| is_multi_file);
+                let path = path.get(below..).unwrap_or_default();
                 if pattern.contains('/') {
-                    let folder = file.path.first().filter(|_| is_multi_file);
                     let below = folder.and_then(|folder| {
-                        pattern.strip_prefix(folder.as_str())?.strip_prefix('/')
+                        pattern.strip_prefix(folder.as_ref())?.strip_prefix('/')
                     });
                     let starts = |pattern: &str| {
                         (1..=path.len()).any(|parts| fits(pattern, &path[..parts].join("/")))
                     };
                     starts(pattern) || below.is_some_and(starts)
                 } else {
-                    path.iter().any(|part| fits(pattern, part))
+                    path.iter().any(|part| fits(pattern, part.as_ref()))
                 }
             }
         }
