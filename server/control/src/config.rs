@@ -28,8 +28,8 @@ pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
 pub use hosts::{HostError, HostName, ProxyUrl};
 pub use keys::{
-    Allocation, Announce, Api, ChokerPolicy, Dht, Fetch, LeechPolicy, Library, Limits, Log,
-    LogFormat, LogLevel, Lsd, PastCache, Peers, RegisteredBuffers, SendPath, Shards, State,
+    Allocation, Announce, Api, AtLimit, ChokerPolicy, Dht, Fetch, LeechPolicy, Library, Limits,
+    Log, LogFormat, LogLevel, Lsd, PastCache, Peers, RegisteredBuffers, SendPath, Shards, State,
     Storage, Tracker, Verify,
 };
 pub use reference::reference;

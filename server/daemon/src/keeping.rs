@@ -10,10 +10,10 @@ use anyhow::{Context, anyhow};
 use control::config;
 use seedring_io::fetch::{Allocation, PastCache};
 use seedring_io::plane::SleepPolicy;
-use state::{Options, ReadError, Store};
+use state::{LimitAction, Options, ReadError, Store};
 use std::path::{Path, PathBuf};
 use tokio::sync::oneshot;
-use torrents::{Manager, Settings};
+use torrents::{Enough, Manager, Settings};
 
 /// Where the store of a server is that keeps nothing.
 fn passing_dir(state_dir: &Path) -> PathBuf {
@@ -64,6 +64,15 @@ pub fn settings(plan: &Plan) -> Result<Settings, Failure> {
             idle_min: library.idle_min_s.duration(),
         },
         downloads_max: library.downloads_max as usize,
+        enough: Enough {
+            ratio_permille: u64::from(library.ratio_permille),
+            seeding_time_s: library.seeding_time_s.duration().as_secs(),
+            action: match library.at_limit {
+                config::AtLimit::Pause => LimitAction::Pause,
+                config::AtLimit::Remove => LimitAction::Remove,
+                config::AtLimit::RemoveWithData => LimitAction::RemoveWithData,
+            },
+        },
         partial_suffix: config.fetch.partial_suffix.clone(),
         allocation: allocation(config.fetch.allocation),
         past_cache: past_cache(config.fetch.past_cache),

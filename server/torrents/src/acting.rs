@@ -163,6 +163,7 @@ impl Manager {
             let result = written.map_err(refusal);
             if result.is_ok() {
                 manager.show(info_hash, |torrent| change(&mut torrent.summary));
+                manager.date(info_hash);
             } else if let Err(error) = &result {
                 tracing::warn!(torrent = %info_hash, %error, "a change is not kept");
             }

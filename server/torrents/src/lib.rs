@@ -29,6 +29,7 @@ mod downloading;
 mod editing;
 mod finding;
 mod keeping;
+mod limiting;
 mod manager;
 mod metadata;
 mod moving;
@@ -39,4 +40,5 @@ mod telling;
 mod totals;
 
 pub use declaring::Declared;
+pub use limiting::Enough;
 pub use manager::{Ended, Manager, ManagerHandle, Services, Settings};

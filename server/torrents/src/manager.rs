@@ -7,6 +7,7 @@ use crate::declaring::{Declared, DeclaredTorrents};
 use crate::downloading::{Download, Prepared};
 use crate::finding::Finding;
 use crate::keeping::{After, Keeping, Next};
+use crate::limiting::{Dates, Enough};
 use crate::metadata::Metadata;
 use crate::moving::{MoveEvent, Moves};
 use crate::removing::Remains;
@@ -53,6 +54,8 @@ pub struct Settings {
     /// Downloads at a time, fetches of metadata among them; the others wait in the queue. 0 for no
     /// limit.
     pub downloads_max: usize,
+    /// When complete torrents have given enough.
+    pub enough: Enough,
     /// What is appended to the names of files until they are complete.
     pub partial_suffix: String,
     /// How the space of files is taken.
@@ -156,6 +159,7 @@ pub struct Manager {
     /// Peers that were named when a torrent was added.
     pub(crate) named: BTreeMap<InfoHashV1, Vec<std::net::SocketAddr>>,
     pub(crate) clock: Clock,
+    pub(crate) dates: Dates,
     next_number: u64,
     received: Option<mpsc::Receiver<Inner>>,
     outer: mpsc::UnboundedReceiver<Outer>,
@@ -233,6 +237,7 @@ impl Manager {
             moves: Moves::default(),
             named: BTreeMap::new(),
             clock: Clock::default(),
+            dates: Dates::default(),
             next_number: 0,
             received: Some(received),
             outer,
@@ -305,6 +310,7 @@ impl Manager {
         self.services.plane.add_dormant(&hashes).await;
         for (info_hash, private) in asleep {
             self.finding.seed(info_hash, private);
+            self.date(info_hash);
         }
         for info_hash in others {
             self.restart(info_hash).await;
@@ -460,7 +466,7 @@ impl Manager {
             .change(|catalog| catalog.change(&info_hash, change));
     }
 
-    pub(crate) fn set_status(&self, info_hash: InfoHashV1, status: Status) {
+    pub(crate) fn set_status(&mut self, info_hash: InfoHashV1, status: Status) {
         let now_s = self.clock.now_s();
         self.show(info_hash, |torrent| {
             let is_active = matches!(
@@ -478,5 +484,6 @@ impl Manager {
                 torrent.live.seeds = 0;
             }
         });
+        self.date(info_hash);
     }
 }

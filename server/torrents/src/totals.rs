@@ -58,7 +58,8 @@ impl Manager {
             .map_or(1.0, |last| (now - last).as_secs_f64());
         self.clock.last = Some(now);
         self.clock.ticks += 1;
-        self.renew(seconds);
+        let sent = self.renew(seconds);
+        self.limit(&sent).await;
         let checks = self.checks.progress().into_iter();
         for (info_hash, done) in checks.chain(self.moves.progress()) {
             self.show(info_hash, |torrent| torrent.live.done_permille = Some(done));
@@ -69,8 +70,9 @@ impl Manager {
         }
     }
 
-    /// Renews what is shown of torrents that are doing something.
-    fn renew(&mut self, seconds: f64) {
+    /// Renews what is shown of torrents that are doing something; returns those that have sent.
+    fn renew(&mut self, seconds: f64) -> Vec<InfoHashV1> {
+        let mut senders = Vec::new();
         let now_s = self.clock.now_s();
         let Manager {
             phases,
@@ -95,6 +97,7 @@ impl Manager {
                         show_seed(catalog, info_hash, &awake.torrent, sent, (seconds, now_s));
                         if sent > 0 {
                             clock.changed.insert(*info_hash);
+                            senders.push(*info_hash);
                         }
                     }
                     Phase::Downloading(download) => {
@@ -121,6 +124,7 @@ impl Manager {
                 }
             }
         });
+        senders
     }
 
     /// Counts what a torrent has sent that is being stopped.

@@ -124,6 +124,7 @@ impl Host {
                 idle_min: Duration::from_secs(300),
             },
             downloads_max: 4,
+            enough: Default::default(),
             partial_suffix: ".part".into(),
             allocation: Allocation::Sparse,
             past_cache: PastCache::Never,
@@ -699,4 +700,43 @@ async fn a_move_goes_on_after_a_crash() {
     assert!(to.join("data/b/c").exists());
     seed.stop().await;
     assert!(!data.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torrent_that_has_given_enough_is_paused_or_removed() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let metainfo = seed.metainfo(info_hash).await;
+    let limit = |limits: command::LimitsEdit| Edit {
+        limits,
+        ..Edit::default()
+    };
+    let ratio = limit(command::LimitsEdit {
+        ratio_permille: Some(Some(900)),
+        ..Default::default()
+    });
+    let edit = |reply| Command::Edit(info_hash, Box::new(ratio), reply);
+    seed.server.ask(edit).await.unwrap();
+    let host = Host::start(1, two.path()).await;
+    host.add(of_file(metainfo, seed.address())).await;
+    host.until_status(info_hash, Status::Seeding).await;
+    let torrent = seed.until_status(info_hash, Status::Paused).await;
+    assert!(torrent.summary.paused && torrent.ratio_permille() >= 900);
+    // A time that is over already.
+    let time = limit(command::LimitsEdit {
+        seeding_time_s: Some(Some(1)),
+        at_limit: Some(Some(state::LimitAction::RemoveWithData)),
+        ..Default::default()
+    });
+    let edit = |reply| Command::Edit(info_hash, Box::new(time), reply);
+    host.server.ask(edit).await.unwrap();
+    let begun = Instant::now();
+    while host.torrent(info_hash).is_some() || two.path().join("downloads/data").exists() {
+        assert!(begun.elapsed() < PATIENCE, "it is still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    host.stop().await;
+    seed.stop().await;
 }

@@ -461,6 +461,18 @@ section! {
     }
 }
 
+choices! {
+    /// What is done with a torrent that has given enough.
+    AtLimit {
+        /// It is paused.
+        Pause = "pause",
+        /// It is removed, and its data stay.
+        Remove = "remove",
+        /// It is removed with its data.
+        RemoveWithData = "remove-with-data",
+    }
+}
+
 section! {
     /// Torrents that are added to a running `serve`, by its API and its command line, and kept.
     Library {
@@ -476,6 +488,14 @@ section! {
         awake_max: u32 = 1000, 1..=1_000_000;
         /// Seconds after which a complete torrent without peers is not kept loaded.
         idle_min_s: Seconds = Seconds(300), 1..=86_400;
+        /// Bytes sent for a thousand of a complete torrent's, after which at_limit is done with it,
+        /// unless it has a limit of its own: 2000 is a ratio of 2. 0 is no limit.
+        ratio_permille: u32 = 0, 0..=1_000_000_000;
+        /// Seconds that a complete torrent is seeded, after which at_limit is done with it, unless it
+        /// has a limit of its own. 0 is no limit.
+        seeding_time_s: Seconds = Seconds(0), 0..=1_000_000_000;
+        /// What is done with a torrent that has reached its ratio or time.
+        at_limit: AtLimit = AtLimit::Pause;
     }
 }
 

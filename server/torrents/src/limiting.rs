@@ -1,0 +1,225 @@
+//! Torrents that have given enough: by their ratio or the time that they were seeded, after which
+//! something is done with them.
+//!
+//! A ratio is looked at when something was sent, a time when it comes; no loop over all torrents.
+//! A torrent's own limit comes before the server's; 0 is none.
+//!
+//! Limits: a date for each torrent that has a limit of time and is being seeded.
+
+use crate::manager::Manager;
+use control::catalog::{Status, Torrent};
+use control::command::Action;
+use proto::ids::InfoHashV1;
+use state::{LimitAction, TorrentLimits};
+use std::collections::{BTreeSet, HashMap};
+
+/// What is done with torrents that have no limits of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Enough {
+    /// Bytes sent for a thousand of the torrent's; 0 for no limit.
+    pub ratio_permille: u64,
+    /// Seconds of seeding; 0 for no limit.
+    pub seeding_time_s: u64,
+    /// What is done then.
+    pub action: LimitAction,
+}
+
+impl Default for Enough {
+    fn default() -> Enough {
+        Enough {
+            ratio_permille: 0,
+            seeding_time_s: 0,
+            action: LimitAction::Pause,
+        }
+    }
+}
+
+impl Enough {
+    /// With what a torrent's own limits say.
+    fn of(self, limits: &TorrentLimits) -> Enough {
+        Enough {
+            ratio_permille: limits.ratio_permille.unwrap_or(self.ratio_permille),
+            seeding_time_s: limits.seeding_time_s.unwrap_or(self.seeding_time_s),
+            action: limits.at_limit.unwrap_or(self.action),
+        }
+    }
+
+    /// Whether `torrent` has given that at `now_s`.
+    fn is_given(self, torrent: &Torrent, now_s: u64) -> bool {
+        let ratio = self.ratio_permille > 0 && torrent.ratio_permille() >= self.ratio_permille;
+        let seeded_s = torrent.totals_at(now_s).seeding_s;
+        ratio || (self.seeding_time_s > 0 && seeded_s >= self.seeding_time_s)
+    }
+}
+
+/// When torrents have been seeded for long enough.
+#[derive(Default)]
+pub(crate) struct Dates {
+    order: BTreeSet<(u64, InfoHashV1)>,
+    dates: HashMap<InfoHashV1, u64>,
+}
+
+impl Dates {
+    /// A torrent's date, in seconds since 1970; none to forget it.
+    fn set(&mut self, info_hash: InfoHashV1, date: Option<u64>) {
+        if let Some(before) = self.dates.remove(&info_hash) {
+            self.order.remove(&(before, info_hash));
+        }
+        if let Some(date) = date {
+            self.dates.insert(info_hash, date);
+            self.order.insert((date, info_hash));
+        }
+    }
+
+    /// Those whose date has come; they have none then.
+    fn take_due(&mut self, now_s: u64) -> Vec<InfoHashV1> {
+        let mut due = Vec::new();
+        while let Some((date, info_hash)) = self.order.first().copied() {
+            if date > now_s {
+                break;
+            }
+            self.set(info_hash, None);
+            due.push(info_hash);
+        }
+        due
+    }
+}
+
+/// The date of a torrent that is being seeded, if it has one.
+fn date_of(torrent: &Torrent, enough: Enough, now_s: u64) -> Option<u64> {
+    let limit_s = enough.seeding_time_s;
+    let is_seeding = torrent.live.status == Status::Seeding && torrent.is_complete();
+    (is_seeding && limit_s > 0 && !torrent.live.declared).then(|| {
+        let seeded_s = torrent.totals_at(now_s).seeding_s;
+        now_s.saturating_add(limit_s.saturating_sub(seeded_s))
+    })
+}
+
+impl Manager {
+    /// Notes when a torrent has been seeded for long enough, as it is now.
+    pub(crate) fn date(&mut self, info_hash: InfoHashV1) {
+        let now_s = self.clock.now_s();
+        let date = {
+            let catalog = self.seat.catalog();
+            let torrent = catalog.get(&info_hash);
+            torrent.and_then(|torrent| {
+                let enough = self.settings.enough.of(&torrent.summary.limits);
+                date_of(torrent, enough, now_s)
+            })
+        };
+        self.dates.set(info_hash, date);
+    }
+
+    /// Does what is to be done with torrents that have given enough: of those that have `sent`
+    /// something, and those whose date has come.
+    pub(crate) async fn limit(&mut self, sent: &[InfoHashV1]) {
+        let now_s = self.clock.now_s();
+        let due = self.dates.take_due(now_s);
+        for &info_hash in sent.iter().chain(&due) {
+            let action = {
+                let catalog = self.seat.catalog();
+                let complete = |torrent: &&Torrent| {
+                    let is_seeding = torrent.live.status == Status::Seeding;
+                    is_seeding && torrent.is_complete() && !torrent.live.declared
+                };
+                let torrent = catalog.get(&info_hash).filter(complete);
+                torrent.and_then(|torrent| {
+                    let enough = self.settings.enough.of(&torrent.summary.limits);
+                    enough.is_given(torrent, now_s).then_some(enough.action)
+                })
+            };
+            match action {
+                Some(action) => self.end_seeding(info_hash, action).await,
+                // The clock was put back, or its limit has been raised.
+                None if due.contains(&info_hash) => self.date(info_hash),
+                None => {}
+            }
+        }
+    }
+
+    async fn end_seeding(&mut self, info_hash: InfoHashV1, action: LimitAction) {
+        let action = match action {
+            LimitAction::Pause => Action::Pause,
+            LimitAction::Remove => Action::Remove { with_data: false },
+            LimitAction::RemoveWithData => Action::Remove { with_data: true },
+            LimitAction::SuperSeed => return,
+        };
+        tracing::info!(torrent = %info_hash, ?action, "it has given what its limits say");
+        // Nobody waits for the answer; a failure is logged where it is.
+        let (reply, _) = tokio::sync::oneshot::channel();
+        self.act(info_hash, action, reply).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use state::{Summary, Totals};
+
+    fn torrent(sent: u64, seeded_s: u64) -> Torrent {
+        let mut torrent = Torrent {
+            info_hash: InfoHashV1([1; 20]),
+            summary: Summary {
+                total_bytes: 1000,
+                pieces: 1,
+                completed_at_s: Some(10),
+                ..Summary::default()
+            },
+            totals: Totals {
+                uploaded_bytes: sent,
+                seeding_s: seeded_s,
+                ..Totals::default()
+            },
+            pieces_verified: 1,
+            live: Default::default(),
+        };
+        torrent.live.status = Status::Seeding;
+        torrent.live.active_since_s = Some(100);
+        torrent
+    }
+
+    #[test]
+    fn a_torrent_s_own_limits_come_first_and_nothing_is_no_limit() {
+        let server = Enough {
+            ratio_permille: 2000,
+            seeding_time_s: 50,
+            action: LimitAction::Remove,
+        };
+        assert!(!Enough::default().is_given(&torrent(1 << 40, 1 << 40), 200));
+        assert!(server.is_given(&torrent(2000, 0), 100));
+        assert!(!server.is_given(&torrent(1999, 0), 149));
+        assert!(
+            server.is_given(&torrent(0, 0), 150),
+            "it has been seeded since 100"
+        );
+        let own = TorrentLimits {
+            ratio_permille: Some(0),
+            seeding_time_s: Some(60),
+            at_limit: Some(LimitAction::Pause),
+            ..TorrentLimits::default()
+        };
+        let own = server.of(&own);
+        assert_eq!(own.action, LimitAction::Pause);
+        assert!(!own.is_given(&torrent(1 << 30, 0), 159));
+        assert_eq!(date_of(&torrent(0, 20), own, 130), Some(140));
+        let mut paused = torrent(0, 20);
+        paused.live.status = Status::Paused;
+        assert_eq!(date_of(&paused, own, 130), None);
+    }
+
+    #[test]
+    fn dates_come_in_their_order_and_once() {
+        let mut dates = Dates::default();
+        let [a, b, c] = [1, 2, 3].map(|byte| InfoHashV1([byte; 20]));
+        dates.set(a, Some(30));
+        dates.set(b, Some(10));
+        dates.set(c, Some(20));
+        dates.set(c, Some(40));
+        dates.set(b, None);
+        dates.set(b, Some(25));
+        assert_eq!(dates.take_due(30), [b, a]);
+        assert_eq!(dates.take_due(39), []);
+        assert_eq!(dates.take_due(40), [c]);
+        assert!(dates.dates.is_empty() && dates.order.is_empty());
+    }
+}
