@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 mod query;
 
-pub use query::{Filter, Page, Query, SortKey};
+pub use query::{Filter, PAGE_MAX, Page, Query, SortKey};
 
 /// Removed torrents that are remembered. When there are more, the one removed first is forgotten.
 pub const GONE_MAX: usize = 10_000;
@@ -176,6 +176,67 @@ pub struct Catalog {
     gone_since: u64,
     counts: BTreeMap<Status, usize>,
     bytes: u64,
+    sums: Sums,
+    labels: Groups,
+    categories: Groups,
+}
+
+/// Sums over all torrents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sums {
+    /// Payload sent of them, over all runs.
+    pub uploaded_bytes: u64,
+    /// Payload received of them, over all runs.
+    pub downloaded_bytes: u64,
+    /// Payload sent per second.
+    pub upload_rate: u64,
+    /// Payload received per second.
+    pub download_rate: u64,
+}
+
+impl Sums {
+    /// With this torrent, or without it.
+    fn changed(self, torrent: &Torrent, change: impl Fn(u64, u64) -> u64) -> Sums {
+        let Torrent { totals, live, .. } = torrent;
+        Sums {
+            uploaded_bytes: change(self.uploaded_bytes, totals.uploaded_bytes),
+            downloaded_bytes: change(self.downloaded_bytes, totals.downloaded_bytes),
+            upload_rate: change(self.upload_rate, live.upload_rate),
+            download_rate: change(self.download_rate, live.download_rate),
+        }
+    }
+}
+
+/// Names, and how many torrents have each; those that none has are not there.
+#[derive(Default)]
+struct Groups(BTreeMap<String, usize>);
+
+impl Groups {
+    fn join<'a>(&mut self, names: impl IntoIterator<Item = &'a String>) {
+        for name in names {
+            match self.0.get_mut(name) {
+                Some(count) => *count += 1,
+                None => {
+                    self.0.insert(name.clone(), 1);
+                }
+            }
+        }
+    }
+
+    fn leave<'a>(&mut self, names: impl IntoIterator<Item = &'a String>) {
+        for name in names {
+            match self.0.get_mut(name) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => {
+                    self.0.remove(name);
+                }
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.0.iter().map(|(name, count)| (name.as_str(), *count))
+    }
 }
 
 /// What is new since a revision.
@@ -214,6 +275,8 @@ impl Catalog {
         self.revision += 1;
         let (number, revision) = (self.next_number, self.revision);
         self.count(&torrent, 1);
+        self.labels.join(&torrent.summary.labels);
+        self.categories.join(&torrent.summary.category);
         self.by_number.insert(number, info_hash);
         self.by_revision.insert(revision, info_hash);
         let entry = Entry {
@@ -237,6 +300,7 @@ impl Catalog {
         if entry.torrent != before {
             self.count(&before, -1);
             self.count(&entry.torrent, 1);
+            self.regroup(&before.summary, &entry.torrent.summary);
             self.by_revision.remove(&entry.revision);
             self.revision += 1;
             entry.revision = self.revision;
@@ -250,6 +314,8 @@ impl Catalog {
     pub fn remove(&mut self, info_hash: &InfoHashV1) -> Option<Torrent> {
         let entry = self.entries.remove(info_hash)?;
         self.count(&entry.torrent, -1);
+        self.labels.leave(&entry.torrent.summary.labels);
+        self.categories.leave(&entry.torrent.summary.category);
         self.by_number.remove(&entry.number);
         self.by_revision.remove(&entry.revision);
         self.revision += 1;
@@ -285,6 +351,21 @@ impl Catalog {
     /// The length of all of them together.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Sums over all of them.
+    pub fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    /// Labels that torrents have, by name, and how many have each.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.labels.iter()
+    }
+
+    /// Categories that torrents are in, by name, and how many are in each.
+    pub fn categories(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.categories.iter()
     }
 
     /// By which [`Catalog::changes`] tells of what is not there yet.
@@ -348,6 +429,21 @@ impl Catalog {
             1.. => self.bytes.saturating_add(bytes),
             _ => self.bytes.saturating_sub(bytes),
         };
+        self.sums = match by {
+            1.. => self.sums.changed(torrent, u64::saturating_add),
+            _ => self.sums.changed(torrent, u64::saturating_sub),
+        };
+    }
+
+    fn regroup(&mut self, before: &Summary, after: &Summary) {
+        if before.labels != after.labels {
+            self.labels.leave(&before.labels);
+            self.labels.join(&after.labels);
+        }
+        if before.category != after.category {
+            self.categories.leave(&before.category);
+            self.categories.join(&after.category);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Does not: watch the file, or create folders.
 
+mod access;
 mod conflicts;
 mod environment;
 mod error;
@@ -23,14 +24,15 @@ mod units;
 #[cfg(test)]
 mod tests;
 
+pub use access::{ApiSocket, ApiUser, ApiUsers};
 pub use environment::Environment;
 pub(crate) use error::escape;
 pub use error::{ConfigError, Place, Problem};
 pub use hosts::{HostError, HostName, ProxyUrl};
 pub use keys::{
-    Allocation, Announce, Api, AtLimit, ChokerPolicy, Dht, Fetch, LeechPolicy, Library, Limits,
-    Log, LogFormat, LogLevel, Lsd, PastCache, Peers, RegisteredBuffers, SendPath, Shards, State,
-    Storage, Tracker, Verify,
+    Allocation, Announce, Api, ApiAuth, AtLimit, ChokerPolicy, Dht, Fetch, LeechPolicy, Library,
+    Limits, Log, LogFormat, LogLevel, Lsd, PastCache, Peers, RegisteredBuffers, SendPath, Shards,
+    State, Storage, Tracker, Verify,
 };
 pub use reference::reference;
 pub use setting::{Interface, Interfaces, Nodes};

@@ -1,14 +1,17 @@
-//! The HTTP port for monitoring: `/metrics`, `/healthz`, `/readyz`.
+//! The HTTP port: the API of a server that keeps torrents ([`crate::api`]), and for monitoring
+//! `/metrics`, `/healthz`, `/readyz`; the same at a Unix socket.
 //!
 //! It runs on the control plane and asks no shard anything, so that it answers while disks hang.
-//! Only GET and HEAD are answered, and only under names that are ours (see [`host`]).
+//! Requests are answered only under names that are ours (see [`host`]). What is for monitoring takes
+//! GET and HEAD alone, reads no body, asks for no password, and names no torrent, peer or tracker.
 //!
-//! Limits: `api.connections_max` connections, of which more are closed at once; 16 KiB of request
-//! head, the first within 10 s; a connection ends after 10 minutes. A request's body is never read.
+//! Limits: `api.connections_max` connections of the port and as many of the socket, of which more
+//! are closed at once; 16 KiB of request head, the first within 10 s, with the handshake of TLS; a
+//! connection ends after 10 minutes.
 //!
-//! Does not: speak TLS or HTTP/2, or ask for a password; what it shows names no torrent, peer or
-//! tracker.
+//! Does not: speak HTTP/2.
 
+mod doors;
 pub mod host;
 mod readiness;
 mod serve;
@@ -16,7 +19,8 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-use crate::config::Api;
+use crate::api;
+use crate::config::{Api, ApiAuth};
 use crate::exporter::{self, Exporter};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -25,30 +29,78 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use doors::Door;
 use host::Hosts;
 use seedring_metrics::{ControlCells, ControlCounter, ControlHistogram};
 use serve::Timeouts;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use doors::SOCKET_FILE;
 pub use readiness::{Readiness, Status};
 
-/// Why the port could not be opened.
+/// Why a place where clients come in could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "api.listen: cannot listen on {address}: {cause}; is another program using that port? Choose another with --api or api.listen"
-)]
-pub struct ListenError {
-    /// The address asked for.
-    pub address: SocketAddr,
-    /// What the system said.
-    pub cause: std::io::Error,
+pub enum ListenError {
+    /// The port.
+    #[error(
+        "api.listen: cannot listen on {address}: {cause}; is another program using that port? Choose another with --api or api.listen"
+    )]
+    Port {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The Unix socket.
+    #[error("api.socket: cannot listen on {path}: {cause}")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The group of the Unix socket.
+    #[error("api.socket_group: \"{name}\" is not known: {cause}")]
+    Group {
+        /// Its name.
+        name: String,
+        /// Why.
+        cause: String,
+    },
+    /// The certificates or the key.
+    #[error("api.tls_cert, api.tls_key: {path}: {cause}")]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+/// From where a request comes. Part of every request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Client {
+    /// From this address, which may be that of a proxy.
+    Address(IpAddr),
+    /// By the Unix socket.
+    Socket,
+}
+
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Client::Address(address) => address.fmt(f),
+            Client::Socket => f.write_str("the Unix socket"),
+        }
+    }
 }
 
 /// What the handlers use.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Service {
     /// The text of `/metrics`.
     pub exporter: Arc<Exporter>,
@@ -56,37 +108,65 @@ pub struct Service {
     pub status: Arc<dyn Status>,
     /// Where requests are counted.
     pub cells: Arc<ControlCells>,
+    /// What can be asked of the torrents; none where a command keeps none.
+    pub api: Option<Arc<api::Api>>,
 }
 
-/// The open port, not serving yet.
+/// Open places, not serving yet.
 #[derive(Debug)]
 pub struct Listener {
-    socket: tokio::net::TcpListener,
-    /// The address, with the port that the system chose if the configuration said 0.
-    pub address: SocketAddr,
+    doors: Vec<Door>,
+    /// The port's address, with the number that the system chose if the configuration said 0; none
+    /// if there is no port.
+    pub address: Option<SocketAddr>,
     hosts: Arc<Hosts>,
     connections_max: usize,
     timeouts: Timeouts,
 }
 
-/// Opens the port, or nothing where the configuration turns it off.
+/// Opens the port, unless the configuration turns it off; and the Unix socket, for a server that
+/// keeps torrents and has this state folder.
 ///
 /// # Errors
 ///
-/// When the address cannot be bound.
-pub async fn listen(api: &Api) -> Result<Option<Listener>, ListenError> {
-    let Some(address) = api.listen else {
-        return Ok(None);
-    };
-    let fail = |cause| ListenError { address, cause };
-    let socket = tokio::net::TcpListener::bind(address).await.map_err(fail)?;
-    Ok(Some(Listener {
-        address: socket.local_addr().map_err(fail)?,
-        socket,
+/// When one of them cannot be opened.
+pub async fn listen(api: &Api, state_dir: Option<&Path>) -> Result<Listener, ListenError> {
+    let (mut doors, mut bound) = (Vec::new(), None);
+    if let Some(address) = api.listen {
+        let (door, address) = doors::port(address, api).await?;
+        doors.push(door);
+        bound = Some(address);
+        if state_dir.is_some() {
+            warn_of_open_port(address, api);
+        }
+    }
+    if let Some(state_dir) = state_dir {
+        doors.extend(doors::socket(api, state_dir)?);
+    }
+    Ok(Listener {
+        doors,
+        address: bound,
         hosts: Arc::new(Hosts::new(&api.allowed_hosts)),
         connections_max: api.connections_max as usize,
         timeouts: Timeouts::default(),
-    }))
+    })
+}
+
+/// Says what others can read or do, once.
+fn warn_of_open_port(address: SocketAddr, api: &Api) {
+    if address.ip().is_loopback() {
+        return;
+    }
+    if api.auth == ApiAuth::Off {
+        tracing::warn!(
+            "api.listen: whoever reaches {address} can remove torrents and files, because api.auth is \"off\""
+        );
+    } else if api.tls_cert.is_none() {
+        tracing::warn!(
+            "api.listen: {address} speaks no TLS, so who is on the way can read the API's token; set api.tls_cert \
+             and api.tls_key, or put a proxy in front of it"
+        );
+    }
 }
 
 /// Serves until `stop` is done, then closes every connection within a second.
@@ -94,7 +174,7 @@ pub async fn serve(listener: Listener, service: Service, stop: impl Future<Outpu
     let cells = Arc::clone(&service.cells);
     let router = router(Arc::clone(&listener.hosts), service);
     let limits = (listener.connections_max, listener.timeouts);
-    serve::run(listener.socket, limits, router, &cells, stop).await;
+    serve::run(listener.doors, limits, router, &cells, stop).await;
 }
 
 fn router(hosts: Arc<Hosts>, service: Service) -> Router {
@@ -102,11 +182,13 @@ fn router(hosts: Arc<Hosts>, service: Service) -> Router {
         hosts,
         cells: Arc::clone(&service.cells),
     };
+    let api = api::router(service.api.clone());
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(service)
+        .merge(api)
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(guard, check))
 }
@@ -136,10 +218,13 @@ async fn readyz(State(service): State<Service>) -> Response {
     )
 }
 
-async fn not_found() -> Response {
+async fn not_found(request: Request) -> Response {
+    if request.uri().path().starts_with(api::PREFIX) {
+        return api::not_found().await;
+    }
     text(
         StatusCode::NOT_FOUND,
-        "not found; here are /metrics, /healthz and /readyz\n".to_owned(),
+        "not found; here are /metrics, /healthz, /readyz, and the API below /api/v1\n".to_owned(),
     )
 }
 
@@ -188,7 +273,11 @@ async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Resp
         Some(response) => response,
         None => next.run(request).await,
     };
-    response.headers_mut().extend(SECURITY_HEADERS);
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY_HEADERS {
+        // A page says itself what it may load.
+        headers.entry(name).or_insert(value);
+    }
     guard
         .cells
         .record(ControlHistogram::HttpRequestDuration, start.elapsed());
@@ -202,12 +291,18 @@ async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Resp
 }
 
 fn refusal(guard: &Guard, request: &Request) -> Option<Response> {
-    if !guard.hosts.allow(request) {
+    // No web page gets to the socket by a name of its own.
+    let is_by_socket = request.extensions().get() == Some(&Client::Socket);
+    let is_api = request.uri().path().starts_with(api::PREFIX);
+    if !is_by_socket && !guard.hosts.allow(request) {
         guard.cells.increment(ControlCounter::HttpRefusedHost);
-        let message = "this name is not allowed; add it to api.allowed_hosts if it is ours\n";
-        return Some(text(StatusCode::FORBIDDEN, message.to_owned()));
+        let message = "this name is not allowed; add it to api.allowed_hosts if it is ours";
+        return Some(match is_api {
+            true => api::refused_host(message),
+            false => text(StatusCode::FORBIDDEN, format!("{message}\n")),
+        });
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !is_api && !matches!(*request.method(), Method::GET | Method::HEAD) {
         guard.cells.increment(ControlCounter::HttpRefusedMethod);
         let mut response = text(
             StatusCode::METHOD_NOT_ALLOWED,

@@ -19,6 +19,8 @@ use crate::telling::{Announcement, Teller};
 use crate::torrents::{Look, Services, Torrents};
 use anyhow::{Context, anyhow};
 use control::announce::AnnounceHandle;
+use control::api::{Api, Facts};
+use control::command::Server;
 use control::config::Config;
 use control::dht::DhtHandle;
 use control::exporter::{BuildInfo, Exporter};
@@ -32,6 +34,7 @@ use seedring_metrics::{ControlCells, ControlGauge, Registry};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use torrents::{Manager, ManagerHandle};
@@ -98,7 +101,8 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     let state = Arc::new(State::open(&plan.state_dir).map_err(anyhow::Error::from)?);
     let store = keeping::open(&plan.state_dir, plan.keeps)?;
     let (server, seat) = control::command::pair();
-    let (running, announcement) = start(&plan, &registry, &budget).await?;
+    let asked = plan.keeps.then(|| server.clone());
+    let (running, announcement) = start(&plan, &registry, &budget, asked).await?;
     let lsd = settings::lsd(&plan.config, announcement.peer_port)
         .map(|lsd| Lsd::start(&lsd, registry.control()));
     let kept = torrents::Services {
@@ -186,6 +190,7 @@ async fn start(
     plan: &Plan,
     registry: &Arc<Registry>,
     budget: &Budget,
+    server: Option<Server>,
 ) -> Result<(Running, Announcement), Failure> {
     let config = &plan.config;
     let cells = registry.control();
@@ -200,23 +205,26 @@ async fn start(
         Arc::clone(&cells),
     ));
     let (stop, stopped) = watch::channel(false);
+    let facts = Arc::new(Facts::new(&build));
+    let api = open_api(plan, server, &facts, &cells)?;
     let service = http::Service {
         exporter: Arc::new(exporter),
         status: Arc::clone(&readiness) as _,
         cells: Arc::clone(&cells),
+        api: api.clone(),
     };
-    let listener = http::listen(&config.api)
+    let state_dir = api.is_some().then_some(plan.state_dir.as_path());
+    let listener = http::listen(&config.api, state_dir)
         .await
         .map_err(anyhow::Error::from)?;
-    let api = listener.as_ref().map(|listener| listener.address);
-    if let Some(listener) = listener {
-        tokio::spawn(http::serve(listener, service, when(stopped.clone())));
-    }
+    let api = listener.address;
+    tokio::spawn(http::serve(listener, service, when(stopped.clone())));
     let ip_filter = settings::ip_filter(&config.peers.ip_filter, &cells).await?;
     let (handle, tracker) = start_tracker(config, &cells, stopped)?;
     let peer_id = settings::peer_id().context("no random bytes")?;
     let (plane, events) = control_plane::start_plane(config, budget, peer_id, registry, ip_filter)?;
     let peer_port = plane.addresses().first().map_or(0, SocketAddr::port);
+    facts.peer_port.store(peer_port, Relaxed);
     let announcer = control_plane::start_announcer(config, peer_id, peer_port, &cells)?;
     let dht = dht::start(config, &plan.state_dir, &plane, false, &cells);
     cells.set(ControlGauge::Shards, plane.shards() as u64);
@@ -241,6 +249,21 @@ async fn start(
         stop_timeout: config.announce.stop_timeout_s.duration(),
     };
     Ok((running, announcement))
+}
+
+/// The API of a server that keeps torrents; a command that keeps none has none.
+fn open_api(
+    plan: &Plan,
+    server: Option<Server>,
+    facts: &Arc<Facts>,
+    cells: &Arc<ControlCells>,
+) -> Result<Option<Arc<Api>>, Failure> {
+    let open = |server| {
+        let (facts, cells) = (Arc::clone(facts), Arc::clone(cells));
+        Api::open(&plan.config.api, &plan.state_dir, server, facts, cells)
+    };
+    let api = server.map(open).transpose();
+    Ok(api.map_err(anyhow::Error::from)?)
 }
 
 /// Starts the tracker; returns it and the URL by which clients announce to it.

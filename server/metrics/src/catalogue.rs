@@ -483,13 +483,23 @@ metrics! {
             "Log lines dropped because stderr was not read; logging never stops the server."
             { LogDropped }
         summed "seedring_http_requests_total",
-            "Requests to the HTTP API, by status class.",
+            "Requests to the HTTP port, by status class.",
             by "status" { HttpOk = "2xx", HttpRedirect = "3xx", HttpClientError = "4xx",
                 HttpServerError = "5xx" }
         summed "seedring_http_refused_total",
             "HTTP connections and requests refused before they reached a handler, by reason.",
             by "reason" { HttpRefusedHost = "host", HttpRefusedConnections = "connections_max",
                 HttpRefusedMethod = "method" }
+        summed "seedring_api_requests_total",
+            "Requests to the HTTP API that were let in, by what they ask.",
+            by "class" { ApiList = "list", ApiTorrent = "torrent", ApiAdd = "add",
+                ApiChange = "change", ApiBulk = "bulk", ApiChanges = "changes",
+                ApiEvents = "events", ApiServer = "server" }
+        summed "seedring_api_refused_total",
+            "Requests to the HTTP API that were refused, by reason: a wrong token or password, too many of those from one address, a web page of another origin, a body that is too long, too many listeners.",
+            by "reason" { ApiRefusedLogin = "login", ApiRefusedLogins = "logins_max",
+                ApiRefusedOrigin = "origin", ApiRefusedBody = "body_max",
+                ApiRefusedListener = "listeners_max" }
     }
 }
 
@@ -499,6 +509,9 @@ metrics! {
         summed "seedring_ready",
             "1 while the server is ready: listening, and its torrents are loaded."
             { Ready }
+        summed "seedring_api_listeners",
+            "Clients that listen to the API's events."
+            { ApiListeners }
         summed "seedring_shards",
             "Shards that are running."
             { Shards }
@@ -570,7 +583,7 @@ metrics! {
             "Time that the embedded tracker took to answer a request."
             { TrackerRequestDuration }
         summed "seedring_http_request_duration_seconds",
-            "Time that the HTTP API took to answer a request."
+            "Time that the HTTP port took to answer a request; of events, until they begin."
             { HttpRequestDuration }
     }
 }

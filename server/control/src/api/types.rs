@@ -226,7 +226,9 @@ pub struct Added {
 pub struct BulkResult {
     /// To how many it was done.
     pub done: usize,
-    /// To which it was not.
+    /// To how many it was not.
+    pub failed_total: usize,
+    /// The first thousand of those.
     pub failed: Vec<BulkFailure>,
 }
 

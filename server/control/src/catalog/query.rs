@@ -1,6 +1,7 @@
 //! Pages of torrents: which, in which order, from where.
 
 use super::{Catalog, Status, Torrent};
+use proto::ids::InfoHashV1;
 use std::cmp::Ordering;
 
 /// Torrents of one page at most; who asks for more gets so many.
@@ -128,6 +129,15 @@ impl SortKey {
 }
 
 impl Catalog {
+    /// All that pass a filter, in the order in which they were added.
+    pub fn hashes(&self, filter: &Filter) -> Vec<InfoHashV1> {
+        let text = filter.text.as_ref().map(|text| text.to_lowercase());
+        let passing = self
+            .iter()
+            .filter(|torrent| filter.passes(torrent, text.as_deref()));
+        passing.map(|torrent| torrent.info_hash).collect()
+    }
+
     /// A page of the torrents.
     pub fn page(&self, query: &Query) -> Page<'_> {
         let limit = query.limit.min(PAGE_MAX);

@@ -1,6 +1,7 @@
 //! Every section and key: its meaning, type, default and bounds. The reference file is made from
 //! the comments here; write them for an operator, with the unit and the reason.
 
+use super::access::{ApiSocket, ApiUsers};
 use super::hosts::{HostName, ProxyUrl};
 use super::setting::{Interface, Interfaces, Nodes, choices};
 use super::table::section;
@@ -262,11 +263,24 @@ section! {
     }
 }
 
+choices! {
+    /// Who must show the HTTP API who they are.
+    ApiAuth {
+        /// All but those who come by the Unix socket.
+        Auto = "auto",
+        /// All.
+        Required = "required",
+        /// Nobody.
+        Off = "off",
+    }
+}
+
 section! {
-    /// The HTTP port for monitoring: /metrics, /healthz, /readyz.
+    /// The HTTP port: the API below /api/v1 (docs/API.md), and /metrics, /healthz, /readyz, which ask
+    /// for no password.
     Api {
-        /// Address and port; "" turns it off. Nothing here asks for a password yet, so leave it on
-        /// loopback or behind a network that you trust.
+        /// Address and port; "" turns it off. Where others can reach it, give it tls_cert and tls_key, or
+        /// a proxy that speaks TLS in front of it: the token is sent with each request.
         listen: Option<SocketAddr> = Some(SocketAddr::V4(
             SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8690),
         ));
@@ -274,8 +288,30 @@ section! {
         /// addresses are always allowed; any other name is answered with 403, so that a web page
         /// cannot reach us through its own DNS name.
         allowed_hosts: Vec<String> = Vec::new(), 0..=64;
-        /// Connections at a time; more are closed at once.
+        /// Connections at a time; more are closed at once. The Unix socket takes as many of its own.
         connections_max: u32 = 256, 1..=65_536;
+        /// Who must show who they are: by the token that the first start leaves in the state folder
+        /// (api-token, mode 0600), sent as "Authorization: Bearer TOKEN", or by a name and a password of
+        /// users. "auto" asks all who come over TCP, "required" those who come by the Unix socket too,
+        /// "off" nobody: whoever reaches the port may then remove torrents and files.
+        auth: ApiAuth = ApiAuth::Auto;
+        /// Names and passwords for HTTP's Basic, each "NAME:HASH" with an argon2 hash as the program
+        /// argon2 prints it with -e. In the environment they are parted by blanks.
+        users: ApiUsers = ApiUsers::default(), 0..=64;
+        /// The Unix socket of the API. "auto" is api.sock in the state folder. Who can open it may do
+        /// all unless auth is "required", so its mode is 0600, for the server's user and root.
+        socket: ApiSocket = ApiSocket::InStateDir, 0..=107;
+        /// A group, by name or number, the members of which may open the socket too: its mode is 0660
+        /// then. "" for none.
+        socket_group: String = String::new(), 0..=64;
+        /// The certificate chain of the port, in PEM; with tls_key the port speaks TLS only. Both are
+        /// read at the start.
+        tls_cert: Option<PathBuf> = None;
+        /// Its key, in PEM.
+        tls_key: Option<PathBuf> = None;
+        /// The longest body of a request that adds a torrent; others may have 1 MiB. Two longer ones are
+        /// read at a time, each may take three times its length of memory.
+        body_max: ByteSize = ByteSize::mib(64), 1_048_576..=1_073_741_824;
     }
 }
 

@@ -3,7 +3,7 @@
 use super::error::{ConfigError, Place, Problem, escape};
 use super::setting::{Input, Setting};
 use super::table::Refused;
-use super::{Config, Environment, SeedEntry, TorrentEntry, conflicts, kernel};
+use super::{Api, Config, Environment, SeedEntry, TorrentEntry, conflicts, kernel};
 use crate::announce::{Authority, check_authority};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
@@ -194,16 +194,34 @@ impl Loader {
                 }
             }
         }
-        if let (Some(dir), Some(Place::Line { .. })) =
-            (&mut self.config.state.dir, self.places.get("state.dir"))
-        {
-            *dir = source.resolve(dir);
-        }
-        let lists = [
-            ("peers.ip_filter", &mut self.config.peers.ip_filter),
-            ("announce.ca_files", &mut self.config.announce.ca_files),
+        self.resolve_paths(source, section);
+    }
+
+    /// Lets the relative paths that this section says begin at the file's folder.
+    fn resolve_paths(&mut self, source: &Source<'_>, section: &str) {
+        let Config {
+            state,
+            api,
+            peers,
+            announce,
+            ..
+        } = &mut self.config;
+        let single = [
+            ("state.dir", &mut state.dir),
+            ("api.tls_cert", &mut api.tls_cert),
+            ("api.tls_key", &mut api.tls_key),
         ];
-        for (key, paths) in lists {
+        let lists = [
+            ("peers.ip_filter", &mut peers.ip_filter),
+            ("announce.ca_files", &mut announce.ca_files),
+        ];
+        let single = single
+            .into_iter()
+            .map(|(key, path)| (key, path.as_mut_slice()));
+        let lists = lists
+            .into_iter()
+            .map(|(key, paths)| (key, paths.as_mut_slice()));
+        for (key, paths) in single.chain(lists) {
             let is_of_this = key.split('.').next() == Some(section);
             if is_of_this && let Some(Place::Line { .. }) = self.places.get(key) {
                 for path in paths {
@@ -389,6 +407,7 @@ impl Loader {
                 problems.push(("announce.ca_files", message));
             }
         }
+        problems.extend(tls_problems(&self.config.api));
         problems.extend(conflicts::of_addresses(&self.config));
         problems.extend(conflicts::of_tracker(&self.config.tracker));
         problems.extend(conflicts::of_ports(&self.config));
@@ -420,6 +439,27 @@ impl Loader {
         problems.sort_by(|a, b| a.place.cmp(&b.place));
         Err(ConfigError { problems })
     }
+}
+
+/// A certificate without its key, or one of them that is no file.
+fn tls_problems(api: &Api) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    let files = [
+        ("api.tls_cert", &api.tls_cert, "api.tls_key", &api.tls_key),
+        ("api.tls_key", &api.tls_key, "api.tls_cert", &api.tls_cert),
+    ];
+    for (key, path, other_key, other) in files {
+        let Some(path) = path else {
+            continue;
+        };
+        if other.is_none() {
+            problems.push((key, format!("is of no use without {other_key}; set both")));
+        }
+        if let Err(message) = expect_path(path, Kind::File) {
+            problems.push((key, message));
+        }
+    }
+    problems
 }
 
 /// What a path must be.

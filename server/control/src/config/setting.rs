@@ -43,7 +43,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    fn strings(self) -> Option<Vec<&'a str>> {
+    pub(crate) fn strings(self) -> Option<Vec<&'a str>> {
         match self {
             Input::Toml(value) => value
                 .as_array()?
@@ -62,7 +62,7 @@ impl<'a> Input<'a> {
 
 impl Input<'_> {
     /// The first entry of a list that is no string, or not one that is allowed.
-    fn wrong_entry(self, is_allowed: impl Fn(&str) -> bool) -> Option<WrongEntry> {
+    pub(crate) fn wrong_entry(self, is_allowed: impl Fn(&str) -> bool) -> Option<WrongEntry> {
         let wrong = |index: usize, text: Option<&str>| WrongEntry {
             number: index + 1,
             text: text.map(str::to_owned),

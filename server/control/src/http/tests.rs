@@ -24,7 +24,7 @@ async fn server(change: impl FnOnce(&mut Listener)) -> Server {
         allowed_hosts: vec!["seed.example".to_owned()],
         ..Api::default()
     };
-    let mut listener = listen(&api).await.unwrap().unwrap();
+    let mut listener = listen(&api, None).await.unwrap();
     change(&mut listener);
     let registry = Arc::new(Registry::new(1));
     let build = BuildInfo {
@@ -38,9 +38,10 @@ async fn server(change: impl FnOnce(&mut Listener)) -> Server {
         exporter,
         status,
         cells: registry.control(),
+        api: None,
     };
     let (stop, stopped) = oneshot::channel::<()>();
-    let address = listener.address;
+    let address = listener.address.unwrap();
     let task = tokio::spawn(serve(listener, service, async {
         let _ = stopped.await;
     }));
@@ -314,24 +315,19 @@ async fn stopping_ends_idle_connections() {
 async fn a_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = listen(&Api {
+    let api = Api {
         listen: Some(address),
         ..Api::default()
-    })
-    .await
-    .unwrap_err();
+    };
+    let error = listen(&api, None).await.unwrap_err();
     let message = error.to_string();
     assert!(
         message.starts_with(&format!("api.listen: cannot listen on {address}: ")),
         "{message}"
     );
-    assert!(
-        listen(&Api {
-            listen: None,
-            ..Api::default()
-        })
-        .await
-        .unwrap()
-        .is_none()
-    );
+    let off = Api {
+        listen: None,
+        ..Api::default()
+    };
+    assert!(listen(&off, None).await.unwrap().address.is_none());
 }
