@@ -22,6 +22,7 @@ pub mod oracle;
 pub mod peer;
 pub mod process;
 pub mod seeds;
+pub mod served;
 pub mod server;
 pub mod single;
 pub mod skip;

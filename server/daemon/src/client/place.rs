@@ -5,7 +5,7 @@ use crate::cli::Global;
 use crate::failure::Failure;
 use anyhow::{Context, anyhow};
 use clap::Args;
-use control::config::{Config, Environment};
+use control::config::{ApiSocket, Config, Environment};
 use std::fmt;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -68,13 +68,17 @@ impl Place {
     }
 
     /// The API of a server on this machine that listens at `address`.
-    fn of_listener(address: SocketAddr) -> Place {
+    fn of_listener(address: SocketAddr, is_tls: bool) -> Place {
         let ip = match address.ip() {
             ip if !ip.is_unspecified() => ip,
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
-        Place::Url(format!("http://{}", SocketAddr::new(ip, address.port())))
+        let scheme = if is_tls { "https" } else { "http" };
+        Place::Url(format!(
+            "{scheme}://{}",
+            SocketAddr::new(ip, address.port())
+        ))
     }
 
     /// What precedes the path of a request. A socket's requests name some host: HTTP wants one.
@@ -171,27 +175,40 @@ pub(super) fn find_in(
     if let Some(place) = named.clone().filter(|place| !place.is_local()) {
         return Ok((place, None));
     }
-    let mut config = None;
     let only_state_dir = global.state_dir.is_some() && global.config.is_none();
-    if !only_state_dir {
-        let loaded = Config::load(global.config.as_deref(), environment);
-        config = Some(loaded.map_err(|error| Failure::Usage(error.into()))?);
-    }
-    let state_dir = match (&global.state_dir, &config) {
-        (Some(folder), _) => folder.clone(),
-        (None, Some(config)) => config.state_dir(environment),
-        (None, None) => environment.state_dir_default(),
+    let config = match Config::load(global.config.as_deref(), environment) {
+        Ok(config) => config,
+        // Its server has another configuration than a user may read, or can read.
+        Err(_) if only_state_dir => Config::default(),
+        Err(error) => return Err(Failure::Usage(error.into())),
     };
+    let state_dir = global.state_dir.clone();
+    let state_dir = state_dir.unwrap_or_else(|| config.state_dir(environment));
     let token = explicit.or_else(|| token_of(&state_dir));
-    let socket = state_dir.join(SOCKET_FILE);
-    let listener = config.and_then(|config| config.api.listen);
-    let place = match (named, listener) {
-        (Some(place), _) => place,
+    if let Some(place) = named {
+        return Ok((place, token));
+    }
+    let socket = match &config.api.socket {
+        ApiSocket::InStateDir => Some(state_dir.join(SOCKET_FILE)),
+        ApiSocket::At(path) => Some(path.clone()),
+        ApiSocket::Off => None,
+    };
+    // Who names a state folder means that server, and not whichever listens at the usual port.
+    let listener = config.api.listen.filter(|_| !only_state_dir);
+    let listener = listener.filter(|address| address.port() != 0);
+    let is_tls = config.api.tls_cert.is_some();
+    let place = match (socket, listener) {
         // A socket that may not be looked at is there: asking says what is wrong with it.
-        (None, Some(address)) if is_missing(&socket) && address.port() != 0 => {
-            Place::of_listener(address)
+        (Some(socket), Some(address)) if is_missing(&socket) => Place::of_listener(address, is_tls),
+        (Some(socket), _) => Place::Socket(socket),
+        (None, Some(address)) => Place::of_listener(address, is_tls),
+        (None, None) => {
+            return Err(usage(
+                "the configuration has neither a socket nor a port of the API; say where the \
+                 server is with --url"
+                    .to_owned(),
+            ));
         }
-        (None, _) => Place::Socket(socket),
     };
     Ok((place, token))
 }

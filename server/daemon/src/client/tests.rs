@@ -269,3 +269,41 @@ fn a_token_that_is_named_comes_before_those_that_are_found() {
     args.token_file = Some("/nonexistent".into());
     assert!(found(Some(folder.path()), &args, None, None).is_err());
 }
+
+#[test]
+fn the_configuration_says_where_the_api_is() {
+    let global = Global {
+        config: None,
+        state_dir: None,
+        json: false,
+    };
+    let place = |variables: &[(&str, &str)]| {
+        let environment = Environment::of(variables.iter().copied());
+        let found = find_in(&global, &ServerArgs::default(), None, None, &environment);
+        found.map(|(place, _)| place)
+    };
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("x.sock");
+    let socket = socket.to_str().unwrap();
+    let at = |url: &str| Place::Url(url.to_owned());
+    let variables = [
+        ("SEEDRING_API__SOCKET", socket),
+        ("SEEDRING_API__LISTEN", "[::]:7"),
+    ];
+    assert_eq!(
+        place(&variables).unwrap(),
+        at("http://[::1]:7"),
+        "there is no socket"
+    );
+    let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    assert_eq!(place(&variables).unwrap(), Place::Socket(socket.into()));
+    let off = [
+        ("SEEDRING_API__SOCKET", ""),
+        ("SEEDRING_API__LISTEN", "0.0.0.0:7"),
+    ];
+    assert_eq!(place(&off).unwrap(), at("http://127.0.0.1:7"));
+    let neither = [("SEEDRING_API__SOCKET", ""), ("SEEDRING_API__LISTEN", "")];
+    assert!(matches!(place(&neither), Err(Failure::Usage(_))));
+    let wrong = [("SEEDRING_API__LISTEN", "nowhere")];
+    assert!(matches!(place(&wrong), Err(Failure::Usage(_))));
+}

@@ -1,6 +1,6 @@
 //! `seedring pause`, `resume`, `remove`, `recheck`, `announce`: the same done to many torrents.
 
-use super::select::{Targets, Which, list_query, missing};
+use super::select::{MISSING, Targets, Which, list_query};
 use super::text::name;
 use super::{Failed, Outcome, Remote};
 use crate::cli::Global;
@@ -27,7 +27,7 @@ Examples (pause stands for resume, recheck and announce, too):
 
 Exit code 0: done; 1: not, or not to all: each failure is named; 2: the command line is wrong, or \
 a name fits several torrents, which are shown, and nothing was done. --json prints one line: \
-{\"event\":…, done, failed: [{name, info_hash, reason}]}.";
+{\"event\":…, done, failed_total, failed: [{name, info_hash, reason}]}.";
 
 const REMOVE_EXAMPLES: &str = "\
 Examples:
@@ -38,7 +38,7 @@ Examples:
 With --with-data or --all it asks first; where nobody can be asked, it wants --yes. Exit code 0: \
 done; 1: not, or not to all: each failure is named; 2: the command line is wrong, or a name fits \
 several torrents, which are shown, and nothing was done. --json prints one line: \
-{\"event\":\"removed\", done, failed: [{name, info_hash, reason}]}.";
+{\"event\":\"removed\", done, failed_total, failed: [{name, info_hash, reason}]}.";
 
 /// Arguments of `seedring pause` and its like.
 #[derive(Debug, Args)]
@@ -95,6 +95,7 @@ const fn act(action: BulkAction, done: &'static str) -> Act {
 struct Line<'a> {
     event: &'static str,
     done: usize,
+    failed_total: usize,
     failed: &'a [Failed],
 }
 
@@ -198,9 +199,10 @@ pub fn bulk(
                 let part = outcome(ask(remote, &request)?, &names);
                 all.done += part.done;
                 all.failed.extend(part.failed);
+                all.failed_more += part.failed_more;
             }
             all.failed.extend(absent.into_iter().map(|wanted| Failed {
-                reason: missing(&wanted),
+                reason: MISSING.to_owned(),
                 name: name(&wanted),
                 info_hash: None,
             }));
@@ -211,6 +213,7 @@ pub fn bulk(
         print_json(&Line {
             event: act.done,
             done: outcome.done,
+            failed_total: outcome.failed.len() + outcome.failed_more,
             failed: &outcome.failed,
         });
     } else if outcome.done > 0 || outcome.failed.is_empty() {
@@ -237,6 +240,7 @@ fn ask(remote: &Remote, request: &Bulk) -> Result<BulkResult, Error> {
 }
 
 fn outcome(result: BulkResult, names: &HashMap<&str, &str>) -> Outcome {
+    let failed_more = result.failed_total.saturating_sub(result.failed.len());
     let failed = result.failed.into_iter().map(|failure| {
         let known = names.get(failure.info_hash.as_str());
         let problem = failure.problem;
@@ -252,6 +256,7 @@ fn outcome(result: BulkResult, names: &HashMap<&str, &str>) -> Outcome {
     Outcome {
         done: result.done,
         failed: failed.collect(),
+        failed_more,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::act::{EDIT, bulk};
 use super::limits::LimitOptions;
-use super::select::{Named, Targets, Which, missing, one};
+use super::select::{MISSING, Named, Targets, Which, one};
 use super::table::{Column, table};
 use super::text::{name, rate_limit};
 use super::{Failed, Outcome, Remote, absolute, terminal_columns};
@@ -150,7 +150,7 @@ pub fn move_data(global: &Global, args: &MoveArgs) -> Result<(), Failure> {
     let mut outcome = Outcome::default();
     for wanted in absent {
         outcome.failed.push(Failed {
-            reason: missing(&wanted),
+            reason: MISSING.to_owned(),
             name: name(&wanted),
             info_hash: None,
         });

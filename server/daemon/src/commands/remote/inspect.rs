@@ -77,7 +77,7 @@ pub fn info(global: &Global, args: &InfoArgs) -> Result<(), Failure> {
             outcome.failed.push(super::Failed {
                 name: name(wanted),
                 info_hash: None,
-                reason: super::select::missing(wanted),
+                reason: super::select::MISSING.to_owned(),
             });
             continue;
         };

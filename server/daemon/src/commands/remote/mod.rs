@@ -153,6 +153,8 @@ struct Outcome {
     done: usize,
     /// Which it was not done to, and why.
     failed: Vec<Failed>,
+    /// To how many more it was not done: the API names the first thousand.
+    failed_more: usize,
 }
 
 /// Something to which something was not done.
@@ -170,7 +172,7 @@ struct Failed {
 impl Outcome {
     /// Names each failure on stderr; it is a failure of the command if there is any.
     fn conclude(self, undone: &str) -> Result<(), Failure> {
-        let failures = self.failed.len();
+        let failures = self.failed.len() + self.failed_more;
         match (self.failed.as_slice(), self.done) {
             ([], _) => return Ok(()),
             ([only], 0) => return Err(anyhow!("{}: {}", only.name, only.reason).into()),
@@ -178,6 +180,9 @@ impl Outcome {
         }
         for failed in &self.failed {
             eprintln!("seedring: {}: {}", failed.name, failed.reason);
+        }
+        if self.failed_more > 0 {
+            eprintln!("seedring: and {} more", self.failed_more);
         }
         let all = failures + self.done;
         Err(anyhow!("{failures} of {all} {undone}").into())

@@ -189,16 +189,11 @@ impl Which {
 /// There is none, or there are several.
 pub fn one(remote: &Remote, wanted: &str) -> Result<Named, Failure> {
     let found = find(remote, &[wanted.to_owned()])?.pop().flatten();
-    found.ok_or_else(|| Failure::Failed(anyhow!("{}", missing(wanted))))
+    found.ok_or_else(|| Failure::Failed(anyhow!("{}: {MISSING}", shown_name(wanted))))
 }
 
-/// That something is not there.
-pub fn missing(wanted: &str) -> String {
-    format!(
-        "the server has no torrent {:?}; `seedring list` shows those it has",
-        shown_name(wanted)
-    )
-}
+/// Why nothing is done to something that is not there.
+pub const MISSING: &str = "the server has no such torrent; `seedring list` shows those it has";
 
 /// Finds each of these.
 pub fn find(remote: &Remote, wanted: &[String]) -> Result<Vec<Option<Named>>, Failure> {

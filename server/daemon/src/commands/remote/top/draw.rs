@@ -31,7 +31,7 @@ const WIDEST: [&str; 9] = [
 /// Columns of what precedes a row, for its mark.
 const MARK: usize = 2;
 /// Columns of the bars of a rate above the list.
-const BARS: usize = 12;
+const BARS: usize = 20;
 
 /// How things look on this terminal.
 #[derive(Clone, Debug, Default)]
@@ -154,29 +154,23 @@ fn title(screen: &Screen, look: &Look, columns: usize) -> Styled {
     (cut(&text, columns), bold)
 }
 
-/// What goes in and out, and what torrents do.
+/// What goes in and out.
 fn rates(screen: &Screen, look: &Look, columns: usize) -> Styled {
     let Some(server) = &screen.server else {
         return (String::new(), Style::new());
     };
     let bars = |history: &super::history::History| history.bars(BARS, look.is_ascii);
-    let mut text = format!(
+    let text = format!(
         "down {:>10} {}  up {:>10} {}",
         format!("{}/s", bytes(server.download_rate)),
         bars(&screen.down),
         format!("{}/s", bytes(server.upload_rate)),
         bars(&screen.up),
     );
-    let counts = by_status(&server.by_status);
-    let counts = counts.iter().filter(|(_, count)| *count > 0);
-    let counts: Vec<String> = counts
-        .map(|(status, count)| format!("{} {}", HumanCount(*count as u64), status_word(*status)))
-        .collect();
-    text += &format!("  {}", counts.join(", "));
     (cut(&text, columns), Style::new())
 }
 
-/// Which torrents are shown, and in which order.
+/// How many torrents are shown and why, and in which order.
 fn view(screen: &Screen, columns: usize) -> Styled {
     let (shown, all) = (screen.order.len() as u64, screen.copy.len() as u64);
     let mut text = match screen.view.is_filtered() {
@@ -186,25 +180,39 @@ fn view(screen: &Screen, columns: usize) -> Styled {
             HumanCount(all),
             screen.view.words()
         ),
-        false => crate::progress::counted(all, "torrent"),
+        false => crate::progress::counted(all, "torrent") + &counts(screen),
     };
     if screen.copy.is_cut {
         text += " (the server has more than are kept here)";
     }
     if !screen.marked.is_empty() {
-        text += &format!(", {} marked", HumanCount(screen.marked.len() as u64));
+        let marked = HumanCount(screen.marked.len() as u64);
+        text = format!("{marked} marked, {text}");
     }
-    let reversed = if screen.view.is_reversed {
-        ", reversed"
-    } else {
-        ""
+    let reversed = match screen.view.is_reversed {
+        true => ", reversed",
+        false => "",
     };
     let sort = format!("by {}{reversed}", screen.view.sort.word());
     let room = columns.saturating_sub(width(&sort) + 2);
-    (
-        fitted(&text, room, false) + "  " + &cut(&sort, columns),
-        Style::new(),
-    )
+    let text = fitted(&text, room, false) + "  " + &sort;
+    (cut(&text, columns), Style::new())
+}
+
+/// How many torrents do what, as the server says.
+fn counts(screen: &Screen) -> String {
+    let Some(server) = &screen.server else {
+        return String::new();
+    };
+    let counts = by_status(&server.by_status);
+    let counts = counts.iter().filter(|(_, count)| *count > 0);
+    let counts: Vec<String> = counts
+        .map(|(status, count)| format!("{} {}", HumanCount(*count as u64), status_word(*status)))
+        .collect();
+    match counts.is_empty() {
+        true => String::new(),
+        false => format!(": {}", counts.join(", ")),
+    }
 }
 
 /// The titles of the list and its rows.

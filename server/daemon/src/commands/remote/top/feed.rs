@@ -19,6 +19,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How often the server is asked.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How long all answers together may take: a server that hangs is one that does not answer.
+const ROUND_MAX: Duration = Duration::from_secs(15);
 /// Torrents that are told of at a time.
 const CHANGES_MAX: usize = 5000;
 
@@ -36,7 +38,13 @@ pub async fn follow(
     let mut refused: Watched = None;
     loop {
         let looked_at = watched.borrow_and_update().clone();
-        let heard = round(&client, &events, &mut since, looked_at, &mut refused).await;
+        let heard = round(&client, &events, &mut since, looked_at, &mut refused);
+        let heard = tokio::time::timeout(ROUND_MAX, heard)
+            .await
+            .unwrap_or_else(|_| {
+                let text = format!("no answer within {} s", ROUND_MAX.as_secs());
+                Err(Some(Error::Unreachable(text)))
+            });
         let is_open = match heard {
             Ok(true) => continue,
             Ok(false) => true,
@@ -207,7 +215,7 @@ async fn bulk(
     match result.failed.first() {
         None => Ok(done),
         Some(first) => {
-            let failed = counted(result.failed.len() as u64, "failure");
+            let failed = counted(result.failed_total as u64, "failure");
             Err(format!("{done}, {failed}: {}", first.problem.detail))
         }
     }

@@ -76,8 +76,8 @@ fn the_list_fits_eighty_columns_and_twenty_four_rows() {
         lines[..7],
         [
             "seedring 0.1.0 at /run/api.sock, up 1h01m",
-            "down 3.00 MiB/s            █  up      0 B/s               3 downloading",
-            "3 torrents, 1 marked                                                    by added",
+            "down 3.00 MiB/s                    █  up      0 B/s",
+            "1 marked, 3 torrents: 3 downloading                                     by added",
             "  name                  size   done  status              down          up  ratio",
             "  torrent 2         10.0 GiB  50.0%  downloading   10.0 MiB/s               0.10",
             "* torrent 1         10.0 GiB  50.0%  downloading   10.0 MiB/s               0.10",
