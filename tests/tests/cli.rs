@@ -65,6 +65,16 @@ fn a_torrent_is_added_listed_changed_and_removed() {
     );
     server.wait_status("seeding");
 
+    let data = server.path("data/film.bin");
+    assert_eq!(server.ok(["remove", "film.bin"]), "removed 1 torrent\n");
+    assert_eq!(server.torrents(), [] as [Value; 0]);
+    assert!(data.is_file(), "its data stay");
+}
+
+#[test]
+fn what_is_kept_of_a_torrent_is_changed_by_commands() {
+    let (server, torrent) = with_one("film.bin");
+    let hash = Torrent::read(Path::new(&torrent)).info_hash_hex();
     server.ok(["label", &hash, "--add", "old", "--add", "new"]);
     server.ok(["label", "--all", "--remove", "old"]);
     server.ok(["category", "--label", "new", "--set", "films"]);
@@ -102,11 +112,6 @@ fn a_torrent_is_added_listed_changed_and_removed() {
         "default",
     ]);
     assert_eq!(server.torrents()[0]["limits"], json!({}));
-
-    let data = server.path("data/film.bin");
-    assert_eq!(server.ok(["remove", "Film"]), "removed 1 torrent\n");
-    assert_eq!(server.torrents(), [] as [Value; 0]);
-    assert!(data.is_file(), "its data stay");
 }
 
 #[test]
@@ -296,6 +301,18 @@ fn data_are_moved_and_files_renamed_and_chosen() {
     );
 }
 
+/// How much the files of `set` are wanted.
+fn wanted(server: &Served) -> Vec<u64> {
+    let files = server.say(["files", "set", "--json"]).json();
+    let names: Vec<&str> = files
+        .iter()
+        .map(|file| file["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["set/a.iso", "set/b.nfo", "set/c.iso"]);
+    let wanted = files.iter().map(|file| file["priority"].as_u64().unwrap());
+    wanted.collect()
+}
+
 #[test]
 fn what_is_still_to_come_is_chosen_and_queued() {
     let server = Served::start();
@@ -327,21 +344,7 @@ fn what_is_still_to_come_is_chosen_and_queued() {
         "--paused",
         "--first",
     ]);
-    let wanted = || -> Vec<(String, u64)> {
-        let files = server.say(["files", "set", "--json"]).json();
-        let wanted = |file: &Value| {
-            let path = file["path"].as_str().unwrap().to_owned();
-            (path, file["priority"].as_u64().unwrap())
-        };
-        files.iter().map(wanted).collect()
-    };
-    let of = |a: u64, b: u64, c: u64| {
-        let names = ["set/a.iso", "set/b.nfo", "set/c.iso"];
-        let all = names.into_iter().zip([a, b, c]);
-        all.map(|(name, priority)| (name.to_owned(), priority))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(wanted(), of(4, 0, 4));
+    assert_eq!(wanted(&server), [4, 0, 4]);
     let line = [
         "files",
         "set",
@@ -351,7 +354,7 @@ fn what_is_still_to_come_is_chosen_and_queued() {
         "0=first",
     ];
     assert_eq!(server.ok(line), "changed 2 files\n");
-    assert_eq!(wanted(), of(7, 4, 4));
+    assert_eq!(wanted(&server), [7, 4, 4]);
     let none = server.say(["files", "set", "--priority", "*.mkv=no"]);
     assert!(
         none.code == 1 && none.stderr.contains("takes none"),
@@ -374,7 +377,7 @@ fn what_is_still_to_come_is_chosen_and_queued() {
 
 #[test]
 fn a_list_is_followed_as_it_changes() {
-    let (server, torrent) = with_one("watched.bin");
+    let (mut server, torrent) = with_one("watched.bin");
     let hash = Torrent::read(Path::new(&torrent)).info_hash_hex();
     let command = server.command(["list", "--watch", "--json"]);
     let mut watch = Process::spawn("watch", &command);
@@ -391,6 +394,18 @@ fn a_list_is_followed_as_it_changes() {
         let is_it = |line: &Value| line["torrent"]["labels"] == json!(["seen"]);
         lines(watch).iter().any(is_it).then_some(())
     });
+    server.restart();
+    watch.wait_for("the server again", LONG, |watch| {
+        lines(watch)
+            .contains(&json!({ "event": "begins-anew" }))
+            .then_some(())
+    });
+    assert_eq!(
+        watch.stderr().matches("waiting for it").count(),
+        1,
+        "{}",
+        watch.stderr()
+    );
     server.ok(["remove", &hash]);
     watch.wait_for("the removal", LONG, |watch| {
         let removed = json!({ "event": "removed", "info_hash": hash });

@@ -34,7 +34,8 @@ Columns: hash, name, size, done, status, down, up, ratio, eta, peers, seeds, lab
 uploaded, downloaded, added, completed, active, path, error. On a terminal names are cut and \
 columns left out so that lines fit; elsewhere nothing is cut. --json prints a line for each \
 torrent, as the API has it; with --watch, lines {\"event\":\"changed\", torrent}, \
-{\"event\":\"removed\", info_hash} and {\"event\":\"begins-anew\"} follow.")]
+{\"event\":\"removed\", info_hash} and {\"event\":\"begins-anew\"} follow. A server that goes \
+away while it is watched is waited for.")]
 pub struct ListArgs {
     /// By what: name, added and status from the least on, everything else from the most on
     #[arg(long, value_name = "KEY", value_parser = sort_parser(), default_value = "added")]
@@ -198,25 +199,59 @@ fn changes(remote: &Remote, since: u64, limit: usize) -> Result<Changes, Error> 
     remote.get(&format!("/changes{asked}"))
 }
 
-/// Waits until something has changed since; gives the new revision.
-fn wait(remote: &Remote, since: u64) -> Result<u64, Error> {
+/// A server that may go away and come back: who watches it waits.
+#[derive(Default)]
+struct Patience {
+    /// Whether it has answered since it was last missed.
+    is_there: bool,
+}
+
+impl Patience {
+    /// What was asked for; `None` if the server is not there and has been before. That is told
+    /// once, and is the time to ask again.
+    fn bear<T>(&mut self, asked: Result<T, Error>, was_there: bool) -> Result<Option<T>, Error> {
+        match asked {
+            Ok(answer) => {
+                self.is_there = true;
+                Ok(Some(answer))
+            }
+            Err(error @ Error::Unreachable(_)) if was_there => {
+                if std::mem::take(&mut self.is_there) {
+                    eprintln!("seedring: {error}; waiting for it");
+                }
+                std::thread::sleep(WATCH_PERIOD);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Waits until something has changed since.
+fn wait(remote: &Remote, since: u64, patience: &mut Patience) -> Result<(), Error> {
     loop {
         std::thread::sleep(WATCH_PERIOD);
-        let change = changes(remote, since, 1)?;
-        if change.revision != since || change.begins_anew {
-            return Ok(change.revision);
+        let asked = patience.bear(changes(remote, since, 1), true)?;
+        let is_new = |change: Changes| change.revision != since || change.begins_anew;
+        if asked.is_some_and(is_new) {
+            return Ok(());
         }
     }
 }
 
 /// The page as it is now, over what was there on the terminal; elsewhere one behind another.
 fn watch_table(remote: &Remote, args: &ListArgs) -> Result<(), Failure> {
+    let mut patience = Patience::default();
+    let mut was_there = false;
     loop {
         let size = ratatui::crossterm::terminal::size().ok();
         let size = size.filter(|_| std::io::stdout().is_terminal());
         let rows = size.map(|(_, rows)| usize::from(rows).saturating_sub(2));
         let limit = args.limit().min(rows.unwrap_or(usize::MAX));
-        let page = page(remote, args, limit)?;
+        let Some(page) = patience.bear(page(remote, args, limit), was_there)? else {
+            continue;
+        };
+        was_there = true;
         match size {
             Some((columns, _)) => print(&screen(args, &page, usize::from(columns))),
             None => print(&(text(args, &page, None) + "\n")),
@@ -224,7 +259,7 @@ fn watch_table(remote: &Remote, args: &ListArgs) -> Result<(), Failure> {
         if output_lost() {
             return Ok(());
         }
-        wait(remote, page.revision)?;
+        wait(remote, page.revision, &mut patience)?;
     }
 }
 
@@ -249,8 +284,11 @@ fn watch_lines(remote: &Remote, args: &ListArgs) -> Result<(), Failure> {
     page.torrents.iter().for_each(print_json);
     let filter = args.filter.filter();
     let mut since = page.revision;
+    let mut patience = Patience { is_there: true };
     loop {
-        let change = changes(remote, since, PAGE_MAX)?;
+        let Some(change) = patience.bear(changes(remote, since, PAGE_MAX), true)? else {
+            continue;
+        };
         if change.begins_anew {
             print_json(&serde_json::json!({ "event": "begins-anew" }));
         }

@@ -174,13 +174,9 @@ fn the_tabs_of_a_torrent_show_what_is_known() {
     let mut screen = screen(2);
     typed(&mut screen, "\n");
     assert_eq!(shown(&screen)[4], "waiting for the server");
-    let mut torrent = screen.copy.torrent(&hash(1)).unwrap().clone();
-    torrent.last_error = Some(LastError {
-        at_s: 0,
-        text: "the disk is full".into(),
-    });
+    let torrent = screen.copy.torrent(&hash(1)).unwrap().clone();
     let details = TorrentDetails {
-        torrent: torrent.clone(),
+        torrent,
         comment: None,
         created_by: None,
         created_at_s: None,
@@ -219,6 +215,15 @@ fn the_tabs_of_a_torrent_show_what_is_known() {
     typed(&mut screen, "GG");
     assert_eq!(screen.detail.as_ref().unwrap().scroll, 41 - 18);
     assert_eq!(shown(&screen)[21], "0  a/b.iso  2.00 KiB  100%  usual");
+}
+
+#[test]
+fn peers_pieces_and_the_log_of_a_torrent_are_shown() {
+    let mut screen = screen(2);
+    typed(&mut screen, "\n");
+    let learn = |screen: &mut Screen, part| {
+        screen.handle(Event::Detail(hash(1), part));
+    };
     learn(&mut screen, Part::Peers(Vec::<PeerStatus>::new()));
     typed(&mut screen, "3");
     assert_eq!(shown(&screen)[4], "no peer is connected");
@@ -239,7 +244,13 @@ fn the_tabs_of_a_torrent_show_what_is_known() {
     assert_eq!(lines[6], "########........");
     assert!(lines.concat().is_ascii());
     let mut changes = all(2);
-    changes.changed = vec![torrent];
+    changes
+        .changed
+        .retain(|torrent| torrent.info_hash == hash(1));
+    changes.changed[0].last_error = Some(LastError {
+        at_s: 0,
+        text: "the disk is full".into(),
+    });
     changes.begins_anew = false;
     screen.handle(Event::Changes(Box::new(changes)));
     screen.handle(Event::Done("paused 1 torrent".into()));
