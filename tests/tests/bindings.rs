@@ -23,6 +23,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Lines of progress, one a second, in which somebody who has a way would have called a peer again
 /// whose call could not be made: that is tried after a second, too.
 const IDLE_LINES: usize = 3;
+/// Whether the server is ready for traffic.
+const READY: &str = "seedring_ready";
 /// The two ends of the tunnel.
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
@@ -313,6 +315,7 @@ fn peers_are_met_by_the_interface_that_is_named_or_not_at_all() {
         .setting("lsd", "enabled", "true")
         .start();
     assert_eq!(ours.ready.dht, []);
+    ours.wait_until_metric(READY, |ready| ready == 0.0);
     let (by_lan, by_tunnel) = (
         SocketAddr::from((SERVER, ours.ready.peer_port)),
         SocketAddr::from((NEAR, ours.ready.peer_port)),
@@ -343,11 +346,16 @@ fn peers_are_met_by_the_interface_that_is_named_or_not_at_all() {
         assert!(!is_open(client("bash".as_ref()), by_lan));
         says(&mut ours.process, "the DHT can send again", times as usize);
 
+        ours.wait_for_metric(READY, 1.0);
         let before = accepted(&theirs);
         lan::ip_here("link del tunnel0");
         let gone = "the interface for peers is gone";
         says(&mut ours.process, gone, times as usize);
+        ours.wait_until_metric(READY, |ready| ready == 0.0);
         does_not_call(&mut getting);
+        let told = getting.process.stdout();
+        let blamed = "it closed the connection";
+        assert!(!told.contains(blamed), "it is our interface: {told}");
         assert!(!is_open(client("bash".as_ref()), by_lan));
         assert_eq!(accepted(&theirs), before, "it calls by no other way");
         assert!(is_open(Command::new("bash"), far), "there is one");

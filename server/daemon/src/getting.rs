@@ -777,7 +777,7 @@ fn lost(event: Option<Event>) -> Result<(), Failure> {
             Err(anyhow!("shard {shard} has ended, which is a bug; see the log").into())
         }
         // No torrent is dormant here; a wish that is dropped is refused.
-        Some(Event::DhtNode(_) | Event::Wanted(_)) => Ok(()),
+        Some(Event::DhtNode(_) | Event::Wanted(_) | Event::Interface(_)) => Ok(()),
         None => Err(anyhow!("all shards have ended, which is a bug").into()),
     }
 }

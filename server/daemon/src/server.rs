@@ -43,6 +43,8 @@ use torrents::{Manager, ManagerHandle};
 const LINE_PERIOD: Duration = Duration::from_secs(1);
 
 /// What conditions of readiness are called.
+const INTERFACE: &str = "the interface of peers.bind_interface";
+/// See [`INTERFACE`].
 const TORRENTS_LOADED: &str = "the torrents to be loaded";
 /// See [`TORRENTS_LOADED`].
 const TORRENTS_READ: &str = "the kept torrents to be read";
@@ -399,6 +401,14 @@ impl Watch {
             Some(Event::DhtNode(node)) => {
                 if let Some(dht) = &self.running.dht {
                     dht.suggest(node.address);
+                }
+                Ok(())
+            }
+            Some(Event::Interface(is_there)) => {
+                let readiness = &self.running.readiness;
+                match is_there {
+                    true => readiness.met(INTERFACE),
+                    false => readiness.lost(INTERFACE),
                 }
                 Ok(())
             }

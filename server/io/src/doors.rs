@@ -9,7 +9,7 @@
 //! has ended. Does not: bind anything but peers' connections (see `control`).
 
 use crate::closing::CloseReason;
-use crate::plane::Command;
+use crate::plane::{Command, Event};
 use crate::shard::Shard;
 use crate::sockets::{self, SocketOptions};
 use crate::system;
@@ -89,8 +89,13 @@ impl Opened {
         &self,
         options: &SocketOptions,
         shards: Vec<mpsc::WeakSender<Command>>,
+        events: &mpsc::UnboundedSender<Event>,
     ) -> Watched {
+        if self.interface.is_none() {
+            let _ = events.send(Event::Interface(false));
+        }
         Watched {
+            events: events.downgrade(),
             addresses: self.addresses.clone(),
             options: options.clone(),
             shards,
@@ -130,6 +135,8 @@ pub(crate) struct Watched {
     addresses: Vec<SocketAddr>,
     options: SocketOptions,
     shards: Vec<mpsc::WeakSender<Command>>,
+    /// Must not keep the events from ending with the shards.
+    events: mpsc::WeakUnboundedSender<Event>,
     /// The interface that the shards listen on, if they do.
     interface: Option<u32>,
     /// The log says that nobody is met.
@@ -166,6 +173,7 @@ impl Watched {
             );
             self.is_told = true;
             self.tell(Vec::new()).await?;
+            self.publish(false);
         }
         if index.is_none() {
             return Ok(());
@@ -175,6 +183,7 @@ impl Watched {
                 self.tell(groups).await?;
                 self.interface = index;
                 self.is_told = false;
+                self.publish(true);
                 tracing::warn!(interface, "the interface for peers is there: they are met");
             }
             Err((address, error)) if !self.is_told => {
@@ -187,6 +196,12 @@ impl Watched {
             Err((address, error)) => tracing::debug!(%address, %error, "cannot listen yet"),
         }
         Ok(())
+    }
+
+    fn publish(&self, is_there: bool) {
+        if let Some(events) = self.events.upgrade() {
+            let _ = events.send(Event::Interface(is_there));
+        }
     }
 
     /// Gives the shards other listeners in place of those that they have.

@@ -136,6 +136,9 @@ pub enum Event {
     ShardLost(usize),
     /// A peer says that it has a DHT node there; once for each connection.
     DhtNode(HeardNode),
+    /// Whether the interface that peers are met by is there; told when that changes, and at the start
+    /// if it is not.
+    Interface(bool),
     /// Peers wait for a dormant torrent; once for each time that it is to be woken. Dropped without
     /// [`Plane::add`], it is refused.
     Wanted(Wanted),
@@ -366,9 +369,8 @@ impl Plane {
         // A shard must not keep itself alive.
         let shards: Vec<_> = channels.iter().map(|(way, _)| way.downgrade()).collect();
         if config.sockets.interface.is_some() {
-            tokio::spawn(doors::watch(
-                opened.watched(&config.sockets, shards.clone()),
-            ));
+            let watched = opened.watched(&config.sockets, shards.clone(), &events);
+            tokio::spawn(doors::watch(watched));
         }
         for (index, (commands, inbox)) in channels.into_iter().enumerate() {
             let seat = ShardSeat {

@@ -325,9 +325,13 @@ impl Display {
             Form::Json => print_json(
                 &json!({"event": "peer-failed", "peer": peer.to_string(), "reason": reason}),
             ),
+            // It is nothing of the peer's.
+            _ if reason.contains("peers.bind_interface") => {
+                self.line(&format!("the peer {peer}: {reason}; it is tried again"));
+            }
             _ => self.line(&format!(
-                "the peer {peer}: {reason}; it is tried again. Look whether it runs, at this address and port, with \
-                 this torrent"
+                "the peer {peer}: {reason}; it is tried again. Look whether it runs, at this \
+                 address and port, with this torrent"
             )),
         }
     }

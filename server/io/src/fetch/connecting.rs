@@ -85,8 +85,8 @@ impl ActiveFetch {
     }
 
     /// Notes why a peer that was called gives nothing, if it is to blame.
-    fn note_call(&self, address: SocketAddr, called: &Called) {
-        if let Some(trouble) = troubles::of_call(called) {
+    fn note_call(&self, shard: &Shard, address: SocketAddr, called: &Called) {
+        if let Some(trouble) = troubles::of_call(called, shard.is_cut_off()) {
             self.published.note_trouble(address, trouble);
         }
     }
@@ -114,7 +114,7 @@ async fn call(
     let begins = |socket: &Rc<TcpStream>| fetch.set_connecting(key, socket);
     let peer = (address, fetch.list.borrow().source_of_taken(address));
     let called = call_peer(shard, peer, info_hash, begun, begins, place).await;
-    fetch.note_call(address, &called);
+    fetch.note_call(shard, address, &called);
     give_back(&mut fetch.list.borrow_mut(), address, &called, shard.now());
 }
 
@@ -283,7 +283,7 @@ pub(crate) async fn keep(shard: &Rc<Shard>, opened: Opened, visit: &mut Visit) {
     }
     let reason = Box::pin(connection::go_on(shard, opened, visit, &fetch)).await;
     let called = note_end(shard, address, visit, now, reason);
-    fetch.note_call(address, &called);
+    fetch.note_call(shard, address, &called);
     give_back(&mut fetch.list.borrow_mut(), address, &called, shard.now());
 }
 

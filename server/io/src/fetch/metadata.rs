@@ -387,6 +387,7 @@ impl Exchange {
                 let _ = socket.shutdown(Shutdown::Both);
             }
             Err(CloseReason::Banned | CloseReason::TorrentStopped) => {}
+            Err(_) if shard.is_cut_off() => note(troubles::GONE),
             Err(_) => note(troubles::NO_METADATA),
         }
         Some(())

@@ -43,9 +43,11 @@ pub(crate) fn of_connect(error: &io::Error) -> String {
     }
 }
 
-/// Why a peer that was called is of no use, if it is to blame.
-pub(crate) fn of_call(called: &Called) -> Option<String> {
+/// Why a peer that was called is of no use, if it is to blame, or if it is that the interface which
+/// peers are met by `is_gone`.
+pub(crate) fn of_call(called: &Called, is_gone: bool) -> Option<String> {
     match called {
+        Called::Unreachable(_) | Called::Ended { .. } if is_gone => Some(GONE.to_owned()),
         Called::NoRoom => None,
         Called::NoInterface => Some(NO_INTERFACE.to_owned()),
         Called::Filtered => Some("its address is kept away (peers.ip_filter)".to_owned()),
@@ -79,6 +81,9 @@ fn of_close(reason: CloseReason, is_greeted: bool) -> Option<&'static str> {
 /// What peers are met by is not there.
 pub(crate) const NO_INTERFACE: &str =
     "it was not called: the interface of peers.bind_interface is not there";
+/// It went while there was a connection.
+pub(crate) const GONE: &str =
+    "the connection to it is broken: the interface of peers.bind_interface is gone";
 /// The peer closed the connection where its handshake was due.
 pub(crate) const CLOSED_AT_ONCE: &str =
     "it closed the connection without a handshake: it may not have this torrent";
@@ -114,6 +119,18 @@ mod tests {
         assert_eq!(all.len(), TROUBLES_MAX);
         assert!(all.iter().all(|(other, _)| *other != peer(0)));
         assert_eq!(all.last(), Some(&(peer(1), "second".to_owned())));
+    }
+
+    #[test]
+    fn nobody_is_blamed_for_our_interface() {
+        let ended = Called::Ended {
+            reason: CloseReason::Reset,
+            is_greeted: true,
+            lasted: std::time::Duration::ZERO,
+        };
+        assert_eq!(of_call(&ended, true).as_deref(), Some(GONE));
+        assert_ne!(of_call(&ended, false).as_deref(), Some(GONE));
+        assert_eq!(of_call(&Called::NoRoom, true), None);
     }
 
     #[test]
