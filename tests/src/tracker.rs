@@ -123,7 +123,8 @@ fn serve(mut stream: TcpStream, behaviour: Behaviour, seen: &Mutex<Vec<String>>)
 /// The variable that names an opentracker that is built for IPv6.
 const V6_BINARY: &str = "SEEDRING_OPENTRACKER_V6";
 
-/// The real opentracker, serving the given info-hashes only (as Debian builds it) over HTTP and UDP.
+/// The real opentracker, serving the given info-hashes only (as Debian builds it) over HTTP and
+/// UDP.
 #[derive(Debug)]
 pub struct OpenTracker {
     process: Process,
@@ -133,8 +134,9 @@ pub struct OpenTracker {
 }
 
 impl OpenTracker {
-    /// Starts it on a free port of `address`. opentracker speaks one family, as it is built: Debian's is for
-    /// IPv4; one for IPv6 (`make FEATURES=-DWANT_V6`) is taken from `SEEDRING_OPENTRACKER_V6`.
+    /// Starts it on a free port of `address`. opentracker speaks one family, as it is built:
+    /// Debian's is for IPv4; one for IPv6 (`make FEATURES=-DWANT_V6`) is taken from
+    /// `SEEDRING_OPENTRACKER_V6`.
     pub fn start(address: IpAddr, info_hashes: &[String]) -> Result<Self, Skip> {
         let opentracker = match address {
             IpAddr::V4(_) => program("opentracker", "opentracker")?,

@@ -1,5 +1,6 @@
-//! What goes wrong on the way to a tracker, with a real server that announces: certificates that do not hold, a
-//! proxy that is gone, an interface that disappears. Nothing leaves then, and it goes on when all is well again.
+//! What goes wrong on the way to a tracker, with a real server that announces: certificates that do
+//! not hold, a proxy that is gone, an interface that disappears. Nothing leaves then, and it goes
+//! on when all is well again.
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -20,7 +21,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Longest wait for an announce: trackers are asked once a minute at most, and those that failed a while later.
+/// Longest wait for an announce: trackers are asked once a minute at most, and those that failed a
+/// while later.
 const ANNOUNCE: Duration = Duration::from_secs(150);
 
 /// The tests' tracker in a process of its own.
@@ -269,7 +271,8 @@ fn connect_vpn(lan: &Lan) {
     ip(there(), "link set vpn1 up");
 }
 
-/// The tracker can be reached without the interface too, by the default route: whoever fails open is heard.
+/// The tracker can be reached without the interface too, by the default route: whoever fails open
+/// is heard.
 #[test]
 fn an_interface_that_disappears_is_waited_for() {
     let test = "an_interface_that_disappears_is_waited_for";

@@ -1,8 +1,9 @@
-//! Row "real trackers": libtorrent, Transmission, aria2 and ours find each other through opentracker and
-//! through our own tracker, by HTTP and by UDP, over IPv4 and IPv6.
+//! Row "real trackers": libtorrent, Transmission, aria2 and ours find each other through
+//! opentracker and through our own tracker, by HTTP and by UDP, over IPv4 and IPv6.
 //!
-//! Each pair of a seed and a leecher has a torrent of its own, and every other way of finding peers is off: who
-//! completes has found the one seed by the tracker. Seeds stand on the server's host, leechers on the client's.
+//! Each pair of a seed and a leecher has a torrent of its own, and every other way of finding peers
+//! is off: who completes has found the one seed by the tracker. Seeds stand on the server's host,
+//! leechers on the client's.
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -64,8 +65,8 @@ struct Row {
 }
 
 impl Row {
-    /// Whether every client asks trackers so: Transmission 3 and aria2 1.36 find nobody by UDP trackers over
-    /// IPv6.
+    /// Whether every client asks trackers so: Transmission 3 and aria2 1.36 find nobody by UDP
+    /// trackers over IPv6.
     fn is_spoken_by_all(self) -> bool {
         self.by == By::Http || self.ip.is_ipv4()
     }
@@ -279,8 +280,8 @@ rows! {
     all_meet_at_ours_by_udp_over_ipv6: Ours, Udp, lan::SERVER_V6;
 }
 
-/// A network may use addresses that the registries give to nobody, as this one those for documentation: what `seed` prints
-/// is enough there, too.
+/// A network may use addresses that the registries give to nobody, as this one those for
+/// documentation: what `seed` prints is enough there, too.
 #[test]
 fn hosts_at_odd_addresses_find_each_other() {
     let test = "hosts_at_odd_addresses_find_each_other";

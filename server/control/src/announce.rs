@@ -8,10 +8,10 @@
 //! `binding` (by which interface), `own` (which peers are ourselves).
 //!
 //! **Policies.**
-//! - *Tiers*: shuffled within; the first tracker that is not backing off is asked; one that
-//!   answers moves to the front of its tier; the next tier is asked only when the whole tier
-//!   fails (BEP 12), or has not answered for seconds: then it is asked beside it, unless the torrent
-//!   is private. `stopped` goes to every tracker that answered a `started`, to all at once.
+//! - *Tiers*: shuffled within; the first tracker that is not backing off is asked; one that answers
+//!   moves to the front of its tier; the next tier is asked only when the whole tier fails (BEP
+//!   12), or has not answered for seconds: then it is asked beside it, unless the torrent is
+//!   private. `stopped` goes to every tracker that answered a `started`, to all at once.
 //! - *Spacing*: announces leave evenly for each tracker host
 //!   ([`AnnounceConfig::per_second_per_host`]), at most so many at once per host and overall;
 //!   regular ones come up to 10 % later than asked, at random. So 10,000 torrents added at once
@@ -29,9 +29,10 @@
 //!   where the other worked is left out for half an hour.
 //! - *Addresses*: see [`AnnounceConfig::allow_private_trackers`]. A tracker that was reached at a
 //!   global address is followed to global addresses only; each is checked as it is connected to.
-//!   HTTP requests to other addresses go only to paths that end in `announce…` or `scrape…`; all that
-//!   a UDP address gets before it answers like a tracker are 16 fixed bytes. At most 5 redirects, to
-//!   `http` and `https`, never from `https` to `http`. No proxy is taken from the environment.
+//!   HTTP requests to other addresses go only to paths that end in `announce…` or `scrape…`; all
+//!   that a UDP address gets before it answers like a tracker are 16 fixed bytes. At most 5
+//!   redirects, to `http` and `https`, never from `https` to `http`. No proxy is taken from the
+//!   environment.
 //! - *Proxy, binding*: see [`AnnounceConfig::proxy`] and [`Binding`]. What they ask for is gone:
 //!   nothing leaves.
 //! - *Bounds*: a reply of 1 MiB after decompression, or one datagram; 30 s for everything,
@@ -41,10 +42,11 @@
 //!   answered for it, many in one request, by the same bucket, when no announce waits.
 //! - *Secrets*: a tracker URL is never logged or shown but as scheme, host and `/…`; a tracker's
 //!   text is cut, escaped, and rid of anything that may be the passkey.
-//! - *Peers*: those of a reply go to [`Totals::found`], less port 0 and our own address. By the address
-//!   that answered, a tracker names peers at global addresses only, or in our network too, or on this
-//!   machine ([`proto::address::may_name`]): it must not make us connect to what it cannot see. A
-//!   complete torrent asks for fewer ([`AnnounceConfig::numwant_complete`]): 30 take 180 bytes.
+//! - *Peers*: those of a reply go to [`Totals::found`], less port 0 and our own address. By the
+//!   address that answered, a tracker names peers at global addresses only, or in our network too,
+//!   or on this machine ([`proto::address::may_name`]): it must not make us connect to what it
+//!   cannot see. A complete torrent asks for fewer ([`AnnounceConfig::numwant_complete`]): 30 take
+//!   180 bytes.
 //!
 //! Does not: connect to peers; ask UDP trackers through a proxy.
 
@@ -119,8 +121,8 @@ pub struct AnnounceConfig {
     pub timeout: Duration,
     /// Peers to ask for while incomplete. Default 50.
     pub numwant: u32,
-    /// The same of a torrent that is complete, to call those who cannot call us; 0 if nobody is to be
-    /// called. Default 30.
+    /// The same of a torrent that is complete, to call those who cannot call us; 0 if nobody is to
+    /// be called. Default 30.
     pub numwant_complete: u32,
     /// How often each torrent is scraped at the trackers that know it; none for never. Default 30
     /// minutes.

@@ -1,7 +1,9 @@
-//! One download from beginning to end: what there is of it, from whom the rest comes, what is kept of it.
+//! One download from beginning to end: what there is of it, from whom the rest comes, what is kept
+//! of it.
 //!
-//! Order: configuration → io_uring tried → the `.torrent` file, from disk, the web, or peers → what is on disk is
-//! looked at → the rest is fetched → what was synced is remembered, each time it is told → done, or seeding.
+//! Order: configuration → io_uring tried → the `.torrent` file, from disk, the web, or peers → what
+//! is on disk is looked at → the rest is fetched → what was synced is remembered, each time it is
+//! told → done, or seeding.
 //!
 //! Whenever it ends, by a signal or a crash, the same command goes on from what was synced last.
 //! Does not: choose peers or pieces; that is the data plane's work.
@@ -105,7 +107,8 @@ struct Getter {
     found: mpsc::Receiver<Found>,
     /// Peers that were found before the download began.
     known: Vec<(SocketAddr, PeerSource)>,
-    /// Peers that the user and the link name, and of those that give nothing what was told of them last.
+    /// Peers that the user and the link name, and of those that give nothing what was told of them
+    /// last.
     named: BTreeMap<SocketAddr, Option<String>>,
     /// Why peers that the user and the link name are not asked.
     refused: Vec<String>,
@@ -275,8 +278,8 @@ impl Getter {
         let fetching = self.plane.fetch_metadata(info_hash).await;
         let (fetch, mut told) = fetching.map_err(anyhow::Error::from)?;
         self.announce(info_hash, trackers, false, others)?;
-        // It may be private: the DHT is asked for it, and told nothing. This network, whose the user says that it is
-        // his own, cannot be asked but by telling it.
+        // It may be private: the DHT is asked for it, and told nothing. This network, whose the
+        // user says that it is his own, cannot be asked but by telling it.
         if let Some(dht) = &self.dht {
             dht.look(info_hash, Arc::clone(&self.finder) as _);
         }
@@ -720,8 +723,8 @@ impl Getter {
         self.display.waiting(sources.texts());
     }
 
-    /// Asks the trackers, as soon as they allow it, and the DHT again while there is nobody to fetch
-    /// from.
+    /// Asks the trackers, as soon as they allow it, and the DHT again while there is nobody to
+    /// fetch from.
     fn look_for_peers(&self, info_hash: InfoHashV1, peers: u32) {
         if peers > 0 {
             return;
@@ -733,8 +736,8 @@ impl Getter {
     }
 }
 
-/// What to tell the user if a download needs a permission, or a file system that takes writes: waiting does not bring
-/// it.
+/// What to tell the user if a download needs a permission, or a file system that takes writes:
+/// waiting does not bring it.
 fn refusal(event: &FetchEvent) -> Option<anyhow::Error> {
     match event {
         FetchEvent::Paused {

@@ -221,8 +221,8 @@ impl Scheduler {
         true
     }
 
-    /// Announces as soon as the tracker whose turn it is may be asked again: by its `min interval`, or
-    /// by its back-off. However often it is called, it comes to no more than that.
+    /// Announces as soon as the tracker whose turn it is may be asked again: by its `min interval`,
+    /// or by its back-off. However often it is called, it comes to no more than that.
     pub fn reannounce(&mut self, now: Time, info_hash: InfoHashV1) -> bool {
         let Some(torrent) = self.torrents.get(&info_hash) else {
             return false;
@@ -402,8 +402,8 @@ impl Scheduler {
     }
 
     /// The first tracker that may be asked now, one at a silent host only if there is no other; or
-    /// when there will be one. Who has answered and does not want to be asked again yet is waited for
-    /// when there is no event to tell: he works, so it is nobody else's turn (BEP 12).
+    /// when there will be one. Who has answered and does not want to be asked again yet is waited
+    /// for when there is no event to tell: he works, so it is nobody else's turn (BEP 12).
     fn first_free(&self, now: Time, torrent: &Torrent) -> Result<(TrackerIndex, Arc<str>), Time> {
         let (mut earliest, mut silent) = (Time::NEVER, None);
         for tracker in torrent.tiers.iter() {
@@ -598,8 +598,8 @@ impl Scheduler {
     }
 
     /// Queues the next `stopped` of a torrent that leaves, or forgets the torrent. A tracker that
-    /// is being asked may register us by that: the end of that announce calls here again. At the end
-    /// of all, one that is silent is not waited for: it is dead, most likely.
+    /// is being asked may register us by that: the end of that announce calls here again. At the
+    /// end of all, one that is silent is not waited for: it is dead, most likely.
     fn leave(&mut self, now: Time, info_hash: InfoHashV1) {
         let (stopping, hosts) = (self.stopping, &self.hosts);
         let Some(torrent) = self.torrents.get_mut(&info_hash) else {
@@ -683,8 +683,8 @@ impl Scheduler {
         }
     }
 
-    /// Those who waited for a host that went down or silent go on to another tracker; but for a host
-    /// that is only silent those wait on who have no other.
+    /// Those who waited for a host that went down or silent go on to another tracker; but for a
+    /// host that is only silent those wait on who have no other.
     fn reconsider(&mut self, now: Time, name: &Arc<str>, waiting: Vec<Entry>) {
         let mut moving = waiting;
         if let Some(host) = self.hosts.get_mut(name).filter(|host| !host.is_down(now)) {

@@ -1,4 +1,5 @@
-//! What the user of `seedring get` sees: a bar on a terminal, a line now and then elsewhere, JSON for programs.
+//! What the user of `seedring get` sees: a bar on a terminal, a line now and then elsewhere, JSON
+//! for programs.
 //!
 //! Limits: [`FILES_SHOWN_MAX`] files are named at a time.
 
@@ -84,7 +85,8 @@ impl Share {
     pub fn of(progress: &FetchProgress) -> Share {
         Share {
             bytes_done: progress.bytes_stored,
-            // Either counts the last piece, which may be shorter, as a whole one while it is not among its pieces.
+            // Either counts the last piece, which may be shorter, as a whole one while it is not
+            // among its pieces.
             bytes_total: (progress.bytes_stored + progress.bytes_wanted).min(progress.bytes),
         }
     }
@@ -180,7 +182,8 @@ impl Display {
         }
     }
 
-    /// Where the download is, and how much of it is on stable storage; to be called every [`BAR_PERIOD`].
+    /// Where the download is, and how much of it is on stable storage; to be called every
+    /// [`BAR_PERIOD`].
     pub fn progress(&mut self, progress: &FetchProgress, bytes_synced: u64) {
         let now = Instant::now();
         let down = self.down.sample(now, progress.downloaded);
@@ -503,7 +506,8 @@ impl Rate {
     }
 }
 
-/// The torrent in a few words, with so many of its `files` selected, which have so many bytes to be fetched.
+/// The torrent in a few words, with so many of its `files` selected, which have so many bytes to be
+/// fetched.
 fn heading(metainfo: &Metainfo, files: (u64, u64), bytes: u64) -> String {
     let name = printable(metainfo.name.as_bytes(), NAME_CHARS_MAX);
     match files.0 < files.1 {
@@ -552,7 +556,8 @@ fn selected((wanted, all): (u64, u64)) -> String {
     format!("{wanted} of {}", counted(all, "file"))
 }
 
-/// The line on a terminal: how much is there, how it goes, and a bar in the room that is left for one.
+/// The line on a terminal: how much is there, how it goes, and a bar in the room that is left for
+/// one.
 fn bar_line(share: Share, message: &str, columns: usize) -> String {
     let (done, total) = (
         BinaryBytes(share.bytes_done),

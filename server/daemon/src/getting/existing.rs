@@ -1,4 +1,5 @@
-//! Files that are there already and are not known to be the torrent's: they are written over, which is to be said.
+//! Files that are there already and are not known to be the torrent's: they are written over, which
+//! is to be said.
 //!
 //! Does not: read what is in them; that was done before.
 
@@ -8,8 +9,9 @@ use proto::ids::PieceIndex;
 use proto::metainfo::{File, Metainfo};
 use std::path::{Path, PathBuf};
 
-/// The files below `data_dir` in which something will be replaced or cut, of those that are wanted: in them there are
-/// pieces that are not among the right `pieces`, or more bytes than the torrent's.
+/// The files below `data_dir` in which something will be replaced or cut, of those that are wanted:
+/// in them there are pieces that are not among the right `pieces`, or more bytes than the
+/// torrent's.
 pub fn replaced(
     metainfo: &Metainfo,
     data_dir: &Path,
@@ -38,8 +40,8 @@ pub fn replaced(
     replaced
 }
 
-/// Whether the pieces of a file that begins at `from` are right: those that are all its own, or if there are none those
-/// that it shares with others.
+/// Whether the pieces of a file that begins at `from` are right: those that are all its own, or if
+/// there are none those that it shares with others.
 fn has_own_pieces(metainfo: &Metainfo, file: &File, from: u64, pieces: &PieceSet) -> bool {
     let length = u64::from(metainfo.piece_length);
     let end = from + file.length;

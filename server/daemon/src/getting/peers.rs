@@ -23,7 +23,8 @@ const NODES_MAX: usize = 32;
 /// How long a peer's name may take to be resolved.
 const LOOKUP_MAX: Duration = Duration::from_secs(10);
 
-/// What is said to be left while only the torrent's hash is known: more than nothing, so that trackers name peers.
+/// What is said to be left while only the torrent's hash is known: more than nothing, so that
+/// trackers name peers.
 const LEFT_UNKNOWN: u64 = 16 << 10;
 
 /// Peers, and who named them.
@@ -85,9 +86,9 @@ impl PeerSink for Finder {
     }
 }
 
-/// The addresses of peers: those `named` by the user, wherever they are, and of those `in_link` the ones at global
-/// addresses, since whoever made the link must not have us knock at doors inside our network. Beside them why others
-/// are left out: their names cannot be resolved, or not in time.
+/// The addresses of peers: those `named` by the user, wherever they are, and of those `in_link` the
+/// ones at global addresses, since whoever made the link must not have us knock at doors inside our
+/// network. Beside them why others are left out: their names cannot be resolved, or not in time.
 pub async fn resolve(named: &[PeerAddress], in_link: &[PeerAddress]) -> Resolved {
     resolve_by(look_up, named, in_link).await
 }

@@ -1,5 +1,6 @@
-//! What the user wants to be downloaded, and what can be known of it before any port is opened: the torrent as a file or
-//! the web has it, the addresses of the peers that are named, and whose word each tracker is.
+//! What the user wants to be downloaded, and what can be known of it before any port is opened: the
+//! torrent as a file or the web has it, the addresses of the peers that are named, and whose word
+//! each tracker is.
 //!
 //! Limits: those of [`web`] and of [`read_torrent`]. Does not: ask peers.
 
@@ -57,7 +58,8 @@ pub(super) struct Described {
 }
 
 impl Plan {
-    /// The torrent, unless only peers can say what it is, and the peers that the user and the link name.
+    /// The torrent, unless only peers can say what it is, and the peers that the user and the link
+    /// name.
     pub(super) async fn prepare(&self) -> Result<(Option<Described>, Resolved), Failure> {
         let described = self.described().await?;
         let in_link = match &self.source {
@@ -154,7 +156,8 @@ impl Plan {
         };
         match &self.source {
             _ if is_own || self.config.announce.allow_private_trackers => Word::Own,
-            // What is kept of the torrent may be of an earlier run, which had it from somewhere else.
+            // What is kept of the torrent may be of an earlier run, which had it from somewhere
+            // else.
             Source::Magnet(magnet) if magnet.trackers.iter().any(|url| url == tracker) => {
                 Word::Link
             }

@@ -1,9 +1,10 @@
 //! Which files of a torrent are wanted: by their numbers, or by patterns for their paths.
 //!
-//! A number is a file's place in the torrent, from 0, as in magnet links (BEP 53) and in `seedring show --json`. A
-//! pattern has `*` for any run of characters and `?` for one, neither of them `/`. One with a `/` must fit a file's
-//! path below the torrent's folder, or that of a folder above the file; one without may fit any part of it. The
-//! torrent's folder may stand before the path, as it does in what `seedring show` prints.
+//! A number is a file's place in the torrent, from 0, as in magnet links (BEP 53) and in `seedring
+//! show --json`. A pattern has `*` for any run of characters and `?` for one, neither of them `/`.
+//! One with a `/` must fit a file's path below the torrent's folder, or that of a folder above the
+//! file; one without may fit any part of it. The torrent's folder may stand before the path, as it
+//! does in what `seedring show` prints.
 
 use engine::picker::Priority;
 use proto::metainfo::{File, Metainfo};
@@ -137,7 +138,8 @@ fn shown(ranges: &[RangeInclusive<u32>]) -> String {
     ranges.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
-/// The numbers that the torrent's files have, from the first to the last; padding has none that can be chosen.
+/// The numbers that the torrent's files have, from the first to the last; padding has none that can
+/// be chosen.
 fn numbers(metainfo: &Metainfo) -> String {
     let is_file = |file: &File| !file.pad;
     let first = metainfo.files.iter().position(is_file).unwrap_or(0);

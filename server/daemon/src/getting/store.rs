@@ -1,8 +1,10 @@
-//! Where `seedring get` keeps what it has: a store of its own for each torrent, below the state folder.
+//! Where `seedring get` keeps what it has: a store of its own for each torrent, below the state
+//! folder.
 //!
-//! The server's store admits one process, and two downloads beside a server are three. A store for each torrent also
-//! keeps two processes from writing to the same files. When a torrent is complete, the server's store is told, if
-//! nobody has it open just then, and the torrent's own goes.
+//! The server's store admits one process, and two downloads beside a server are three. A store for
+//! each torrent also keeps two processes from writing to the same files. When a torrent is
+//! complete, the server's store is told, if nobody has it open just then, and the torrent's own
+//! goes.
 
 use control::state::{FetchRecord, Record, State, StateError};
 use engine::layout::{FileIndex, FileStamp};
@@ -35,7 +37,8 @@ impl Store {
         Ok(store)
     }
 
-    /// What the server knows of the torrent, if it is known as complete and this store knows nothing.
+    /// What the server knows of the torrent, if it is known as complete and this store knows
+    /// nothing.
     fn take_over(&self) {
         let known = |state: &State| state.record(self.info_hash).ok().flatten();
         let main = || State::open(&self.state_dir).ok();
@@ -87,8 +90,8 @@ impl Store {
         self.state.fetch_synced(self.info_hash, pieces, stamps)
     }
 
-    /// All is there. If the server's store can be told, this one has nothing more to say and is removed when it is
-    /// closed.
+    /// All is there. If the server's store can be told, this one has nothing more to say and is
+    /// removed when it is closed.
     ///
     /// # Errors
     ///

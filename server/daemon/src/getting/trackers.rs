@@ -1,9 +1,10 @@
 //! The trackers of one download, and which of them may be inside our network.
 //!
-//! What the user names is asked wherever it is: `--tracker`, and a `.torrent` file of his own. A torrent from the web is
-//! a stranger's word: its trackers are asked at global addresses only, or whoever made it would have us send requests
-//! into our own network. (A web server that is inside itself is no stranger, and `announce.allow_private_trackers`
-//! trusts them all.) A magnet link that the user gives is between the two, see [`Word::Link`].
+//! What the user names is asked wherever it is: `--tracker`, and a `.torrent` file of his own. A
+//! torrent from the web is a stranger's word: its trackers are asked at global addresses only, or
+//! whoever made it would have us send requests into our own network. (A web server that is inside
+//! itself is no stranger, and `announce.allow_private_trackers` trusts them all.) A magnet link
+//! that the user gives is between the two, see [`Word::Link`].
 //!
 //! Limits: those of [`control::announce`]. Does not: decide when to ask.
 
@@ -55,13 +56,14 @@ pub enum News {
 pub enum Word {
     /// The user's: it is asked wherever it is.
     Own,
-    /// A link's that the user gave. He may have it from our own `seed` in the next room or from a page of the web, so a
-    /// tracker inside our network is asked if its URL leaves a request no word to say but that it is an announce: see
-    /// [`says_nothing_else`].
+    /// A link's that the user gave. He may have it from our own `seed` in the next room or from a
+    /// page of the web, so a tracker inside our network is asked if its URL leaves a request no
+    /// word to say but that it is an announce: see [`says_nothing_else`].
     Link,
     /// Somebody's: it is asked at a global address only.
     Stranger,
-    /// A link's or torrent's that an earlier run was given; whose that was is not kept. As [`Word::Stranger`].
+    /// A link's or torrent's that an earlier run was given; whose that was is not kept. As
+    /// [`Word::Stranger`].
     Kept,
 }
 
@@ -158,7 +160,8 @@ impl Trackers {
         all.flat_map(|status| status.trackers).collect()
     }
 
-    /// Trackers that fail, with their reasons, and that answer again, as far as that has not been told yet.
+    /// Trackers that fail, with their reasons, and that answer again, as far as that has not been
+    /// told yet.
     pub fn news(&mut self, info_hash: InfoHashV1) -> Vec<(String, News)> {
         let mut all = Vec::new();
         for status in self.statuses(info_hash) {
@@ -193,8 +196,8 @@ impl Trackers {
     }
 }
 
-/// Sorts trackers: those that the user `named`, and those that the torrent or the link does, each by whose `word` it
-/// is.
+/// Sorts trackers: those that the user `named`, and those that the torrent or the link does, each
+/// by whose `word` it is.
 pub fn sort(
     named: &[Vec<String>],
     of_torrent: &[Vec<String>],
@@ -244,7 +247,8 @@ impl Sorted {
         }
     }
 
-    /// Takes a tier. The announcers know nothing of each other, so it is two tiers if its trackers are of two kinds.
+    /// Takes a tier. The announcers know nothing of each other, so it is two tiers if its trackers
+    /// are of two kinds.
     fn take<'a>(&mut self, tier: impl Iterator<Item = &'a String>, word: impl Fn(&str) -> Word) {
         let (mut anywhere, mut global) = (Vec::new(), Vec::new());
         for url in tier {
@@ -286,10 +290,10 @@ fn refusal(url: &str, word: Word) -> Option<String> {
     ))
 }
 
-/// Whether a request to this URL is an announce and nothing else to whatever server gets it: the path is `/announce`
-/// alone, with no query and nobody's password, so that whoever made the link has chosen a host and a port and no word
-/// of what is said there. (Over UDP the first packet has no place for any; the path, which follows when a tracker has
-/// answered, may be missing.)
+/// Whether a request to this URL is an announce and nothing else to whatever server gets it: the
+/// path is `/announce` alone, with no query and nobody's password, so that whoever made the link
+/// has chosen a host and a port and no word of what is said there. (Over UDP the first packet has
+/// no place for any; the path, which follows when a tracker has answered, may be missing.)
 fn says_nothing_else(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else {
         return false;

@@ -12,8 +12,8 @@ const TRACKERS_SHOWN_MAX: usize = 3;
 #[derive(Default)]
 pub struct Sources {
     pub trackers: Vec<TrackerStatus>,
-    /// Of the DHT the nodes that are known, and the peers that its last search has found, if one has ended; none if it
-    /// is off.
+    /// Of the DHT the nodes that are known, and the peers that its last search has found, if one
+    /// has ended; none if it is off.
     pub dht: Option<(usize, Option<usize>)>,
     /// Whether this network is asked.
     pub lsd: bool,
