@@ -103,7 +103,30 @@ impl Tiers {
             random.shuffle(&mut trackers[first..]);
         }
         number_alike(&mut trackers);
+        // It has been given room for four, and none comes any more.
+        trackers.shrink_to_fit();
         Tiers { trackers }
+    }
+
+    /// What is kept beside the value itself, in bytes, with nothing shared.
+    #[cfg(test)]
+    pub fn heap_bytes(&self) -> usize {
+        const SHARED: usize = 2 * size_of::<usize>();
+        let of_target = |target: &Target| {
+            let url = size_of::<Url>() + target.url.as_str().len();
+            url + target.host.len() + target.shown.len() + 3 * SHARED
+        };
+        let of_tracker = |tracker: &Tracker| {
+            let texts = [Some(&tracker.display), tracker.message.as_ref()];
+            let texts: usize = texts.into_iter().flatten().map(String::capacity).sum();
+            let id = tracker
+                .tracker_id
+                .as_ref()
+                .map_or(0, |id| id.len() + SHARED);
+            texts + id + tracker.target.as_ref().map_or(0, of_target)
+        };
+        let trackers = self.trackers.capacity() * size_of::<Tracker>();
+        trackers + self.trackers.iter().map(of_tracker).sum::<usize>()
     }
 
     pub fn get_mut(&mut self, index: TrackerIndex) -> Option<&mut Tracker> {

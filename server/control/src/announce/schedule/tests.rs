@@ -7,6 +7,7 @@ use crate::announce::{RetryIn, ScrapeOutcome, TorrentTotals, TrackerReply, Track
 
 mod overtaken;
 mod scraped;
+mod storm;
 
 const LIMITS: Limits = Limits {
     in_flight_max: 64,
