@@ -504,7 +504,6 @@ impl Fetch {
             downloaded: published.downloaded.load(Ordering::Relaxed),
             wasted: published.wasted.load(Ordering::Relaxed),
             hash_failures: published.hash_failures.load(Ordering::Relaxed),
-            peers: published.peers.load(Ordering::Relaxed),
             uploaded: self.torrent.uploaded_bytes(),
             ..published.lock().clone()
         }

@@ -21,7 +21,7 @@ use crate::torrent::{Fault, SeededTorrent};
 use engine::choker::PeerKey;
 use engine::download::{Action, Download, DownloadConfig};
 use engine::layout::FileIndex;
-use engine::peer_list::{PeerList, PeerListConfig, PeerSource, SourceCounts};
+use engine::peer_list::{PeerList, PeerListConfig, PeerSource};
 use engine::picker::{PeerPieces, PickerConfig, PieceOrder, Priority, Sharing, piece_priorities};
 use engine::pipeline::PipelineConfig;
 use engine::session::PieceBits;
@@ -445,13 +445,8 @@ impl ActiveFetch {
             .count();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let known_by_source = self.list.borrow().sources();
-        let mut peers_by_source = SourceCounts::default();
-        for member in self.members.borrow().values() {
-            peers_by_source.add(member.source);
-        }
         self.published.change(|progress| {
             progress.known_by_source = known_by_source;
-            progress.peers_by_source = peers_by_source;
             progress.seeds = count(seeds);
             progress.connecting = count(self.connecting.borrow().len());
             progress.candidates = count(self.list.borrow().waiting());

@@ -25,7 +25,7 @@ use crate::fetch::home::ActiveFetch;
 use crate::shard::Shard;
 use crate::sockets;
 use engine::choker::PeerKey;
-use engine::peer_list::PeerSource;
+use engine::peer_list::{PeerSource, SourceCounts};
 use engine::picker::PeerPieces;
 use engine::time::Time;
 use proto::address::is_global;
@@ -36,7 +36,6 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Peers that sent blocks and have gone, of whom the address is remembered; the first to go is
@@ -376,9 +375,18 @@ impl ActiveFetch {
             .any(|member| member.connection.session.borrow().is_interested())
     }
 
+    /// Publishes how many peers there are, and who named them: both at once, so that they agree.
     fn count_members(&self) {
-        let peers = u32::try_from(self.members.borrow().len()).unwrap_or(u32::MAX);
-        self.published.peers.store(peers, Ordering::Relaxed);
+        let members = self.members.borrow();
+        let peers = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        let mut by_source = SourceCounts::default();
+        for member in members.values() {
+            by_source.add(member.source);
+        }
+        self.published.change(|progress| {
+            progress.peers = peers;
+            progress.peers_by_source = by_source;
+        });
     }
 
     /// Keeps a liar away, and closes it and whoever else is kept away by that.

@@ -113,8 +113,14 @@ impl Server {
     /// Waits until `is_so` of the progress.
     fn until(&self, fetch: &Fetch, is_so: impl Fn(&FetchProgress) -> bool) {
         let end = std::time::Instant::now() + PATIENCE;
-        while !is_so(&fetch.progress()) {
-            assert!(std::time::Instant::now() < end, "{:?}", fetch.progress());
+        loop {
+            let progress = fetch.progress();
+            let by_source = PeerSource::ALL.map(|source| progress.peers_by_source.get(source));
+            assert_eq!(by_source.iter().sum::<u32>(), progress.peers);
+            if is_so(&progress) {
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "{progress:?}");
             thread::sleep(Duration::from_millis(5));
         }
     }
