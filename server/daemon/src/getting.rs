@@ -324,13 +324,7 @@ impl Getter {
         let priorities = self.priorities(&metainfo)?;
         self.refused.extend(self.plan.web_seeds(&metainfo));
         let data_dir = make_folder(&self.plan.data_dir)?;
-        let mut spec = FetchSpec::new(Arc::clone(&metainfo), &data_dir);
-        spec.priorities.clone_from(&priorities);
-        spec.sequential = self.plan.sequential;
-        let settings = &self.plan.config.fetch;
-        spec.set_suffix(&settings.partial_suffix);
-        spec.allocation = keeping::allocation(settings.allocation);
-        spec.past_cache = keeping::past_cache(settings.past_cache);
+        let mut spec = self.spec(&metainfo, &data_dir, &priorities);
         let (store, resumed) = self.look_at_disk(&spec, store).await?;
         let Some(resumed) = resumed else {
             self.display.stopped(None);
@@ -388,6 +382,23 @@ impl Getter {
         };
         let end = self.watch(&mut download).await?;
         self.conclude(download, end).await
+    }
+
+    /// How it is to be downloaded, nothing of it being there.
+    fn spec(
+        &self,
+        metainfo: &Arc<Metainfo>,
+        data_dir: &Path,
+        priorities: &[Priority],
+    ) -> FetchSpec {
+        let mut spec = FetchSpec::new(Arc::clone(metainfo), data_dir);
+        spec.priorities = priorities.to_vec();
+        spec.sequential = self.plan.sequential;
+        let settings = &self.plan.config.fetch;
+        spec.set_suffix(&settings.partial_suffix);
+        spec.allocation = keeping::allocation(settings.allocation);
+        spec.past_cache = keeping::past_cache(settings.past_cache);
+        spec
     }
 
     /// The priorities of the files: what the user chose, else what the link did.
