@@ -77,8 +77,9 @@ impl Error {
                 false => problem.detail,
             };
             match problem.field {
-                Some(field) => format!("{field}: {text}"),
-                None => text,
+                // Most details begin with the field themselves.
+                Some(field) if !text.starts_with(&field) => format!("{field}: {text}"),
+                _ => text,
             }
         });
         let said = said.map(|text| printable(text.as_bytes(), DETAIL_CHARS_MAX));

@@ -35,6 +35,12 @@ fn router() -> Router {
             "/api/v1/problem",
             get(move || async move { problem(StatusCode::CONFLICT, "it is\x1b busy") }),
         )
+        .route(
+            "/api/v1/field",
+            get(move || async move {
+                problem(StatusCode::BAD_REQUEST, "limits.upload_rate: it is no rate")
+            }),
+        )
         .route("/api/v1/token", get(|| async { StatusCode::UNAUTHORIZED }))
         .route("/api/v1/odd", get(|| async { "<html>" }))
         .route(
@@ -97,6 +103,12 @@ fn errors_say_what_is_wrong_and_what_to_do() {
         };
         let error = asked(&place, None, "/problem").await.unwrap_err();
         assert_eq!(error, refused("limits.upload_rate: it is\\u{1b} busy", 409));
+        let error = asked(&place, None, "/field").await.unwrap_err();
+        assert_eq!(
+            error,
+            refused("limits.upload_rate: it is no rate", 400),
+            "once"
+        );
         let error = asked(&place, None, "/token").await.unwrap_err();
         assert!(error.to_string().contains("--token-file"), "{error}");
         let error = asked(&place, token("secret"), "/token").await.unwrap_err();
