@@ -13,6 +13,7 @@ use seedring_io::direct::{SLOT_BYTES, slots_per_shard};
 use seedring_io::fetch::UNDECODED_BYTES_MAX;
 use seedring_io::pipes::PIPES_MAX;
 use seedring_io::windows::bytes_per_shard;
+use state::limits::{CACHE_BYTES, REQUESTS_KIB};
 
 /// Descriptors of the process itself: standard streams, rings, event polls, channels, the state
 /// store, logs, two sockets of the DHT.
@@ -67,6 +68,9 @@ const MEMORY_PER_STORED_PEER: u64 = 160;
 /// Memory of one peer that our tracker holds, in bytes, when its tables have just grown.
 const MEMORY_PER_TRACKED_PEER: u64 = 640;
 
+/// Memory of the store of torrents, in bytes: its cache, and what waits to be written.
+const MEMORY_STORE: u64 = CACHE_BYTES as u64 + ((REQUESTS_KIB as u64) << 10);
+
 /// What a configuration comes to on this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
@@ -83,6 +87,15 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// The same with a store of torrents.
+    #[must_use]
+    pub fn with_store(self) -> Budget {
+        Budget {
+            memory_bytes_max: self.memory_bytes_max + MEMORY_STORE,
+            ..self
+        }
+    }
+
     /// Plans for `shards` shards under a limit of `descriptor_limit` open descriptors.
     pub fn plan(config: &Config, shards: u64, descriptor_limit: u64) -> Budget {
         let tracked_peers = if config.tracker.enabled {

@@ -92,7 +92,7 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     let signals = Signals::new(1)?;
     let reloads = Reloads::new(plan.stdout_is_log)?;
     let limit = system::raise_descriptor_limit().context("cannot read the descriptor limit")?;
-    let budget = Budget::plan(&plan.config, registry.shards() as u64, limit);
+    let budget = Budget::plan(&plan.config, registry.shards() as u64, limit).with_store();
     if budget.descriptors_max > limit {
         return Err(Failure::Failed(anyhow!(
             "the limit on open descriptors is {limit}, and at least {} are needed; raise it \
