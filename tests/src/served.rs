@@ -26,6 +26,8 @@ pub struct Served {
     pub root: TempDir,
     /// Where the API is over TCP.
     pub api: String,
+    /// Keys of the configuration.
+    settings: Vec<(String, String)>,
 }
 
 /// What a command has said.
@@ -50,9 +52,22 @@ impl Said {
 impl Served {
     /// Starts one that knows no torrents.
     pub fn start() -> Served {
+        Served::start_with(&[])
+    }
+
+    /// The same with keys of the configuration, such as `SEEDRING_API__AUTH`.
+    pub fn start_with(settings: &[(&str, &str)]) -> Served {
         let root = TempDir::new().unwrap();
-        let (process, api) = launch(root.path());
-        Served { process, root, api }
+        let own = |text: &&str| (*text).to_owned();
+        let settings = settings.iter().map(|(key, value)| (own(key), own(value)));
+        let settings: Vec<(String, String)> = settings.collect();
+        let (process, api) = launch(root.path(), &settings);
+        Served {
+            process,
+            root,
+            api,
+            settings,
+        }
     }
 
     /// Ends it and starts another with its state.
@@ -69,7 +84,7 @@ impl Served {
 
     /// Starts another with the state of one that has ended.
     pub fn again(&mut self) {
-        (self.process, self.api) = launch(self.root.path());
+        (self.process, self.api) = launch(self.root.path(), &self.settings);
     }
 
     /// The state folder.
@@ -157,14 +172,15 @@ pub fn said(command: &Command) -> Said {
     }
 }
 
-fn launch(root: &Path) -> (Process, String) {
+fn launch(root: &Path, settings: &[(String, String)]) -> (Process, String) {
     let mut command = seedring(["serve", "--json"]);
     command
         .arg("--state-dir")
         .arg(root.join("state"))
         .env("HOME", root)
         .env("SEEDRING_PEERS__PORT", "0")
-        .env("SEEDRING_API__LISTEN", "127.0.0.1:0");
+        .env("SEEDRING_API__LISTEN", "127.0.0.1:0")
+        .envs(settings.iter().map(|(key, value)| (key, value)));
     let mut process = Process::spawn("serve", &command);
     let ready = process.wait_for("ready line", READY, |process| event(process, "ready"));
     let api = ready["api"].as_str().unwrap().trim_end_matches('/');

@@ -2,7 +2,9 @@
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use seedring_tests::certificates::Authority;
 use seedring_tests::content::write_file;
+use seedring_tests::need;
 use seedring_tests::process::Process;
 use seedring_tests::served::{Said, Served, said};
 use seedring_tests::server::seedring;
@@ -451,6 +453,45 @@ fn who_has_no_server_or_no_right_is_told_what_to_do() {
     let right = server.state().join("api-token");
     let right = ask(&["list", "--url", &server.api, "--token-file", text(&right)]);
     assert_eq!((right.code, right.stderr.as_str()), (0, ""), "{right:?}");
+}
+
+#[test]
+fn a_server_with_a_certificate_is_asked_by_who_trusts_it() {
+    let name = "a_server_with_a_certificate_is_asked_by_who_trusts_it";
+    let authority = need!(name, Authority::new());
+    let (certificate, key) = authority.vouch("IP:127.0.0.1", 2);
+    let server = Served::start_with(&[
+        ("SEEDRING_API__TLS_CERT", text(&certificate)),
+        ("SEEDRING_API__TLS_KEY", text(&key)),
+    ]);
+    let address = server.api.split_once("://").unwrap().1;
+    let url = format!("https://{address}");
+    let token = server.state().join("api-token");
+    let line = ["stats", "--url", &url, "--token-file", text(&token)];
+    let trusted = authority.certificate();
+    let good = said(&seedring(
+        line.iter().copied().chain(["--ca-file", text(&trusted)]),
+    ));
+    assert_eq!(good.code, 0, "{good:?}");
+    assert!(good.stdout.contains("0 torrents"), "{good:?}");
+    let bad = said(&seedring(line));
+    assert_eq!(bad.code, 1, "{bad:?}");
+    assert!(bad.stderr.to_lowercase().contains("certificate"), "{bad:?}");
+    assert_eq!(server.torrents().len(), 0, "the socket needs none");
+}
+
+#[test]
+fn a_server_that_asks_everybody_takes_the_token_of_its_folder() {
+    let server = Served::start_with(&[("SEEDRING_API__AUTH", "required")]);
+    assert_eq!(server.torrents().len(), 0);
+    std::fs::rename(server.state().join("api-token"), server.path("token")).unwrap();
+    let refused = server.say(["list"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("wants a token"), "{refused:?}");
+    let token = std::fs::read_to_string(server.path("token")).unwrap();
+    let mut command = server.command(["list"]);
+    command.env("SEEDRING_TOKEN", token.trim());
+    assert_eq!(said(&command).code, 0);
 }
 
 #[test]
