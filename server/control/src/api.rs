@@ -16,6 +16,7 @@ mod answer;
 mod auth;
 mod bulk;
 mod convert;
+mod decode;
 mod document;
 mod feed;
 mod input;
@@ -90,9 +91,19 @@ pub struct Api {
     body_max: usize,
     /// Places for those who listen to events.
     listeners: Arc<Semaphore>,
-    /// Places for long bodies in memory.
+    /// Places for bodies in memory.
+    bodies: Arc<Semaphore>,
+    /// Places for long ones.
     large: Arc<Semaphore>,
     cells: Arc<ControlCells>,
+}
+
+/// Memory that bodies of requests and the verification of passwords may take, in bytes: what adds a
+/// torrent comes as text, is decoded, and is kept by whoever adds it until it has.
+pub fn bodies_bytes_max(settings: &Settings) -> u64 {
+    let usual = input::BODIES_MAX as u64 * input::BODY_BYTES_MAX as u64;
+    let large = input::LARGE_MAX as u64 * settings.body_max.bytes();
+    3 * (usual + large) + auth::verifying_bytes_max(&settings.users)
 }
 
 type Answer = Result<Response, Box<Refusal>>;
@@ -118,6 +129,7 @@ impl Api {
             facts,
             body_max: usize::try_from(settings.body_max.bytes()).unwrap_or(usize::MAX),
             listeners: Arc::new(Semaphore::new(feed::LISTENERS_MAX)),
+            bodies: Arc::new(Semaphore::new(input::BODIES_MAX)),
             large: Arc::new(Semaphore::new(input::LARGE_MAX)),
             cells,
         }))

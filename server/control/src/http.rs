@@ -5,8 +5,8 @@
 //! Requests are answered only under names that are ours (see [`host`]). What is for monitoring takes
 //! GET and HEAD alone, reads no body, asks for no password, and names no torrent, peer or tracker.
 //!
-//! Limits: `api.connections_max` connections of the port and as many of the socket, of which more
-//! are closed at once; 16 KiB of request head, the first within 10 s, with the handshake of TLS; a
+//! Limits: `api.connections_max` connections of the port, [`SOCKET_CONNECTIONS_MAX`] of the socket,
+//! of which more are closed at once; 16 KiB of request head, the first within 10 s, with the handshake of TLS; a
 //! connection ends after 10 minutes.
 //!
 //! Does not: speak HTTP/2.
@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use doors::SOCKET_FILE;
+pub use doors::{SOCKET_CONNECTIONS_MAX, SOCKET_FILE};
 pub use readiness::{Readiness, Status};
 
 /// Why a place where clients come in could not be opened.

@@ -104,6 +104,7 @@ impl Budget {
             0
         };
         let http = u64::from(config.api.connections_max)
+            + control::http::SOCKET_CONNECTIONS_MAX as u64
             + if config.tracker.enabled {
                 u64::from(config.tracker.connections_max)
             } else {
@@ -157,6 +158,7 @@ impl Budget {
                 + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
                 + connections_max * (MEMORY_PER_PEER + queue)
                 + http_reserved * MEMORY_PER_HTTP
+                + control::api::bodies_bytes_max(&config.api)
                 + tracked_peers * MEMORY_PER_TRACKED_PEER
                 + dht
                 + ip_filter,

@@ -13,9 +13,9 @@ mod throttle;
 mod token;
 
 use super::problem::{Kind, Refusal};
-use crate::config::{ApiAuth, ApiUsers};
+use crate::config::{ApiAuth, ApiUser, ApiUsers};
 use crate::http::Client;
-use argon2::{Argon2, PasswordHash, PasswordVerifier};
+use argon2::{Argon2, Params, PasswordHash, PasswordVerifier};
 use axum::http::HeaderMap;
 use axum::http::header;
 use base64::Engine;
@@ -42,6 +42,17 @@ const REMEMBERED_MAX: usize = 16;
 
 /// How long they are.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
+
+/// Memory that passwords which are verified may take, in bytes, as their hashes say.
+pub(super) fn verifying_bytes_max(users: &ApiUsers) -> u64 {
+    let memory = |user: &ApiUser| {
+        let hash = PasswordHash::new(&user.hash).ok()?;
+        let params = Params::try_from(&hash).ok()?;
+        Some(u64::from(params.m_cost()) << 10)
+    };
+    let most = users.0.iter().filter_map(memory).max();
+    VERIFYING_MAX as u64 * most.unwrap_or(0)
+}
 
 /// Whether a request has shown who asks. Part of each request that gets to a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

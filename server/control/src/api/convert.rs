@@ -3,7 +3,7 @@
 //!
 //! Limits: those of [`limits`] beside the length of the body.
 
-use super::input::info_hash;
+use super::decode::info_hash;
 use super::problem::Refusal;
 use super::types as said;
 use crate::catalog::{self, Status};

@@ -1,10 +1,12 @@
 //! How requests are read: paths, queries and bodies, each refused with a sentence when it cannot
 //! be what is meant.
 //!
-//! Limits: a body of [`BODY_BYTES_MAX`], a torrent's of `api.body_max`, of which [`LARGE_MAX`] are
-//! read at a time and the others wait; [`PAUSE_MAX`] between two parts of a body.
+//! Limits: a body of [`BODY_BYTES_MAX`], a torrent's of `api.body_max`; [`BODIES_MAX`] are read at a
+//! time, [`LARGE_MAX`] of them long ones, and the others wait; [`PAUSE_MAX`] between two parts of
+//! one.
 
 use super::Api;
+use super::decode::{self, DecodeError, info_hash};
 use super::problem::{Kind, Refusal};
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
@@ -13,8 +15,7 @@ use axum::http::request::Parts;
 use http_body_util::BodyExt;
 use proto::ids::InfoHashV1;
 use seedring_metrics::ControlCounter;
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::error::Category;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,25 +23,14 @@ use tokio::sync::OwnedSemaphorePermit;
 /// The longest body of a request other than one that adds a torrent.
 pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// Bodies longer than that, at a time.
+/// Bodies that are in memory at a time.
+pub(super) const BODIES_MAX: usize = 32;
+
+/// Those of them that are longer than [`BODY_BYTES_MAX`].
 pub(super) const LARGE_MAX: usize = 2;
 
 /// How long a client may pause while it sends a body.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// Reads an info-hash: 40 hex digits.
-pub(super) fn info_hash(text: &str) -> Option<InfoHashV1> {
-    let mut hash = [0; 20];
-    if text.len() != 40 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        let (high, low) = (digit(*digits.first()?)?, digit(*digits.get(1)?)?);
-        *byte = u8::try_from(high << 4 | low).ok()?;
-    }
-    Some(InfoHashV1(hash))
-}
 
 /// What a path names: a torrent, and one of its files.
 pub(super) struct Target {
@@ -81,13 +71,7 @@ pub(super) struct Query<T>(pub(super) T);
 
 /// Reads a query.
 pub(super) fn query<T: DeserializeOwned>(text: &str) -> Result<T, Box<Refusal>> {
-    let parameters = form_urlencoded::parse(text.as_bytes());
-    let deserializer = serde_urlencoded::Deserializer::new(parameters);
-    serde_path_to_error::deserialize(deserializer).map_err(|error| {
-        let field = at_fault(error.path(), &error.inner().to_string());
-        let detail = format!("in the query, {field}: {}", error.inner());
-        Refusal::field(field, detail)
-    })
+    Ok(decode::query(text)?)
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
@@ -98,49 +82,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The field at fault, by the way to it and by what is said of it: of one that is missing, or is
-/// there twice, the way is that to the object which it is of.
-fn at_fault(way: &serde_path_to_error::Path, said: &str) -> String {
-    let way = way.to_string();
-    let named = ["missing field `", "duplicate field `"];
-    let named = named.iter().find_map(|start| said.strip_prefix(start));
-    let named = named.and_then(|rest| rest.split('`').next());
-    match (way.as_str(), named) {
-        (".", Some(named)) => named.to_owned(),
-        (_, Some(named)) => format!("{way}.{named}"),
-        (_, None) => way,
-    }
-}
-
 /// What the body of a request says, as JSON.
 pub(super) struct Json<T>(pub(super) T);
 
 /// Reads a JSON object.
 pub(super) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Box<Refusal>> {
-    let no_json = |error: &serde_json::Error| {
-        Refusal::new(Kind::Malformed, format!("the body is no JSON: {error}"))
-    };
-    // Elsewise a list would be taken for the fields of an object in their order.
-    if !bytes.trim_ascii_start().starts_with(b"{") {
-        let read = serde_json::from_slice::<IgnoredAny>(bytes);
-        return Err(match read {
-            Ok(IgnoredAny) => Refusal::new(Kind::Invalid, "the body is JSON, but no object"),
-            Err(error) => no_json(&error),
-        });
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let read = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let inner = error.inner();
-        match inner.classify() {
-            Category::Data => {
-                let field = at_fault(error.path(), &inner.to_string());
-                Refusal::field(&field, format!("{field}: {inner}"))
-            }
-            _ => no_json(inner),
+    Ok(decode::json(bytes)?)
+}
+
+impl From<DecodeError> for Box<Refusal> {
+    fn from(error: DecodeError) -> Box<Refusal> {
+        match error {
+            DecodeError::Malformed(detail) => Refusal::new(Kind::Malformed, detail),
+            DecodeError::Invalid(None, detail) => Refusal::new(Kind::Invalid, detail),
+            DecodeError::Invalid(Some(field), detail) => Refusal::field(field, detail),
         }
-    })?;
-    deserializer.end().map_err(|error| no_json(&error))?;
-    Ok(read)
+    }
 }
 
 impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
@@ -192,8 +149,10 @@ fn media_type_of(headers: &axum::http::HeaderMap) -> String {
 pub(super) struct Read {
     /// It.
     pub(super) bytes: Vec<u8>,
-    /// The place of a long one among those that may be in memory.
+    /// Its place among those that may be in memory.
     _place: Option<OwnedSemaphorePermit>,
+    /// Its place among the long ones, if it is one.
+    large: Option<OwnedSemaphorePermit>,
 }
 
 /// Reads a body of at most `max` bytes.
@@ -207,9 +166,12 @@ pub(super) async fn read(api: &Api, mut body: Body, max: usize) -> Result<Read, 
     if body.size_hint().lower() > max as u64 {
         return Err(refuse());
     }
+    // Those who wait hold nothing, and who waits for a long one's place is not waited for by those
+    // who have one. The semaphores are never closed.
     let mut read = Read {
         bytes: Vec::new(),
-        _place: None,
+        _place: Arc::clone(&api.bodies).acquire_owned().await.ok(),
+        large: None,
     };
     loop {
         let frame = tokio::time::timeout(PAUSE_MAX, body.frame()).await;
@@ -231,9 +193,8 @@ pub(super) async fn read(api: &Api, mut body: Body, max: usize) -> Result<Read, 
         if length > max {
             return Err(refuse());
         }
-        if length > BODY_BYTES_MAX && read._place.is_none() {
-            let place = Arc::clone(&api.large).acquire_owned().await;
-            read._place = place.ok();
+        if length > BODY_BYTES_MAX && read.large.is_none() {
+            read.large = Arc::clone(&api.large).acquire_owned().await.ok();
         }
         read.bytes.extend_from_slice(&data);
     }

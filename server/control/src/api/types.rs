@@ -11,6 +11,8 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+// By its path, because this file is compiled by the fuzz targets, too.
+#[path = "types/request.rs"]
 mod request;
 
 pub use request::{
@@ -493,4 +495,5 @@ where
 }
 
 #[cfg(test)]
+#[path = "types/tests.rs"]
 mod tests;

@@ -7,6 +7,9 @@ use std::cmp::Ordering;
 /// Torrents of one page at most; who asks for more gets so many.
 pub const PAGE_MAX: usize = 10_000;
 
+/// Torrents that a page with few may keep while it is made.
+const KEPT_MIN: usize = 16;
+
 /// By what a page is sorted. Torrents that are alike in it are in the order in which they were
 /// added.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -83,7 +86,7 @@ impl Filter {
         *self == Filter::default()
     }
 
-    /// Whether this torrent passes. `text`: [`Filter::text`] in lower case.
+    /// Whether this torrent passes. `text`: [`Filter::text`] in lower case, not empty.
     fn passes(&self, torrent: &Torrent, text: Option<&str>) -> bool {
         let summary = &torrent.summary;
         let label = |label: &String| summary.labels.contains(label);
@@ -91,23 +94,60 @@ impl Filter {
         (self.status.is_empty() || self.status.contains(&torrent.live.status))
             && self.label.as_ref().is_none_or(label)
             && self.category.as_ref().is_none_or(category)
-            && text.is_none_or(|text| summary.name.to_lowercase().contains(text))
+            && text.is_none_or(|text| contains(&summary.name, text))
+    }
+
+    /// [`Filter::text`] in lower case; none if it is empty, which everything contains.
+    fn text_in_lower_case(&self) -> Option<String> {
+        let text = self.text.as_ref().filter(|text| !text.is_empty());
+        text.map(|text| text.to_lowercase())
     }
 }
 
+/// Whether a name contains a text that is in lower case. Most names are ASCII and cost no memory.
+fn contains(name: &str, text: &str) -> bool {
+    if !name.is_ascii() {
+        return name.to_lowercase().contains(text);
+    }
+    let mut parts = name.as_bytes().windows(text.len());
+    parts.any(|part| part.eq_ignore_ascii_case(text.as_bytes()))
+}
+
 /// What is compared of a torrent.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+#[derive(PartialEq, Eq)]
+enum Rank<'a> {
     Number(u64),
-    Text(String),
+    Text(&'a str),
+}
+
+impl Ord for Rank<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Rank::Number(one), Rank::Number(other)) => one.cmp(other),
+            (Rank::Text(one), Rank::Text(other)) if one.is_ascii() && other.is_ascii() => {
+                let one = one.bytes().map(|byte| byte.to_ascii_lowercase());
+                one.cmp(other.bytes().map(|byte| byte.to_ascii_lowercase()))
+            }
+            (Rank::Text(one), Rank::Text(other)) => one.to_lowercase().cmp(&other.to_lowercase()),
+            // Never of one key.
+            (Rank::Number(_), Rank::Text(_)) => Ordering::Less,
+            (Rank::Text(_), Rank::Number(_)) => Ordering::Greater,
+        }
+    }
+}
+
+impl PartialOrd for Rank<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl SortKey {
     /// `None` stands for the order in which they were added.
-    fn rank(self, torrent: &Torrent) -> Option<Rank> {
+    fn rank(self, torrent: &Torrent) -> Option<Rank<'_>> {
         let number = match self {
             SortKey::Added => return None,
-            SortKey::Name => return Some(Rank::Text(torrent.summary.name.to_lowercase())),
+            SortKey::Name => return Some(Rank::Text(&torrent.summary.name)),
             SortKey::Size => torrent.summary.total_bytes,
             SortKey::Progress => {
                 let done = u128::from(torrent.bytes_verified()) * 1_000_000;
@@ -131,7 +171,7 @@ impl SortKey {
 impl Catalog {
     /// All that pass a filter, in the order in which they were added.
     pub fn hashes(&self, filter: &Filter) -> Vec<InfoHashV1> {
-        let text = filter.text.as_ref().map(|text| text.to_lowercase());
+        let text = filter.text_in_lower_case();
         let passing = self
             .iter()
             .filter(|torrent| filter.passes(torrent, text.as_deref()));
@@ -144,15 +184,11 @@ impl Catalog {
         if query.sort == SortKey::Added && query.filter.is_any() {
             return self.page_as_added(query, limit);
         }
-        let text = query.filter.text.as_ref().map(|text| text.to_lowercase());
+        let text = query.filter.text_in_lower_case();
         let passing = self
             .iter()
             .filter(|torrent| query.filter.passes(torrent, text.as_deref()));
-        let mut found: Vec<_> = passing
-            .enumerate()
-            .map(|(place, torrent)| (query.sort.rank(torrent), place, torrent))
-            .collect();
-        type Found<'a> = (Option<Rank>, usize, &'a Torrent);
+        type Found<'a> = (Option<Rank<'a>>, usize, &'a Torrent);
         let order = |one: &Found<'_>, other: &Found<'_>| -> Ordering {
             let order = one.0.cmp(&other.0).then(one.1.cmp(&other.1));
             match query.descending {
@@ -160,10 +196,20 @@ impl Catalog {
                 false => order,
             }
         };
-        let total = found.len();
-        let end = query.offset.saturating_add(limit).min(total);
-        // What comes after the page need not be in order.
-        if 0 < end && end < total {
+        // What comes after the page need not be kept: of twice as many as it ends with, the half
+        // that is behind goes, so that a page costs no memory for the others.
+        let end = query.offset.saturating_add(limit);
+        let kept_max = end.max(KEPT_MIN).saturating_mul(2);
+        let (mut found, mut total) = (Vec::new(), 0);
+        for (place, torrent) in passing.enumerate() {
+            total = place + 1;
+            if found.len() >= kept_max {
+                found.select_nth_unstable_by(kept_max / 2, order);
+                found.truncate(kept_max / 2);
+            }
+            found.push((query.sort.rank(torrent), place, torrent));
+        }
+        if 0 < end && end < found.len() {
             found.select_nth_unstable_by(end - 1, order);
             found.truncate(end);
         }

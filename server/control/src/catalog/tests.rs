@@ -20,7 +20,7 @@ fn torrent(number: u32, random: &mut fastrand::Rng) -> Torrent {
         summary: Summary {
             name: format!(
                 "{}Torrent {}",
-                ["a ", "B ", "c "][number as usize % 3],
+                ["a ", "B ", "c ", "Ä ", "É "][number as usize % 5],
                 random.u32(0..50)
             ),
             total_bytes: u64::from(pieces) * 1000 - 7,
@@ -90,9 +90,14 @@ impl Both {
             (4..=8, Some(some)) => {
                 let (status, rate) = (Status::ALL[self.random.usize(0..9)], self.random.u64(0..9));
                 let info_hash = self.naive[some].info_hash;
+                let label = self.random.bool().then(|| "films".to_owned());
                 let change = |torrent: &mut Torrent| {
                     torrent.live.status = status;
                     torrent.live.upload_rate = rate;
+                    if rate == 0 {
+                        torrent.summary.labels = label.iter().cloned().collect();
+                        torrent.summary.category.clone_from(&label);
+                    }
                 };
                 change(&mut self.naive[some]);
                 assert!(self.catalog.change(&info_hash, change));
@@ -113,6 +118,22 @@ impl Both {
             let due = self.naive.iter().filter(|one| one.live.status == status);
             assert_eq!(self.catalog.count_of(status), due.count(), "{status:?}");
         }
+        let sum = |number: fn(&Torrent) -> u64| self.naive.iter().map(number).sum::<u64>();
+        let sums = self.catalog.sums();
+        assert_eq!(sums.upload_rate, sum(|one| one.live.upload_rate));
+        assert_eq!(sums.uploaded_bytes, sum(|one| one.totals.uploaded_bytes));
+        let mut labels = BTreeMap::new();
+        let mut categories = BTreeMap::new();
+        for one in &self.naive {
+            for label in &one.summary.labels {
+                *labels.entry(label.as_str()).or_insert(0) += 1;
+            }
+            if let Some(category) = &one.summary.category {
+                *categories.entry(category.as_str()).or_insert(0) += 1;
+            }
+        }
+        assert!(self.catalog.labels().eq(labels));
+        assert!(self.catalog.categories().eq(categories));
     }
 }
 

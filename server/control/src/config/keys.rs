@@ -288,7 +288,7 @@ section! {
         /// addresses are always allowed; any other name is answered with 403, so that a web page
         /// cannot reach us through its own DNS name.
         allowed_hosts: Vec<String> = Vec::new(), 0..=64;
-        /// Connections at a time; more are closed at once. The Unix socket takes as many of its own.
+        /// Connections at a time; more are closed at once. The Unix socket takes 64 of its own.
         connections_max: u32 = 256, 1..=65_536;
         /// Who must show who they are: by the token that the first start leaves in the state folder
         /// (api-token, mode 0600), sent as "Authorization: Bearer TOKEN", or by a name and a password of

@@ -26,6 +26,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 /// The name of the socket in the state folder.
 pub const SOCKET_FILE: &str = "api.sock";
 
+/// Connections of the socket at a time.
+pub const SOCKET_CONNECTIONS_MAX: usize = 64;
+
 /// The longest file of certificates or of a key.
 const PEM_BYTES_MAX: u64 = 1 << 20;
 
@@ -67,6 +70,14 @@ pub(super) enum Stream {
 }
 
 impl Door {
+    /// How many may be in by this door at a time, of which the port may have `of_port`.
+    pub(super) fn connections_max(&self, of_port: usize) -> usize {
+        match self {
+            Door::Tcp(..) => of_port,
+            Door::Unix { .. } => SOCKET_CONNECTIONS_MAX,
+        }
+    }
+
     /// The next client.
     pub(super) async fn accept(&self) -> std::io::Result<(Stream, Client)> {
         match self {

@@ -68,7 +68,7 @@ pub(super) async fn run(
             router: router.clone(),
             timeouts,
             stopped: stopped.clone(),
-            places: Arc::new(Semaphore::new(connections_max)),
+            places: Arc::new(Semaphore::new(door.connections_max(connections_max))),
         };
         accept(door, shared, cells)
     });

@@ -1,5 +1,6 @@
 //! Whatever is sent is read or refused, and what is read is what was meant.
 
+use crate::api::decode::info_hash;
 use crate::api::types::{
     AddTorrent, Bulk, ChangesQuery, EditFiles, EditServerLimits, EditTorrent, FilePriority,
     ListQuery, MoveTorrent, NewPeers, NewTrackers, QueuePlace, RenameFile, TorrentLimits,
@@ -127,7 +128,7 @@ proptest! {
         }
         let _ = input::query::<ChangesQuery>(&text).is_ok();
         let _ = answer::is_open(&text);
-        let _ = input::info_hash(&text);
+        let _ = info_hash(&text);
     }
 
     #[test]
@@ -184,11 +185,11 @@ proptest! {
     fn info_hashes_are_forty_digits(hash in any::<[u8; 20]>()) {
         let hash = proto::ids::InfoHashV1(hash);
         let text = hash.to_string();
-        prop_assert_eq!(input::info_hash(&text), Some(hash));
-        prop_assert_eq!(input::info_hash(&text.to_uppercase()), Some(hash));
-        prop_assert_eq!(input::info_hash(&text[1..]), None);
-        prop_assert_eq!(input::info_hash(&format!("{text}0")), None);
-        prop_assert_eq!(input::info_hash(&text.replace(&text[..1], "g")), None);
+        prop_assert_eq!(info_hash(&text), Some(hash));
+        prop_assert_eq!(info_hash(&text.to_uppercase()), Some(hash));
+        prop_assert_eq!(info_hash(&text[1..]), None);
+        prop_assert_eq!(info_hash(&format!("{text}0")), None);
+        prop_assert_eq!(info_hash(&text.replace(&text[..1], "g")), None);
     }
 }
 
