@@ -6,7 +6,7 @@
 #[path = "../../server/control/src/api/decode.rs"]
 mod decode;
 #[path = "../../server/control/src/api/types.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod types;
 
 use decode::DecodeError;
