@@ -142,6 +142,15 @@ fn what_is_refused_has_the_right_status_and_changes_nothing() {
         assert_eq!(api.all(), before, "{line} {headers}");
     }
     assert!(save_path.join("data.bin").exists());
+    check_counts(&server);
+    // The file that holds the token, and who else could have read it.
+    let token = server.state().join("api-token");
+    let mode = std::fs::metadata(token).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+/// What was refused above is counted.
+fn check_counts(server: &Served) {
     let metrics = metrics_of(&server.api);
     let refused = |reason: &str| {
         let series = format!("seedring_api_refused_total{{reason=\"{reason}\"}}");
@@ -150,10 +159,6 @@ fn what_is_refused_has_the_right_status_and_changes_nothing() {
     assert_eq!(refused("login"), Some(1.0));
     assert_eq!(refused("origin"), Some(2.0));
     assert_eq!(refused("body_max"), Some(2.0));
-    // The file that holds the token, and who else could have read it.
-    let token = server.state().join("api-token");
-    let mode = std::fs::metadata(token).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]

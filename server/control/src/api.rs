@@ -35,7 +35,7 @@ use crate::exporter::BuildInfo;
 use crate::http::Client;
 use auth::Gate;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::{self, HeaderValue};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{self, Next};
@@ -227,6 +227,8 @@ pub(crate) fn router(api: Option<Arc<Api>>) -> Router {
         .route("/categories", get(status::categories))
         .fallback(not_found)
         .method_not_allowed_fallback(other_method)
+        // The bounds of bodies are those of `input`, of forms too.
+        .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(Arc::clone(&api), check))
         .with_state(api);
     Router::new().nest(PREFIX, document::router().merge(closed))

@@ -1,7 +1,7 @@
 //! What is done to many torrents at once.
 //!
-//! Limits: [`NAMED_MAX`] that are named; [`AT_ONCE`] are asked for at a time, so that the server can
-//! keep many changes by one write; [`FAILURES_MAX`] failures are told.
+//! Limits: [`NAMED_MAX`] that are named; [`AT_ONCE`] are asked for at a time, so that the server
+//! can keep many changes by one write; [`FAILURES_MAX`] failures are told.
 
 use super::input::Json;
 use super::problem::Refusal;

@@ -1,8 +1,8 @@
 //! How requests are read: paths, queries and bodies, each refused with a sentence when it cannot
 //! be what is meant.
 //!
-//! Limits: a body of [`BODY_BYTES_MAX`], a torrent's of `api.body_max`; [`BODIES_MAX`] are read at a
-//! time, [`LARGE_MAX`] of them long ones, and the others wait; [`PAUSE_MAX`] between two parts of
+//! Limits: a body of [`BODY_BYTES_MAX`], a torrent's of `api.body_max`; [`BODIES_MAX`] are read at
+//! a time, [`LARGE_MAX`] of them long ones, and the others wait; [`PAUSE_MAX`] between two parts of
 //! one.
 
 use super::Api;

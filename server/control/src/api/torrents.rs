@@ -118,7 +118,8 @@ fn select(torrent: &Torrent, fields: &[&str]) -> serde_json::Map<String, serde_j
     request_body(content(
         (AddTorrent = "application/json"),
         (Vec<u8> = "application/x-bittorrent"),
-    ), description = "JSON; a .torrent file with `save_path`, `name`, `category`, `labels`, `paused`, \
+    ), description = "JSON; a .torrent file with `save_path`, `name`, `category`, `labels`, \
+       `paused`, \
        `seed_mode`, `sequential`, `super_seeding` and `first_in_queue` in the query; or \
        multipart/form-data with the file as `torrent` and JSON as `options`"),
     responses((status = 201, description = "It was added", body = Added),

@@ -33,8 +33,8 @@ pub enum TokenError {
     },
     /// Others can read or change it.
     #[error(
-        "{path}: the token of the API is not for its owner alone (mode {mode:04o}), so others may know it; remove the \
-         file, and the next start makes a new one of mode 0600"
+        "{path}: the token of the API is not for its owner alone (mode {mode:04o}), so others may know \
+         it; remove the file, and the next start makes a new one of mode 0600"
     )]
     Open {
         /// The file.
@@ -44,14 +44,14 @@ pub enum TokenError {
     },
     /// It is another user's, or no ordinary file.
     #[error(
-        "{0}: the token of the API must be an ordinary file of the user that runs the server, and this is not; \
-         remove it, and the next start makes one"
+        "{0}: the token of the API must be an ordinary file of the user that runs the server, and this \
+         is not; remove it, and the next start makes one"
     )]
     Foreign(PathBuf),
     /// It is no token.
     #[error(
-        "{0}: holds no token of {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} visible ASCII characters; remove it, and the \
-         next start makes one"
+        "{0}: holds no token of {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} visible ASCII characters; \
+         remove it, and the next start makes one"
     )]
     Content(PathBuf),
     /// There is no randomness.

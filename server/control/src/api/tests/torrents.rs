@@ -165,6 +165,16 @@ async fn a_torrent_comes_as_json_as_it_is_or_in_a_form() {
     assert_eq!(added.status, 201);
     let expected = json!({"info_hash": hash(7).to_string(), "name": "Formed", "was_there": false});
     assert_eq!(added.json(), expected);
+    // One that is longer than what others take without being told.
+    let long = format!(
+        "--X\r\nContent-Disposition: form-data; name=\"torrent\"\r\n\r\n{}\r\n--X--\r\n",
+        "d".repeat((3 << 20) + 9)
+    );
+    let added = bench.send("POST /torrents", &kind, long.as_bytes()).await;
+    assert_eq!(
+        (added.status, &added.json()["info_hash"]),
+        (201, &json!(hash(9).to_string()))
+    );
     let before = bench.revision();
     for (form, problem) in [
         ("no form", "malformed"),
