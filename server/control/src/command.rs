@@ -218,6 +218,21 @@ pub struct Described {
     pub web_seeds: Vec<String>,
     /// Its place in the queue, from 0; none if it is not in it.
     pub queue_position: Option<u64>,
+    /// What each source of peers gave, as long as it is awake or being downloaded; nothing while
+    /// it sleeps.
+    pub sources: Vec<SourceStatus>,
+}
+
+/// Peers of a torrent that one source gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourceStatus {
+    /// Its name.
+    pub source: &'static str,
+    /// Addresses that it has named and that were not known, since the torrent woke or its download
+    /// began.
+    pub named: u32,
+    /// Peers of it that are connected.
+    pub connected: u32,
 }
 
 /// A file of a torrent.
@@ -275,8 +290,9 @@ pub struct Pieces {
     pub verified: Vec<u8>,
 }
 
-/// Limits of the whole server, in bytes per second; 0 for none. Kept over a restart, where they come
-/// before the configuration's.
+/// Limits of the whole server, in bytes per second; 0 for none. Those that are set are kept over a
+/// restart, where they come before the configuration's; both give way to its schedule while that
+/// says otherwise. Answers have all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ServerLimits {
     /// Payload that is sent.

@@ -17,6 +17,7 @@ mod kernel;
 mod keys;
 mod load;
 mod reference;
+mod rules;
 mod setting;
 mod table;
 mod units;
@@ -35,6 +36,7 @@ pub use keys::{
     State, Storage, Tracker, Verify,
 };
 pub use reference::reference;
+pub use rules::{Moment, NamedLimits, NoRule, RuleLimits, ScheduledLimits};
 pub use setting::{Interface, Interfaces, Nodes};
 pub use units::{ByteRate, ByteSize, Seconds, parse_rate};
 

@@ -7,13 +7,14 @@ use crate::failure::Failure;
 use crate::server::Plan;
 use crate::settings;
 use anyhow::{Context, anyhow};
+use control::command::ServerLimits;
 use control::config;
 use seedring_io::fetch::{Allocation, PastCache};
 use seedring_io::plane::SleepPolicy;
 use state::{LimitAction, Options, ReadError, Store};
 use std::path::{Path, PathBuf};
 use tokio::sync::oneshot;
-use torrents::{Enough, Manager, Settings};
+use torrents::{Enough, LimitRules, Manager, Settings};
 
 /// Where the store of a server is that keeps nothing.
 fn passing_dir(state_dir: &Path) -> PathBuf {
@@ -78,6 +79,15 @@ pub fn settings(plan: &Plan) -> Result<Settings, Failure> {
         past_cache: past_cache(config.fetch.past_cache),
         always_hash: settings::always_hash(config),
         web: settings::announce(config)?,
+        limits: LimitRules {
+            server: ServerLimits {
+                upload_rate: Some(config.limits.upload_rate.0),
+                download_rate: Some(config.limits.download_rate.0),
+            },
+            labels: config.limits.labels.clone(),
+            categories: config.limits.categories.clone(),
+            schedule: config.limits.schedule.clone(),
+        },
     })
 }
 

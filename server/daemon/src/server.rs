@@ -231,7 +231,6 @@ async fn start(
     let dht = dht::start(config, &plan.state_dir, &plane, false, &cells);
     cells.set(ControlGauge::Shards, plane.shards() as u64);
     cells.set(ControlGauge::ConnectionsMax, budget.connections_max);
-    cells.set(ControlGauge::UploadRateLimit, config.limits.upload_rate.0);
     let announcement = Announcement {
         peer_id,
         peer_port,

@@ -83,6 +83,8 @@ pub fn plane(
             torrent: config.limits.torrent_upload_rate.0,
             local: config.limits.local_upload_rate.0,
             remote: config.limits.remote_upload_rate.0,
+            download: config.limits.download_rate.0,
+            torrent_download: config.limits.torrent_download_rate.0,
         },
         peer_id,
         fetch: fetch(config),

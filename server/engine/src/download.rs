@@ -12,8 +12,8 @@
 //! is right ([`Download::piece_good`]) → it is on disk ([`Download::piece_stored`]) → peers are
 //! told ([`Action::Announce`]). A wrong hash begins it anew.
 //!
-//! Limits: what is requested and not here ([`DownloadConfig::request_bytes_max`]), and what is here
-//! and not on disk ([`DownloadConfig::unstored_bytes_max`], beyond which nothing is requested);
+//! Limits: what is requested and not here ([`DownloadConfig::request_bytes_max`]), where there is a
+//! rate limit how fast ([`Download::refill_within`]), and what is here and not on disk ([`DownloadConfig::unstored_bytes_max`], beyond which nothing is requested);
 //! allowed-fast and suggested pieces of a peer ([`HINTS_MAX`]). Each input costs O(1) beside what
 //! picker and pipeline state; a tick is O(peers).
 //!
@@ -29,11 +29,14 @@ use proto::wire::{BlockRequest, Message};
 use crate::choker::PeerKey;
 use crate::layout::StorageLayout;
 use crate::picker::blame::{Blame, BlockDigest};
-use crate::picker::{
-    Event, PeerPieces, Picker, PickerConfig, PieceOrder, Priority, Received, Wish,
-};
+use crate::picker::{Event, PeerPieces, Picker, PickerConfig, PieceOrder, Priority, Received};
 use crate::pipeline::{Arrival, Pipeline, PipelineConfig, RequestBudget};
 use crate::time::Time;
+
+mod asking;
+
+use asking::Allowance;
+pub use asking::Asked;
 
 /// Pieces that a peer may allow us although it chokes us, and that it may suggest (BEP 6): each of
 /// the two lists. More are ignored, of suggestions the oldest is forgotten.
@@ -155,6 +158,7 @@ pub struct Download {
     piece_length: u64,
     total_length: u64,
     paused: bool,
+    allowance: Allowance,
     /// For the results of one call.
     blocks: Vec<BlockRequest>,
 }
@@ -181,6 +185,7 @@ impl Download {
             piece_length: u64::from(layout.piece_length()),
             total_length: layout.total_length(),
             paused: false,
+            allowance: Allowance::default(),
             blocks: Vec::new(),
             config,
         }
@@ -261,7 +266,8 @@ impl Download {
         let mut blocks = std::mem::take(&mut self.blocks);
         source.pipeline.close(&mut self.budget, &mut blocks);
         let freed = !blocks.is_empty();
-        blocks.clear();
+        let void = blocks.drain(..).map(|block| u64::from(block.length));
+        self.allowance.void(void.sum());
         self.blocks = blocks;
         self.picker.peer_left(peer);
         self.ready.remove(&peer);
@@ -430,6 +436,7 @@ impl Download {
         };
         source.allowed_fast.retain(|&piece| piece != block.piece);
         if source.pipeline.rejected(&block, &mut self.budget, now) {
+            self.allowance.void(u64::from(block.length));
             self.picker.request_failed(peer, block);
             self.follow_picker();
             self.wake_hungry();
@@ -570,18 +577,6 @@ impl Download {
         }
     }
 
-    /// Asks peers for more, now that the inputs at hand have been taken.
-    pub fn refill(&mut self, now: Time) {
-        if self.paused || self.unstored_bytes > self.config.unstored_bytes_max {
-            // Woken again by what is stored, or by the end of the pause.
-            self.hungry.append(&mut self.ready);
-            return;
-        }
-        while let Some(peer) = self.ready.pop_first() {
-            self.ask(peer, now);
-        }
-    }
-
     /// Once a second: gives up what is overdue, says how fast peers are, and loses interest.
     pub fn tick(&mut self, now: Time) {
         let peers: Vec<PeerKey> = self.peers.keys().copied().collect();
@@ -605,50 +600,14 @@ impl Download {
         }
     }
 
-    /// Asks one peer for as much as its window takes.
-    fn ask(&mut self, peer: PeerKey, now: Time) {
-        let Some(source) = self.peers.get_mut(&peer) else {
-            return;
-        };
-        if !source.interested {
-            return;
-        }
-        let count = match source.chokes {
-            true if source.allowed_fast.is_empty() => 0,
-            true => source.pipeline.allowed_fast_room(&self.budget, now),
-            false => source.pipeline.room(&self.budget, now),
-        };
-        if count == 0 {
-            return;
-        }
-        let wish = Wish {
-            count,
-            only: source.chokes.then_some(&source.allowed_fast[..]),
-            suggested: source.suggested.make_contiguous(),
-        };
-        let mut blocks = std::mem::take(&mut self.blocks);
-        self.picker.pick(peer, wish, &mut blocks);
-        if (blocks.len() as u64) < u64::from(count) {
-            self.hungry.insert(peer);
-        }
-        for block in blocks.drain(..) {
-            if source.pipeline.requested(block, &mut self.budget, now) {
-                self.actions.push_back(Action::Request { peer, block });
-            } else {
-                self.picker.request_failed(peer, block);
-            }
-        }
-        self.blocks = blocks;
-        self.follow_picker();
-    }
-
     /// Gives blocks of a peer back to the picker; `cancel`: the peer may still send them.
     fn give_back(&mut self, peer: PeerKey, mut blocks: Vec<BlockRequest>, cancel: bool) {
         let freed = !blocks.is_empty();
         for block in blocks.drain(..) {
             self.picker.request_failed(peer, block);
-            if cancel {
-                self.actions.push_back(Action::Cancel { peer, block });
+            match cancel {
+                true => self.actions.push_back(Action::Cancel { peer, block }),
+                false => self.allowance.void(u64::from(block.length)),
             }
         }
         self.blocks = blocks;

@@ -121,6 +121,13 @@ impl SourceCounts {
         self.0.get(source as usize).copied().unwrap_or(0)
     }
 
+    /// Says how many there are of one source.
+    pub fn set(&mut self, source: PeerSource, number: u32) {
+        if let Some(count) = self.0.get_mut(source as usize) {
+            *count = number;
+        }
+    }
+
     /// Counts one more.
     pub fn add(&mut self, source: PeerSource) {
         if let Some(count) = self.0.get_mut(source as usize) {

@@ -89,15 +89,6 @@ impl Swarm {
         Some(key)
     }
 
-    /// How many are connected, and how many of them are seeds.
-    pub fn counts(&self) -> (usize, usize) {
-        let seeds = self
-            .present
-            .values()
-            .filter(|peer| peer.flags.has(PexFlags::SEED));
-        (self.present.len(), seeds.count())
-    }
-
     /// A peer has gone.
     pub fn leave(&mut self, key: SwarmKey) {
         let Some(PexPeer { address, .. }) = self.present.remove(&key) else {

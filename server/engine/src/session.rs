@@ -114,6 +114,8 @@ pub struct Session {
     allowed_fast_bytes: u64,
 
     interested: bool,
+    /// Whether the peer chokes us.
+    peer_choking: bool,
     /// How many pieces the peer says it has; haves for the same piece count again, up to the piece
     /// count.
     peer_pieces: u32,
@@ -221,6 +223,7 @@ impl Session {
             allowed_fast: None,
             allowed_fast_bytes: 0,
             interested: false,
+            peer_choking: true,
             peer_pieces: 0,
             peer_complete: false,
             untold: None,
@@ -296,8 +299,10 @@ impl Session {
             }
             Message::Piece { piece, .. } => self.handle_piece(piece, now)?,
             Message::Extended { id, payload } => self.handle_extended(id, payload, now)?,
-            // Whether the peer would serve matters to the download alone.
-            Message::Choke | Message::Unchoke | Message::KeepAlive => {}
+            // Whether the peer would serve matters to the download alone; it is shown.
+            Message::Choke => self.peer_choking = true,
+            Message::Unchoke => self.peer_choking = false,
+            Message::KeepAlive => {}
             Message::Port(port) => self.peer_dht_port = self.peer_dht_port.or(Some(port)),
             Message::Unknown { .. } => {}
         }
@@ -718,6 +723,11 @@ impl Session {
     /// Whether the peer wants something of us.
     pub fn is_interested(&self) -> bool {
         self.interested
+    }
+
+    /// Whether the peer chokes us.
+    pub fn is_choking(&self) -> bool {
+        self.peer_choking
     }
 
     /// Whether we choke the peer.

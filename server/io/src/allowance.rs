@@ -44,7 +44,7 @@ impl<'a> Allowance<'a> {
     pub(crate) fn next_batch(&mut self) -> Option<Batch> {
         let bytes_max = self.shard.config.batch_bytes;
         let (session, levels) = (&self.connection.session, &self.connection.levels);
-        if levels.is_empty() {
+        if matches!(self.state, State::Idle) && !limits::are_limited(levels) {
             return session.borrow_mut().next_batch(bytes_max);
         }
         match mem::replace(&mut self.state, State::Idle) {

@@ -134,7 +134,7 @@ impl Shard {
                 break;
             }
             let is_new = seed.list.borrow_mut().add(peer, source, now);
-            self.count_found(source, is_new);
+            self.count_found_for(torrent, source, is_new);
             room -= usize::from(is_new);
         }
         calls.schedule(&seed, now);

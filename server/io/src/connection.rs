@@ -23,6 +23,7 @@ use crate::greeting::{NotGreeted, await_torrent, greet_in_time};
 use crate::in_transit::InTransit;
 use crate::limits::Levels;
 use crate::outgoing::Outgoing;
+use crate::presence::{PeerPlace, Speeds};
 use crate::ring;
 use crate::roster::TorrentUse;
 use crate::sending::send_round;
@@ -95,6 +96,8 @@ pub(crate) struct Connection {
     /// The download that it serves, if the torrent was not complete when the peer came.
     pub(crate) fetching: Option<Fetching>,
     pub(crate) exchange: Exchange,
+    place: PeerPlace,
+    pub(crate) speeds: Speeds,
 }
 
 impl Connection {
@@ -112,6 +115,7 @@ impl Connection {
     pub(crate) fn close(&self, reason: CloseReason) {
         if self.closing.get().is_none() {
             self.closing.set(Some(reason));
+            self.place.leave();
             // The socket may be broken already, which is as good.
             let _ = self.socket.shutdown(Shutdown::Both);
         }
@@ -188,8 +192,31 @@ impl Connection {
         self.publish(shard, session);
     }
 
+    /// Whether we began the connection.
+    pub(crate) fn is_called(&self) -> bool {
+        self.exchange.is_called()
+    }
+
+    /// Keeps what is known of the peer in numbers, and closes it where its torrent has more than it
+    /// may.
+    fn look_at_place(&self, now: Time) {
+        let session = self.session.borrow();
+        self.place.set_seed(session.is_peer_seed());
+        let sent = session.counters().uploaded_bytes;
+        drop(session);
+        self.speeds.up.look(sent, now);
+        if let Some(fetching) = &self.fetching {
+            self.speeds.down.look(fetching.given_bytes.get(), now);
+        }
+        let peers_max = self.torrent.limits().peers_max();
+        if peers_max.is_some_and(|max| self.place.give_way(max)) {
+            self.close(CloseReason::Full);
+        }
+    }
+
     /// Does what the session's timeouts ask for, and tells the peer of others. Once a second.
     pub(crate) fn look_at_timeout(&self, now: Time) {
+        self.look_at_place(now);
         self.in_transit.borrow_mut().forget_arrived(&*self.socket);
         if self.exchange.look(self, now) {
             self.work.notify_one();
@@ -383,7 +410,7 @@ pub(crate) async fn serve(
         source: PeerSource::Incoming,
         continued: None,
     };
-    shard.count_found(PeerSource::Incoming, true);
+    shard.count_found_for(&torrent, PeerSource::Incoming, true);
     Served::Closed(converse(shard, caller, theirs, torrent).await)
 }
 
@@ -495,11 +522,17 @@ async fn converse(
         Ok(fetching) => fetching,
         Err(reason) => return reason,
     };
+    // Who is a peer of a download is decided there.
+    let peers_max = torrent.limits().peers_max();
+    let peers_max = peers_max.filter(|_| fetching.is_none());
+    let Some(place) = PeerPlace::enter(&torrent, caller.source, peers_max) else {
+        return CloseReason::Full;
+    };
     let called = caller.is_called.then_some(caller.peer);
     let is_introduced = caller.is_called || caller.continued.is_some();
     let session = begin_session(shard, &caller, &theirs, &torrent, fetching.is_some());
     let received = caller.continued.take().unwrap_or_default();
-    let connection = connect(shard, caller, session, torrent, fetching);
+    let connection = connect(shard, caller, session, (torrent, place), fetching);
     let _registered = shard.register(&connection);
     let fast = theirs.reserved.fast() && shard.session_config().fast_extension;
     let _joined = connection
@@ -573,7 +606,7 @@ fn connect(
     shard: &Shard,
     caller: Caller<'_>,
     session: Session,
-    torrent: TorrentUse,
+    (torrent, place): (TorrentUse, PeerPlace),
     fetching: Option<Fetching>,
 ) -> Rc<Connection> {
     let called = caller.is_called.then_some(caller.peer);
@@ -598,6 +631,8 @@ fn connect(
         clock: RefCell::default(),
         published: Cell::default(),
         fetching,
+        place,
+        speeds: Speeds::new(shard.now()),
     })
 }
 

@@ -39,11 +39,6 @@ impl SharedSwarm {
         self.swarm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many are connected, and how many of them are seeds.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        self.lock().counts()
-    }
-
     /// Whether somebody is connected who listens at `address`.
     pub(crate) fn has(&self, address: SocketAddr) -> bool {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());

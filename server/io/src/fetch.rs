@@ -22,6 +22,7 @@ mod homes;
 pub(crate) mod members;
 pub(crate) mod memory;
 pub(crate) mod metadata;
+mod pacing;
 mod pieces;
 pub(crate) mod receiving;
 mod syncing;
@@ -32,6 +33,7 @@ pub(crate) use homes::home_of;
 pub use receiving::UNDECODED_BYTES_MAX;
 pub use troubles::TROUBLES_MAX;
 
+use crate::own_limits::TorrentLimits;
 use crate::torrent::{AddError, Fault, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
 use engine::peer_list::{PeerSource, SourceCounts};
@@ -159,6 +161,8 @@ pub struct FetchSpec {
     pub allocation: Allocation,
     /// What is written past the page cache.
     pub past_cache: PastCache,
+    /// Limits of the torrent.
+    pub limits: TorrentLimits,
 }
 
 impl FetchSpec {
@@ -175,6 +179,7 @@ impl FetchSpec {
             suffix: ".part".to_owned(),
             allocation: Allocation::Sparse,
             past_cache: PastCache::default(),
+            limits: TorrentLimits::default(),
         }
     }
 

@@ -1,9 +1,13 @@
 //! Numbers that hold for the whole server, and how shards use them without waiting for each other.
 //!
-//! Connections are counted once each, under a mutex. Rates are leased in slices, so that the mutex
-//! of a parent bucket is taken every few milliseconds and never per block.
+//! Connections are counted once each, under a mutex. Rates, of uploads and downloads, are leased in
+//! slices, so that the mutex of a parent bucket is taken every few milliseconds and never per block;
+//! where nothing is limited it is not taken at all. Limits may change at any time, and be taken away
+//! and set again: a shard sees that with its next batch, who waits within
+//! [`engine::rate::WAIT_MAX`].
 
 use crate::allowed_fast;
+use crate::own_limits::{TorrentLimits, TorrentRates};
 use crate::plane::{PlaneConfig, RateLimits};
 use crate::shard::Shard;
 use crate::sockets::{is_local, stranger};
@@ -17,12 +21,50 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A limit that all shards share.
-pub(crate) type SharedLimit = Arc<Mutex<SharedBucket>>;
+/// A limit that all shards share, or will: there may be none now.
+pub(crate) struct SharedLimit {
+    is_limited: AtomicBool,
+    bucket: Mutex<SharedBucket>,
+}
+
+impl SharedLimit {
+    /// A limit of `rate` bytes per second for `shards` shards; 0 for none.
+    pub(crate) fn new(rate: u64, shards: u16, now: Time) -> Arc<SharedLimit> {
+        Arc::new(SharedLimit {
+            is_limited: AtomicBool::new(rate != 0),
+            bucket: Mutex::new(SharedBucket::new(limit_of(rate), shards, now)),
+        })
+    }
+
+    /// Changes it.
+    pub(crate) fn set(&self, rate: u64, now: Time) {
+        let mut bucket = lock(&self.bucket);
+        let limit = limit_of(rate);
+        if bucket.limit() != limit {
+            bucket.set_limit(limit, now);
+        }
+        self.is_limited.store(limit.is_some(), Ordering::Relaxed);
+    }
+
+    fn is_limited(&self) -> bool {
+        self.is_limited.load(Ordering::Relaxed)
+    }
+
+    /// What it is now, in bytes per second.
+    #[cfg(test)]
+    pub(crate) fn rate(&self) -> Option<u64> {
+        let limit = lock(&self.bucket).limit();
+        limit.map(|limit| limit.bytes_per_second())
+    }
+}
+
+fn limit_of(rate: u64) -> Option<RateLimit> {
+    NonZeroU64::new(rate).map(|rate| RateLimit::new(rate.get()))
+}
 
 /// What all shards count together.
 pub(crate) struct SharedLimits {
@@ -39,9 +81,10 @@ pub(crate) struct SharedLimits {
     /// What choked peers were given.
     pub(crate) allowed_fast: allowed_fast::Given,
     rates: RateLimits,
-    global: Option<SharedLimit>,
-    local: Option<SharedLimit>,
-    remote: Option<SharedLimit>,
+    global: Arc<SharedLimit>,
+    local: Arc<SharedLimit>,
+    remote: Arc<SharedLimit>,
+    download: Arc<SharedLimit>,
     upload_slots: u32,
     /// Reads that bring data into the page cache, of all shards.
     reads: AtomicUsize,
@@ -70,14 +113,7 @@ impl SharedLimits {
     /// Counts for `shards` shards, from zero.
     pub(crate) fn new(config: &PlaneConfig, shards: usize) -> Self {
         let shards = u16::try_from(shards).unwrap_or(u16::MAX);
-        let bucket = |rate| {
-            let limit = RateLimit::new(NonZeroU64::new(rate)?.get());
-            Some(Arc::new(Mutex::new(SharedBucket::new(
-                Some(limit),
-                shards,
-                Time::default(),
-            ))))
-        };
+        let bucket = |rate| SharedLimit::new(rate, shards, Time::default());
         SharedLimits {
             started: Instant::now(),
             shards,
@@ -96,6 +132,7 @@ impl SharedLimits {
             global: bucket(config.rates.global),
             local: bucket(config.rates.local),
             remote: bucket(config.rates.remote),
+            download: bucket(config.rates.download),
             upload_slots: config.upload_slots,
             reads: AtomicUsize::new(0),
             interested: (0..shards).map(|_| AtomicU32::new(0)).collect(),
@@ -173,13 +210,26 @@ impl SharedLimits {
         lease_slots(self.upload_slots, &demand).get(shard).copied()
     }
 
-    /// The limit of one torrent, if torrents are limited.
-    fn of_torrent<'a>(&self, torrent: &'a SeededTorrent, now: Time) -> Option<&'a SharedLimit> {
-        let rate = NonZeroU64::new(self.rates.torrent)?;
-        Some(torrent.upload_limit(|| {
-            let limit = RateLimit::new(rate.get());
-            Arc::new(Mutex::new(SharedBucket::new(Some(limit), self.shards, now)))
-        }))
+    /// The limits of one torrent.
+    fn of_torrent(&self, torrent: &SeededTorrent, now: Time) -> TorrentRates {
+        torrent.limits().rates(&self.rates, self.shards, now)
+    }
+
+    /// Changes the rates of the whole server, in bytes per second; 0 for no limit.
+    pub(crate) fn set_rates(&self, upload: u64, download: u64) {
+        let now = self.now();
+        self.global.set(upload, now);
+        self.download.set(download, now);
+    }
+
+    /// Changes the limits of a torrent.
+    pub(crate) fn set_of_torrent(&self, torrent: &SeededTorrent, limits: TorrentLimits) {
+        torrent.limits().set(limits, &self.rates, self.now());
+    }
+
+    /// The time of the state machines.
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 }
 
@@ -265,24 +315,26 @@ impl Drop for Counted {
 
 /// One limit as one shard uses it.
 pub(crate) struct Level {
-    shared: SharedLimit,
+    shared: Arc<SharedLimit>,
     bucket: RefCell<ShardBucket>,
     /// The line of this shard's peers that wait for this limit, first come first served.
     turn: tokio::sync::Mutex<()>,
     waits: Counter,
 }
 
-/// The limits that one peer is under, from the narrowest to the widest. Empty when nothing is
-/// limited.
+/// The limits that one peer or download is under, from the narrowest to the widest: those that there
+/// are now and those that there may be.
 pub(crate) type Levels = Vec<Rc<Level>>;
 
 /// The rate limits of one shard.
 pub(crate) struct ShardRates {
     limits: Arc<SharedLimits>,
     shard: ShardIndex,
-    global: Option<Rc<Level>>,
-    local: Option<Rc<Level>>,
-    remote: Option<Rc<Level>>,
+    global: Rc<Level>,
+    local: Rc<Level>,
+    remote: Rc<Level>,
+    download: Rc<Level>,
+    /// Of uploads of torrents with peers here.
     torrents: RefCell<HashMap<u64, Rc<Level>>>,
 }
 
@@ -290,53 +342,54 @@ impl ShardRates {
     /// The part of `shard` in the server's limits.
     pub(crate) fn new(limits: &Arc<SharedLimits>, shard: usize) -> Self {
         let shard = ShardIndex(u16::try_from(shard).unwrap_or(u16::MAX));
-        let level = |limit: &Option<SharedLimit>, waits| {
-            Some(Rc::new(Level::new(
-                Arc::clone(limit.as_ref()?),
-                shard,
-                waits,
-            )))
+        let level = |limit: &Arc<SharedLimit>, waits| {
+            let limit = Arc::clone(limit);
+            Rc::new(Level::new(limit, shard, waits))
         };
         ShardRates {
             global: level(&limits.global, Counter::RateWaitsGlobal),
             local: level(&limits.local, Counter::RateWaitsClass),
             remote: level(&limits.remote, Counter::RateWaitsClass),
+            download: level(&limits.download, Counter::RateWaitsDownload),
             torrents: RefCell::default(),
             limits: Arc::clone(limits),
             shard,
         }
     }
 
-    /// The limits of a peer of `torrent` at `address`.
+    /// The limits of what is sent to a peer of `torrent` at `address`.
     pub(crate) fn levels(&self, torrent: &SeededTorrent, address: IpAddr, now: Time) -> Levels {
-        let of_torrent = self.limits.of_torrent(torrent, now).map(|limit| {
-            let mut torrents = self.torrents.borrow_mut();
-            let level = torrents.entry(torrent.id()).or_insert_with(|| {
-                Rc::new(Level::new(
-                    Arc::clone(limit),
-                    self.shard,
-                    Counter::RateWaitsTorrent,
-                ))
-            });
-            Rc::clone(level)
+        let mut torrents = self.torrents.borrow_mut();
+        let of_torrent = torrents.entry(torrent.id()).or_insert_with(|| {
+            let limit = self.limits.of_torrent(torrent, now).upload;
+            let waits = Counter::RateWaitsTorrent;
+            Rc::new(Level::new(limit, self.shard, waits))
         });
         let class = if is_local(address) {
             &self.local
         } else {
             &self.remote
         };
-        [of_torrent, class.clone(), self.global.clone()]
-            .into_iter()
-            .flatten()
-            .collect()
+        vec![
+            Rc::clone(of_torrent),
+            Rc::clone(class),
+            Rc::clone(&self.global),
+        ]
+    }
+
+    /// The limits of what is fetched of `torrent`. They are its download's, which has its home on
+    /// this shard.
+    pub(crate) fn download_levels(&self, torrent: &SeededTorrent, now: Time) -> Levels {
+        let limit = self.limits.of_torrent(torrent, now).download;
+        let waits = Counter::RateWaitsTorrentDownload;
+        let of_torrent = Level::new(limit, self.shard, waits);
+        vec![Rc::new(of_torrent), Rc::clone(&self.download)]
     }
 
     /// Gives back slices that this shard does not use, and forgets torrents without peers.
     pub(crate) fn tick(&self, now: Time) {
-        let widest = [&self.global, &self.local, &self.remote]
-            .into_iter()
-            .flatten();
-        widest.for_each(|level| level.expire(now));
+        let widest = [&self.global, &self.local, &self.remote, &self.download];
+        widest.into_iter().for_each(|level| level.expire(now));
         self.torrents.borrow_mut().retain(|_, level| {
             level.expire(now);
             Rc::strong_count(level) > 1
@@ -345,7 +398,7 @@ impl ShardRates {
 }
 
 impl Level {
-    fn new(shared: SharedLimit, shard: ShardIndex, waits: Counter) -> Self {
+    fn new(shared: Arc<SharedLimit>, shard: ShardIndex, waits: Counter) -> Self {
         let bucket = RefCell::new(ShardBucket::new(shard));
         Level {
             shared,
@@ -356,16 +409,22 @@ impl Level {
     }
 
     fn exchange(&self, demand: Demand, now: Time) -> Result<(), Time> {
-        lock(&self.shared).exchange(&mut self.bucket.borrow_mut(), demand, now)
+        lock(&self.shared.bucket).exchange(&mut self.bucket.borrow_mut(), demand, now)
     }
 
-    fn expire(&self, now: Time) {
+    /// Gives back a slice that is not used.
+    pub(crate) fn expire(&self, now: Time) {
         let mut bucket = self.bucket.borrow_mut();
         // Whoever waits in this shard's line keeps its place among the shards.
         if self.turn.try_lock().is_ok() && bucket.next_timeout() <= now {
-            lock(&self.shared).release(&mut bucket);
+            lock(&self.shared.bucket).release(&mut bucket);
         }
     }
+}
+
+/// Whether anything limits now.
+pub(crate) fn are_limited(levels: &[Rc<Level>]) -> bool {
+    levels.iter().any(|level| level.shared.is_limited())
 }
 
 /// Takes bytes from all `levels` now, if all have some and nobody waits for them.
@@ -495,19 +554,56 @@ mod tests {
         let limits = limits(|config| {
             config.rates = RateLimits {
                 global: 1_000,
-                torrent: 1_000,
-                local: 0,
-                remote: 1_000,
+                torrent: 2_000,
+                remote: 3_000,
+                ..RateLimits::default()
             }
         });
         let rates = ShardRates::new(&limits, 0);
         let local = rates.levels(&torrent, [10, 0, 0, 1].into(), now);
         let remote = rates.levels(&torrent, [8, 8, 8, 8].into(), now);
-        assert_eq!((local.len(), remote.len()), (2, 3));
-        assert!(Rc::ptr_eq(&local[0], &remote[0]) && Rc::ptr_eq(&local[1], &remote[2]));
+        let of = |levels: &Levels| {
+            let rates = levels.iter().map(|level| level.shared.rate());
+            rates.collect::<Vec<_>>()
+        };
+        assert_eq!(of(&local), [Some(2_000), None, Some(1_000)]);
+        assert_eq!(of(&remote), [Some(2_000), Some(3_000), Some(1_000)]);
+        assert!(Rc::ptr_eq(&local[0], &remote[0]) && Rc::ptr_eq(&local[2], &remote[2]));
         drop((local, remote));
         rates.tick(now);
         assert!(rates.torrents.borrow().is_empty());
+    }
+
+    /// Peers that are there see limits that are set, changed and taken away.
+    #[test]
+    fn limits_change_under_the_peers_that_are_there() {
+        let (data, now) = (Data::new(&[("a", 10)]), Time::default());
+        let (torrent, limits) = (data.torrent(), limits(|_| {}));
+        let rates = ShardRates::new(&limits, 0);
+        let upload = rates.levels(&torrent, address(1), now);
+        let download = rates.download_levels(&torrent, now);
+        assert!(!are_limited(&upload) && !are_limited(&download));
+        let demand = Demand {
+            bytes_min: 16_384,
+            bytes_max: 16_384,
+        };
+        limits.set_rates(1_000, 0);
+        assert!(are_limited(&upload) && !are_limited(&download));
+        // What was sent just before was not counted.
+        assert_eq!(try_grant(&upload, demand, now), None);
+        limits.set_rates(0, 1_000);
+        assert!(!are_limited(&upload) && are_limited(&download));
+        assert_eq!(try_grant(&download, demand, now), None);
+        limits.set_rates(0, 0);
+        let own = TorrentLimits {
+            download_rate: Some(1_000),
+            ..TorrentLimits::default()
+        };
+        limits.set_of_torrent(&torrent, own);
+        assert!(!are_limited(&upload) && are_limited(&download));
+        limits.set_of_torrent(&torrent, TorrentLimits::default());
+        assert!(!are_limited(&download));
+        assert_eq!(try_grant(&download, demand, now), Some(16_384));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a shard counts: session counters and messages into the shard's cells, gauges once a second.
 
 use crate::shard::Shard;
+use crate::torrent::SeededTorrent;
 use engine::peer_list::{PeerSource, SourceCounts};
 use engine::session::SessionCounters;
 use proto::wire::Message;
@@ -28,6 +29,19 @@ impl Shard {
             Message::Extended { .. } => Counter::MessagesExtended,
             Message::Port(_) | Message::Unknown { .. } => Counter::MessagesOther,
         });
+    }
+
+    /// Counts an address that `source` named for a torrent, if it is a new one.
+    pub(crate) fn count_found_for(
+        &self,
+        torrent: &SeededTorrent,
+        source: PeerSource,
+        is_new: bool,
+    ) {
+        if is_new {
+            torrent.presence().note_named(source);
+        }
+        self.count_found(source, is_new);
     }
 
     /// Counts an address that `source` named, if it is a new one.

@@ -15,6 +15,7 @@ use crate::fetch::{
 };
 use crate::leases;
 use crate::limits::{Admission, SharedLimits};
+use crate::peers::PeerSeen;
 use crate::refusal::{self, Refusal};
 use crate::roster::{Roster, WakeLimits, Wanted};
 use crate::shard::{self, ShardSeat};
@@ -84,7 +85,7 @@ pub struct PlaneConfig {
     pub choker: ChokerConfig,
     /// Upload slots of the server; 0 for no limit.
     pub upload_slots: u32,
-    /// Upload rates.
+    /// Rates of upload and download.
     pub rates: RateLimits,
     /// How we name ourselves to peers.
     pub peer_id: PeerId,
@@ -113,17 +114,21 @@ pub enum SendPath {
     Direct,
 }
 
-/// Upload rates in bytes per second; 0 for no limit.
+/// Rates in bytes per second; 0 for no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RateLimits {
-    /// Of the server.
+    /// Upload of the server.
     pub global: u64,
-    /// Of each torrent.
+    /// Upload of each torrent that has no limit of its own.
     pub torrent: u64,
-    /// Of all peers on this machine or site together.
+    /// Upload to all peers on this machine or site together.
     pub local: u64,
-    /// Of all other peers together.
+    /// Upload to all other peers together.
     pub remote: u64,
+    /// Download of the server.
+    pub download: u64,
+    /// Download of each torrent that has no limit of its own.
+    pub torrent_download: u64,
 }
 
 /// What the data plane tells of its own accord.
@@ -206,6 +211,8 @@ pub(crate) enum Command {
     /// Keep away whom this has, and nobody else; the answer says that those who are here are being
     /// closed.
     Filter(Arc<IpFilter>, oneshot::Sender<()>),
+    /// Tell of the peers of this torrent, at most so many.
+    Peers(InfoHashV1, usize, oneshot::Sender<Vec<PeerSeen>>),
     /// Fetch metadata; the answer says that peers which call us are asked, too.
     FetchMetadata(Box<MetadataSeat>, oneshot::Sender<()>),
     /// Close everything and end.
@@ -227,6 +234,7 @@ pub struct Plane {
     addresses: Vec<SocketAddr>,
     dht: Arc<DhtDoor>,
     roster: Arc<Roster>,
+    limits: Arc<SharedLimits>,
     /// Held by whoever gives the shards a torrent or takes one from them: one after another.
     changing: tokio::sync::Mutex<()>,
 }
@@ -360,6 +368,7 @@ impl Plane {
             addresses: opened.addresses.clone(),
             dht: Arc::default(),
             roster: roster(&config, &events, registry),
+            limits: Arc::clone(&limits),
             changing: tokio::sync::Mutex::new(()),
         };
         let fetch_memory = MemoryBudget::new(config.fetch.buffer_bytes);
@@ -446,7 +455,9 @@ impl Plane {
         &self,
         spec: FetchSpec,
     ) -> Result<(Fetch, mpsc::Receiver<FetchEvent>), FetchError> {
+        let limits = spec.limits;
         let (fetch, seat, events) = fetch::begin(spec)?;
+        self.set_torrent_limits(fetch.torrent(), limits);
         let info_hash = fetch.torrent().info_hash();
         let home = self.home_of(info_hash);
         let (done, answer) = oneshot::channel();
@@ -544,6 +555,7 @@ impl Plane {
 }
 
 mod sleeping;
+mod steering;
 #[cfg(test)]
 mod tests;
 

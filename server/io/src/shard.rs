@@ -336,6 +336,9 @@ impl Shard {
                     self.set_filter(filter);
                     let _ = done.send(());
                 }
+                Command::Peers(info_hash, count_max, reply) => {
+                    let _ = reply.send(self.peers_seen(info_hash, count_max));
+                }
                 Command::FetchMetadata(seat, done) => {
                     metadata::begin(self, *seat);
                     let _ = done.send(());

@@ -1,5 +1,5 @@
-//! What the process asks of the operating system once: descriptor limits, pinning, priority, random
-//! bytes.
+//! What the process asks of the operating system: descriptor limits, pinning, priority, random
+//! bytes, addresses, the time of the day.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -27,6 +27,24 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
         }
     }
     Ok(limit.rlim_cur)
+}
+
+/// The day of the week, from 0 for Monday, and the minute of the day, in the time zone of this
+/// machine, which is read once. `None` where its clock says nothing of use.
+pub fn local_time() -> Option<(u8, u16)> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seconds = libc::time_t::try_from(since.ok()?.as_secs()).ok()?;
+    let mut broken = std::mem::MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: both live as long as the call, which writes one `tm`; nothing in this process changes
+    // the environment, which the library may read the time zone of.
+    let local = unsafe { libc::localtime_r(&raw const seconds, broken.as_mut_ptr()) };
+    if local.is_null() {
+        return None;
+    }
+    // SAFETY: the call has written it.
+    let local = unsafe { broken.assume_init() };
+    let day = u8::try_from((local.tm_wday + 6) % 7).ok()?;
+    Some((day, u16::try_from(local.tm_hour * 60 + local.tm_min).ok()?))
 }
 
 /// How wide the terminal behind stderr is, in columns; `None` if there is none, or it does not say.

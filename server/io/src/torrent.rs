@@ -8,10 +8,11 @@
 
 use crate::exchange::SharedSwarm;
 use crate::fetch::{takes_suffix, with_suffix};
-use crate::limits::SharedLimit;
+use crate::own_limits::OwnLimits;
+use crate::presence::Presence;
 use crate::roster::Uses;
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
-use engine::peer_list::PeerSource;
+use engine::peer_list::{PeerSource, SourceCounts};
 use engine::session::{PieceBits, Pieces, TorrentView};
 use proto::extension::{METADATA_BLOCK_BYTES, metadata_block_bytes};
 use proto::ids::InfoHashV1;
@@ -55,8 +56,8 @@ pub struct SeededTorrent {
     renaming: AtomicBool,
     uploaded_bytes: AtomicU64,
     stopped: AtomicBool,
-    /// Its own upload limit, if it has one; set when it is added.
-    upload_limit: OnceLock<SharedLimit>,
+    limits: OwnLimits,
+    presence: Presence,
     /// The peers that are connected for it.
     swarm: SharedSwarm,
     uses: Uses,
@@ -200,7 +201,8 @@ impl SeededTorrent {
             renaming: AtomicBool::new(false),
             uploaded_bytes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
-            upload_limit: OnceLock::new(),
+            limits: OwnLimits::default(),
+            presence: Presence::default(),
             swarm: SharedSwarm::default(),
             uses: Uses::default(),
         })
@@ -282,10 +284,21 @@ impl SeededTorrent {
         self.uploaded_bytes.load(Ordering::Relaxed)
     }
 
-    /// How many peers are known to be connected for it: those of whom it is known where they take
-    /// connections. Those that have all of it come second.
+    /// How many peers are connected for it, and how many of them only upload or have all of it, as
+    /// of the last second.
     pub fn peers(&self) -> (usize, usize) {
-        self.swarm.counts()
+        self.presence.counts()
+    }
+
+    /// By which source those that are connected are known.
+    pub fn peers_by_source(&self) -> SourceCounts {
+        self.presence.connected()
+    }
+
+    /// How many addresses each source has named that were not known; who came by himself is his own
+    /// source.
+    pub fn named_by_source(&self) -> SourceCounts {
+        self.presence.named()
     }
 
     /// Counts payload bytes sent.
@@ -304,9 +317,14 @@ impl SeededTorrent {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Its own upload limit; made by `limit` the first time.
-    pub(crate) fn upload_limit(&self, limit: impl FnOnce() -> SharedLimit) -> &SharedLimit {
-        self.upload_limit.get_or_init(limit)
+    /// Its own limits.
+    pub(crate) fn limits(&self) -> &OwnLimits {
+        &self.limits
+    }
+
+    /// The numbers of its peers.
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.presence
     }
 
     /// Whether peers that `source` names may be called: of a private torrent only those of its

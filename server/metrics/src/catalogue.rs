@@ -233,9 +233,10 @@ metrics! {
             "Peers choked and unchoked by us.",
             by "change" { Chokes = "choke", Unchokes = "unchoke" }
         summed "seedring_rate_limit_waits_total",
-            "Times that a peer with requests had to wait, by the limit that made it wait.",
+            "Times that a peer with requests, or a download, had to wait, by the limit that made it wait.",
             by "limit" { RateWaitsGlobal = "global", RateWaitsTorrent = "torrent",
-                RateWaitsClass = "class" }
+                RateWaitsClass = "class", RateWaitsDownload = "download",
+                RateWaitsTorrentDownload = "torrent_download" }
 
         summed "seedring_sends_total",
             "Batches of blocks sent, by their path (storage.send_path); requests served divided by this is the coalescing.",
@@ -535,8 +536,11 @@ metrics! {
             "The limit of peer connections, peers.connections_max."
             { ConnectionsMax }
         summed "seedring_upload_rate_limit_bytes",
-            "The limit of upload in bytes per second, limits.upload_rate; 0 is unlimited."
+            "The limit of upload of the server now, in bytes per second; 0 is unlimited."
             { UploadRateLimit }
+        summed "seedring_download_rate_limit_bytes",
+            "The limit of download of the server now, in bytes per second; 0 is unlimited."
+            { DownloadRateLimit }
         summed "seedring_ip_filter_ranges",
             "Ranges of addresses that peers.ip_filter keeps away, those that touch counted as one."
             { IpFilterRanges }

@@ -164,6 +164,7 @@ impl Manager {
             if result.is_ok() {
                 manager.show(info_hash, |torrent| change(&mut torrent.summary));
                 manager.date(info_hash);
+                manager.tell_torrent_limits(info_hash);
             } else if let Err(error) = &result {
                 tracing::warn!(torrent = %info_hash, %error, "a change is not kept");
             }

@@ -37,6 +37,11 @@ impl DeclaredTorrents {
         self.torrents.iter_mut()
     }
 
+    /// One of them as the data plane has it.
+    pub(crate) fn torrent(&self, info_hash: &InfoHashV1) -> Option<&Arc<SeededTorrent>> {
+        self.torrents.get(info_hash).map(|shown| &shown.torrent)
+    }
+
     /// The same as the store would have of a kept one.
     pub(crate) fn kept(&self, info_hash: &InfoHashV1) -> Option<Kept> {
         let ready = &self.torrents.get(info_hash)?.ready;

@@ -133,10 +133,11 @@ impl Manager {
             }
         };
         let Found {
-            spec,
+            mut spec,
             trackers,
             resumed,
         } = found;
+        spec.limits = self.limits_of(info_hash);
         let update = Update::new()
             .verified(Verified::Pieces(resumed.pieces.as_bitfield().to_vec()))
             .all_stamps(resumed.stamps.clone());

@@ -37,8 +37,10 @@ mod reading;
 mod removing;
 mod seeding;
 mod telling;
+mod throttling;
 mod totals;
 
 pub use declaring::Declared;
 pub use limiting::Enough;
 pub use manager::{Ended, Manager, ManagerHandle, Services, Settings};
+pub use throttling::LimitRules;

@@ -12,6 +12,7 @@ use crate::metadata::Metadata;
 use crate::moving::{MoveEvent, Moves};
 use crate::removing::Remains;
 use crate::seeding::{Awake, Loaded, Looked};
+use crate::throttling::{LimitRules, Limits};
 use crate::totals::Clock;
 use control::announce::{AnnounceConfig, AnnounceHandle};
 use control::catalog::{Status, Torrent};
@@ -66,6 +67,8 @@ pub struct Settings {
     pub always_hash: bool,
     /// How .torrent files are fetched from the web.
     pub web: AnnounceConfig,
+    /// Limits of the server and of torrents.
+    pub limits: LimitRules,
 }
 
 /// What torrents are handed to.
@@ -160,6 +163,7 @@ pub struct Manager {
     pub(crate) named: BTreeMap<InfoHashV1, Vec<std::net::SocketAddr>>,
     pub(crate) clock: Clock,
     pub(crate) dates: Dates,
+    pub(crate) limits: Limits,
     next_number: u64,
     received: Option<mpsc::Receiver<Inner>>,
     outer: mpsc::UnboundedReceiver<Outer>,
@@ -224,6 +228,7 @@ impl Manager {
         let manager = Manager {
             finding: Arc::new(Finding::new(&services, server)),
             keeping: Keeping::new(store, inner.clone()),
+            limits: Limits::new(settings.limits.clone()),
             settings,
             services,
             seat,
@@ -252,6 +257,7 @@ impl Manager {
     ///
     /// [`ReadError`]; some torrents may be there then.
     pub async fn load(&mut self) -> Result<(), ReadError> {
+        self.load_limits().await?;
         let order = self.keeping.store.read(|view| view.queue()).await?;
         let queued: HashSet<InfoHashV1> = order.iter().copied().collect();
         let mut after = None;
@@ -424,21 +430,16 @@ impl Manager {
             }
             Command::Describe(info_hash, reply) => self.describe(info_hash, reply),
             Command::Files(info_hash, reply) => self.files(info_hash, reply),
-            Command::Peers(info_hash, reply) => {
-                let _ = reply.send(self.peers(info_hash));
-            }
+            Command::Peers(info_hash, reply) => self.peers(info_hash, reply),
             Command::Trackers(info_hash, reply) => {
                 let _ = reply.send(self.trackers(info_hash));
             }
             Command::Pieces(info_hash, reply) => self.pieces(info_hash, reply),
             Command::Metainfo(info_hash, reply) => self.metainfo(info_hash, reply),
             Command::Limits(reply) => {
-                let _ = reply.send(Ok(Default::default()));
+                let _ = reply.send(Ok(self.server_limits()));
             }
-            Command::SetLimits(_, reply) => {
-                let why = "limits of the server are the configuration's (limits.*)";
-                let _ = reply.send(Err(CommandError::Unsupported(why.into())));
-            }
+            Command::SetLimits(limits, reply) => self.set_limits(limits, reply).await,
         }
     }
 

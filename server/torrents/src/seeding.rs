@@ -152,6 +152,8 @@ impl Manager {
             }
         };
         self.catch_up(&torrent);
+        let limits = self.limits_of(info_hash);
+        self.services.plane.set_torrent_limits(&torrent, limits);
         let hand = Hand {
             torrent: Mutex::new(Some(Arc::clone(&torrent))),
             ..Hand::default()

@@ -3,13 +3,18 @@
 use crate::manager::{Manager, Phase};
 use crate::reading::Kept;
 use control::announce::TrackerStatus;
-use control::command::{CommandError, Described, FileStatus, PeerStatus, Pieces, Reply};
+use control::command::{
+    CommandError, Described, FileStatus, PeerStatus, Pieces, Reply, SourceStatus,
+};
 use control::verify::PieceSet;
 use engine::layout::{FileIndex, StorageLayout};
+use engine::peer_list::PeerSource;
 use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PieceIndex};
+use seedring_io::peers::PeerSeen;
 use state::{Handle, Verified};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 impl Manager {
     /// Has `tell` be done beside everything else with what is kept of a torrent.
@@ -33,11 +38,16 @@ impl Manager {
     }
 
     pub(crate) fn describe(&self, info_hash: InfoHashV1, reply: Reply<Box<Described>>) {
+        let sources = self.sources(info_hash);
         self.read_for(info_hash, reply, move |store, kept| {
             let order = store.read_blocking(|view| view.queue());
             let order = order.map_err(|error| CommandError::Failed(error.to_string()))?;
             let at = order.iter().position(|queued| *queued == info_hash);
-            Ok(Box::new(described(kept, at.map(|at| at as u64))))
+            let described = described(kept, at.map(|at| at as u64));
+            Ok(Box::new(Described {
+                sources,
+                ..described
+            }))
         });
     }
 
@@ -78,12 +88,36 @@ impl Manager {
         Ok(status.map_or_else(Vec::new, |status| status.trackers))
     }
 
-    /// The peers of a torrent: the data plane does not name them yet.
-    pub(crate) fn peers(&self, info_hash: InfoHashV1) -> Result<Vec<PeerStatus>, CommandError> {
-        match self.seat.catalog().get(&info_hash) {
-            None => Err(CommandError::Unknown(info_hash)),
-            Some(_) => Ok(Vec::new()),
+    /// Tells the peers of a torrent, when the shards have said who they are.
+    pub(crate) fn peers(&self, info_hash: InfoHashV1, reply: Reply<Vec<PeerStatus>>) {
+        if self.seat.catalog().get(&info_hash).is_none() {
+            let _ = reply.send(Err(CommandError::Unknown(info_hash)));
+            return;
         }
+        let plane = Arc::clone(&self.services.plane);
+        tokio::spawn(async move {
+            let peers = plane.peers(info_hash).await;
+            let _ = reply.send(Ok(peers.into_iter().map(peer_status).collect()));
+        });
+    }
+
+    /// What each source of peers gave, if the data plane has the torrent.
+    fn sources(&self, info_hash: InfoHashV1) -> Vec<SourceStatus> {
+        let torrent = match self.phases.get(&info_hash) {
+            Some(Phase::Awake(awake)) => Some(&awake.torrent),
+            Some(Phase::Downloading(download)) => Some(download.fetch.torrent()),
+            _ => self.declared.torrent(&info_hash),
+        };
+        let Some(torrent) = torrent else {
+            return Vec::new();
+        };
+        let (named, connected) = (torrent.named_by_source(), torrent.peers_by_source());
+        let status = |source: PeerSource| SourceStatus {
+            source: source.name(),
+            named: named.get(source),
+            connected: connected.get(source),
+        };
+        PeerSource::ALL.map(status).to_vec()
     }
 
     fn live_pieces(&self, info_hash: InfoHashV1) -> Option<PieceSet> {
@@ -105,6 +139,24 @@ impl Manager {
                 let _ = inner.blocking_send(crate::manager::Inner::Trackers(trackers));
             }
         });
+    }
+}
+
+fn peer_status(peer: PeerSeen) -> PeerStatus {
+    PeerStatus {
+        address: peer.address,
+        client: peer.client,
+        incoming: peer.is_incoming,
+        source: peer.source.name(),
+        has_permille: peer.has_permille,
+        uploaded: peer.uploaded,
+        downloaded: peer.downloaded,
+        upload_rate: peer.upload_rate,
+        download_rate: peer.download_rate,
+        am_choking: peer.am_choking,
+        peer_interested: peer.peer_interested,
+        peer_choking: peer.peer_choking,
+        am_interested: peer.am_interested,
     }
 }
 

@@ -26,7 +26,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use torrents::{Manager, ManagerHandle, Services, Settings};
+use torrents::{LimitRules, Manager, ManagerHandle, Services, Settings};
+
+#[path = "life/limits.rs"]
+mod limits;
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,6 +133,7 @@ impl Host {
             past_cache: PastCache::Never,
             always_hash: false,
             web: AnnounceConfig::default(),
+            limits: LimitRules::default(),
         };
         set(&mut settings);
         let (server, seat) = command::pair();
@@ -470,9 +474,10 @@ async fn what_is_said_to_be_complete_is_hashed_before_it_is_served() {
     let host = Host::start(1, two.path()).await;
     host.add(of_file(metainfo, seed.address())).await;
     let torrent = seed
-        .until(info_hash, |torrent| torrent.pieces_verified > 0)
+        .until(info_hash, |torrent| {
+            torrent.pieces_verified > 0 && !torrent.summary.seed_mode
+        })
         .await;
-    assert!(!torrent.summary.seed_mode);
     assert_eq!(torrent.pieces_verified + 1, torrent.summary.pieces);
     seed.until_status(info_hash, Status::Downloading).await;
     host.stop().await;

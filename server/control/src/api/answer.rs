@@ -6,7 +6,7 @@
 use super::types as said;
 use crate::announce::{self, TrackerState};
 use crate::catalog::{self, Changes, Status};
-use crate::command::{self, Described, FileStatus, PeerStatus, Pieces, ServerLimits};
+use crate::command::{self, Described, FileStatus, PeerStatus, Pieces, ServerLimits, SourceStatus};
 use ::state::{LimitAction, TorrentLimits};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -137,6 +137,15 @@ pub(super) fn details(
         trackers: tiers(described.trackers, with_secrets),
         web_seeds: web_seeds.collect(),
         queue_position: described.queue_position,
+        sources: described.sources.into_iter().map(source).collect(),
+    }
+}
+
+fn source(status: SourceStatus) -> said::SourceStatus {
+    said::SourceStatus {
+        source: status.source.to_owned(),
+        named: status.named,
+        connected: status.connected,
     }
 }
 

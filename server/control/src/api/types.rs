@@ -210,6 +210,21 @@ pub struct TorrentDetails {
     /// Its place in the queue, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u64>,
+    /// What each source of peers gave; empty while the torrent sleeps.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
+}
+
+/// Peers of a torrent that one source gave.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SourceStatus {
+    /// Its name: `tracker`, `dht`, `pex`, `lsd`, `incoming` (they came by themselves) or `given`.
+    pub source: String,
+    /// Addresses that it has named and that were not known, since the torrent woke or its download
+    /// began.
+    pub named: u32,
+    /// Peers of it that are connected.
+    pub connected: u32,
 }
 
 /// A torrent that was added, or was there.
@@ -457,7 +472,8 @@ pub struct StatusCounts {
     pub failed: usize,
 }
 
-/// Limits of the whole server, in bytes per second; 0 is none, absent is the configuration's.
+/// Limits of the whole server, in bytes per second; 0 is none. Those that are set come before the
+/// configuration's; `limits.schedule` comes before both while one of its times holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct ServerLimits {
     /// Payload that is sent.

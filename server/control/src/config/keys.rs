@@ -3,6 +3,7 @@
 
 use super::access::{ApiSocket, ApiUsers};
 use super::hosts::{HostName, ProxyUrl};
+use super::rules::{NamedLimits, ScheduledLimits};
 use super::setting::{Interface, Interfaces, Nodes, choices};
 use super::table::section;
 use super::units::{ByteRate, ByteSize, Seconds};
@@ -163,17 +164,36 @@ choices! {
 }
 
 section! {
-    /// Limits of upload. Every rate is payload; headers add less than 0.1 %.
+    /// Limits of upload and download. Every rate is payload; headers add less than 0.1 %. What is
+    /// said of one torrent comes before its labels, these before its category, that before what
+    /// holds for each torrent; the server's limits hold for all together.
     Limits {
-        /// Upload of the whole server, in bytes per second; 0 is unlimited.
+        /// Upload of the whole server, in bytes per second; 0 is unlimited. What is set while `serve`
+        /// runs is kept, and comes before this; so for download_rate.
         upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
+        /// Download of the whole server, in bytes per second; 0 is unlimited. Peers are asked for no
+        /// more than that.
+        download_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
         /// Upload of each torrent, in bytes per second; 0 is unlimited.
         torrent_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
+        /// Download of each torrent, in bytes per second; 0 is unlimited.
+        torrent_download_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
         /// Upload to all local peers together, in bytes per second; 0 is unlimited. Local are
         /// loopback, private and link-local addresses: usually free of charge.
         local_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
         /// Upload to all other peers together, in bytes per second; 0 is unlimited.
         remote_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
+        /// Limits of each torrent that has a label, "LABEL: upload=RATE download=RATE peers=COUNT", of
+        /// which some may be left out; 0 is unlimited. Of several labels the torrent's first counts
+        /// that says something of it.
+        labels: Vec<NamedLimits> = Vec::new(), 0..=1000;
+        /// The same for each torrent that is in a category.
+        categories: Vec<NamedLimits> = Vec::new(), 0..=1000;
+        /// Other limits of the whole server at some times of the week, by the clock of this machine,
+        /// "DAYS BEGIN-END upload=RATE download=RATE". DAYS is "daily", a day ("sat") or the first and
+        /// last of several ("mon-fri"); a time that ends before it begins ends on the next day. The
+        /// first that holds counts, and comes before what else is set. `seed` and `serve` follow it.
+        schedule: Vec<ScheduledLimits> = Vec::new(), 0..=100;
         /// Peers of the whole server that may request from us at a time; 0 is unlimited. A hidden
         /// small number here is why other clients do not fill a fast line.
         upload_slots: u32 = 0, 0..=1_000_000;

@@ -1,5 +1,6 @@
 //! How the value of a key is read, checked and printed, one implementation a type.
 
+use super::rules::{NamedLimits, ScheduledLimits};
 use super::table::WrongEntry;
 use super::units::{self, ByteRate, ByteSize, Seconds};
 use crate::tracker::LabelledNetwork;
@@ -418,6 +419,33 @@ impl Setting for Vec<LabelledNetwork> {
             bounds.end()
         )
     }
+}
+
+/// Rules, a text each, at most `bounds.end()` of them.
+macro_rules! rule_settings {
+    ($($Rule:ty, $allowed:literal;)+) => {
+        $(impl Setting for Vec<$Rule> {
+            fn read(input: Input<'_>, bounds: &Bounds) -> Option<Self> {
+                let items = input.strings()?;
+                within(items.len() as u64, bounds)?;
+                items.into_iter().map(|item| item.parse().ok()).collect()
+            }
+            fn wrong_entry(input: Input<'_>) -> Option<WrongEntry> {
+                input.wrong_entry(|text| text.parse::<$Rule>().is_ok())
+            }
+            fn render(&self) -> String {
+                let items: Vec<String> = self.iter().map(|item| quote(&item.to_string())).collect();
+                format!("[{}]", items.join(", "))
+            }
+            fn allowed(bounds: &Bounds) -> String {
+                format!(concat!("a list of at most {} rules, such as [", $allowed, "]"), bounds.end())
+            }
+        })+
+    };
+}
+rule_settings! {
+    NamedLimits, "\"linux: upload=1MB/s download=500kB/s peers=50\"";
+    ScheduledLimits, "\"mon-fri 08:00-18:00 upload=2MB/s download=5MB/s\"";
 }
 
 /// A TOML string.

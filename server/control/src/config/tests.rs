@@ -243,6 +243,24 @@ fn the_wrong_entry_of_a_long_list_is_named() {
 }
 
 #[test]
+fn rules_of_limits_are_lists_of_which_the_wrong_entry_is_named() {
+    let text = "[limits]\nlabels = [\"a b: upload=1MB/s peers=5\"]\n\
+                schedule = [\"sat 08:00-20:00 download=0\", \"daily 01:00-02:00 upload=1\"]\n";
+    let limits = load(text).unwrap().limits;
+    assert_eq!(limits.labels[0].name, "a b");
+    assert_eq!(limits.labels[0].limits.upload_rate, Some(1_000_000));
+    assert_eq!(limits.labels[0].limits.peers_max, Some(5));
+    assert_eq!(limits.schedule[0].download_rate, Some(0));
+    assert_eq!(limits.schedule[1].upload_rate, Some(1));
+    let found = problems("[limits]\ncategories = [\"a: upload=1\", \"a: ratio=1\"]\n");
+    let expected =
+        "seedring.toml:2:14: limits.categories: entry 2, \"a: ratio=1\", is not allowed;";
+    assert!(found[0].starts_with(expected), "{found:?}");
+    let found = problems("[limits]\nschedule = [\"mon 8-18 upload=1\"]\n");
+    assert!(found[0].contains("entry 1") && found[0].contains("mon-fri 08:00-18:00"));
+}
+
+#[test]
 fn a_network_in_two_zones_is_refused() {
     let found =
         problems("[tracker]\nzones = [\"10.1.0.0/16=a\", \"10.0.0.0/8=b\", \"10.1.0.0/16=c\"]\n");

@@ -12,6 +12,7 @@ use crate::closing::CloseReason;
 use crate::fetch::disk::{Disk, DiskError};
 use crate::fetch::finishing::Work;
 use crate::fetch::members::{Departed, Member};
+use crate::fetch::pacing::{self, Granting, Pacing};
 use crate::fetch::pieces::OpenPieces;
 use crate::fetch::syncing::Beat;
 use crate::fetch::{FetchConfig, FetchError, FetchEvent, FetchSeat, Needs, Order, Published};
@@ -62,6 +63,7 @@ pub(crate) struct ActiveFetch {
     _in_use: Option<TorrentUse>,
     pub(crate) pieces: Arc<PieceBits>,
     pub(crate) download: RefCell<Download>,
+    pub(crate) pacing: Pacing,
     pub(crate) open: RefCell<OpenPieces>,
     pub(crate) disk: Disk,
     pub(crate) published: Arc<Published>,
@@ -147,6 +149,7 @@ impl ActiveFetch {
             stored: Cell::new(pieces.set_count()),
             pieces,
             download: RefCell::new(download),
+            pacing: Pacing::new(shard.rates.download_levels(torrent, shard.now())),
             open: RefCell::new(OpenPieces::new(layout.piece_length())),
             disk,
             torrent: Arc::clone(torrent),
@@ -219,7 +222,7 @@ impl ActiveFetch {
     pub(crate) fn drive(&self, shard: &Shard, now: Time) {
         self.do_actions(shard);
         if !self.is_ending() {
-            self.download.borrow_mut().refill(now);
+            self.refill(now);
             self.do_actions(shard);
         }
         if self.download.borrow().is_done() && !self.selection_told.get() {
@@ -418,6 +421,7 @@ impl ActiveFetch {
     fn tick(&self, shard: &Rc<Shard>) {
         let now = shard.now();
         self.download.borrow_mut().tick(now);
+        self.pacing.tick(now);
         self.look_at_members(now);
         self.compare_namesakes(now);
         if now >= self.locate_at.get() {
@@ -490,7 +494,8 @@ impl ActiveFetch {
         let now = shard.now();
         let mut list = self.list.borrow_mut();
         for peer in peers {
-            shard.count_found(source, list.add(peer, source, now));
+            let is_new = list.add(peer, source, now);
+            shard.count_found_for(&self.torrent, source, is_new);
         }
     }
 
@@ -688,6 +693,7 @@ pub(crate) async fn run(
     let mut is_steered = true;
     // Beside everything else: the disk may take as long as it likes.
     let mut concluding: Option<Concluding> = None;
+    let mut granting: Option<Granting> = None;
     while !fetch.is_ending() && !is_complete {
         tokio::select! {
             order = orders.recv(), if is_steered => match order {
@@ -699,7 +705,9 @@ pub(crate) async fn run(
             () = fetch.sync_due(&shard), if concluding.is_none() => fetch.sync_aside(&shard),
             () = fetch.news.notified() => {}
             complete = finished(&mut concluding) => is_complete = complete,
+            bytes = pacing::arrive(&mut granting) => fetch.granted(&shard, bytes),
         }
+        fetch.stand_in_line(&shard, &mut granting);
         fetch.call_peers(&shard);
         let is_done = fetch.download.borrow().is_done() && !fetch.selection_told.get();
         let is_due = is_done && !fetch.is_ending() && !fetch.is_stuck() && !is_complete;

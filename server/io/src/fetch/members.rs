@@ -12,7 +12,7 @@
 //! who drives out a seed by its name has to be the better seed, for as long as that lasts: the
 //! other's address is tried again after a while.
 //!
-//! Limits: [`FetchConfig::peers_max`](crate::fetch::FetchConfig), of which peers that came by
+//! Limits: [`FetchConfig::peers_max`](crate::fetch::FetchConfig) or the torrent's own, of which peers that came by
 //! themselves get three quarters at most, so that whoever fills our places cannot keep us from a
 //! seed; when all are taken, who was of no use for
 //! [`FetchConfig::patience`](crate::fetch::FetchConfig) gives way. [`DEPARTED_MAX`] peers are
@@ -198,8 +198,9 @@ impl ActiveFetch {
         let members = self.members.borrow();
         let staying = || members.values().filter(|member| !member.is_closing());
         let accepted = staying().filter(|member| member.called.is_none()).count();
-        let is_full = staying().count() >= config.peers_max;
-        let have_theirs = !is_called && accepted >= accepted_max(config.peers_max);
+        let peers_max = self.torrent.limits().peers_max_or(config.peers_max);
+        let is_full = staying().count() >= peers_max;
+        let have_theirs = !is_called && accepted >= accepted_max(peers_max);
         if !is_full && !have_theirs {
             return true;
         }
@@ -224,7 +225,8 @@ impl ActiveFetch {
             !member.is_closing() && member.useless_since(now, config.patience).is_none()
         };
         let of_use = members.values().filter(is_of_use).count();
-        config.peers_max.saturating_sub(of_use)
+        let peers_max = self.torrent.limits().peers_max_or(config.peers_max);
+        peers_max.saturating_sub(of_use)
     }
 
     /// Notes who is of use. Once a second.

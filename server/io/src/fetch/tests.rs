@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 mod caching;
 mod discovery;
 mod faults;
+mod limits;
 mod metadata;
 mod peers;
 mod sleeping;

@@ -2,7 +2,9 @@
 //! failed test.
 
 use super::*;
+use crate::own_limits::TorrentLimits;
 use crate::testing::{self, Data, PIECE_BYTES};
+use engine::peer_list::SourceCounts;
 use proto::handshake::{HANDSHAKE_BYTES, Reserved, ReservedBit};
 use proto::ids::PieceIndex;
 use proto::wire::{self, BlockRequest, Message};
@@ -197,6 +199,55 @@ fn who_comes_by_itself_is_counted_as_such() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(connected(Gauge::ConnectedTracker), 0);
+    let torrent = &served.torrent;
+    assert_eq!(torrent.peers(), (2, 0));
+    let of = |counts: SourceCounts| counts.get(PeerSource::Incoming);
+    assert_eq!(of(torrent.named_by_source()), 2);
+    assert_eq!(of(torrent.peers_by_source()), 2);
+    let seen = served.plane.peers(torrent.info_hash());
+    let seen = served.runtime.block_on(seen);
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|peer| peer.is_incoming));
+    assert!(
+        seen.iter()
+            .all(|peer| peer.peer_interested && !peer.am_choking)
+    );
+    let other = served.plane.peers(InfoHashV1([0; 20]));
+    assert_eq!(served.runtime.block_on(other), []);
+    drop(peers);
+    while torrent.peers().0 > 0 {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(of(torrent.peers_by_source()), 0);
+    assert_eq!(of(torrent.named_by_source()), 2);
+    served.stop();
+}
+
+/// Whose listening port nobody knows is a peer as others are.
+#[test]
+fn a_seeds_peers_are_no_more_than_its_own_limit() {
+    let data = Data::new(&[("a", PIECE_BYTES)]);
+    let served = serve(testing::config(), &data);
+    let peers = [served.peer(), served.peer()];
+    let limits = TorrentLimits {
+        peers_max: Some(1),
+        ..TorrentLimits::default()
+    };
+    served.plane.set_torrent_limits(&served.torrent, limits);
+    let until = std::time::Instant::now() + PATIENCE;
+    while served.torrent.peers().0 != 1 {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut third = TcpStream::connect(served.plane.addresses()[0]).unwrap();
+    let handshake = proto::handshake::Handshake {
+        reserved: Reserved::NONE,
+        info_hash: served.torrent.info_hash(),
+        peer_id: PeerId(*b"-XX0000-testtesttest"),
+    };
+    third.write_all(&handshake.encode()).unwrap();
+    assert_eq!(third.read(&mut [0; 1]).unwrap_or(0), 0, "it is closed");
     drop(peers);
     served.stop();
 }

@@ -6,7 +6,7 @@ use crate::api::{Api, Facts, TOKEN_FILE};
 use crate::catalog::{self, Catalog, Live, Status};
 use crate::command::{
     self, Action, AddSource, AddTorrent, Added, Command, CommandError, Described, Edit, FileStatus,
-    PeerStatus, Pieces, Seat,
+    PeerStatus, Pieces, Seat, SourceStatus,
 };
 use crate::config::Api as Settings;
 use crate::exporter::{BuildInfo, Exporter};
@@ -360,6 +360,11 @@ fn described() -> Described {
         trackers: urls.to_vec(),
         web_seeds: vec!["http://user:password@seeds.example/files".to_owned()],
         queue_position: Some(3),
+        sources: vec![SourceStatus {
+            source: "dht",
+            named: 5,
+            connected: 2,
+        }],
         ..Described::default()
     }
 }

@@ -317,6 +317,8 @@ async fn passkeys_are_told_only_where_they_are_asked_for() {
     }
     let one = bench.get(&path).await.json();
     assert_eq!(one["queue_position"], 3);
+    let sources = serde_json::json!([{"source": "dht", "named": 5, "connected": 2}]);
+    assert_eq!(one["sources"], sources);
     assert_eq!(one["comment"], "by hand");
     assert!(one["magnet"].as_str().unwrap().contains("open.example"));
     let trackers = bench.get(&format!("{path}/trackers")).await.json();

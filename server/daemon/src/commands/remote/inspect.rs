@@ -13,8 +13,8 @@ use crate::failure::Failure;
 use crate::progress::{counted, print, print_json};
 use clap::Args;
 use control::api::types::{
-    FileList, LimitAction, NewPeers, PeerList, PeerStatus, TorrentDetails, TorrentLimits,
-    TrackerList,
+    FileList, LimitAction, NewPeers, PeerList, PeerStatus, SourceStatus, TorrentDetails,
+    TorrentLimits, TrackerList,
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -195,6 +195,7 @@ fn transfer_lines(lines: &mut Lines, details: &TorrentDetails) {
         "Peers",
         &format!("{}, {} of them seeds", torrent.peers, torrent.seeds),
     );
+    lines.option("Peers named", sources(&details.sources).as_deref());
     lines.add("Added", &moment(torrent.added_at_s));
     lines.option("Completed", torrent.completed_at_s.map(moment).as_deref());
     lines.option(
@@ -219,6 +220,15 @@ fn transfer_lines(lines: &mut Lines, details: &TorrentDetails) {
     if torrent.limits != TorrentLimits::default() {
         lines.text += &limit_lines(&torrent.limits);
     }
+}
+
+/// Who named how many peers; nothing if nobody did.
+fn sources(sources: &[SourceStatus]) -> Option<String> {
+    let named = sources.iter().filter(|one| one.named + one.connected > 0);
+    let word =
+        |one: &SourceStatus| format!("{} {} ({} connected)", one.source, one.named, one.connected);
+    let words: Vec<String> = named.map(word).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// Limits, a line for each.
@@ -346,6 +356,14 @@ mod tests {
     use super::super::columns::tests::torrent;
     use super::*;
 
+    fn source(name: &str, named: u32, connected: u32) -> SourceStatus {
+        SourceStatus {
+            source: name.to_owned(),
+            named,
+            connected,
+        }
+    }
+
     #[test]
     fn what_is_known_is_shown_and_nothing_else() {
         let mut details = TorrentDetails {
@@ -357,6 +375,11 @@ mod tests {
             trackers: Vec::new(),
             web_seeds: Vec::new(),
             queue_position: Some(0),
+            sources: vec![
+                source("tracker", 40, 3),
+                source("dht", 0, 0),
+                source("incoming", 2, 1),
+            ],
         };
         let text = detail_lines(&details);
         assert!(text.starts_with("Name:           a\\u{1b}b\nInfo-hash:      0123"));
@@ -372,6 +395,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\nPlace in queue: 1\n"), "{text}");
+        let sources = "\nPeers named:    tracker 40 (3 connected), incoming 2 (1 connected)\n";
+        assert!(text.contains(sources), "{text}");
         assert!(!text.contains("Upload limit") && !text.contains('\x07'));
         details.torrent.limits.ratio_permille = Some(2000);
         details.torrent.total_bytes = 0;

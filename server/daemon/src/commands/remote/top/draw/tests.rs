@@ -184,6 +184,7 @@ fn the_tabs_of_a_torrent_show_what_is_known() {
         trackers: Vec::new(),
         web_seeds: Vec::new(),
         queue_position: None,
+        sources: Vec::new(),
     };
     let learn = |screen: &mut Screen, part| {
         screen.handle(Event::Detail(hash(1), part));

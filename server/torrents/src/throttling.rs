@@ -1,0 +1,322 @@
+//! Limits: of the server, which may be set while it runs and are kept, and which give way to a
+//! schedule; and of each torrent, by what is said of it, of its labels, of its category.
+//!
+//! The data plane keeps to them; what it is told here holds from then on, also for peers that are
+//! connected. A torrent that sleeps has none there: it is told when the torrent wakes.
+//!
+//! Does not: end torrents that have reached a ratio or a time.
+
+use crate::keeping::{Next, refusal};
+use crate::manager::{Manager, Phase};
+use control::command::{Reply, ServerLimits};
+use control::config::{Moment, NamedLimits, RuleLimits, ScheduledLimits};
+use proto::ids::InfoHashV1;
+use seedring_io::own_limits::TorrentLimits;
+use seedring_io::system;
+use seedring_metrics::ControlGauge;
+use state::{Summary, Write};
+
+/// Under which name the limits of the server are kept.
+const SETTING: &str = "limits";
+
+/// What the configuration says.
+#[derive(Clone, Debug, Default)]
+pub struct LimitRules {
+    /// Limits of the server, where nobody has set others.
+    pub server: ServerLimits,
+    /// Limits of torrents that have a label.
+    pub labels: Vec<NamedLimits>,
+    /// Limits of torrents that are in a category.
+    pub categories: Vec<NamedLimits>,
+    /// Other limits of the server at some times.
+    pub schedule: Vec<ScheduledLimits>,
+}
+
+/// The limits of a server that runs.
+#[derive(Default)]
+pub(crate) struct Limits {
+    rules: LimitRules,
+    /// What was set while it ran, now or before.
+    set: ServerLimits,
+    /// The same with what is not durable yet.
+    written: ServerLimits,
+    /// What the data plane was told last: upload and download, in bytes per second.
+    told: Option<(u64, u64)>,
+}
+
+impl Limits {
+    pub(crate) fn new(rules: LimitRules) -> Limits {
+        Limits {
+            rules,
+            ..Limits::default()
+        }
+    }
+
+    /// Those of the server when nothing is scheduled.
+    fn of_server(&self) -> ServerLimits {
+        let ServerLimits {
+            upload_rate,
+            download_rate,
+        } = self.rules.server;
+        ServerLimits {
+            upload_rate: Some(self.set.upload_rate.or(upload_rate).unwrap_or(0)),
+            download_rate: Some(self.set.download_rate.or(download_rate).unwrap_or(0)),
+        }
+    }
+
+    /// Those of the server then: upload and download.
+    fn at(&self, now: Option<Moment>) -> (u64, u64) {
+        let usual = self.of_server();
+        let schedule = self.rules.schedule.iter();
+        let hold = || {
+            let schedule = schedule.clone();
+            schedule.filter(|rule| now.is_some_and(|now| rule.holds(now)))
+        };
+        let upload = hold().find_map(|rule| rule.upload_rate);
+        let download = hold().find_map(|rule| rule.download_rate);
+        (
+            upload.or(usual.upload_rate).unwrap_or(0),
+            download.or(usual.download_rate).unwrap_or(0),
+        )
+    }
+
+    /// Those of a torrent; the narrowest that says something counts.
+    pub(crate) fn of_torrent(&self, summary: &Summary) -> TorrentLimits {
+        let named = |rules: &[NamedLimits], name: &str| {
+            let rule = rules.iter().find(|rule| rule.name == name);
+            rule.map(|rule| rule.limits)
+        };
+        let rules = &self.rules;
+        let labels = summary.labels.iter();
+        let of_labels = labels.filter_map(|label| named(&rules.labels, label));
+        let category = summary.category.as_ref();
+        let of_category = category.and_then(|name| named(&rules.categories, name));
+        let others: Vec<RuleLimits> = of_labels.chain(of_category).collect();
+        let said = |own: Option<u64>, of: fn(&RuleLimits) -> Option<u64>| {
+            own.or_else(|| others.iter().find_map(of))
+        };
+        let own = &summary.limits;
+        let peers_max = said(own.peers_max, |rule| rule.peers_max);
+        TorrentLimits {
+            upload_rate: said(own.upload_rate, |rule| rule.upload_rate),
+            download_rate: said(own.download_rate, |rule| rule.download_rate),
+            peers_max: peers_max.map(|peers| u32::try_from(peers).unwrap_or(u32::MAX)),
+        }
+    }
+}
+
+/// What `now` is by the clock on the wall.
+fn moment() -> Option<Moment> {
+    let (day, minute) = system::local_time()?;
+    Some(Moment { day, minute })
+}
+
+impl Manager {
+    /// Reads what was set in an earlier run, and tells the data plane.
+    pub(crate) async fn load_limits(&mut self) -> Result<(), state::ReadError> {
+        let kept = self
+            .keeping
+            .store
+            .read(|view| view.setting(SETTING))
+            .await?;
+        if let Some(kept) = kept {
+            match decode(&kept) {
+                Some(set) => (self.limits.set, self.limits.written) = (set, set),
+                None => tracing::error!(
+                    "the limits that were set are damaged; the configuration's hold until others are"
+                ),
+            }
+        }
+        self.tell_limits();
+        Ok(())
+    }
+
+    /// Tells the data plane of the server's limits, if they are others than before.
+    pub(crate) fn tell_limits(&mut self) {
+        let now = (!self.limits.rules.schedule.is_empty()).then(moment);
+        let rates = self.limits.at(now.flatten());
+        if self.limits.told.replace(rates) != Some(rates) {
+            let (upload, download) = rates;
+            tracing::debug!(
+                upload,
+                download,
+                "limits of the server, in bytes per second"
+            );
+            self.services.plane.set_rates(upload, download);
+            let cells = &self.services.cells;
+            cells.set(ControlGauge::UploadRateLimit, upload);
+            cells.set(ControlGauge::DownloadRateLimit, download);
+        }
+    }
+
+    /// Tells the data plane of a torrent's limits, if it is doing something.
+    pub(crate) fn tell_torrent_limits(&self, info_hash: InfoHashV1) {
+        let torrent = match self.phases.get(&info_hash) {
+            Some(Phase::Awake(awake)) => &awake.torrent,
+            Some(Phase::Downloading(download)) => download.fetch.torrent(),
+            _ => return,
+        };
+        let limits = self.limits_of(info_hash);
+        self.services.plane.set_torrent_limits(torrent, limits);
+    }
+
+    /// The limits of a torrent as the data plane has them.
+    pub(crate) fn limits_of(&self, info_hash: InfoHashV1) -> TorrentLimits {
+        let catalog = self.seat.catalog();
+        let torrent = catalog.get(&info_hash);
+        torrent.map_or_else(TorrentLimits::default, |torrent| {
+            self.limits.of_torrent(&torrent.summary)
+        })
+    }
+
+    /// The limits of the server.
+    pub(crate) fn server_limits(&self) -> ServerLimits {
+        self.limits.of_server()
+    }
+
+    /// Changes the limits of the server, durably.
+    pub(crate) async fn set_limits(&mut self, new: ServerLimits, reply: Reply<ServerLimits>) {
+        // Those that come one after another are written in that order, each with the ones before.
+        let before = self.limits.written;
+        let written = ServerLimits {
+            upload_rate: new.upload_rate.or(before.upload_rate),
+            download_rate: new.download_rate.or(before.download_rate),
+        };
+        self.limits.written = written;
+        let write = Write::Setting(SETTING.to_owned(), Some(encode(&written)));
+        let after = move |manager: &mut Manager, result: Result<(), state::WriteError>| {
+            match result {
+                Ok(()) => manager.limits.set = written,
+                Err(_) => manager.limits.written = manager.limits.set,
+            }
+            manager.tell_limits();
+            let limits = manager.server_limits();
+            let _ = reply.send(result.map(|()| limits).map_err(refusal));
+            Next::Done
+        };
+        self.keeping.write(write, Box::new(after)).await;
+    }
+}
+
+/// How limits are kept: for each a byte that says whether it is set, and eight for what it is.
+fn encode(limits: &ServerLimits) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for rate in [limits.upload_rate, limits.download_rate] {
+        bytes.push(u8::from(rate.is_some()));
+        bytes.extend(rate.unwrap_or(0).to_le_bytes());
+    }
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<ServerLimits> {
+    let mut rates = bytes.chunks_exact(9).map(|chunk| {
+        let (is_set, rate) = chunk.split_first()?;
+        let rate = u64::from_le_bytes(rate.try_into().ok()?);
+        match is_set {
+            0 => Some(None),
+            1 => Some(Some(rate)),
+            _ => None,
+        }
+    });
+    let limits = ServerLimits {
+        upload_rate: rates.next()??,
+        download_rate: rates.next()??,
+    };
+    (bytes.len() == 18).then_some(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> LimitRules {
+        let named = |text: &str| text.parse::<NamedLimits>().unwrap();
+        LimitRules {
+            server: ServerLimits {
+                upload_rate: Some(100),
+                download_rate: None,
+            },
+            labels: vec![
+                named("slow: upload=1 peers=5"),
+                named("fast: upload=0 download=9"),
+            ],
+            categories: vec![named("linux: upload=7 download=8 peers=6")],
+            schedule: vec![
+                "mon-fri 08:00-18:00 upload=10".parse().unwrap(),
+                "daily 12:00-13:00 upload=20 download=30".parse().unwrap(),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_torrents_own_limit_comes_before_its_labels_and_these_before_its_category() {
+        let limits = Limits::new(rules());
+        let of = |category: Option<&str>, labels: &[&str], own: Option<u64>| {
+            let mut summary = Summary {
+                category: category.map(str::to_owned),
+                labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+                ..Summary::default()
+            };
+            summary.limits.upload_rate = own;
+            let limits = limits.of_torrent(&summary);
+            (limits.upload_rate, limits.download_rate, limits.peers_max)
+        };
+        assert_eq!(of(None, &["other"], None), (None, None, None));
+        let linux = Some("linux");
+        assert_eq!(of(linux, &[], None), (Some(7), Some(8), Some(6)));
+        assert_eq!(of(linux, &["slow"], None), (Some(1), Some(8), Some(5)));
+        assert_eq!(
+            of(linux, &["other", "fast", "slow"], None),
+            (Some(0), Some(9), Some(5))
+        );
+        assert_eq!(of(linux, &["slow"], Some(3)), (Some(3), Some(8), Some(5)));
+    }
+
+    #[test]
+    fn the_schedule_comes_before_what_was_set_and_that_before_the_configuration() {
+        let mut limits = Limits::new(rules());
+        let at = |limits: &Limits, day, hour: u16| {
+            let minute = hour * 60;
+            limits.at(Some(Moment { day, minute }))
+        };
+        assert_eq!(limits.at(None), (100, 0));
+        assert_eq!(at(&limits, 0, 7), (100, 0));
+        assert_eq!(at(&limits, 0, 8), (10, 0));
+        // The first that says something of it.
+        assert_eq!(at(&limits, 0, 12), (10, 30));
+        assert_eq!(at(&limits, 6, 12), (20, 30));
+        limits.set = ServerLimits {
+            upload_rate: Some(0),
+            download_rate: Some(5),
+        };
+        assert_eq!(at(&limits, 0, 7), (0, 5));
+        assert_eq!(at(&limits, 0, 8), (10, 5));
+        assert_eq!(at(&limits, 6, 12), (20, 30));
+    }
+
+    #[test]
+    fn what_is_kept_of_limits_is_read_again_and_nothing_else_is() {
+        for (upload_rate, download_rate) in [
+            (None, None),
+            (Some(0), Some(u64::MAX)),
+            (None, Some(5)),
+            (Some(7), None),
+        ] {
+            let limits = ServerLimits {
+                upload_rate,
+                download_rate,
+            };
+            let bytes = encode(&limits);
+            assert_eq!(decode(&bytes), Some(limits));
+            for length in 0..bytes.len() {
+                assert_eq!(decode(&bytes[..length]), None);
+            }
+            let mut more = bytes.clone();
+            more.push(0);
+            assert_eq!(decode(&more), None);
+            more.truncate(18);
+            more[9] = 2;
+            assert_eq!(decode(&more), None);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Limits of torrents and of the server, and what is told of peers meanwhile.
+
+use super::*;
+use control::command::{LimitsEdit, ServerLimits};
+
+/// What a label says holds until something narrower says otherwise; meanwhile peers and who named
+/// them are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_a_label_hold_and_give_way_to_the_torrents_own() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let metainfo = seed.metainfo(info_hash).await;
+    let host = Host::start_with(1, two.path(), |settings| {
+        settings.limits.labels = vec!["slow: download=1".parse().unwrap()];
+    })
+    .await;
+    let add = AddTorrent {
+        labels: vec!["slow".into()],
+        ..of_file(metainfo, seed.address())
+    };
+    host.add(add).await;
+    // More than the burst never comes.
+    let some = |torrent: &Torrent| torrent.live.downloaded_session > 0;
+    host.until(info_hash, some).await;
+    let torrent = host.until(info_hash, |it| it.live.seeds == 1).await;
+    assert!(torrent.live.downloaded_session <= 256 << 10);
+    let told = |host: &Host| {
+        let server = host.server.clone();
+        async move {
+            let peers = server.ask(|reply| Command::Peers(info_hash, reply));
+            let peers = peers.await.unwrap();
+            let described = server.ask(|reply| Command::Describe(info_hash, reply));
+            let sources = described.await.unwrap().sources;
+            let given = sources.iter().filter(|source| source.named > 0);
+            let given = given.map(|source| (source.source, source.named, source.connected));
+            (peers, given.collect::<Vec<_>>())
+        }
+    };
+    let (peers, sources) = told(&host).await;
+    assert_eq!(peers.len(), 1);
+    assert_eq!(
+        (peers[0].address, peers[0].source),
+        (seed.address(), "given")
+    );
+    assert_eq!((peers[0].has_permille, peers[0].incoming), (1_000, false));
+    assert!(peers[0].downloaded > 0 && peers[0].client.starts_with("Seedring"));
+    assert_eq!(sources, [("given", 1, 1)]);
+    let (peers, sources) = told(&seed).await;
+    assert_eq!((peers.len(), peers[0].incoming), (1, true));
+    assert!(peers[0].uploaded > 0);
+    assert_eq!(sources, [("incoming", 1, 1)]);
+    seed.until(info_hash, |torrent| torrent.live.peers == 1)
+        .await;
+    let edit = Edit {
+        limits: LimitsEdit {
+            download_rate: Some(Some(0)),
+            ..LimitsEdit::default()
+        },
+        ..Edit::default()
+    };
+    let edit = |reply| Command::Edit(info_hash, Box::new(edit), reply);
+    host.server.ask(edit).await.unwrap();
+    host.until_status(info_hash, Status::Seeding).await;
+    assert_same(&data, &two.path().join("downloads/data"));
+    let unknown = InfoHashV1([9; 20]);
+    let nobody = host.server.ask(|reply| Command::Peers(unknown, reply));
+    assert_eq!(nobody.await, Err(CommandError::Unknown(unknown)));
+    host.stop().await;
+    seed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_the_server_are_kept_over_a_restart_before_the_configurations() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let metainfo = seed.metainfo(info_hash).await;
+    let configured = |settings: &mut Settings| {
+        settings.limits.server = ServerLimits {
+            upload_rate: Some(1 << 30),
+            download_rate: Some(1 << 30),
+        };
+    };
+    let host = Host::start_with(1, two.path(), configured).await;
+    let limits = |upload_rate, download_rate| ServerLimits {
+        upload_rate,
+        download_rate,
+    };
+    let told = host.server.ask(Command::Limits).await;
+    assert_eq!(told, Ok(limits(Some(1 << 30), Some(1 << 30))));
+    let set = |limits| move |reply| Command::SetLimits(limits, reply);
+    let as_set = limits(Some(1 << 30), Some(1));
+    let told = host.server.ask(set(limits(None, Some(1)))).await;
+    assert_eq!(told, Ok(as_set));
+    host.stop().await;
+    let host = Host::start_with(1, two.path(), configured).await;
+    assert_eq!(host.server.ask(Command::Limits).await, Ok(as_set));
+    host.add(of_file(metainfo, seed.address())).await;
+    let torrent = host.until(info_hash, |it| it.live.seeds == 1).await;
+    assert!(torrent.live.downloaded_session <= 256 << 10);
+    let none = limits(Some(0), Some(0));
+    assert_eq!(host.server.ask(set(none)).await, Ok(none));
+    host.until_status(info_hash, Status::Seeding).await;
+    assert_same(&data, &two.path().join("downloads/data"));
+    host.stop().await;
+    seed.stop().await;
+}
