@@ -7,18 +7,24 @@
 //! - they came from several: what the peer with the most of them sent is kept and the rest asked of
 //!   it alone, so that the next bad hash has one culprit. From then on one peer at a time is asked.
 //!
-//! How long the dictionary is, is hearsay too: peers that say the same length are asked together,
-//! the most numerous first, and the next length's turn comes when none of them can be asked any
-//! more.
+//! How long the dictionary is, is hearsay too, and a peer says it once: peers that say the same
+//! length are asked together. The next length's turn comes when none of them can be asked any more,
+//! or when they have had [`MetadataConfig::turn`] while others wait, which doubles with each of
+//! their turns: who answers just before it is late could keep the others away for days. The most
+//! numerous come first, and every second turn is for who has waited the longest, so that nobody's
+//! numbers keep another away. A *stranger* (an address, as its caller counts them) has one voice,
+//! however many connections. What a length has got is put aside for its next turn.
 //!
-//! Limits: one set of blocks at a time, so at most `proto::limits::METAINFO_BYTES_MAX`, and only
-//! what has come takes memory; [`MetadataConfig::requests_max`] of each peer. An input costs O(log
-//! blocks), a refill O(peers).
+//! Limits: one set of blocks at a time, so at most `proto::limits::METAINFO_BYTES_MAX`, and
+//! [`ASIDE_MAX`] sets, together [`ASIDE_BYTES_MAX`], put aside; only what has come takes memory;
+//! [`MetadataConfig::requests_max`] of each peer. An input costs O(log blocks), a refill O(peers).
 //!
 //! Not here: messages, hashes, and whether what has the right hash is a torrent. A peer's key is
 //! used once.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use proto::extension::{MetadataMessage, metadata_block_bytes, metadata_blocks};
@@ -28,6 +34,16 @@ use crate::time::Time;
 
 /// How often a rest doubles, at most.
 const REST_DOUBLINGS_MAX: u32 = 5;
+
+/// How often a turn doubles, at most.
+const TURN_DOUBLINGS_MAX: u32 = 3;
+
+/// Sets of blocks that are put aside; of more, that with the most bytes is dropped, since what is
+/// long is seldom right.
+const ASIDE_MAX: usize = 32;
+
+/// Their bytes, with the same policy.
+const ASIDE_BYTES_MAX: usize = 8 << 20;
 
 /// How the exchange works.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +56,8 @@ pub struct MetadataConfig {
     pub answer_timeout: Duration,
     /// How long a peer that gave no answer, or a reject, is left alone; it doubles each time.
     pub rest: Duration,
+    /// How long peers of one length are asked while those of another wait; it doubles each time.
+    pub turn: Duration,
 }
 
 impl Default for MetadataConfig {
@@ -48,6 +66,7 @@ impl Default for MetadataConfig {
             requests_max: 1,
             answer_timeout: Duration::from_secs(8),
             rest: Duration::from_secs(5),
+            turn: Duration::from_secs(30),
         }
     }
 }
@@ -71,6 +90,11 @@ pub enum Action {
 
 /// A peer that says it has the metadata.
 struct Source {
+    stranger: IpAddr,
+    /// Its place among those who wait for a turn: the lower, the longer.
+    number: u64,
+    /// How many turns it has had.
+    turns: u32,
     /// How long it says they are.
     total_bytes: u32,
     asked: Vec<Asked>,
@@ -102,6 +126,8 @@ struct Assembly {
     here: BTreeMap<u32, Block>,
     /// Neither here nor asked of a peer in time.
     wanted: BTreeSet<u32>,
+    /// When its turn is over, if others wait.
+    until: Time,
 }
 
 /// Where the exchange is.
@@ -126,6 +152,12 @@ pub struct MetadataExchange {
     config: MetadataConfig,
     peers: BTreeMap<PeerKey, Source>,
     stage: Stage,
+    /// Sets of blocks whose turn is over, by their length and who alone was asked.
+    aside: BTreeMap<(u32, Option<PeerKey>), BTreeMap<u32, Block>>,
+    /// The turns so far.
+    turns: u64,
+    /// The next [`Source::number`].
+    next_number: u64,
     /// A hash was wrong and had several senders: from now on one peer at a time.
     one_by_one: bool,
     actions: VecDeque<Action>,
@@ -138,6 +170,9 @@ impl MetadataExchange {
             config,
             peers: BTreeMap::new(),
             stage: Stage::Idle,
+            aside: BTreeMap::new(),
+            turns: 0,
+            next_number: 0,
             one_by_one: false,
             actions: VecDeque::new(),
         }
@@ -166,24 +201,25 @@ impl MetadataExchange {
     }
 
     /// A peer has said that the metadata are so long (`metadata_size` of its extension handshake)
-    /// and takes requests. Said again, the later length counts.
-    pub fn peer_joined(&mut self, peer: PeerKey, total_bytes: u32) {
+    /// and takes requests. `stranger` is by which its connections are counted. False if it has said
+    /// another length before, which no peer has a reason for: the first stands.
+    #[must_use]
+    pub fn peer_joined(&mut self, peer: PeerKey, stranger: IpAddr, total_bytes: u32) -> bool {
         if metadata_blocks(total_bytes) == 0 || self.is_done() {
-            return;
+            return true;
         }
-        if self
-            .peers
-            .get(&peer)
-            .is_some_and(|source| source.total_bytes != total_bytes)
-        {
-            self.peer_left(peer);
-        }
-        self.peers.entry(peer).or_insert(Source {
+        let number = self.next_number;
+        self.next_number += 1;
+        let source = self.peers.entry(peer).or_insert(Source {
+            stranger,
+            number,
+            turns: 0,
             total_bytes,
             asked: Vec::new(),
             failures: 0,
             rests_until: Time(0),
         });
+        source.total_bytes == total_bytes
     }
 
     /// A peer has gone. What it sent stays: it may be right.
@@ -191,49 +227,91 @@ impl MetadataExchange {
         if let Some(source) = self.peers.remove(&peer) {
             self.give_back(source.asked.iter());
         }
+        // Nobody goes on with these.
+        self.aside.retain(|&(_, alone), _| alone != Some(peer));
     }
 
-    /// Takes a data or reject message; others are not for this.
-    pub fn handle_message(&mut self, peer: PeerKey, message: &MetadataMessage<'_>, now: Time) {
+    /// Whether a peer waits for the turn of its length, and so is not to blame for giving nothing.
+    pub fn is_waiting(&self, peer: PeerKey, now: Time) -> bool {
+        let (Some(source), Stage::Assembling(assembly)) = (self.peers.get(&peer), &self.stage)
+        else {
+            return false;
+        };
+        source.rests_until <= now && !assembly.is_of(peer, source)
+    }
+
+    /// Who sent what is here, or being checked: one of them may turn out to have lied, though gone.
+    pub fn senders(&self) -> BTreeSet<PeerKey> {
+        let here = match &self.stage {
+            Stage::Assembling(assembly) => Some(&assembly.here),
+            Stage::Checking { senders, .. } => return self.senders_aside(senders.keys().copied()),
+            Stage::Idle | Stage::Done => None,
+        };
+        let here = here.into_iter().flat_map(BTreeMap::values);
+        self.senders_aside(here.map(|block| block.from))
+    }
+
+    /// The same, of what was put aside and these.
+    fn senders_aside(&self, others: impl Iterator<Item = PeerKey>) -> BTreeSet<PeerKey> {
+        let aside = self.aside.values().flat_map(BTreeMap::values);
+        aside.map(|block| block.from).chain(others).collect()
+    }
+
+    /// Takes a data or reject message; others are not for this. Whether it was a block that the
+    /// peer was asked for.
+    pub fn handle_message(
+        &mut self,
+        peer: PeerKey,
+        message: &MetadataMessage<'_>,
+        now: Time,
+    ) -> bool {
         match *message {
             MetadataMessage::Data {
                 piece,
                 total_bytes,
                 block,
-            } => {
-                self.data(peer, piece, total_bytes, block, now);
+            } => self.data(peer, piece, total_bytes, block, now),
+            MetadataMessage::Reject { piece } => {
+                self.rejected(peer, piece, now);
+                false
             }
-            MetadataMessage::Reject { piece } => self.rejected(peer, piece, now),
-            MetadataMessage::Request { .. } | MetadataMessage::Unknown { .. } => {}
+            MetadataMessage::Request { .. } | MetadataMessage::Unknown { .. } => false,
         }
     }
 
-    fn data(&mut self, peer: PeerKey, index: u32, total_bytes: u32, bytes: &[u8], now: Time) {
+    fn data(
+        &mut self,
+        peer: PeerKey,
+        index: u32,
+        total_bytes: u32,
+        bytes: &[u8],
+        now: Time,
+    ) -> bool {
         let Some(source) = self.peers.get_mut(&peer) else {
-            return;
+            return false;
         };
         let Some(place) = source.asked.iter().position(|asked| asked.block == index) else {
             // Not asked for, or twice.
-            return;
+            return false;
         };
         let asked = source.asked.swap_remove(place);
         if total_bytes != source.total_bytes {
             // It contradicts its own handshake.
             self.rest(peer, now);
             self.give_back([asked].iter());
-            return;
+            return false;
         }
         source.failures = 0;
         source.rests_until = Time(0);
         // It answers again: what it owes is asked anew, of whomever.
         source.asked.retain(|asked| !asked.late);
         let Stage::Assembling(assembly) = &mut self.stage else {
-            return;
+            return false;
         };
         let due = metadata_block_bytes(assembly.total_bytes, index);
         let fits = assembly.total_bytes == total_bytes && due == u32::try_from(bytes.len()).ok();
         if !fits || assembly.alone.is_some_and(|alone| alone != peer) {
-            return;
+            return false;
         }
         assembly.wanted.remove(&index);
         assembly.here.entry(index).or_insert_with(|| Block {
@@ -243,6 +321,7 @@ impl MetadataExchange {
         if assembly.here.len() == metadata_blocks(total_bytes) as usize {
             self.hand_over();
         }
+        true
     }
 
     fn rejected(&mut self, peer: PeerKey, index: u32, now: Time) {
@@ -324,6 +403,7 @@ impl MetadataExchange {
         if good {
             self.stage = Stage::Done;
             self.peers.clear();
+            self.aside.clear();
             return;
         }
         for source in self.peers.values_mut() {
@@ -332,12 +412,16 @@ impl MetadataExchange {
         }
         if senders.len() == 1 {
             for &liar in senders.keys() {
-                self.peers.remove(&liar);
+                self.peer_left(liar);
                 self.actions.push_back(Action::Ban(liar));
             }
             return;
         }
-        self.one_by_one = true;
+        if !self.one_by_one {
+            self.one_by_one = true;
+            // What several sent is of no use any more.
+            self.aside.clear();
+        }
         if kept
             .alone
             .is_some_and(|alone| self.peers.contains_key(&alone))
@@ -363,8 +447,23 @@ impl MetadataExchange {
             Stage::Checking { .. } | Stage::Done => Time::NEVER,
             Stage::Idle | Stage::Assembling(_) => {
                 let first = self.peers.values().filter_map(of_peer).min();
-                first.unwrap_or(Time::NEVER)
+                first.unwrap_or(Time::NEVER).min(self.turn_ends())
             }
+        }
+    }
+
+    /// When the present turn is over because others wait.
+    fn turn_ends(&self) -> Time {
+        let Stage::Assembling(assembly) = &self.stage else {
+            return Time::NEVER;
+        };
+        let mut peers = self.peers.iter();
+        let waits = |(&peer, source): (&PeerKey, &Source)| {
+            source.rests_until == Time(0) && !assembly.is_of(peer, source)
+        };
+        match peers.any(waits) {
+            true => assembly.until,
+            false => Time::NEVER,
         }
     }
 
@@ -430,45 +529,134 @@ impl MetadataExchange {
         }
     }
 
-    /// Goes on with the blocks at hand while somebody can be asked for the rest; else begins with
-    /// other peers, if some can be asked.
+    /// Goes on with the blocks at hand while somebody can be asked for the rest and its turn is not
+    /// over; else goes on with other peers, if some can be asked.
     fn choose_assembly(&mut self, now: Time) {
         if let Stage::Assembling(assembly) = &self.stage {
             let mut peers = self.peers.iter();
-            if peers.any(|(&peer, source)| assembly.may_ask(peer, source, now)) {
+            let goes_on = peers.any(|(&peer, source)| assembly.may_ask(peer, source, now));
+            if goes_on && now < assembly.until {
                 return;
             }
         }
-        let rested = || {
-            self.peers
-                .iter()
-                .filter(|(_, source)| source.rests_until <= now)
+        let Some((total_bytes, alone)) = self.next_turn(now) else {
+            return;
         };
-        let (total_bytes, alone) = if self.one_by_one {
-            // Those who have failed the least first.
-            match rested().min_by_key(|(_, source)| source.failures) {
-                Some((&peer, source)) => (source.total_bytes, Some(peer)),
-                None => return,
-            }
-        } else {
-            let mut counts = BTreeMap::new();
-            for (_, source) in rested() {
-                *counts.entry(source.total_bytes).or_insert(0_usize) += 1;
-            }
-            match counts.into_iter().max_by_key(|&(_, count)| count) {
-                Some((total_bytes, _)) => (total_bytes, None),
-                None => return,
-            }
-        };
+        self.put_aside();
+        let turns = self.note_turn(total_bytes, alone);
         for source in self.peers.values_mut() {
             source.asked.clear();
         }
+        let turn = self.config.turn;
+        let here = self.aside.remove(&(total_bytes, alone)).unwrap_or_default();
+        let blocks = 0..metadata_blocks(total_bytes);
         self.stage = Stage::Assembling(Assembly {
             total_bytes,
             alone,
-            here: BTreeMap::new(),
-            wanted: (0..metadata_blocks(total_bytes)).collect(),
+            wanted: blocks.filter(|block| !here.contains_key(block)).collect(),
+            here,
+            until: now + turn.saturating_mul(1 << turns.min(TURN_DOUBLINGS_MAX)),
         });
+    }
+
+    /// Whose turn is next: a length, and who alone is asked. Not those whose turn it is: they go on
+    /// unless others can be asked.
+    fn next_turn(&self, now: Time) -> Option<(u32, Option<PeerKey>)> {
+        // The voice of each stranger is that of its connections that has waited the longest.
+        let mut voices = BTreeMap::<IpAddr, (PeerKey, &Source)>::new();
+        for (&peer, source) in &self.peers {
+            let is_its_turn = match &self.stage {
+                Stage::Assembling(assembly) => assembly.is_of(peer, source),
+                _ => false,
+            };
+            if is_its_turn || source.rests_until > now {
+                continue;
+            }
+            let voice = voices.entry(source.stranger).or_insert((peer, source));
+            if source.number < voice.1.number {
+                *voice = (peer, source);
+            }
+        }
+        let voices = voices.into_values();
+        let waited = |voice: &(PeerKey, &Source)| voice.1.number;
+        let by_waiting = !self.turns.is_multiple_of(2);
+        if self.one_by_one {
+            let (peer, source) = match by_waiting {
+                true => voices.min_by_key(waited),
+                // Those who have failed the least first.
+                false => voices.min_by_key(|voice| (voice.1.failures, waited(voice))),
+            }?;
+            return Some((source.total_bytes, Some(peer)));
+        }
+        if by_waiting {
+            let (_, source) = voices.min_by_key(waited)?;
+            return Some((source.total_bytes, None));
+        }
+        let mut counts = BTreeMap::new();
+        for (_, source) in voices {
+            *counts.entry(source.total_bytes).or_insert(0_usize) += 1;
+        }
+        // Of as many the smaller: it is soon known to be right or not.
+        let most = counts.into_iter();
+        let most = most.max_by_key(|&(total_bytes, count)| (count, Reverse(total_bytes)));
+        most.map(|(total_bytes, _)| (total_bytes, None))
+    }
+
+    /// Sends all connections of the strangers whose turn it is to the end of the line, the ones
+    /// that have the turn last; returns how many turns these had before.
+    fn note_turn(&mut self, total_bytes: u32, alone: Option<PeerKey>) -> u32 {
+        self.turns += 1;
+        let has_turn = |peer: PeerKey, source: &Source| {
+            source.total_bytes == total_bytes && alone.is_none_or(|alone| alone == peer)
+        };
+        let having = self.peers.iter();
+        let having = having.filter(|&(&peer, source)| has_turn(peer, source));
+        let strangers: BTreeSet<IpAddr> = having.map(|(_, source)| source.stranger).collect();
+        let theirs = self.peers.iter();
+        let theirs = theirs.filter(|(_, source)| strangers.contains(&source.stranger));
+        let mut line: Vec<(bool, u64, PeerKey)> = theirs
+            .map(|(&peer, source)| (has_turn(peer, source), source.number, peer))
+            .collect();
+        line.sort_unstable();
+        let mut turns = 0;
+        for (has_turn, _, peer) in line {
+            let Some(source) = self.peers.get_mut(&peer) else {
+                continue;
+            };
+            source.number = self.next_number;
+            self.next_number += 1;
+            if has_turn {
+                turns = turns.max(source.turns);
+                source.turns = source.turns.saturating_add(1);
+            }
+        }
+        turns
+    }
+
+    /// Keeps the blocks at hand for the next turn of their length.
+    fn put_aside(&mut self) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Idle);
+        let Stage::Assembling(assembly) = stage else {
+            return;
+        };
+        let is_of_use = |alone| self.peers.contains_key(&alone);
+        if assembly.here.is_empty() || !assembly.alone.is_none_or(is_of_use) {
+            return;
+        }
+        let key = (assembly.total_bytes, assembly.alone);
+        self.aside.insert(key, assembly.here);
+        let bytes = |here: &BTreeMap<u32, Block>| {
+            here.values().map(|block| block.bytes.len()).sum::<usize>()
+        };
+        while self.aside.len() > ASIDE_MAX
+            || self.aside.values().map(bytes).sum::<usize>() > ASIDE_BYTES_MAX
+        {
+            let most = self.aside.iter().max_by_key(|(_, here)| bytes(here));
+            let Some(key) = most.map(|(&key, _)| key) else {
+                return;
+            };
+            self.aside.remove(&key);
+        }
     }
 
     /// Panics if the state contradicts itself. For tests: O(peers and blocks).
@@ -507,9 +695,12 @@ impl MetadataExchange {
 impl Assembly {
     /// Whether this peer may be asked for blocks of it.
     fn may_ask(&self, peer: PeerKey, source: &Source, now: Time) -> bool {
-        source.total_bytes == self.total_bytes
-            && source.rests_until <= now
-            && self.alone.is_none_or(|alone| alone == peer)
+        source.rests_until <= now && self.is_of(peer, source)
+    }
+
+    /// Whether it is this peer's turn.
+    fn is_of(&self, peer: PeerKey, source: &Source) -> bool {
+        source.total_bytes == self.total_bytes && self.alone.is_none_or(|alone| alone == peer)
     }
 }
 

@@ -11,7 +11,7 @@
 //! Limits: those of downloads for connections that we begin ([`crate::fetch::FetchConfig`]), and
 //! those of [`visitors`]; [`RECEIVE_BYTES`] and the longest message for what of a connection's input
 //! is not decoded; [`SAID_BYTES_MAX`] of what is kept, beyond which the connection ends with the
-//! metadata; [`PATIENCE`] for a peer that is of no use.
+//! metadata; [`PATIENCE`] for a peer that is of no use and does not wait for its turn.
 
 use crate::closing::CloseReason;
 use crate::connection::{Opened, wait_readable};
@@ -74,6 +74,9 @@ pub(crate) struct Exchange {
     info_hash: InfoHashV1,
     exchange: RefCell<MetadataExchange>,
     peers: RefCell<HashMap<PeerKey, Rc<Peer>>>,
+    /// Where those were who have left, but whose blocks may still turn out to be wrong: no more
+    /// than there are blocks.
+    departed: RefCell<HashMap<PeerKey, SocketAddr>>,
     list: RefCell<PeerList>,
     published: Arc<Published>,
     next_key: Cell<u64>,
@@ -135,8 +138,10 @@ struct Peer {
     address: SocketAddr,
     /// Under which id it takes messages of metadata, once it has said so.
     id: Cell<Option<NonZeroU8>>,
-    /// When it was of use last: it came, offered metadata, or sent some of them.
+    /// When it was of use last: it came, offered metadata, or sent some that it was asked for.
     useful_at: Cell<Time>,
+    /// It was of no use because others were asked: its time begins when it is.
+    has_waited: Cell<bool>,
     said: RefCell<Said>,
 }
 
@@ -218,6 +223,7 @@ impl Exchange {
             info_hash,
             exchange: RefCell::new(MetadataExchange::new(MetadataConfig::default())),
             peers: RefCell::default(),
+            departed: RefCell::default(),
             list: RefCell::new(PeerList::new(PeerListConfig::default())),
             published,
             next_key: Cell::new(1),
@@ -252,6 +258,9 @@ impl Exchange {
             match action {
                 Action::Request { peer, block } => {
                     if let Some(peer) = self.peers.borrow().get(&peer) {
+                        if peer.has_waited.take() {
+                            peer.useful_at.set(shard.now());
+                        }
                         peer.tell_metadata(&MetadataMessage::Request { piece: block });
                     }
                 }
@@ -265,18 +274,44 @@ impl Exchange {
                     }
                     self.exchange.borrow_mut().refill(shard.now());
                 }
-                Action::Ban(peer) => {
-                    if let Some(peer) = self.peers.borrow().get(&peer) {
-                        tracing::warn!(peer = %peer.address, "the peer sent wrong metadata and is banned");
-                        self.list.borrow_mut().ban(peer.address);
-                        shard.cells.increment(Counter::PeersBanned);
-                        let trouble = troubles::WRONG_METADATA;
-                        self.published.note_trouble(peer.address, trouble);
-                        peer.close();
-                    }
-                }
+                Action::Ban(peer) => self.ban(shard, peer),
             }
         }
+    }
+
+    /// Keeps a liar away, also one that has left, and closes it and whoever else is kept away by
+    /// that.
+    fn ban(&self, shard: &Shard, peer: PeerKey) {
+        let peers = self.peers.borrow();
+        let address = match peers.get(&peer) {
+            Some(peer) => Some(peer.address),
+            None => self.departed.borrow_mut().remove(&peer),
+        };
+        let mut list = self.list.borrow_mut();
+        let Some(address) = address.filter(|&address| !list.is_banned(address)) else {
+            return;
+        };
+        tracing::warn!(peer = %address, "the peer sent wrong metadata and is banned");
+        list.ban(address);
+        shard.cells.increment(Counter::PeersBanned);
+        let trouble = troubles::WRONG_METADATA;
+        self.published.note_trouble(address, trouble);
+        for peer in peers.values() {
+            if list.is_banned(peer.address) {
+                peer.close();
+            }
+        }
+    }
+
+    /// A peer has gone; its address is kept for as long as it may have to be banned.
+    fn depart(&self, key: PeerKey, address: SocketAddr) {
+        let mut exchange = self.exchange.borrow_mut();
+        exchange.peer_left(key);
+        self.peers.borrow_mut().remove(&key);
+        let senders = exchange.senders();
+        let mut departed = self.departed.borrow_mut();
+        departed.insert(key, address);
+        departed.retain(|key, _| senders.contains(key));
     }
 
     /// Begins as many connections as may be.
@@ -401,6 +436,7 @@ impl Exchange {
             address: met.peer,
             id: Cell::new(None),
             useful_at: Cell::new(shard.now()),
+            has_waited: Cell::default(),
             said: RefCell::default(),
         });
         let key = PeerKey(self.next_key.get());
@@ -410,8 +446,7 @@ impl Exchange {
         let fast = met.theirs.reserved.fast() && shard.session_config().fast_extension;
         peer.tell_nothing_is_here(fast);
         let rest = self.converse(shard, key, &peer, met.received).await;
-        self.exchange.borrow_mut().peer_left(key);
-        self.peers.borrow_mut().remove(&key);
+        self.depart(key, peer.address);
         self.count_peers();
         let Said { bytes, is_cut } = peer.said.take();
         let outcome = match rest {
@@ -509,21 +544,47 @@ impl Exchange {
             let room = needed.max(RECEIVE_BYTES);
             buffer.reserve(room.saturating_sub(buffer.len()));
             self.news.notify_one();
-            let patience = PATIENCE.saturating_sub(shard.now().since(peer.useful_at.get()));
-            let received = timeout(patience, receive(&peer.socket, &mut buffer));
+            let receiving = receive(&peer.socket, &mut buffer);
             let received = tokio::select! {
-                received = received => received,
+                received = self.with_patience(shard, key, peer, receiving) => received,
                 // What waits for the socket is left to its next event.
                 () = ended => continue,
             };
-            match received {
-                Ok(received) => received.ok_or(CloseReason::PeerClosed)?,
-                Err(_elapsed) => {
-                    tracing::debug!(peer = %peer.address, "no metadata from it; closing");
-                    return Err(CloseReason::Idle);
-                }
+            let Some(received) = received else {
+                tracing::debug!(peer = %peer.address, "no metadata from it; closing");
+                return Err(CloseReason::Idle);
+            };
+            received.ok_or(CloseReason::PeerClosed)?;
+        }
+    }
+
+    /// Waits for what a peer sends for as long as it may stay; none if that is over.
+    async fn with_patience<T>(
+        &self,
+        shard: &Shard,
+        key: PeerKey,
+        peer: &Peer,
+        receiving: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut receiving = std::pin::pin!(receiving);
+        loop {
+            let patience = PATIENCE.saturating_sub(shard.now().since(peer.useful_at.get()));
+            match timeout(patience, receiving.as_mut()).await {
+                Ok(received) => return Some(received),
+                Err(_elapsed) if self.bears_with(key, peer, shard.now()) => {}
+                Err(_elapsed) => return None,
             }
         }
+    }
+
+    /// Whether a peer may stay although it was of no use for a while, because it waits for its turn
+    /// or has just got it.
+    fn bears_with(&self, key: PeerKey, peer: &Peer, now: Time) -> bool {
+        if self.exchange.borrow().is_waiting(key, now) {
+            peer.has_waited.set(true);
+            peer.useful_at.set(now);
+        }
+        now.since(peer.useful_at.get()) < PATIENCE
     }
 
     /// Says which extensions we speak.
@@ -583,7 +644,11 @@ impl Exchange {
             let offers_now = peer.id.get().is_none();
             peer.id.set(id.or(peer.id.get()));
             if let (Some(bytes), Some(_)) = (theirs.metadata_bytes, peer.id.get()) {
-                exchange.peer_joined(key, bytes);
+                let stranger = sockets::stranger(peer.address.ip());
+                if !exchange.peer_joined(key, stranger, bytes) {
+                    tracing::debug!(peer = %peer.address, "it says another length; closing");
+                    return None;
+                }
                 if offers_now {
                     peer.useful_at.set(now);
                 }
@@ -596,10 +661,10 @@ impl Exchange {
                 // We have none of it either.
                 peer.tell_metadata(&MetadataMessage::Reject { piece });
             }
-            if matches!(message, MetadataMessage::Data { .. }) {
+            // What nobody asked for is of no use, however often it comes.
+            if exchange.handle_message(key, &message, now) {
                 peer.useful_at.set(now);
             }
-            exchange.handle_message(key, &message, now);
         }
         Some(())
     }
@@ -630,72 +695,4 @@ async fn sha1_in_turns(bytes: &[u8]) -> [u8; 20] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing;
-
-    #[test]
-    fn want_of_room_on_our_side_is_no_failure_of_the_address() {
-        let mut config = testing::config();
-        config.connections_max = 1;
-        let seat = testing::seat(config);
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        tokio_uring::start(async {
-            let shard = Shard::new(&seat).unwrap();
-            let _theirs = shard.limits.admit(address.ip()).ok().unwrap();
-            let exchange = Rc::new(Exchange::new(InfoHashV1([1; 20]), Arc::default()));
-            let mut postponed = PeerList::new(PeerListConfig::default());
-            for list in [&mut *exchange.list.borrow_mut(), &mut postponed] {
-                list.add(address, PeerSource::Given, Time(0));
-                assert_eq!(list.take(Time(0)), Some(address));
-            }
-            let place = shard.limits.call(1, 1).unwrap();
-            let peer = (address, PeerSource::Given);
-            let outcome = exchange.call(&shard, peer, place).await;
-            exchange.note_end(address, outcome, Time(0));
-            postponed.postponed(address, Time(0));
-            let list = exchange.list.borrow();
-            assert_eq!(list.next_timeout(), postponed.next_timeout());
-        });
-    }
-
-    #[test]
-    fn nobody_is_called_while_the_interface_is_not_there() {
-        let mut config = testing::config();
-        config.sockets.interface = Some("absent0".to_owned());
-        let seat = testing::seat(config);
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        tokio_uring::start(async {
-            let shard = Shard::new(&seat).unwrap();
-            shard.listen(Vec::new());
-            let exchange = Rc::new(Exchange::new(InfoHashV1([1; 20]), Arc::default()));
-            exchange.add_peers(&shard, &[address], PeerSource::Given);
-            exchange.call_peers(&shard);
-            assert_eq!(exchange.connections.get(), 0);
-            let why = exchange.published.lock_troubles().all();
-            assert_eq!(why, [(address, troubles::NO_INTERFACE.to_owned())]);
-            assert_eq!(exchange.list.borrow().waiting(), 1, "it is put off");
-        });
-    }
-
-    #[test]
-    fn what_a_peer_said_is_kept_as_far_as_it_counts_and_there_is_room() {
-        let mut said = Said::default();
-        let note = |said: &mut Said, message: &Message<'_>| {
-            let mut encoded = Vec::new();
-            message.encode(&mut encoded);
-            said.note(message, &encoded);
-            encoded
-        };
-        let bitfield = note(&mut said, &Message::Bitfield(&[1, 2]));
-        note(&mut said, &Message::KeepAlive);
-        let (id, payload) = (3, &b"metadata"[..]);
-        note(&mut said, &Message::Extended { id, payload });
-        let unchoke = note(&mut said, &Message::Unchoke);
-        assert_eq!(said.bytes, [bitfield, unchoke].concat());
-        let long = vec![0; SAID_BYTES_MAX];
-        note(&mut said, &Message::Bitfield(&long));
-        note(&mut said, &Message::Unchoke);
-        assert!(said.is_cut && said.bytes.is_empty(), "a part is of no use");
-    }
-}
+mod tests;

@@ -144,3 +144,37 @@ fn of_three_peers_one_lies_and_one_exaggerates_and_the_metadata_come() {
     given.join().unwrap();
     assert_eq!(told(&mut exaggerating), None, "it is asked to the end");
 }
+
+/// It has gone before what it sent is known to be wrong.
+#[test]
+fn who_lies_and_hangs_up_is_banned_all_the_same() {
+    let content = Content::new(&[("a", 3_000)], 64);
+    let length = content.metainfo.info.len() as i64;
+    let registry = Registry::new(1);
+    let server = server_with(config(1), &registry);
+    let begun = server
+        .plane
+        .fetch_metadata(content.metainfo.info_hash_v1.unwrap());
+    let (metadata, _events) = server.runtime.block_on(begun).unwrap();
+    let (listener, liar) = listen(11);
+    metadata.add_peers(&[liar]);
+    let mut lying = offer(&listener, &content, &[length]);
+    for piece in 0..content
+        .metainfo
+        .info
+        .len()
+        .div_ceil(METADATA_BLOCK_BYTES as usize)
+    {
+        assert_eq!(told(&mut lying), Some(("request", piece as u32)));
+        give(&mut lying, &content, piece as u32, 1);
+    }
+    drop(lying);
+    let end = std::time::Instant::now() + PATIENCE;
+    while registry.snapshot().counter(Counter::PeersBanned) == 0 {
+        assert!(std::time::Instant::now() < end, "it is not banned");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let due = (liar, troubles::WRONG_METADATA.to_owned());
+    assert!(metadata.troubles().contains(&due));
+    server.stop();
+}
