@@ -351,6 +351,8 @@ impl Torrents {
             torrent: Arc::clone(seeded),
         };
         services.kept.declare(declared).await;
+        // Whoever named it wants it served at once, and nobody could load it again.
+        seeded.keep_awake();
         services.plane.add(seeded).await;
         if let Some(tracker) = &services.tracker {
             tracker.register_local(ready.info_hash, services.peer_id, services.peer_port);

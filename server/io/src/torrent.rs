@@ -239,6 +239,11 @@ impl SeededTorrent {
         &self.data_dir
     }
 
+    /// It does not fall asleep, whether peers use it or not. To be said before it is added.
+    pub fn keep_awake(&self) {
+        self.uses.pin();
+    }
+
     /// Its files, of a complete torrent, are at `place` from now on: what is opened from here on is
     /// opened there. Those that are open where they were go on being read, and are to stay as they
     /// are until nobody does.

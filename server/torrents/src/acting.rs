@@ -67,7 +67,8 @@ impl Manager {
                 summary.private,
             )
         };
-        if self.moves.holds(&info_hash) {
+        let is_checked = condition == Condition::NeedsCheck;
+        if self.moves.holds(&info_hash) || (is_checked && self.moves.runs(&info_hash)) {
             // It goes on when its data have been moved.
             self.set_status(info_hash, Status::Moving);
         } else if paused {

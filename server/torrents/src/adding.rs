@@ -46,7 +46,7 @@ impl Manager {
                 peers,
                 reply,
             };
-            let _ = inner.send(Inner::Added(Box::new(prepared))).await;
+            let _ = inner.send(Inner::Added(Box::new(prepared)));
         });
     }
 
@@ -64,6 +64,12 @@ impl Manager {
                 return;
             }
         };
+        if self.leaving.contains_key(&info_hash) || self.burying.contains(&info_hash) {
+            let why = "it was just removed, and its files are being closed or deleted; try again in \
+                       a moment";
+            let _ = reply.send(Err(CommandError::Conflict(why.into())));
+            return;
+        }
         if let Some(name) = self.name_of(info_hash) {
             let _ = reply.send(Ok(added(info_hash, name, true)));
             return;
@@ -81,6 +87,8 @@ impl Manager {
                 Ok(()) => {
                     manager.seat.change(|catalog| catalog.add(torrent));
                     if !peers.is_empty() {
+                        let mut peers = peers;
+                        peers.truncate(crate::downloading::NAMED_MAX);
                         manager.named.insert(info_hash, peers);
                     }
                     let _ = reply.send(Ok(added(info_hash, name, false)));

@@ -57,14 +57,19 @@ impl Beneath {
         regular(File::from(file))
     }
 
-    /// Makes a file, with the folders above it; an earlier one is emptied.
+    /// Which folder a file is in: its device and inode. None if it is not there.
+    pub(crate) fn folder_of(&self, path: &Path) -> Option<(u64, u64)> {
+        let found = rustix::fs::fstat(self.above(path, false).ok()?).ok()?;
+        Some((found.st_dev, found.st_ino))
+    }
+
+    /// Makes a file that is not there yet, with the folders above it.
     pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
         let folder = self.above(path, true)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o666);
         let file = rustix::fs::openat(folder, Self::name(path)?, flags, mode)?;
-        regular(File::from(file))
+        Ok(File::from(file))
     }
 
     /// Gives a file a name, in the same folder, that nothing has yet.

@@ -130,7 +130,11 @@ impl Manager {
                         false => ControlFlow::Continue(()),
                     }
                 })?;
-                let known = kept.verified.count(kept.summary.pieces);
+                let known = match kept.summary.seed_mode {
+                    // All of it was said to be there.
+                    true => kept.summary.pieces,
+                    false => kept.verified.count(kept.summary.pieces),
+                };
                 let data_dir = folder.clone();
                 // Nothing of what was there is there: more likely a mount is missing than all of it.
                 match known > 0 && resumed.stamps.iter().all(Option::is_none) {
@@ -148,7 +152,7 @@ impl Manager {
                 running,
                 result,
             };
-            let _ = inner.blocking_send(Inner::Checked(Box::new(finished)));
+            let _ = inner.send(Inner::Checked(Box::new(finished)));
         });
     }
 

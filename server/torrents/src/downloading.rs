@@ -33,6 +33,8 @@ pub(crate) struct Download {
     pub pieces: PieceSet,
     /// How much of what it has sent and received is in its totals.
     pub counted: (u64, u64, u64),
+    /// How much each file is wanted; none if all as usual.
+    pub priorities: Vec<engine::picker::Priority>,
 }
 
 /// What is known of a torrent before its download begins.
@@ -74,14 +76,19 @@ impl Manager {
         self.phases.insert(info_hash, Phase::Preparing(number));
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         let (settings, services) = (self.settings.clone(), Arc::clone(&self.services));
-        tokio::task::spawn_blocking(move || {
-            let result = prepare(&store, info_hash, &settings, &services).map(Box::new);
-            let prepared = Prepared {
-                info_hash,
-                number,
-                result,
+        let prepares = Arc::clone(&self.prepares);
+        tokio::spawn(async move {
+            let _turn = prepares.acquire_owned().await;
+            let prepare = move || {
+                let result = prepare(&store, info_hash, &settings, &services).map(Box::new);
+                let prepared = Prepared {
+                    info_hash,
+                    number,
+                    result,
+                };
+                let _ = inner.send(Inner::Prepared(Box::new(prepared)));
             };
-            let _ = inner.blocking_send(Inner::Prepared(Box::new(prepared)));
+            let _ = tokio::task::spawn_blocking(prepare).await;
         });
     }
 
@@ -145,6 +152,7 @@ impl Manager {
         let count = resumed.pieces.len();
         self.show(info_hash, |torrent| torrent.pieces_verified = count);
         let private = spec.metainfo.private;
+        let priorities = spec.priorities.clone();
         match self.services.plane.fetch(spec).await {
             Ok((fetch, events)) => {
                 let fetch = Arc::new(fetch);
@@ -160,6 +168,7 @@ impl Manager {
                     fetch,
                     pieces: resumed.pieces,
                     counted: (0, 0, 0),
+                    priorities,
                 };
                 self.phases
                     .insert(info_hash, Phase::Downloading(Box::new(download)));
@@ -177,11 +186,11 @@ impl Manager {
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
                 let event = Inner::Fetch(info_hash, number, Box::new(event));
-                if inner.send(event).await.is_err() {
+                if inner.send(event).is_err() {
                     return;
                 }
             }
-            let _ = inner.send(Inner::FetchEnded(info_hash, number)).await;
+            let _ = inner.send(Inner::FetchEnded(info_hash, number));
         });
     }
 
@@ -208,7 +217,7 @@ impl Manager {
         }
         self.phases.remove(&info_hash);
         match self.leaving.remove(&info_hash) {
-            Some(remains) => self.bury(remains),
+            Some(remains) => self.bury(info_hash, remains),
             None => {
                 // It may have been stopped to be moved.
                 self.next_move().await;
@@ -249,6 +258,12 @@ impl Manager {
             FetchEvent::Complete(torrent) => self.complete(info_hash, number, torrent).await,
             FetchEvent::Failed(fault) => {
                 tracing::error!(torrent = %info_hash, %fault, "the download has ended");
+                // Its end is not waited for: nothing of it is to be begun again.
+                if let Some(Phase::Downloading(download)) = self.phases.remove(&info_hash) {
+                    self.count_fetched(info_hash, &download.fetch, download.counted);
+                }
+                self.finding.leave(info_hash);
+                self.set_status(info_hash, Status::Failed);
                 let (failed, why) = (Condition::Failed, fault.to_string());
                 self.condemn(info_hash, failed, why, false).await;
             }
@@ -384,7 +399,7 @@ impl Manager {
 }
 
 /// Peers that are kept for a torrent that cannot ask them yet.
-const NAMED_MAX: usize = 200;
+pub(crate) const NAMED_MAX: usize = 200;
 
 /// Finds out what of a torrent is on the disk; blocks on it.
 fn prepare(

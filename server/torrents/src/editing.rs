@@ -3,7 +3,6 @@
 use crate::adding::priorities;
 use crate::keeping::Change;
 use crate::manager::{Manager, Phase};
-use crate::reading::Kept;
 use control::catalog::Status;
 use control::command::{CommandError, Edit, Reply};
 use proto::ids::InfoHashV1;
@@ -16,43 +15,31 @@ impl Manager {
             let _ = reply.send(Err(error));
             return;
         }
+        let files = {
+            let catalog = self.seat.catalog();
+            catalog.get(&info_hash).map_or(0, |it| it.summary.files) as usize
+        };
+        // What is there when the change is made counts; whether it can be is known now.
+        if let Err(reason) = priorities(&edit.priorities, false, files, Vec::new()) {
+            let field = "files";
+            return refuse(reply, CommandError::Invalid { field, reason });
+        }
         let mut update = Update::new();
-        let needs_details = !edit.priorities.is_empty() || edit.trackers.is_some();
-        let mut trackers = None;
-        if needs_details {
-            let store = self.keeping.store.clone();
-            let read = tokio::task::spawn_blocking(move || Kept::read(&store, info_hash)).await;
-            let kept = match read {
-                Ok(Ok(kept)) => kept,
-                Ok(Err(error)) => return refuse(reply, CommandError::Failed(error.to_string())),
-                Err(error) => return refuse(reply, CommandError::Failed(error.to_string())),
-            };
-            let files = kept.summary.files as usize;
-            let wanted = priorities(
-                &edit.priorities,
-                false,
-                files,
-                kept.details.priorities.clone(),
-            );
-            let wanted = match wanted {
-                Ok(wanted) => wanted,
-                Err(reason) => {
-                    let field = "files";
-                    return refuse(reply, CommandError::Invalid { field, reason });
-                }
-            };
-            trackers = edit.trackers.clone();
-            let tiers = edit.trackers.clone();
-            if !edit.priorities.is_empty() {
-                self.set_priorities(info_hash, &wanted, files).await;
-            }
+        if !edit.priorities.is_empty() || edit.trackers.is_some() {
+            let (named, tiers) = (edit.priorities.clone(), edit.trackers.clone());
             update = update.details(move |details| {
-                details.priorities = wanted;
-                if let Some(tiers) = tiers {
-                    details.trackers = Some(tiers);
+                let before = std::mem::take(&mut details.priorities);
+                details.priorities = priorities(&named, false, files, before).unwrap_or_default();
+                if tiers.is_some() {
+                    details.trackers = tiers;
                 }
             });
         }
+        let trackers = edit.trackers.clone();
+        let is_prepared = matches!(self.phases.get(&info_hash), Some(Phase::Preparing(_)));
+        let restart = is_prepared && !edit.priorities.is_empty();
+        self.set_priorities(info_hash, &edit.priorities, files)
+            .await;
         if let (Some(sequential), Some(Phase::Downloading(download))) =
             (edit.sequential, self.phases.get(&info_hash))
         {
@@ -61,23 +48,31 @@ impl Manager {
         let change: Change = Arc::new(move |summary: &mut Summary| apply(&edit, summary));
         let kept = Arc::clone(&change);
         let update = update.summary(move |summary| kept(summary));
-        self.update(info_hash, update, change, false, Some(reply))
+        self.update(info_hash, update, change, restart, Some(reply))
             .await;
         if let Some(tiers) = trackers {
             self.retrack(info_hash, &tiers);
         }
     }
 
+    /// Has a download want files more or less.
     async fn set_priorities(
-        &self,
+        &mut self,
         info_hash: InfoHashV1,
-        wanted: &[engine::picker::Priority],
+        named: &[(u32, engine::picker::Priority)],
         files: usize,
     ) {
-        if let Some(Phase::Downloading(download)) = self.phases.get(&info_hash) {
-            let mut wanted = wanted.to_vec();
-            wanted.resize(files, engine::picker::Priority::NORMAL);
-            download.fetch.set_priorities(wanted).await;
+        let Some(Phase::Downloading(download)) = self.phases.get_mut(&info_hash) else {
+            return;
+        };
+        let before = std::mem::take(&mut download.priorities);
+        if let Ok(wanted) = priorities(named, false, files, before) {
+            let mut all = wanted.clone();
+            all.resize(files, engine::picker::Priority::NORMAL);
+            download.priorities = wanted;
+            if !named.is_empty() {
+                download.fetch.set_priorities(all).await;
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use control::command::CommandError;
 use proto::ids::InfoHashV1;
 use state::{Ack, Handle, Summary, Update, Write, WriteError};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 /// A change of a summary, done to what is kept and to what is in memory alike.
@@ -32,11 +33,13 @@ pub(crate) enum Next {
 pub(crate) struct Keeping {
     pub store: Handle,
     written: mpsc::UnboundedSender<(Option<Ack>, After<crate::Manager>)>,
+    /// Writes whose acknowledgement has not been taken yet.
+    pending: AtomicUsize,
 }
 
 impl Keeping {
     /// Acknowledgements arrive as [`Inner::Written`].
-    pub(crate) fn new(store: Handle, inner: mpsc::Sender<Inner>) -> Keeping {
+    pub(crate) fn new(store: Handle, inner: mpsc::UnboundedSender<Inner>) -> Keeping {
         // Bounded by the store, which takes so many requests and no more.
         let (written, mut acks) = mpsc::unbounded_channel::<(Option<Ack>, After<crate::Manager>)>();
         tokio::spawn(async move {
@@ -45,16 +48,36 @@ impl Keeping {
                     Some(ack) => ack.await.into_iter().collect(),
                     None => Err(WriteError::Closed),
                 };
-                if inner.send(Inner::Written(result, after)).await.is_err() {
+                if inner.send(Inner::Written(result, after)).is_err() {
                     return;
                 }
             }
         });
-        Keeping { store, written }
+        Keeping {
+            store,
+            written,
+            pending: AtomicUsize::new(0),
+        }
+    }
+
+    /// A write has been begun elsewhere whose acknowledgement comes here.
+    pub(crate) fn begun(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An acknowledgement has been taken.
+    pub(crate) fn taken(&self) {
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether there are acknowledgements to come.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) > 0
     }
 
     /// Writes, and has `after` be done then.
     pub(crate) async fn write(&self, write: Write, after: After<crate::Manager>) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
         let ack = self.store.submit(vec![write]).await.ok();
         let _ = self.written.send((ack, after));
     }

@@ -32,10 +32,13 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// Events from work beside the manager that may wait; who brings one more waits.
-const INNER_MAX: usize = 1024;
+/// Torrents whose files are looked at, at a time, because they were in doubt.
+const LOOKS_MAX: usize = 32;
+
+/// Torrents whose data are looked at, at a time, before they are downloaded.
+const PREPARES_MAX: usize = 32;
 
 /// How often rates are renewed.
 const TICK: Duration = Duration::from_secs(1);
@@ -121,6 +124,8 @@ pub(crate) enum Inner {
     FetchEnded(InfoHashV1, u64),
     Described(InfoHashV1, u64, Vec<u8>),
     Trackers(Vec<(InfoHashV1, bool, Vec<Vec<String>>)>),
+    /// The files of a torrent that was removed are gone.
+    Buried(InfoHashV1),
     Moved(InfoHashV1, MoveEvent),
     /// Stamps of the torrent's files count whole again.
     Strict(InfoHashV1),
@@ -148,7 +153,7 @@ pub struct Manager {
     pub(crate) seat: Seat,
     pub(crate) finding: Arc<Finding>,
     pub(crate) keeping: Keeping,
-    pub(crate) inner: mpsc::Sender<Inner>,
+    pub(crate) inner: mpsc::UnboundedSender<Inner>,
     pub(crate) declared: DeclaredTorrents,
     pub(crate) phases: HashMap<InfoHashV1, Phase>,
     pub(crate) checks: Checks,
@@ -156,6 +161,11 @@ pub struct Manager {
     pub(crate) queue: VecDeque<InfoHashV1>,
     /// Torrents that are gone but for a download that ends, and what is to be done with their data.
     pub(crate) leaving: HashMap<InfoHashV1, Option<Box<Remains>>>,
+    /// Torrents that are gone and whose files are being deleted.
+    pub(crate) burying: HashSet<InfoHashV1>,
+    /// Looks and preparations at a time: a disk that hangs must not take all threads.
+    pub(crate) looks: Arc<Semaphore>,
+    pub(crate) prepares: Arc<Semaphore>,
     /// Torrents that are being read because peers want them.
     pub(crate) loading: HashSet<InfoHashV1>,
     pub(crate) moves: Moves,
@@ -165,7 +175,7 @@ pub struct Manager {
     pub(crate) dates: Dates,
     pub(crate) limits: Limits,
     next_number: u64,
-    received: Option<mpsc::Receiver<Inner>>,
+    received: Option<mpsc::UnboundedReceiver<Inner>>,
     outer: mpsc::UnboundedReceiver<Outer>,
 }
 
@@ -222,7 +232,10 @@ impl Manager {
         store: Handle,
     ) -> (Manager, ManagerHandle) {
         let services = Arc::new(services);
-        let (inner, received) = mpsc::channel(INNER_MAX);
+        // Bounded by the work: a few events for each torrent that is doing something. Whoever brings
+        // one must not wait: the threads for blocking work would all wait here while the manager
+        // waits for one of them.
+        let (inner, received) = mpsc::unbounded_channel();
         // Bounded by the data plane: a fault for each torrent that is awake, wishes by its limit.
         let (way, outer) = mpsc::unbounded_channel();
         let manager = Manager {
@@ -238,6 +251,9 @@ impl Manager {
             checks: Checks::default(),
             queue: VecDeque::new(),
             leaving: HashMap::new(),
+            burying: HashSet::new(),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
+            prepares: Arc::new(Semaphore::new(PREPARES_MAX)),
             loading: HashSet::new(),
             moves: Moves::default(),
             named: BTreeMap::new(),
@@ -342,7 +358,7 @@ impl Manager {
                     Some((*info_hash, kept.summary.private, kept.trackers()))
                 };
                 let trackers = batch.iter().filter_map(read).collect();
-                if inner.blocking_send(Inner::Trackers(trackers)).is_err() {
+                if inner.send(Inner::Trackers(trackers)).is_err() {
                     return;
                 }
             }
@@ -382,12 +398,15 @@ impl Manager {
 
     pub(crate) async fn inner(&mut self, event: Inner) {
         match event {
-            Inner::Written(result, after) => match after(self, result) {
-                Next::Done => {}
-                Next::Move => self.next_move().await,
-                Next::Restart(info_hash) => self.restart(info_hash).await,
-                Next::Leave(info_hash, remains) => self.leave(info_hash, remains).await,
-            },
+            Inner::Written(result, after) => {
+                self.keeping.taken();
+                match after(self, result) {
+                    Next::Done => {}
+                    Next::Move => self.next_move().await,
+                    Next::Restart(info_hash) => self.restart(info_hash).await,
+                    Next::Leave(info_hash, remains) => self.leave(info_hash, remains).await,
+                }
+            }
             Inner::Added(prepared) => self.prepared(*prepared).await,
             Inner::Loaded(loaded) => self.loaded(*loaded).await,
             Inner::Looked(looked) => self.looked(*looked).await,
@@ -399,6 +418,9 @@ impl Manager {
             Inner::FetchEnded(info_hash, number) => self.fetch_ended(info_hash, number).await,
             Inner::Described(info_hash, number, info) => {
                 self.described(info_hash, number, info).await;
+            }
+            Inner::Buried(info_hash) => {
+                self.burying.remove(&info_hash);
             }
             Inner::Moved(info_hash, event) => self.moved(info_hash, event).await,
             Inner::Strict(info_hash) => self.strict(info_hash),
@@ -485,6 +507,7 @@ impl Manager {
                 torrent.live.seeds = 0;
             }
         });
+        self.clock.note(info_hash);
         self.date(info_hash);
     }
 }

@@ -52,7 +52,7 @@ impl Manager {
         let inner = self.inner.clone();
         let task = tokio::spawn(async move {
             if let Some(MetadataEvent::Complete(info)) = events.recv().await {
-                let _ = inner.send(Inner::Described(info_hash, number, info)).await;
+                let _ = inner.send(Inner::Described(info_hash, number, info));
             }
         });
         // Whoever made the link must not have us knock at doors inside our network.

@@ -23,10 +23,11 @@ use control::catalog::Status;
 use control::command::{CommandError, Move, Reply};
 use control::hashing::stamp_of;
 use control::resume::Resume;
+use control::verify::PieceSet;
 use engine::layout::FileStamp;
-use proto::ids::InfoHashV1;
+use proto::ids::{InfoHashV1, PieceIndex};
 use seedring_io::torrent::{Place, SeededTorrent};
-use state::{Summary, Update, Write};
+use state::{Summary, Update, Verified, Write};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, Read, Seek, Write as _};
@@ -51,14 +52,43 @@ const OLD_NAMES: Duration = Duration::from_secs(150);
 /// What is appended to the name of a file that is being copied.
 const COPY_SUFFIX: &str = ".moving";
 
-/// Under which name it is kept that a torrent is to be moved: this, and its info-hash.
+/// Under which name it is kept that a torrent is to be moved: this, and its info-hash. The value is
+/// the new folder, a NUL, and the old one.
 const INTENT: &str = "move-";
+
+/// Under which name it is kept that this torrent is to be moved.
+pub(crate) fn intent(info_hash: InfoHashV1) -> String {
+    format!("{INTENT}{info_hash}")
+}
+
+/// From where to where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Way {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Way {
+    fn encode(&self) -> Vec<u8> {
+        let (from, to) = (self.from.as_os_str(), self.to.as_os_str());
+        [to.as_bytes(), from.as_bytes()].join(&0)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Way> {
+        let at = bytes.iter().position(|byte| *byte == 0)?;
+        let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
+        Some(Way {
+            to: path(bytes.get(..at)?),
+            from: path(bytes.get(at + 1..)?),
+        })
+    }
+}
 
 /// The moves that are under way and wait.
 #[derive(Default)]
 pub(crate) struct Moves {
     running: HashMap<InfoHashV1, Arc<Moving>>,
-    waiting: VecDeque<(InfoHashV1, PathBuf)>,
+    waiting: VecDeque<(InfoHashV1, Way)>,
     /// Torrents whose files get other names, or have got them lately, and where they are, if that
     /// has changed.
     pub renaming: HashMap<InfoHashV1, Option<Place>>,
@@ -69,6 +99,11 @@ impl Moves {
     pub(crate) fn holds(&self, info_hash: &InfoHashV1) -> bool {
         let running = self.running.get(info_hash);
         running.is_some_and(|moving| !moving.served)
+    }
+
+    /// Whether the torrent is being moved.
+    pub(crate) fn runs(&self, info_hash: &InfoHashV1) -> bool {
+        self.running.contains_key(info_hash)
     }
 
     /// Gives up moves of a torrent.
@@ -127,11 +162,12 @@ struct Item {
 struct Work {
     info_hash: InfoHashV1,
     kept: Kept,
+    from: PathBuf,
     to: PathBuf,
     suffix: String,
     moving: Arc<Moving>,
     services: Arc<crate::Services>,
-    inner: tokio::sync::mpsc::Sender<Inner>,
+    inner: tokio::sync::mpsc::UnboundedSender<Inner>,
 }
 
 impl Moving {
@@ -174,13 +210,18 @@ impl Manager {
 
     /// Keeps that a torrent is to be moved, and has it be when it is its turn.
     async fn intend(&mut self, info_hash: InfoHashV1, path: PathBuf, reply: Reply<()>) {
-        let value = path.as_os_str().as_bytes().to_vec();
-        let write = Write::Setting(format!("{INTENT}{info_hash}"), Some(value));
+        let from = {
+            let catalog = self.seat.catalog();
+            let torrent = catalog.get(&info_hash);
+            torrent.map_or_else(PathBuf::new, |it| it.summary.save_path.clone())
+        };
+        let way = Way { from, to: path };
+        let write = Write::Setting(intent(info_hash), Some(way.encode()));
         let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
             let result = written.map_err(refusal);
             if result.is_ok() {
                 manager.moves.cancel(&info_hash);
-                manager.moves.waiting.push_back((info_hash, path));
+                manager.moves.waiting.push_back((info_hash, way));
             }
             let _ = reply.send(result);
             crate::keeping::Next::Move
@@ -190,22 +231,13 @@ impl Manager {
 
     /// Goes on with the moves that an earlier run did not end.
     pub(crate) async fn resume_moves(&mut self) -> Result<(), state::ReadError> {
-        let hashes: Vec<InfoHashV1> = {
-            let catalog = self.seat.catalog();
-            catalog.iter().map(|torrent| torrent.info_hash).collect()
-        };
-        let read = move |view: &state::View| {
-            let mut found = Vec::new();
-            for (name, value) in view.settings(INTENT)? {
-                let hash = name.strip_prefix(INTENT).unwrap_or_default();
-                let known = hashes.iter().find(|known| known.to_string() == hash);
-                found.extend(known.map(|known| (*known, value)));
+        let read = move |view: &state::View| view.settings(INTENT);
+        for (name, value) in self.keeping.store.read(read).await? {
+            let hash = name.strip_prefix(INTENT).and_then(unhex);
+            let known = hash.filter(|hash| self.seat.catalog().get(hash).is_some());
+            if let (Some(info_hash), Some(way)) = (known, Way::decode(&value)) {
+                self.moves.waiting.push_back((info_hash, way));
             }
-            Ok(found)
-        };
-        for (info_hash, path) in self.keeping.store.read(read).await? {
-            let path = PathBuf::from(OsString::from_vec(path));
-            self.moves.waiting.push_back((info_hash, path));
         }
         self.next_move().await;
         Ok(())
@@ -214,7 +246,7 @@ impl Manager {
     /// Begins those moves whose turn it is.
     pub(crate) async fn next_move(&mut self) {
         while self.moves.running.len() < MOVES_MAX {
-            let Some((info_hash, path)) = self.moves.waiting.pop_front() else {
+            let Some((info_hash, way)) = self.moves.waiting.pop_front() else {
                 return;
             };
             let is_complete = {
@@ -228,10 +260,10 @@ impl Manager {
             let served = is_complete && matches!(phase, None | Some(Phase::Awake(_)));
             if !served && !self.halt(info_hash).await {
                 // It goes on when its download has ended.
-                self.moves.waiting.push_back((info_hash, path));
+                self.moves.waiting.push_back((info_hash, way));
                 return;
             }
-            self.begin_move(info_hash, path, served);
+            self.begin_move(info_hash, way, served);
         }
     }
 
@@ -246,7 +278,7 @@ impl Manager {
         self.change(info_hash, Arc::new(change), true, reply).await;
     }
 
-    fn begin_move(&mut self, info_hash: InfoHashV1, to: PathBuf, served: bool) {
+    fn begin_move(&mut self, info_hash: InfoHashV1, way: Way, served: bool) {
         let moving = Arc::new(Moving {
             cancelled: AtomicBool::new(false),
             done_permille: AtomicU16::new(0),
@@ -264,14 +296,15 @@ impl Manager {
                 Ok(kept) => kept,
                 Err(error) => {
                     let ended = MoveEvent::Ended(Err(error.to_string()));
-                    let _ = inner.blocking_send(Inner::Moved(info_hash, ended));
+                    let _ = inner.send(Inner::Moved(info_hash, ended));
                     return;
                 }
             };
             let work = Work {
                 info_hash,
                 kept,
-                to,
+                from: way.from,
+                to: way.to,
                 suffix,
                 moving,
                 services,
@@ -279,7 +312,7 @@ impl Manager {
             };
             let ended = work.open().and_then(|(from, to)| work.run(&from, &to));
             let event = Inner::Moved(info_hash, MoveEvent::Ended(ended));
-            let _ = work.inner.blocking_send(event);
+            let _ = work.inner.send(event);
         });
     }
 
@@ -294,12 +327,28 @@ impl Manager {
             }
             MoveEvent::There(place, done) => self.switch(info_hash, *place, done).await,
             MoveEvent::Settled(place) => {
+                let place = self.settled(info_hash, place);
                 let update = Update::new().all_stamps(place.stamps.clone());
                 self.keeping.note(info_hash, update).await;
                 self.set_place(info_hash, *place);
             }
             MoveEvent::Ended(result) => self.move_ended(info_hash, result).await,
         }
+    }
+
+    /// Stamps that were taken when the old names were gone, of files that are what they were before
+    /// but for the time of change; others are not known any more, and are hashed.
+    fn settled(&self, info_hash: InfoHashV1, mut place: Box<Place>) -> Box<Place> {
+        if let Some(Some(before)) = self.moves.renaming.get(&info_hash)
+            && before.data_dir == place.data_dir
+        {
+            for (now, before) in place.stamps.iter_mut().zip(&before.stamps) {
+                if !is_as_before(*now, *before) {
+                    *now = None;
+                }
+            }
+        }
+        place
     }
 
     /// A torrent's files are there now.
@@ -352,23 +401,34 @@ impl Manager {
                 torrent.summary.last_error = Some(state::LastError { at_s, text });
             });
         }
-        let write = Write::Setting(format!("{INTENT}{info_hash}"), None);
-        let after = |_: &mut Manager, _| crate::keeping::Next::Done;
-        self.keeping.write(write, Box::new(after)).await;
+        // Another that waits has its own intent in the place of this one's.
+        if self
+            .moves
+            .waiting
+            .iter()
+            .all(|(waiting, _)| *waiting != info_hash)
+        {
+            let write = Write::Setting(intent(info_hash), None);
+            let after = |_: &mut Manager, _| crate::keeping::Next::Done;
+            self.keeping.write(write, Box::new(after)).await;
+        }
         let status = {
             let catalog = self.seat.catalog();
             catalog.get(&info_hash).map(|torrent| torrent.live.status)
         };
         match moving.is_some_and(|moving| moving.served) {
             // Whoever paused it meanwhile, or found a fault, has said so.
-            true if status == Some(Status::Moving) => self.set_status(info_hash, Status::Seeding),
-            true => {}
+            true if status != Some(Status::Moving) => {}
+            true if matches!(self.phases.get(&info_hash), Some(Phase::Awake(_))) => {
+                self.set_status(info_hash, Status::Seeding);
+            }
+            true => self.start(info_hash).await,
             false => self.start(info_hash).await,
         }
         let inner = self.inner.clone();
         tokio::spawn(async move {
             tokio::time::sleep(OLD_NAMES).await;
-            let _ = inner.send(Inner::Strict(info_hash)).await;
+            let _ = inner.send(Inner::Strict(info_hash));
         });
         self.next_move().await;
     }
@@ -399,7 +459,7 @@ impl Manager {
 impl Work {
     /// The folders that files come from and go to.
     fn open(&self) -> Result<(Beneath, Beneath), String> {
-        let from = &self.kept.summary.save_path;
+        let from = &self.from;
         let old = Beneath::open(from).map_err(|error| format!("{from:?}: {error}"))?;
         std::fs::create_dir_all(&self.to).map_err(|error| format!("{:?}: {error}", self.to))?;
         let new = Beneath::open(&self.to).map_err(|error| format!("{:?}: {error}", self.to))?;
@@ -407,33 +467,38 @@ impl Work {
     }
 
     fn run(&self, from: &Beneath, to: &Beneath) -> Result<(), String> {
-        let items = self.items(from)?;
-        let mut made = Vec::new();
-        match self.bring(from, to, &items, &mut made) {
-            Ok(Some(true)) => {}
-            Ok(Some(false)) => {
-                self.clear(to, made.iter().map(PathBuf::as_path));
-                return Err("it was removed".to_owned());
-            }
-            Ok(None) => {
-                return Err("whether that is kept is not known: its files are in both \
-                folders"
-                    .to_owned());
-            }
-            Err(why) => {
-                // What was made here is nobody's.
-                self.clear(to, made.iter().map(PathBuf::as_path));
-                return Err(why);
-            }
+        if self.kept.summary.save_path == self.to {
+            // An earlier run has come so far that it is there; what is left is to clear up.
+            return self.finish(from, to);
         }
-        self.clear(from, items.iter().map(|item| item.old.as_path()));
-        let stamps = self.stamps(to, &items)?;
-        self.tell(MoveEvent::Settled(Box::new(self.place(stamps))));
-        Ok(())
+        if self.kept.summary.save_path != self.from {
+            return Err("it has been moved elsewhere since".to_owned());
+        }
+        let items = self.items(from)?;
+        self.apart(from, to, &items)?;
+        let mut made = Vec::new();
+        let gave_up = match self.bring(from, to, &items, &mut made) {
+            Ok(Some(true)) => return self.finish(from, to),
+            Ok(Some(false)) => "it was removed".to_owned(),
+            Ok(None) => {
+                return Err(
+                    "whether that is kept is not known: its files are in both folders".into(),
+                );
+            }
+            Err(why) => why,
+        };
+        // What was made here is nobody's.
+        self.clear(to, made.iter().map(PathBuf::as_path));
+        // Names that came and went have moved the time of change of the files.
+        if let Ok(stamps) = self.as_kept(from, &items) {
+            let place = self.place(self.from.clone(), stamps);
+            self.tell(MoveEvent::Settled(Box::new(place)));
+        }
+        Err(gave_up)
     }
 
     /// The files that are there.
-    fn items(&self, from: &Beneath) -> Result<Vec<Item>, String> {
+    fn items(&self, folder: &Beneath) -> Result<Vec<Item>, String> {
         let metainfo = self.kept.described().map_err(|error| error.to_string())?;
         let mut items = Vec::new();
         for (index, file) in (0..).zip(&metainfo.files) {
@@ -446,21 +511,71 @@ impl Work {
             let mut partial = OsString::from(&own);
             partial.push(&self.suffix);
             let names = [own, partial.into()];
-            let found = names.into_iter().find(|name| from.read(name).is_ok());
+            let found = names.into_iter().find(|name| folder.read(name).is_ok());
             match found {
                 Some(path) => items.push(Item {
                     index,
                     new: path.clone(),
                     old: path,
                 }),
-                // Of a torrent that is complete all have to be there.
-                None if self.moving.served => {
-                    return Err(format!("file {index} cannot be read"));
+                // What was verified has to be there; the rest may be still to come.
+                None if self.moving.served || self.known(index).is_some() => {
+                    return Err(format!("file {index} is missing, or cannot be read"));
                 }
                 None => {}
             }
         }
         Ok(items)
+    }
+
+    /// Refuses a move between folders that are one, by whatever names: their files have one name.
+    fn apart(&self, from: &Beneath, to: &Beneath, items: &[Item]) -> Result<(), String> {
+        let is_one = |item: &Item| {
+            let old = from.folder_of(&item.old);
+            old.is_some() && old == to.folder_of(&item.new)
+        };
+        let root = Path::new("x");
+        let one = from.folder_of(root) == to.folder_of(root) || items.iter().any(is_one);
+        match one {
+            true => Err(format!(
+                "{:?} and {:?} are the same folder",
+                self.from, self.to
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// The torrent is in the new folder: takes the old files away, each only if the new one is
+    /// there in another folder.
+    fn finish(&self, from: &Beneath, to: &Beneath) -> Result<(), String> {
+        if self.from == self.to || from.folder_of(Path::new("x")) == to.folder_of(Path::new("x")) {
+            return Ok(());
+        }
+        let items = self.items(to)?;
+        let gone = items.iter().filter(|item| {
+            let (old, new) = (from.folder_of(&item.old), to.folder_of(&item.new));
+            let length = |folder: &Beneath, path: &Path| {
+                let found = folder.read(path).and_then(|file| file.metadata());
+                found.ok().map(|found| found.len())
+            };
+            old.is_some()
+                && new.is_some()
+                && old != new
+                && length(from, &item.old) == length(to, &item.new)
+        });
+        self.clear(from, gone.map(|item| item.old.as_path()));
+        let mut stamps = self.found(to, &items)?;
+        if self.kept.summary.save_path == self.to {
+            // Since an earlier run: what has changed meanwhile is hashed.
+            for (found, known) in stamps.iter_mut().zip(&self.kept.stamps) {
+                if !is_as_before(*found, *known) {
+                    *found = None;
+                }
+            }
+        }
+        let place = self.place(self.to.clone(), stamps);
+        self.tell(MoveEvent::Settled(Box::new(place)));
+        Ok(())
     }
 
     /// Has all files be in the new folder, and the torrent go on from there. Whether it does;
@@ -481,13 +596,13 @@ impl Work {
             synced.map_err(|error| format!("{:?}: {error}", item.new))?;
         }
         let stamps = match linked {
-            true => self.stamps(to, items)?,
-            false => self.hashed(to, items)?,
+            true => self.as_kept(to, items)?,
+            false => self.hashed(to)?,
         };
         // The time of change of the old files moves when they are taken away.
         self.renaming()?;
         let (done, kept) = oneshot::channel();
-        let place = Box::new(self.place(stamps));
+        let place = Box::new(self.place(self.to.clone(), stamps));
         self.tell(MoveEvent::There(place, done));
         Ok(kept.blocking_recv().ok())
     }
@@ -515,6 +630,12 @@ impl Work {
                 Ok(()) => made.push(item.new.clone()),
                 // An earlier run has come so far.
                 Err(Errno::EXIST) if is_same(from, &item.old, to, &item.new) => {}
+                // That comes before the kernel looks at file systems.
+                Err(Errno::EXIST) if !is_one_device(from, &item.old, to, &item.new) => {
+                    self.clear(to, made.iter().map(PathBuf::as_path));
+                    made.clear();
+                    return Ok(false);
+                }
                 Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
                     self.clear(to, made.iter().map(PathBuf::as_path));
                     made.clear();
@@ -564,9 +685,10 @@ impl Work {
                 false => Err(io::Error::other("another file is there")),
             };
         }
-        let mut passing = OsString::from(&item.new);
-        passing.push(COPY_SUFFIX);
-        let passing = PathBuf::from(passing);
+        // A name that is ours alone: what is there is of an earlier run.
+        let passing = format!(".{}-{}{COPY_SUFFIX}", self.info_hash, item.index);
+        let passing = item.new.with_file_name(passing);
+        to.unlink(&passing)?;
         let mut target = to.create(&passing)?;
         made.push(passing.clone());
         let mut buffer = vec![0; COPY_BYTES];
@@ -594,7 +716,7 @@ impl Work {
     }
 
     /// Hashes what was copied where it is now: the stamps of the files, if all is right.
-    fn hashed(&self, to: &Beneath, items: &[Item]) -> Result<Vec<Option<FileStamp>>, String> {
+    fn hashed(&self, to: &Beneath) -> Result<Vec<Option<FileStamp>>, String> {
         let metainfo = self.kept.described().map_err(|error| error.to_string())?;
         let resume = Resume {
             claim: None,
@@ -613,21 +735,58 @@ impl Work {
             }
         });
         let looked = looked.map_err(|error| error.to_string())?;
-        let due = self.kept.verified.count(self.kept.summary.pieces);
-        match looked.pieces.len() >= due {
-            true => self.stamps(to, items),
-            false => Err(format!(
-                "of {due} pieces {} arrived whole: the disk of one of the folders is not to be \
-                 trusted",
-                looked.pieces.len()
+        let is_there = |piece: u32| looked.pieces.contains(PieceIndex(piece));
+        let claimed = match &self.kept.verified {
+            Verified::None => return Ok(looked.stamps),
+            Verified::All => PieceSet::full(metainfo.piece_count),
+            Verified::Pieces(bits) => PieceSet::from_bitfield(bits, metainfo.piece_count)
+                .unwrap_or_else(|| PieceSet::new(metainfo.piece_count)),
+        };
+        match claimed.iter().find(|piece| !is_there(piece.0)) {
+            None => {
+                // What was hashed is on the disk, also where an earlier run had copied it.
+                for item in self.items(to)? {
+                    let synced = to.read(&item.new).and_then(|file| file.sync_all());
+                    synced.map_err(|error| format!("{:?}: {error}", item.new))?;
+                }
+                Ok(looked.stamps)
+            }
+            Some(piece) => Err(format!(
+                "piece {} did not arrive whole: one of the disks is not to be trusted, or another \
+                 file is there",
+                piece.0
             )),
         }
     }
 
-    fn stamps(&self, to: &Beneath, items: &[Item]) -> Result<Vec<Option<FileStamp>>, String> {
+    /// The stamp that a file had when it was verified.
+    fn known(&self, index: u32) -> Option<FileStamp> {
+        self.kept.stamps.get(index as usize).copied().flatten()
+    }
+
+    /// The stamps that the files have now, if they are those that were verified but for the time of
+    /// change, which our own names move.
+    fn as_kept(&self, folder: &Beneath, items: &[Item]) -> Result<Vec<Option<FileStamp>>, String> {
+        let stamps = self.found(folder, items)?;
+        match stamps.iter().zip(&self.kept.stamps).all(|pair| match pair {
+            (Some(found), Some(known)) => {
+                FileStamp {
+                    ctime_ns: known.ctime_ns,
+                    ..*found
+                } == *known
+            }
+            (_, known) => known.is_none(),
+        }) {
+            true => Ok(stamps),
+            false => Err("a file has changed since it was verified; check it first".to_owned()),
+        }
+    }
+
+    /// The stamps of those files that have been verified, as they are now.
+    fn found(&self, folder: &Beneath, items: &[Item]) -> Result<Vec<Option<FileStamp>>, String> {
         let mut stamps = vec![None; self.kept.summary.files as usize];
-        for item in items {
-            let found = to.read(&item.new).and_then(|file| file.metadata());
+        for item in items.iter().filter(|item| self.known(item.index).is_some()) {
+            let found = folder.read(&item.new).and_then(|file| file.metadata());
             let found = found.map_err(|error| format!("{:?}: {error}", item.new))?;
             if let Some(place) = stamps.get_mut(item.index as usize) {
                 *place = Some(stamp_of(&found));
@@ -636,9 +795,9 @@ impl Work {
         Ok(stamps)
     }
 
-    fn place(&self, stamps: Vec<Option<FileStamp>>) -> Place {
+    fn place(&self, data_dir: PathBuf, stamps: Vec<Option<FileStamp>>) -> Place {
         Place {
-            data_dir: self.to.clone(),
+            data_dir,
             stamps,
             paths: self.kept.details.renames.clone(),
         }
@@ -660,10 +819,17 @@ impl Work {
     }
 
     fn tell(&self, event: MoveEvent) {
-        let _ = self
-            .inner
-            .blocking_send(Inner::Moved(self.info_hash, event));
+        let _ = self.inner.send(Inner::Moved(self.info_hash, event));
     }
+}
+
+/// Whether a file is what it was, but for the time of change, which our own names move.
+fn is_as_before(found: Option<FileStamp>, known: Option<FileStamp>) -> bool {
+    let (Some(found), Some(known)) = (found, known) else {
+        return false;
+    };
+    let ctime_ns = known.ctime_ns;
+    FileStamp { ctime_ns, ..found } == known
 }
 
 /// Whether two names are of one file.
@@ -675,4 +841,22 @@ fn is_same(from: &Beneath, old: &Path, to: &Beneath, new: &Path) -> bool {
     };
     let old = found(from, old);
     old.is_some() && old == found(to, new)
+}
+
+/// Whether two files would be on one file system.
+fn is_one_device(from: &Beneath, old: &Path, to: &Beneath, new: &Path) -> bool {
+    let device = |folder: &Beneath, path: &Path| folder.folder_of(path).map(|(device, _)| device);
+    device(from, old) == device(to, new)
+}
+
+/// The info-hash that is written as 40 hexadecimal digits.
+fn unhex(text: &str) -> Option<InfoHashV1> {
+    let mut hash = [0; 20];
+    if text.len() != 40 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(InfoHashV1(hash))
 }

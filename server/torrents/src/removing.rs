@@ -26,6 +26,7 @@ pub(crate) struct Remains {
 impl Manager {
     pub(crate) fn remove(&mut self, info_hash: InfoHashV1, with_data: bool, reply: Reply<()>) {
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
+        self.keeping.begun();
         let suffix = self.settings.partial_suffix.clone();
         tokio::task::spawn_blocking(move || {
             // Which files they are is known as long as the torrent is.
@@ -35,10 +36,18 @@ impl Manager {
                 Some(Err(error)) => {
                     let why = format!("its files are not known, so it is not removed: {error}");
                     let _ = reply.send(Err(CommandError::Failed(why)));
+                    let nothing = |_: &mut Manager, _| Next::Done;
+                    let event = crate::manager::Inner::Written(Ok(()), Box::new(nothing));
+                    let _ = inner.send(event);
                     return;
                 }
             };
             let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
+                // One that an earlier try has removed, though it said otherwise, is removed.
+                let written = match written {
+                    Err(WriteError::Unknown(_)) => Ok(()),
+                    written => written,
+                };
                 let next = match &written {
                     Ok(()) => {
                         manager.seat.change(|catalog| catalog.remove(&info_hash));
@@ -49,13 +58,14 @@ impl Manager {
                 let _ = reply.send(written.map_err(refusal));
                 next
             };
-            let ack = store.submit_blocking(vec![Write::Remove(info_hash)]);
+            let no_move = Write::Setting(crate::moving::intent(info_hash), None);
+            let ack = store.submit_blocking(vec![Write::Remove(info_hash), no_move]);
             let written = match ack {
-                Ok(ack) => ack.wait().into_iter().collect(),
+                Ok(ack) => ack.wait().into_iter().next().unwrap_or(Ok(())),
                 Err(error) => Err(error),
             };
             let event = crate::manager::Inner::Written(written, Box::new(after));
-            let _ = inner.blocking_send(event);
+            let _ = inner.send(event);
         });
     }
 
@@ -63,17 +73,23 @@ impl Manager {
     pub(crate) async fn leave(&mut self, info_hash: InfoHashV1, remains: Option<Box<Remains>>) {
         self.named.remove(&info_hash);
         self.moves.cancel(&info_hash);
+        self.moves.renaming.remove(&info_hash);
         if self.halt(info_hash).await {
-            self.bury(remains);
+            self.bury(info_hash, remains);
         } else if matches!(self.phases.get(&info_hash), Some(Phase::Stopping(_))) {
             self.leaving.insert(info_hash, remains);
         }
         self.next_downloads().await;
     }
 
-    pub(crate) fn bury(&self, remains: Option<Box<Remains>>) {
+    pub(crate) fn bury(&mut self, info_hash: InfoHashV1, remains: Option<Box<Remains>>) {
         if let Some(remains) = remains {
-            tokio::task::spawn_blocking(move || delete(&remains));
+            self.burying.insert(info_hash);
+            let inner = self.inner.clone();
+            tokio::task::spawn_blocking(move || {
+                delete(&remains);
+                let _ = inner.send(crate::manager::Inner::Buried(info_hash));
+            });
         }
     }
 }

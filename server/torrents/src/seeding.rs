@@ -121,7 +121,7 @@ impl Manager {
                 wanted,
                 outcome,
             };
-            let _ = inner.blocking_send(Inner::Loaded(Box::new(loaded)));
+            let _ = inner.send(Inner::Loaded(Box::new(loaded)));
         });
     }
 
@@ -237,10 +237,14 @@ impl Manager {
     fn look_later(&self, info_hash: InfoHashV1, doubt: &Doubt) {
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         let (number, pause) = (doubt.number, doubt.look_after);
-        let suffix = self.settings.partial_suffix.clone();
+        let (suffix, looks) = (
+            self.settings.partial_suffix.clone(),
+            Arc::clone(&self.looks),
+        );
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            // A disk that hangs keeps its own looks waiting, nobody else.
+            // A disk that hangs keeps looks waiting, and nothing else.
+            let _turn = looks.acquire_owned().await;
             let look = move || look(&store, info_hash, &suffix);
             let Ok(outcome) = tokio::task::spawn_blocking(look).await else {
                 return;
@@ -250,7 +254,7 @@ impl Manager {
                 number,
                 outcome,
             };
-            let _ = inner.send(Inner::Looked(Box::new(looked))).await;
+            let _ = inner.send(Inner::Looked(Box::new(looked)));
         });
     }
 

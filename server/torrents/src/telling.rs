@@ -136,7 +136,7 @@ impl Manager {
         tokio::task::spawn_blocking(move || {
             if let Ok(kept) = Kept::read(&store, info_hash) {
                 let trackers = vec![(info_hash, kept.summary.private, kept.trackers())];
-                let _ = inner.blocking_send(crate::manager::Inner::Trackers(trackers));
+                let _ = inner.send(crate::manager::Inner::Trackers(trackers));
             }
         });
     }

@@ -4,6 +4,7 @@
 //! themselves ([`control::catalog::Torrent::totals_at`]) and are kept when they change or the
 //! server stops.
 
+use crate::keeping::Next;
 use crate::manager::{Inner, Manager, Phase};
 use control::catalog::{Catalog, Status};
 use proto::ids::InfoHashV1;
@@ -21,6 +22,9 @@ const KEEP_TICKS: u64 = 5;
 /// Totals that are written together when the server stops.
 const BATCH: usize = 5_000;
 
+/// How long what was acknowledged last may take.
+const LAST: Duration = Duration::from_secs(2);
+
 /// How long the last downloads may take to end.
 const STOP: Duration = Duration::from_secs(12);
 
@@ -28,18 +32,37 @@ const STOP: Duration = Duration::from_secs(12);
 type Counted = (u64, u64, u64);
 
 /// When it is, and what is to be kept.
-#[derive(Default)]
 pub(crate) struct Clock {
+    /// When it was begun, by both clocks: from then on the steady one counts, so that a step of the
+    /// other makes no torrent older than it is.
+    begun: (u64, Instant),
     ticks: u64,
     last: Option<Instant>,
     changed: HashSet<InfoHashV1>,
 }
 
-impl Clock {
-    /// Now, in seconds since 1970.
-    pub(crate) fn now_s(&self) -> u64 {
+impl Default for Clock {
+    fn default() -> Clock {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.map_or(0, |now| now.as_secs())
+        Clock {
+            begun: (now.map_or(0, |now| now.as_secs()), Instant::now()),
+            ticks: 0,
+            last: None,
+            changed: HashSet::new(),
+        }
+    }
+}
+
+impl Clock {
+    /// Now, in seconds since 1970, as far as was known at the start.
+    pub(crate) fn now_s(&self) -> u64 {
+        let (begun_s, begun) = self.begun;
+        begun_s + begun.elapsed().as_secs()
+    }
+
+    /// The totals of a torrent are to be kept anew.
+    pub(crate) fn note(&mut self, info_hash: InfoHashV1) {
+        self.changed.insert(info_hash);
     }
 }
 
@@ -68,6 +91,8 @@ impl Manager {
             self.keep_totals().await;
             self.rest().await;
         }
+        // Whatever has given its turn back.
+        self.next_downloads().await;
     }
 
     /// Renews what is shown of torrents that are doing something; returns those that have sent.
@@ -174,7 +199,7 @@ impl Manager {
     }
 
     /// Ends all downloads, then keeps all totals, those of time among them.
-    pub(crate) async fn stop(&mut self, inner: &mut mpsc::Receiver<Inner>) {
+    pub(crate) async fn stop(&mut self, inner: &mut mpsc::UnboundedReceiver<Inner>) {
         self.checks.cancel_all();
         self.moves.cancel_all();
         self.queue.clear();
@@ -207,13 +232,39 @@ impl Manager {
                 Ok(Some(Inner::Fetch(info_hash, number, event))) => {
                     self.fetch_event(info_hash, number, *event).await;
                 }
-                Ok(Some(Inner::Written(result, after))) => drop(after(self, result)),
+                Ok(Some(Inner::Written(result, after))) => {
+                    self.keeping.taken();
+                    let next = after(self, result);
+                    self.last(next);
+                }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break,
             }
         }
+        self.keep_totals().await;
         self.keep_all_totals(now_s).await;
         let _ = self.keeping.store.flush().await;
+        // What was acknowledged meanwhile is done: of removed torrents the files go.
+        let until = tokio::time::Instant::now() + LAST;
+        while self.keeping.is_waiting() || !self.burying.is_empty() {
+            match tokio::time::timeout_at(until, inner.recv()).await {
+                Ok(Some(Inner::Written(result, after))) => {
+                    self.keeping.taken();
+                    let next = after(self, result);
+                    self.last(next);
+                }
+                Ok(Some(Inner::Buried(info_hash))) => drop(self.burying.remove(&info_hash)),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+    }
+
+    /// Does what is left of a write when the server stops.
+    fn last(&mut self, next: Next) {
+        if let Next::Leave(info_hash, remains) = next {
+            self.bury(info_hash, remains);
+        }
     }
 
     async fn keep_all_totals(&mut self, now_s: u64) {

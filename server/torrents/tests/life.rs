@@ -90,19 +90,8 @@ impl Host {
     }
 
     async fn start_with(number: u8, folder: &Path, set: impl FnOnce(&mut Settings)) -> Host {
-        Host::start_sending(number, folder, 0, set).await
-    }
-
-    /// One that sends so many bytes a second; 0 for no limit.
-    async fn start_sending(
-        number: u8,
-        folder: &Path,
-        rate: u64,
-        set: impl FnOnce(&mut Settings),
-    ) -> Host {
         let registry = Registry::new(2);
-        let mut config = plane_config(number);
-        config.rates.global = rate;
+        let config = plane_config(number);
         let peer_id = config.peer_id;
         let (plane, mut events) = Plane::start(config, &registry).unwrap();
         let plane = Arc::new(plane);
@@ -559,14 +548,30 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
     host.stop().await;
 }
 
+/// Has a torrent be sent at so many bytes a second; as the server is if none.
+async fn limit_upload(host: &Host, info_hash: InfoHashV1, rate: Option<u64>) {
+    let limits = command::LimitsEdit {
+        upload_rate: Some(rate),
+        ..Default::default()
+    };
+    let edit = Edit {
+        limits,
+        ..Edit::default()
+    };
+    let edit = |reply| Command::Edit(info_hash, Box::new(edit), reply);
+    host.server.ask(edit).await.unwrap();
+}
+
 /// Moves the data of a torrent of `one` to `to` while it is being fetched.
 async fn moved_while_it_is_fetched(one: &Path, to: &Path) {
     let two = TempDir::new().unwrap();
     let data = data(one);
     fs::hard_link(data.join("a"), one.join("other")).unwrap();
-    let seed = Host::start_sending(0, one, 400_000, |_| {}).await;
+    let seed = Host::start(0, one).await;
     let info_hash = made(&seed, &data).await;
     let metainfo = seed.metainfo(info_hash).await;
+    // It would take most of a minute: until the move is done.
+    limit_upload(&seed, info_hash, Some(20_000)).await;
     let host = Host::start(1, two.path()).await;
     host.add(of_file(metainfo.clone(), seed.address())).await;
     host.until(info_hash, |torrent| torrent.live.downloaded_session > 0)
@@ -584,6 +589,11 @@ async fn moved_while_it_is_fetched(one: &Path, to: &Path) {
         .await;
     assert!(torrent.is_complete());
     assert_eq!(torrent.summary.last_error, None);
+    assert_eq!(
+        host.torrent(info_hash).unwrap().live.status,
+        Status::Downloading
+    );
+    limit_upload(&seed, info_hash, None).await;
     host.until_status(info_hash, Status::Seeding).await;
     assert_same(&to.join("data"), &two.path().join("downloads/data"));
     let begun = Instant::now();
@@ -681,6 +691,14 @@ async fn a_move_into_what_is_there_already_is_taken_back() {
     seed.stop().await;
 }
 
+/// That a torrent is to be moved, as it is kept.
+fn intent(info_hash: InfoHashV1, from: &Path, to: &Path) -> state::Write {
+    let from = from.canonicalize().unwrap();
+    let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
+    let value = [bytes(to), bytes(&from)].join(&0);
+    state::Write::Setting(format!("move-{info_hash}"), Some(value))
+}
+
 /// A move that was acknowledged is done, whatever happens in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_goes_on_after_a_crash() {
@@ -694,9 +712,10 @@ async fn a_move_goes_on_after_a_crash() {
     fs::create_dir_all(to.join("data")).unwrap();
     fs::hard_link(data.join("a"), to.join("data/a")).unwrap();
     let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
-    let path = to.as_os_str().as_encoded_bytes().to_vec();
-    let intent = state::Write::Setting(format!("move-{info_hash}"), Some(path));
-    store.handle().write_blocking(intent).unwrap();
+    store
+        .handle()
+        .write_blocking(intent(info_hash, one.path(), &to))
+        .unwrap();
     store.close();
     let seed = Host::start(0, one.path()).await;
     seed.until(info_hash, |torrent| torrent.summary.save_path == to)
@@ -744,4 +763,174 @@ async fn a_torrent_that_has_given_enough_is_paused_or_removed() {
     }
     host.stop().await;
     seed.stop().await;
+}
+
+/// A crash behind the switch leaves the old names: they go, the data stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_was_done_but_for_its_end_keeps_the_data() {
+    let one = TempDir::new().unwrap();
+    let data = data(one.path());
+    let to = one.path().join("to");
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let there = Move {
+        save_path: to.clone(),
+        data_are_there: false,
+    };
+    let there = |reply| Command::Move(info_hash, there, reply);
+    seed.server.ask(there).await.unwrap();
+    let moved = |torrent: &Torrent| {
+        torrent.summary.save_path == to && torrent.live.status == Status::Seeding
+    };
+    seed.until(info_hash, moved).await;
+    seed.stop().await;
+    // As if the intent had not been taken out, once with the old names and once without.
+    for with_old in [true, false] {
+        let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
+        let intent = intent(info_hash, one.path(), &to);
+        store.handle().write_blocking(intent).unwrap();
+        store.close();
+        if with_old {
+            fs::create_dir(&data).unwrap();
+            fs::hard_link(to.join("data/a"), data.join("a")).unwrap();
+        }
+        let seed = Host::start(0, one.path()).await;
+        let begun = Instant::now();
+        while data.exists() {
+            assert!(begun.elapsed() < PATIENCE, "the old name stays");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        seed.until_status(info_hash, Status::Seeding).await;
+        let two = TempDir::new().unwrap();
+        let metainfo = seed.metainfo(info_hash).await;
+        let host = Host::start(1, two.path()).await;
+        host.add(of_file(metainfo, seed.address())).await;
+        host.until_status(info_hash, Status::Seeding).await;
+        assert_same(&to.join("data"), &two.path().join("downloads/data"));
+        host.stop().await;
+        seed.stop().await;
+    }
+}
+
+/// A folder has many names, and a move between two of one would take the only files away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_into_the_same_folder_by_another_name_takes_nothing_away() {
+    let one = TempDir::new().unwrap();
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let alias = one.path().join("alias");
+    std::os::unix::fs::symlink(one.path(), &alias).unwrap();
+    let there = Move {
+        save_path: alias,
+        data_are_there: false,
+    };
+    let there = |reply| Command::Move(info_hash, there, reply);
+    seed.server.ask(there).await.unwrap();
+    let torrent = seed
+        .until(info_hash, |torrent| {
+            torrent.summary.last_error.is_some() && torrent.live.status == Status::Seeding
+        })
+        .await;
+    let error = torrent.summary.last_error.unwrap().text;
+    assert!(error.contains("the same folder"), "{error}");
+    assert!(data.join("a").exists() && data.join("b/c").exists());
+    seed.stop().await;
+}
+
+/// A move is no proof that bytes are right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_has_changed_is_not_moved_and_not_believed() {
+    let one = TempDir::new().unwrap();
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let metainfo = seed.metainfo(info_hash).await;
+    let mut bytes = fs::read(data.join("a")).unwrap();
+    bytes[9] ^= 1;
+    fs::write(data.join("a"), bytes).unwrap();
+    let there = Move {
+        save_path: one.path().join("to"),
+        data_are_there: false,
+    };
+    let there = |reply| Command::Move(info_hash, there, reply);
+    seed.server.ask(there).await.unwrap();
+    let refused = seed.until(info_hash, |torrent| {
+        let error = torrent.summary.last_error.as_ref();
+        error.is_some_and(|error| error.text.contains("has changed"))
+    });
+    refused.await;
+    // Who asks for it gets nothing of it: it is found out and hashed.
+    let two = TempDir::new().unwrap();
+    let host = Host::start(1, two.path()).await;
+    host.add(of_file(metainfo, seed.address())).await;
+    seed.until(info_hash, |torrent| !torrent.is_complete())
+        .await;
+    host.stop().await;
+    seed.stop().await;
+}
+
+/// What the command line names is served however long nobody has asked for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_torrent_does_not_fall_asleep() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let metainfo = seed.metainfo(info_hash).await;
+    seed.stop().await;
+    let never = SleepPolicy {
+        awake_max: 1,
+        idle_min: Duration::ZERO,
+    };
+    let bare = one.path().join("bare");
+    let seed = Host::start_with(0, &bare, |settings| settings.sleep = never).await;
+    let parsed = Arc::new(proto::metainfo::Metainfo::parse(&metainfo).unwrap());
+    let stamp = |name: &str| {
+        let found = fs::metadata(data.join(name)).unwrap();
+        Some(control::hashing::stamp_of(&found))
+    };
+    let ready = control::library::Ready {
+        info_hash,
+        metainfo: Arc::clone(&parsed),
+        torrent: metainfo.clone(),
+        data_dir: one.path().to_owned(),
+        stamps: ["a", "b/c", "b/d"].map(stamp).to_vec(),
+        paths: Default::default(),
+        proof: control::library::Proof::Hashed,
+        skips: Default::default(),
+    };
+    let stamps = ready.stamps.clone();
+    let torrent =
+        seedring_io::torrent::SeededTorrent::new(parsed, one.path(), stamps, Default::default());
+    let torrent = Arc::new(torrent.unwrap());
+    let declared = torrents::Declared {
+        ready,
+        torrent: Arc::clone(&torrent),
+    };
+    seed.manager.declare(declared).await;
+    torrent.keep_awake();
+    seed.plane.add(&torrent).await;
+    // Nobody has asked for it, and it is time.
+    let hand = Nobody;
+    assert_eq!(seed.plane.rest(&hand, never).await, 0);
+    assert_eq!(seed.plane.awake_count(), 1);
+    let paused = seed.act(info_hash, Action::Pause).await;
+    assert!(matches!(paused, Err(CommandError::Conflict(_))));
+    let host = Host::start(1, two.path()).await;
+    host.add(of_file(metainfo, seed.address())).await;
+    host.until_status(info_hash, Status::Seeding).await;
+    host.stop().await;
+    seed.stop().await;
+}
+
+/// Knows no torrents.
+struct Nobody;
+
+impl seedring_io::plane::Keeper for Nobody {
+    async fn load(&self, _: InfoHashV1) -> Option<Arc<seedring_io::torrent::SeededTorrent>> {
+        None
+    }
+
+    fn retired(&self, _: seedring_io::plane::Retired) {}
 }

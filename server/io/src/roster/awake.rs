@@ -33,6 +33,11 @@ impl Uses {
         before.ok().map(|uses| uses == 0)
     }
 
+    /// One more, which does not end.
+    pub(crate) fn pin(&self) {
+        let _ = self.begin();
+    }
+
     /// One less; says whether it was the last.
     fn end(&self) -> bool {
         self.0.fetch_sub(1, Ordering::AcqRel) == 1
