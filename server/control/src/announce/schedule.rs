@@ -160,7 +160,8 @@ impl Scheduler {
     }
 
     /// Takes a torrent, due at once; false if it is there already. One that is still saying
-    /// goodbye starts anew.
+    /// goodbye starts anew. Of one that is there, only that it is private is news: of a magnet link
+    /// that shows when its metadata have come.
     pub fn add(
         &mut self,
         now: Time,
@@ -170,8 +171,9 @@ impl Scheduler {
         totals: Arc<dyn Totals>,
     ) -> bool {
         let mut first = now;
-        if let Some(torrent) = self.torrents.get(&info_hash) {
+        if let Some(torrent) = self.torrents.get_mut(&info_hash) {
             if !torrent.leaving {
+                torrent.private |= private;
                 return false;
             }
             // Its `stopped` may be on the way and must not overtake the new `started`.

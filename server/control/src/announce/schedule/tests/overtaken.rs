@@ -61,6 +61,32 @@ fn a_seed_waits_longer_and_a_private_torrent_asks_one_tracker_at_a_time() {
     }
 }
 
+/// As a magnet link's, whose metadata come after the first announce.
+#[test]
+fn a_torrent_that_turns_out_to_be_private_asks_one_tracker_at_a_time_from_then_on() {
+    let mut world = World::new();
+    let torrent = world.add_with(1, &[&[A], &[B]], 1, false);
+    let add = |world: &mut World, private| {
+        let totals = Arc::new(TorrentTotals::default());
+        let added = world
+            .scheduler
+            .add(world.now, torrent, &[], private, totals);
+        assert!(!added, "it is there");
+    };
+    add(&mut world, true);
+    // Once it is known, it is not forgotten.
+    add(&mut world, false);
+    world.run(seconds(40), |job| {
+        assert!(job.private);
+        match &job.target.host[..2] {
+            "a." => (seconds(30), failed()),
+            _ => (Duration::ZERO, reply(1800)),
+        }
+    });
+    let second = world.seen[1].at.since(Time(0));
+    assert_eq!((world.seen.len(), second), (2, seconds(30)));
+}
+
 #[test]
 fn a_late_answer_spares_the_trackers_behind() {
     let mut world = World::new();
