@@ -13,8 +13,8 @@
 //!                              └── offline ◄─┴── fault ◄──┘        paused: none of them
 //! ```
 //!
-//! *Dormant*, *paused*, *offline* and *failed* torrents have no entry here: the catalog knows what
-//! they are, the store the rest. `docs/adr/0019-torrents.md` has the decisions.
+//! *Dormant*, *paused* and *failed* torrents have no entry here: the catalog knows what they are, the
+//! store the rest. *Offline* ones have a small one, for the next look at their files. `docs/adr/0019-torrents.md` has the decisions.
 //!
 //! Limits: [`Settings`], the catalog's, the store's. Does not: decide whom to serve or which piece
 //! to fetch; read HTTP.
