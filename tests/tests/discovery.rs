@@ -650,7 +650,7 @@ fn lists_of_addresses_are_read_again_on_sighup() {
     server.wait_for("refusal", SHORT, |process| {
         process
             .stderr()
-            .contains("the address lists stay as they were")
+            .contains("the configuration stays as it was")
             .then_some(())
     });
     assert!(Peer::connect(address, &info_hash).is_err(), "it still is");

@@ -324,12 +324,7 @@ impl Announcer {
         cells: Arc<ControlCells>,
     ) -> Result<AnnounceHandle, AnnounceError> {
         let client = client::Client::new(config, identity, cells.clone())?;
-        let limits = Limits {
-            in_flight_max: config.in_flight_max.max(1),
-            in_flight_per_host_max: config.in_flight_per_host_max.max(1),
-            per_second_per_host: config.per_second_per_host.max(1),
-            scrape_interval: config.scrape_interval,
-        };
+        let limits = Limits::of(config);
         let shared = Arc::new(Shared {
             scheduler: Mutex::new(Scheduler::new(limits, fastrand::u64(..))),
             changed: Notify::new(),
@@ -428,6 +423,12 @@ impl AnnounceHandle {
     /// there.
     pub fn reannounce(&self, info_hash: InfoHashV1) -> bool {
         self.change(|scheduler, now| scheduler.reannounce(now, info_hash))
+    }
+
+    /// Takes the limits of requests that `config` says: how many at a time, how many to one host in a
+    /// second. What else it says stays as it was at the start.
+    pub fn set_limits(&self, config: &AnnounceConfig) {
+        self.change(|scheduler, _| scheduler.set_limits(Limits::of(config)));
     }
 
     /// How a torrent's announces are doing.

@@ -50,7 +50,7 @@ use std::sync::atomic::AtomicU16;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-pub use auth::{TOKEN_FILE, TokenError};
+pub use auth::{Access, TOKEN_FILE, TokenError};
 
 /// What all paths of the API begin with.
 pub const PREFIX: &str = "/api/v1";
@@ -122,10 +122,9 @@ impl Api {
         facts: Arc<Facts>,
         cells: Arc<ControlCells>,
     ) -> Result<Arc<Api>, TokenError> {
-        let users = settings.users.clone();
         Ok(Arc::new(Api {
             server,
-            gate: Gate::open(settings.auth, users, state_dir, Arc::clone(&cells))?,
+            gate: Gate::new(Access::read(settings, state_dir)?, Arc::clone(&cells)),
             facts,
             body_max: usize::try_from(settings.body_max.bytes()).unwrap_or(usize::MAX),
             listeners: Arc::new(Semaphore::new(feed::LISTENERS_MAX)),
@@ -133,6 +132,11 @@ impl Api {
             large: Arc::new(Semaphore::new(input::LARGE_MAX)),
             cells,
         }))
+    }
+
+    /// Lets in whom `access` says, and nobody else, from the next request on.
+    pub fn renew(&self, access: Access) {
+        self.gate.renew(access);
     }
 
     fn count(&self, counter: ControlCounter) {

@@ -6,6 +6,9 @@
 //! Limits: a file of 16 MiB. Every problem is reported with file, line, column and key, before
 //! anything is started; a command exits with code 2.
 //!
+//! A running server may read it again; each key says whether it is `live` or `fixed` then
+//! ([`Config::renew`]).
+//!
 //! Does not: watch the file, or create folders.
 
 mod access;
@@ -38,6 +41,7 @@ pub use keys::{
 pub use reference::reference;
 pub use rules::{Moment, NamedLimits, NoRule, RuleLimits, ScheduledLimits};
 pub use setting::{Interface, Interfaces, Nodes};
+pub use table::{Change, Reload};
 pub use units::{ByteRate, ByteSize, Seconds, parse_rate};
 
 use std::net::IpAddr;
@@ -77,6 +81,18 @@ macro_rules! sections {
                     $(stringify!($name) => Some(&mut self.$name),)+
                     _ => None,
                 }
+            }
+
+            /// Takes from `new` what a running server can change: the keys that are live, the lists
+            /// of torrents and of what is seeded, and which file it was. Answers with every key that
+            /// is another there, also those that stay as they are until the next start.
+            pub fn renew(&mut self, new: &Config) -> Vec<Change> {
+                let mut changes = Vec::new();
+                $(self.$name.renew(&new.$name, stringify!($name), &mut changes);)+
+                self.torrents.clone_from(&new.torrents);
+                self.seeds.clone_from(&new.seeds);
+                self.file.clone_from(&new.file);
+                changes
             }
         }
     };

@@ -11,6 +11,7 @@
 //!
 //! Does not: speak HTTP/2.
 
+mod changing;
 mod doors;
 pub mod host;
 mod readiness;
@@ -30,7 +31,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use doors::Door;
-use host::Hosts;
 use seedring_metrics::{ControlCells, ControlCounter, ControlHistogram};
 use serve::Timeouts;
 use std::future::Future;
@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use changing::{Changeable, Renewal};
 pub use doors::{SOCKET_CONNECTIONS_MAX, SOCKET_FILE};
 pub use readiness::{Readiness, Status};
 
@@ -119,9 +120,16 @@ pub struct Listener {
     /// The port's address, with the number that the system chose if the configuration said 0; none
     /// if there is no port.
     pub address: Option<SocketAddr>,
-    hosts: Arc<Hosts>,
+    changeable: Arc<Changeable>,
     connections_max: usize,
     timeouts: Timeouts,
+}
+
+impl Listener {
+    /// The way to change what can be changed while it serves.
+    pub fn changeable(&self) -> Arc<Changeable> {
+        Arc::clone(&self.changeable)
+    }
 }
 
 /// Opens the port, unless the configuration turns it off; and the Unix socket, for a server that
@@ -132,8 +140,9 @@ pub struct Listener {
 /// When one of them cannot be opened.
 pub async fn listen(api: &Api, state_dir: Option<&Path>) -> Result<Listener, ListenError> {
     let (mut doors, mut bound) = (Vec::new(), None);
+    let changeable = Arc::new(Changeable::new(Renewal::read(api)?));
     if let Some(address) = api.listen {
-        let (door, address) = doors::port(address, api).await?;
+        let (door, address) = doors::port(address, &changeable).await?;
         doors.push(door);
         bound = Some(address);
         if state_dir.is_some() {
@@ -146,14 +155,14 @@ pub async fn listen(api: &Api, state_dir: Option<&Path>) -> Result<Listener, Lis
     Ok(Listener {
         doors,
         address: bound,
-        hosts: Arc::new(Hosts::new(&api.allowed_hosts)),
+        changeable,
         connections_max: api.connections_max as usize,
         timeouts: Timeouts::default(),
     })
 }
 
-/// Says what others can read or do, once.
-fn warn_of_open_port(address: SocketAddr, api: &Api) {
+/// Says what others can read or do.
+pub fn warn_of_open_port(address: SocketAddr, api: &Api) {
     if address.ip().is_loopback() {
         return;
     }
@@ -172,14 +181,14 @@ fn warn_of_open_port(address: SocketAddr, api: &Api) {
 /// Serves until `stop` is done, then closes every connection within a second.
 pub async fn serve(listener: Listener, service: Service, stop: impl Future<Output = ()>) {
     let cells = Arc::clone(&service.cells);
-    let router = router(Arc::clone(&listener.hosts), service);
+    let router = router(Arc::clone(&listener.changeable), service);
     let limits = (listener.connections_max, listener.timeouts);
     serve::run(listener.doors, limits, router, &cells, stop).await;
 }
 
-fn router(hosts: Arc<Hosts>, service: Service) -> Router {
+fn router(changeable: Arc<Changeable>, service: Service) -> Router {
     let guard = Guard {
-        hosts,
+        changeable,
         cells: Arc::clone(&service.cells),
     };
     let api = api::router(service.api.clone());
@@ -240,7 +249,7 @@ fn text(status: StatusCode, body: String) -> Response {
 /// What every request is checked against.
 #[derive(Clone)]
 struct Guard {
-    hosts: Arc<Hosts>,
+    changeable: Arc<Changeable>,
     cells: Arc<ControlCells>,
 }
 
@@ -294,7 +303,7 @@ fn refusal(guard: &Guard, request: &Request) -> Option<Response> {
     // No web page gets to the socket by a name of its own.
     let is_by_socket = request.extensions().get() == Some(&Client::Socket);
     let is_api = request.uri().path().starts_with(api::PREFIX);
-    if !is_by_socket && !guard.hosts.allow(request) {
+    if !is_by_socket && !guard.changeable.hosts().allow(request) {
         guard.cells.increment(ControlCounter::HttpRefusedHost);
         let message = "this name is not allowed; add it to api.allowed_hosts if it is ours";
         return Some(match is_api {

@@ -23,7 +23,7 @@ use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 pub use writer::LogGuard;
 
@@ -47,6 +47,32 @@ pub enum LoggingError {
     Twice,
 }
 
+/// The way to the log of a running process.
+#[derive(Clone, Debug)]
+pub struct LogHandle {
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// Whether RUST_LOG says what is logged.
+    is_overridden: bool,
+}
+
+impl LogHandle {
+    /// Logs from now on what `log.level` says. False if RUST_LOG says it: that stays.
+    pub fn set_level(&self, log: &Log) -> bool {
+        if self.is_overridden {
+            return false;
+        }
+        // Only a filter that is not there any more refuses another.
+        usual_filter(log.level.as_str()).is_some_and(|filter| self.filter.reload(filter).is_ok())
+    }
+}
+
+/// The filter of a level, or of what stands for it.
+fn usual_filter(level: &str) -> Option<EnvFilter> {
+    // It takes each tracker's bad certificate for an error of ours; the announce says it, too.
+    let quiet = "rustls_platform_verifier=off".parse().ok()?;
+    Some(EnvFilter::new(level).add_directive(quiet))
+}
+
 /// Sets up the log of the process. Hold the guard until the end: it writes out what is queued.
 /// `usual` is the filter (as RUST_LOG has it) in place of the usual level, for a command that tells
 /// its user by itself how it goes; who has set RUST_LOG or another level gets that.
@@ -59,19 +85,20 @@ pub fn init(
     usual: Option<&str>,
     environment: &Environment,
     cells: &Arc<ControlCells>,
-) -> Result<LogGuard, LoggingError> {
-    let filter = match environment.text("RUST_LOG").filter(|text| !text.is_empty()) {
+) -> Result<(LogGuard, LogHandle), LoggingError> {
+    let said = environment.text("RUST_LOG").filter(|text| !text.is_empty());
+    let usual = match usual {
+        Some(usual) if log.level == LogLevel::Info => usual,
+        _ => log.level.as_str(),
+    };
+    let filter = match said {
         Some(text) => EnvFilter::try_new(text)?,
-        None => EnvFilter::new(match usual {
-            Some(usual) if log.level == LogLevel::Info => usual,
-            _ => log.level.as_str(),
-        })
-        // It takes each tracker's bad certificate for an error of ours; the announce says it, too.
-        .add_directive(
-            "rustls_platform_verifier=off"
-                .parse()
-                .map_err(LoggingError::Filter)?,
-        ),
+        None => usual_filter(usual).unwrap_or_else(|| EnvFilter::new(usual)),
+    };
+    let (filter, handle) = reload::Layer::new(filter);
+    let handle = LogHandle {
+        filter: handle,
+        is_overridden: said.is_some(),
     };
     let counted = tracing_subscriber::registry()
         .with(filter)
@@ -83,7 +110,7 @@ pub fn init(
                 .with(journal)
                 .try_init()
                 .map_err(|_| LoggingError::Twice)?;
-            return Ok(LogGuard::nothing_queued());
+            return Ok((LogGuard::nothing_queued(), handle));
         }
         LogFormat::Human | LogFormat::Json => {
             writer::start(Arc::clone(cells)).map_err(LoggingError::Thread)?
@@ -96,7 +123,7 @@ pub fn init(
         counted.with(human(queue, colour)).try_init()
     };
     result.map_err(|_| LoggingError::Twice)?;
-    Ok(guard)
+    Ok((guard, handle))
 }
 
 /// Lines for people: time, level, module, message, fields.

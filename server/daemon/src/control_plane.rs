@@ -7,6 +7,7 @@ use crate::settings;
 use anyhow::Context;
 use control::announce::{AnnounceHandle, Announcer, Identity};
 use control::config::{Config, Environment};
+use control::logging::LogHandle;
 use engine::ip_filter::IpFilter;
 use proto::ids::PeerId;
 use seedring_io::plane::{Event, Plane, StartError};
@@ -72,7 +73,7 @@ pub fn start_announcer(
 pub fn run<Main, Answer>(
     config: &Config,
     log: Option<&str>,
-    main: impl FnOnce(Arc<Registry>) -> Main,
+    main: impl FnOnce(Arc<Registry>, LogHandle) -> Main,
 ) -> Result<Answer, Failure>
 where
     Main: Future<Output = Result<Answer, Failure>>,
@@ -80,8 +81,9 @@ where
     let shards = plane::shard_count(usize::from(config.shards.count));
     let registry = Arc::new(Registry::new(shards));
     let environment = Environment::of_process();
-    let _log = control::logging::init(&config.log, log, &environment, &registry.control())
-        .map_err(|error| Failure::Usage(error.into()))?;
+    let (_log, handle) =
+        control::logging::init(&config.log, log, &environment, &registry.control())
+            .map_err(|error| Failure::Usage(error.into()))?;
     refusal::check().map_err(|error| Failure::RingRefused(error.into()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
@@ -89,7 +91,7 @@ where
         .enable_all()
         .build()
         .context("cannot start the threads of the control plane")?;
-    let result = runtime.block_on(main(registry));
+    let result = runtime.block_on(main(registry, handle));
     // A hashing thread may still be at work; it has been told to stop, and nothing waits for it.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result

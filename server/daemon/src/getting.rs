@@ -86,7 +86,9 @@ enum End {
 /// What kept it from that; [`Failure::Interrupted`] if the user did.
 pub fn run(plan: Plan) -> Result<(), Failure> {
     let config = plan.config.clone();
-    let end = control_plane::run(&config, Some(LOG), |registry| Getter::run(plan, registry))?;
+    let end = control_plane::run(&config, Some(LOG), |registry, _| {
+        Getter::run(plan, registry)
+    })?;
     match end {
         End::Complete => Ok(()),
         End::Interrupted => Err(Failure::Interrupted),

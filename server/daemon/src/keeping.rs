@@ -4,11 +4,10 @@
 //! the same API.
 
 use crate::failure::Failure;
-use crate::server::Plan;
 use crate::settings;
 use anyhow::{Context, anyhow};
 use control::command::ServerLimits;
-use control::config;
+use control::config::{self, Config};
 use seedring_io::fetch::{Allocation, PastCache};
 use seedring_io::plane::SleepPolicy;
 use state::{LimitAction, Options, ReadError, Store};
@@ -53,13 +52,12 @@ pub fn close(store: Store, state_dir: &Path, keeps: bool) {
 /// # Errors
 ///
 /// A file of certificates is none.
-pub fn settings(plan: &Plan) -> Result<Settings, Failure> {
-    let config = &plan.config;
+pub fn settings(config: &Config, keeps: bool, state_dir: &Path) -> anyhow::Result<Settings> {
     let library = &config.library;
     let save_path = library.save_path.clone();
     Ok(Settings {
-        keeps: plan.keeps,
-        save_path: save_path.unwrap_or_else(|| plan.state_dir.join("downloads")),
+        keeps,
+        save_path: save_path.unwrap_or_else(|| state_dir.join("downloads")),
         sleep: SleepPolicy {
             awake_max: library.awake_max as usize,
             idle_min: library.idle_min_s.duration(),

@@ -8,6 +8,7 @@
 use crate::disk::BACKGROUND;
 use crate::progress::{Reporter, tell_respelled};
 use anyhow::{Context, anyhow};
+use control::config::Config;
 use control::create::{CreateOptions, CreateProgress};
 use control::library::{Library, Ready};
 use control::state::State;
@@ -34,8 +35,17 @@ pub enum Source {
     Torrent(PathBuf, PathBuf, Vec<Vec<String>>),
 }
 
+/// What tells one source from another: what the operator named, and the folder of its data if that
+/// is named, too.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SourceId {
+    pub path: PathBuf,
+    data: Option<PathBuf>,
+}
+
 /// A torrent that can be served, and where its `.torrent` file is.
 pub struct Loaded {
+    pub source: SourceId,
     pub ready: Ready,
     pub torrent_file: PathBuf,
 }
@@ -44,20 +54,36 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Refused {
     /// What was to be served: a `.torrent` file, or a file or folder.
-    pub source: PathBuf,
+    pub source: SourceId,
     pub error: anyhow::Error,
 }
 
 impl Source {
-    /// What the operator named.
-    fn path(&self) -> &Path {
-        match self {
-            Source::Path(path, _) | Source::Torrent(path, ..) => path,
+    /// Which one it is.
+    pub fn id(&self) -> SourceId {
+        let (path, data) = match self {
+            Source::Path(path, _) => (path, None),
+            Source::Torrent(path, data, _) => (path, Some(data.clone())),
+        };
+        SourceId {
+            path: path.clone(),
+            data,
         }
+    }
+
+    /// What a configuration names.
+    pub fn named(config: &Config) -> Vec<Source> {
+        let torrents = config.torrents.iter();
+        let torrents = torrents
+            .map(|entry| Source::Torrent(entry.torrent.clone(), entry.data.clone(), Vec::new()));
+        let seeds = config.seeds.iter();
+        let seeds = seeds.map(|entry| Source::Path(entry.path.clone(), CreateOptions::default()));
+        torrents.chain(seeds).collect()
     }
 }
 
 /// What loading needs.
+#[derive(Clone)]
 pub struct Loader {
     pub state: Arc<State>,
     pub state_dir: PathBuf,
@@ -72,6 +98,7 @@ pub struct Loader {
 
 /// The torrents on their way. Dropping it ends the work.
 pub struct Loading {
+    sources: mpsc::UnboundedSender<Source>,
     results: mpsc::Receiver<Result<Loaded, Refused>>,
     left: usize,
     _task: JoinSet<()>,
@@ -81,12 +108,13 @@ impl Loading {
     /// Begins to get `sources` ready, in their order.
     pub fn start(loader: Loader, sources: Vec<Source>) -> Loading {
         let (sender, results) = mpsc::channel(1);
-        let left = sources.len();
+        // Bounded by the configuration's lists.
+        let (waiting, mut next) = mpsc::unbounded_channel::<Source>();
         let mut task = JoinSet::new();
         task.spawn(async move {
-            for source in &sources {
-                let loaded = loader.load(source).await.map_err(|error| Refused {
-                    source: source.path().to_owned(),
+            while let Some(source) = next.recv().await {
+                let loaded = loader.load(&source).await.map_err(|error| Refused {
+                    source: source.id(),
                     error,
                 });
                 if sender.send(loaded).await.is_err() {
@@ -94,15 +122,28 @@ impl Loading {
                 }
             }
         });
-        Loading {
+        let mut loading = Loading {
+            sources: waiting,
             results,
-            left,
+            left: 0,
             _task: task,
+        };
+        loading.more(sources);
+        loading
+    }
+
+    /// Gets these ready, too, after those that wait.
+    pub fn more(&mut self, sources: Vec<Source>) {
+        for source in sources {
+            self.left += usize::from(self.sources.send(source).is_ok());
         }
     }
 
     /// The next source's torrent, or why it cannot be served; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<Loaded, Refused>> {
+        if self.left == 0 {
+            return None;
+        }
         let result = self.results.recv().await?;
         self.left -= 1;
         Some(result)
@@ -140,6 +181,7 @@ impl Loader {
             ready.metainfo = Arc::new(metainfo);
         }
         Ok(Loaded {
+            source: source.id(),
             ready,
             torrent_file,
         })
@@ -262,12 +304,20 @@ mod tests {
         let mut loading = Loading::start(loader, vec![source("missing"), source("good")]);
         assert_eq!(loading.left(), 2);
         let error = loading.next().await.unwrap().err().unwrap();
-        assert!(error.source.ends_with("missing"));
+        assert!(error.source.path.ends_with("missing"));
         assert!(format!("{:#}", error.error).contains("missing"));
         let loaded = loading.next().await.unwrap().unwrap();
         assert_eq!(loaded.ready.metainfo.name, "good");
         assert!(loaded.torrent_file.is_file());
         assert_eq!(loading.left(), 0);
         assert!(loading.next().await.is_none());
+        // What a reload names comes after it.
+        loading.more(vec![source("good"), source("missing")]);
+        assert_eq!(loading.left(), 2);
+        assert_eq!(
+            loading.next().await.unwrap().unwrap().source,
+            source("good").id()
+        );
+        assert!(loading.next().await.unwrap().is_err());
     }
 }

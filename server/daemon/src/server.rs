@@ -4,7 +4,7 @@
 //! Order of start: configuration → io_uring tried → limits → state → API up → ports of peers and
 //! tracker → torrents that are kept → those that are named, one by one → ready. Nothing is hashed before everything that can be refused
 //! has been accepted; from then on the server serves what is ready and minds faults and signals
-//! while it hashes the rest.
+//! while it hashes the rest. `reloading` has it go by a configuration that has been read again.
 
 use crate::budget::Budget;
 use crate::control_plane::{self, PLANE_STOP};
@@ -13,6 +13,8 @@ use crate::disk::BACKGROUND;
 use crate::failure::Failure;
 use crate::keeping::{self, Reading};
 use crate::loading::{Loaded, Loader, Loading, Refused, Source};
+use crate::named::{Fate, Named};
+use crate::reload::{Origin, Readings};
 use crate::settings;
 use crate::signals::{Reloads, Signals};
 use crate::telling::{Announcement, Teller};
@@ -25,6 +27,7 @@ use control::config::Config;
 use control::dht::DhtHandle;
 use control::exporter::{BuildInfo, Exporter};
 use control::http::{self, Readiness};
+use control::logging::LogHandle;
 use control::lsd::Lsd;
 use control::state::State;
 use control::tracker::{Tracker, TrackerHandle};
@@ -49,8 +52,14 @@ const TORRENTS_LOADED: &str = "the torrents to be loaded";
 /// See [`TORRENTS_LOADED`].
 const TORRENTS_READ: &str = "the kept torrents to be read";
 
+mod reloading;
+
+use reloading::Renewable;
+
 /// What to run.
 pub struct Plan {
+    /// The file that the command line names, if it does; it is read again when that is asked for.
+    pub config_file: Option<PathBuf>,
     pub config: Config,
     pub state_dir: PathBuf,
     pub sources: Vec<Source>,
@@ -71,7 +80,9 @@ pub struct Plan {
 /// What kept it from starting; after that it ends well or by [`Event::ShardLost`].
 pub fn run(plan: Plan) -> Result<(), Failure> {
     let config = plan.config.clone();
-    control_plane::run(&config, None, |registry| serve(plan, registry))
+    control_plane::run(&config, None, |registry, log| {
+        serve(plan, registry, log)
+    })
 }
 
 /// The parts of a running server, and how each is told to stop.
@@ -87,7 +98,7 @@ struct Running {
     stop_timeout: Duration,
 }
 
-async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
+async fn serve(plan: Plan, registry: Arc<Registry>, log: LogHandle) -> Result<(), Failure> {
     // Whoever cannot wait for the trackers to be told has no clean end.
     let signals = Signals::new(1)?;
     let reloads = Reloads::new(plan.stdout_is_log)?;
@@ -104,7 +115,8 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
     let store = keeping::open(&plan.state_dir, plan.keeps)?;
     let (server, seat) = control::command::pair();
     let asked = plan.keeps.then(|| server.clone());
-    let (running, announcement) = start(&plan, &registry, &budget, asked).await?;
+    let started = start(&plan, &registry, &budget, asked, log).await?;
+    let (running, announcement, renewable) = started;
     let lsd = settings::lsd(&plan.config, announcement.peer_port)
         .map(|lsd| Lsd::start(&lsd, registry.control()));
     let kept = torrents::Services {
@@ -119,7 +131,7 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
         peer_id: announcement.peer_id,
         peer_port: announcement.peer_port,
     };
-    let settings = keeping::settings(&plan)?;
+    let settings = keeping::settings(&plan.config, plan.keeps, &plan.state_dir)?;
     let (manager, kept) = Manager::new(settings, kept, (server, seat), store.handle());
     let reading = keeping::run(manager);
     let services = Services {
@@ -149,7 +161,20 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
         always_hash: settings::always_hash(&plan.config),
         json: plan.json,
     };
+    let named = Named::new(&plan.sources);
+    let readings = Readings::new(Origin {
+        file: plan.config_file,
+        state_dir: state_dir.clone(),
+        keeps: plan.keeps,
+        cells: registry.control(),
+    });
     let mut watch = Watch {
+        config: plan.config,
+        renewable,
+        named,
+        readings,
+        loader: loader.clone(),
+        is_ready: false,
         running,
         kept,
         reading: Some(reading),
@@ -157,7 +182,6 @@ async fn serve(plan: Plan, registry: Arc<Registry>) -> Result<(), Failure> {
         looks,
         signals,
         reloads,
-        filters: Filters::new(&plan.config, registry.control()),
         teller,
         announcement,
         budget,
@@ -193,7 +217,8 @@ async fn start(
     registry: &Arc<Registry>,
     budget: &Budget,
     server: Option<Server>,
-) -> Result<(Running, Announcement), Failure> {
+    log: LogHandle,
+) -> Result<(Running, Announcement, Renewable), Failure> {
     let config = &plan.config;
     let cells = registry.control();
     let build = BuildInfo {
@@ -219,6 +244,11 @@ async fn start(
     let listener = http::listen(&config.api, state_dir)
         .await
         .map_err(anyhow::Error::from)?;
+    let renewable = Renewable {
+        api,
+        http: listener.changeable(),
+        log,
+    };
     let api = listener.address;
     tokio::spawn(http::serve(listener, service, when(stopped.clone())));
     let ip_filter = settings::ip_filter(&config.peers.ip_filter, &cells).await?;
@@ -249,7 +279,7 @@ async fn start(
         registry: Arc::clone(registry),
         stop_timeout: config.announce.stop_timeout_s.duration(),
     };
-    Ok((running, announcement))
+    Ok((running, announcement, renewable))
 }
 
 /// The API of a server that keeps torrents; a command that keeps none has none.
@@ -331,7 +361,16 @@ struct Watch {
     looks: mpsc::UnboundedReceiver<Look>,
     signals: Signals,
     reloads: Reloads,
-    filters: Filters,
+    /// What it runs by.
+    config: Config,
+    /// Reads it again.
+    readings: Readings,
+    renewable: Renewable,
+    named: Named,
+    /// Gets what is named later ready.
+    loader: Loader,
+    /// Whether it has been told that all is served.
+    is_ready: bool,
     teller: Teller,
     announcement: Announcement,
     budget: Budget,
@@ -351,7 +390,8 @@ impl Watch {
         loop {
             tokio::select! {
                 () = self.signals.wait() => return Ok(()),
-                () = self.reloads.next() => self.filters.reload(&self.running.plane),
+                () = self.reloads.next() => self.readings.begin(&self.config),
+                read = self.readings.next() => self.reload(read, loading).await,
                 event = self.running.events.recv() => self.happened(event).await?,
                 Some(look) = self.looks.recv() => {
                     let info_hash = look.info_hash();
@@ -422,14 +462,22 @@ impl Watch {
     async fn loaded(&mut self, loaded: Option<Result<Loaded, Refused>>) -> Result<(), Failure> {
         let refused = match loaded {
             None => return Ok(()),
+            Some(Ok(loaded)) if !self.named.awaits(&loaded.source) => return Ok(()),
+            Some(Err(refused)) if !self.named.awaits(&refused.source) => return Ok(()),
             Some(Ok(loaded)) => {
-                let source = loaded.torrent_file.clone();
-                match self.torrents.add(loaded.ready, loaded.torrent_file).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) => Refused {
-                        source,
-                        error: error.into(),
-                    },
+                let (source, info_hash) = (loaded.source, loaded.ready.info_hash);
+                let added = self.torrents.add(loaded.ready, loaded.torrent_file);
+                let fate = match added.await {
+                    Ok(true) => Ok(Fate::Served(info_hash)),
+                    Ok(false) => Ok(Fate::LeftOut(info_hash)),
+                    Err(error) => Err(error.into()),
+                };
+                match fate {
+                    Ok(fate) => {
+                        self.named.settle(source, fate);
+                        return Ok(());
+                    }
+                    Err(error) => Refused { source, error },
                 }
             }
             Some(Err(refused)) => refused,
@@ -438,48 +486,20 @@ impl Watch {
             return Err(Failure::Failed(refused.error));
         }
         self.torrents.not_loaded();
+        self.named.settle(refused.source.clone(), Fate::Refused);
         tracing::error!("a torrent is not served: {:#}", refused.error);
         self.refused.push(refused);
         Ok(())
     }
 
     fn ready(&mut self) {
+        // Once: what a reload has loaded is no start.
+        if std::mem::replace(&mut self.is_ready, true) {
+            return;
+        }
         let torrents = self.torrents.iter();
         self.teller
             .ready(&self.announcement, &self.budget, torrents, &self.refused);
-    }
-}
-
-/// The lists of addresses to keep away.
-struct Filters {
-    paths: Vec<PathBuf>,
-    cells: Arc<ControlCells>,
-    /// Held by who reads them, so that the latest reading is the last.
-    reading: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl Filters {
-    fn new(config: &Config, cells: Arc<ControlCells>) -> Filters {
-        Filters {
-            paths: config.peers.ip_filter.clone(),
-            cells,
-            reading: Arc::default(),
-        }
-    }
-
-    /// Reads them again beside everything else. If one cannot be used, what was read before stays.
-    fn reload(&self, plane: &Arc<Plane>) {
-        let (paths, cells) = (self.paths.clone(), Arc::clone(&self.cells));
-        let (plane, reading) = (Arc::clone(plane), Arc::clone(&self.reading));
-        tokio::spawn(async move {
-            let _turn = reading.lock().await;
-            match settings::ip_filter(&paths, &cells).await {
-                Ok(filter) => plane.set_ip_filter(&filter).await,
-                Err(error) => {
-                    tracing::error!("the address lists stay as they were: {error:#}");
-                }
-            }
-        });
     }
 }
 

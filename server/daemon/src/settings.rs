@@ -17,7 +17,7 @@ use proto::client_name::our_peer_id;
 use proto::ids::PeerId;
 use seedring_io::buffers::Registration;
 use seedring_io::fetch::FetchConfig;
-use seedring_io::plane::{self, PlaneConfig, RateLimits};
+use seedring_io::plane::{self, ConfiguredLimits, PlaneConfig, RateLimits};
 use seedring_io::roster::WakeLimits;
 use seedring_io::sockets::SocketOptions;
 use seedring_metrics::{ControlCells, ControlGauge};
@@ -78,19 +78,36 @@ pub fn plane(
         session: session(config),
         choker: choker(config),
         upload_slots: config.limits.upload_slots,
-        rates: RateLimits {
-            global: config.limits.upload_rate.0,
-            torrent: config.limits.torrent_upload_rate.0,
-            local: config.limits.local_upload_rate.0,
-            remote: config.limits.remote_upload_rate.0,
-            download: config.limits.download_rate.0,
-            torrent_download: config.limits.torrent_download_rate.0,
-        },
+        rates: rates(config),
         peer_id,
         fetch: fetch(config),
         waking: WakeLimits::default(),
         call_leechers: peers.call_leechers,
         ip_filter,
+    }
+}
+
+/// What of it can be changed while it runs.
+pub fn configured(config: &Config) -> ConfiguredLimits {
+    let peers = &config.peers;
+    ConfiguredLimits {
+        rates: rates(config),
+        upload_slots: config.limits.upload_slots,
+        choker: choker(config),
+        connections_per_stranger_max: peers.connections_per_address_max as usize,
+        handshakes_max: peers.handshakes_max as usize,
+    }
+}
+
+fn rates(config: &Config) -> RateLimits {
+    let limits = &config.limits;
+    RateLimits {
+        global: limits.upload_rate.0,
+        torrent: limits.torrent_upload_rate.0,
+        local: limits.local_upload_rate.0,
+        remote: limits.remote_upload_rate.0,
+        download: limits.download_rate.0,
+        torrent_download: limits.torrent_download_rate.0,
     }
 }
 
@@ -167,15 +184,28 @@ pub fn lsd(config: &Config, port: u16) -> Option<LsdConfig> {
 /// # Errors
 ///
 /// One of them cannot be used.
-pub async fn ip_filter(paths: &[PathBuf], cells: &ControlCells) -> anyhow::Result<Arc<IpFilter>> {
+pub async fn ip_filter(
+    paths: &[PathBuf],
+    cells: &Arc<ControlCells>,
+) -> anyhow::Result<Arc<IpFilter>> {
+    let (paths, cells) = (paths.to_vec(), Arc::clone(cells));
+    tokio::task::spawn_blocking(move || read_ip_filter(&paths, &cells))
+        .await
+        .context("reading the address lists ended early")?
+}
+
+/// The same on this thread.
+///
+/// # Errors
+///
+/// One of them cannot be used.
+pub fn read_ip_filter(paths: &[PathBuf], cells: &ControlCells) -> anyhow::Result<Arc<IpFilter>> {
     if paths.is_empty() {
+        cells.set(ControlGauge::IpFilterRanges, 0);
+        cells.set(ControlGauge::IpFilterMalformed, 0);
         return Ok(Arc::default());
     }
-    let paths = paths.to_vec();
-    let loading = tokio::task::spawn_blocking(move || ip_filter::load(&paths));
-    let loaded = loading
-        .await
-        .context("reading the address lists ended early")??;
+    let loaded = ip_filter::load(paths)?;
     for example in &loaded.examples {
         tracing::warn!("{example}");
     }

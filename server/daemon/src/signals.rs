@@ -1,5 +1,5 @@
 //! The signals that end a command that runs until it is told to stop, and the one that has it read
-//! its lists again.
+//! its configuration again.
 
 use crate::failure::Failure;
 use anyhow::Context;
@@ -12,7 +12,7 @@ pub struct Signals {
     exit_code: i32,
 }
 
-/// SIGHUP, as long as there is anything to read again. Nobody who closes a terminal means that, so
+/// SIGHUP, for a server that reads its configuration again. Nobody who closes a terminal means that, so
 /// only a server without one listens.
 pub struct Reloads(Option<Signal>);
 

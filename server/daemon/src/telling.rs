@@ -136,7 +136,7 @@ impl Teller {
             line.push_str(&format!(", metrics {api}/metrics"));
         }
         if !refused.is_empty() {
-            let sources: Vec<_> = refused.iter().map(|one| shown(&one.source)).collect();
+            let sources: Vec<_> = refused.iter().map(|one| shown(&one.source.path)).collect();
             line.push_str(&format!("; not served: {}", sources.join(", ")));
         }
         line.push_str("; Ctrl-C stops\n");
@@ -220,7 +220,7 @@ fn link(metainfo: &Metainfo, own_only: Option<Option<&str>>) -> String {
 /// A torrent that is not served, and why.
 fn refused_json(refused: &Refused) -> serde_json::Value {
     json!({
-        "source": refused.source.to_string_lossy(),
+        "source": refused.source.path.to_string_lossy(),
         "reason": format!("{:#}", refused.error),
     })
 }

@@ -203,12 +203,18 @@ impl Torrents {
         self.publish();
     }
 
-    /// Serves a torrent. One that is served already is left as it is.
-    pub async fn add(&mut self, ready: Ready, torrent_file: PathBuf) -> Result<(), AddError> {
+    /// So many of those that could not be loaded are tried again, or are named no more.
+    pub fn forget_not_loaded(&mut self, count: usize) {
+        self.counts.failed = self.counts.failed.saturating_sub(count);
+        self.publish();
+    }
+
+    /// Serves a torrent. One that is served already is left as it is: false then.
+    pub async fn add(&mut self, ready: Ready, torrent_file: PathBuf) -> Result<bool, AddError> {
         if let Some(entry) = self.entries.get(&ready.info_hash) {
             tracing::warn!(torrent = %ready.info_hash, served = ?entry.ready.data_dir,
                 left_out = ?ready.data_dir, "the same torrent twice: served from one place only");
-            return Ok(());
+            return Ok(false);
         }
         let seeded = Arc::new(seeded(&ready)?);
         let info_hash = ready.info_hash;
@@ -226,7 +232,22 @@ impl Torrents {
         self.entries.insert(info_hash, entry);
         self.order.push(info_hash);
         self.publish();
-        Ok(())
+        Ok(true)
+    }
+
+    /// Serves a torrent no more, because it is named no more.
+    pub async fn remove(&mut self, info_hash: InfoHashV1) {
+        let Some(entry) = self.entries.remove(&info_hash) else {
+            return;
+        };
+        self.order.retain(|other| *other != info_hash);
+        self.counts.bytes -= entry.ready.metainfo.total_length;
+        match entry.fault {
+            Some(_) => self.counts.faulty -= 1,
+            None => self.withdraw(info_hash, &entry.seeded).await,
+        }
+        self.services.kept.undeclare(info_hash).await;
+        self.publish();
     }
 
     /// Warns of a torrent that nobody can find, the first few times.
@@ -279,7 +300,16 @@ impl Torrents {
         entry.look_after = LOOK_AFTER_MIN;
         entry.looked = None;
         let seeded = Arc::clone(&entry.seeded);
-        self.services.plane.remove(&seeded).await;
+        self.withdraw(info_hash, &seeded).await;
+        self.services.kept.withdrawn(info_hash, why);
+        self.look_later(info_hash);
+        self.publish();
+        true
+    }
+
+    /// Takes a torrent from all that have it.
+    async fn withdraw(&self, info_hash: InfoHashV1, seeded: &Arc<SeededTorrent>) {
+        self.services.plane.remove(seeded).await;
         if let Some(tracker) = &self.services.tracker {
             tracker.disallow(info_hash);
         }
@@ -292,10 +322,6 @@ impl Torrents {
         if let Some(dht) = &self.services.dht {
             dht.remove(info_hash);
         }
-        self.services.kept.withdrawn(info_hash, why);
-        self.look_later(info_hash);
-        self.publish();
-        true
     }
 
     /// Takes a finished look. True if the torrent is served again.
@@ -304,6 +330,10 @@ impl Torrents {
         let Some(entry) = self.entries.get_mut(&info_hash) else {
             return false;
         };
+        // It was withdrawn meanwhile, and is served anew.
+        if entry.fault.is_none() {
+            return false;
+        }
         entry.look_after = (entry.look_after * 2).min(LOOK_AFTER_MAX);
         entry.looked = match look.outcome {
             LookOutcome::Right => {

@@ -200,6 +200,12 @@ impl Choker {
         self.config.slots = slots;
     }
 
+    /// Chooses by these rules from the next round on. How many slots there are stays as it is.
+    pub fn set_rules(&mut self, rules: ChokerConfig) {
+        let slots = self.config.slots;
+        self.config = ChokerConfig { slots, ..rules };
+    }
+
     /// How many peers may be unchoked at a time; 0: unlimited.
     pub fn slots(&self) -> u32 {
         self.config.slots

@@ -8,7 +8,7 @@
 
 use crate::allowed_fast;
 use crate::own_limits::{TorrentLimits, TorrentRates};
-use crate::plane::{PlaneConfig, RateLimits};
+use crate::plane::{ConfiguredLimits, PlaneConfig, RateLimits};
 use crate::shard::Shard;
 use crate::sockets::{is_local, stranger};
 use crate::torrent::SeededTorrent;
@@ -71,8 +71,8 @@ pub(crate) struct SharedLimits {
     started: Instant,
     shards: u16,
     connections_max: usize,
-    connections_per_stranger_max: usize,
-    handshakes_max: usize,
+    connections_per_stranger_max: AtomicUsize,
+    handshakes_max: AtomicUsize,
     handshakes: AtomicUsize,
     /// Connections that we began, and those of them that nobody has taken yet.
     called: Arc<AtomicUsize>,
@@ -80,12 +80,13 @@ pub(crate) struct SharedLimits {
     connections: Mutex<Connections>,
     /// What choked peers were given.
     pub(crate) allowed_fast: allowed_fast::Given,
-    rates: RateLimits,
+    /// What is configured: of each torrent, where nothing narrower is said.
+    rates: Mutex<RateLimits>,
     global: Arc<SharedLimit>,
     local: Arc<SharedLimit>,
     remote: Arc<SharedLimit>,
     download: Arc<SharedLimit>,
-    upload_slots: u32,
+    upload_slots: AtomicU32,
     /// Reads that bring data into the page cache, of all shards.
     reads: AtomicUsize,
     /// Interested peers of each shard.
@@ -118,22 +119,21 @@ impl SharedLimits {
             started: Instant::now(),
             shards,
             connections_max: config.connections_max,
-            connections_per_stranger_max: match config.connections_per_stranger_max {
-                0 => usize::MAX,
-                limit => limit,
-            },
-            handshakes_max: config.handshakes_max,
+            connections_per_stranger_max: AtomicUsize::new(none_at_zero(
+                config.connections_per_stranger_max,
+            )),
+            handshakes_max: AtomicUsize::new(config.handshakes_max),
             handshakes: AtomicUsize::new(0),
             called: Arc::default(),
             half_open: Arc::default(),
             connections: Mutex::default(),
             allowed_fast: allowed_fast::Given::default(),
-            rates: config.rates,
+            rates: Mutex::new(config.rates),
             global: bucket(config.rates.global),
             local: bucket(config.rates.local),
             remote: bucket(config.rates.remote),
             download: bucket(config.rates.download),
-            upload_slots: config.upload_slots,
+            upload_slots: AtomicU32::new(config.upload_slots),
             reads: AtomicUsize::new(0),
             interested: (0..shards).map(|_| AtomicU32::new(0)).collect(),
         }
@@ -162,7 +162,8 @@ impl SharedLimits {
     /// Takes a place for a connection from `address`.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admission, Refused> {
         let stranger = stranger(address);
-        if self.handshakes.load(Ordering::Relaxed) >= self.handshakes_max {
+        let handshakes_max = self.handshakes_max.load(Ordering::Relaxed);
+        if self.handshakes.load(Ordering::Relaxed) >= handshakes_max {
             return Err(Refused::Handshakes);
         }
         let mut connections = lock(&self.connections);
@@ -170,7 +171,7 @@ impl SharedLimits {
             return Err(Refused::Connections);
         }
         let theirs = connections.by_stranger.entry(stranger).or_default();
-        if *theirs >= self.connections_per_stranger_max {
+        if *theirs >= self.connections_per_stranger_max.load(Ordering::Relaxed) {
             return Err(Refused::Stranger);
         }
         *theirs += 1;
@@ -199,7 +200,8 @@ impl SharedLimits {
         self.interested
             .get(shard)?
             .store(interested, Ordering::Relaxed);
-        if self.upload_slots == 0 {
+        let upload_slots = self.upload_slots.load(Ordering::Relaxed);
+        if upload_slots == 0 {
             return None;
         }
         let demand: Vec<u32> = self
@@ -207,12 +209,13 @@ impl SharedLimits {
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .collect();
-        lease_slots(self.upload_slots, &demand).get(shard).copied()
+        lease_slots(upload_slots, &demand).get(shard).copied()
     }
 
     /// The limits of one torrent.
     fn of_torrent(&self, torrent: &SeededTorrent, now: Time) -> TorrentRates {
-        torrent.limits().rates(&self.rates, self.shards, now)
+        let configured = *lock(&self.rates);
+        torrent.limits().rates(&configured, self.shards, now)
     }
 
     /// Changes the rates of the whole server, in bytes per second; 0 for no limit.
@@ -224,12 +227,41 @@ impl SharedLimits {
 
     /// Changes the limits of a torrent.
     pub(crate) fn set_of_torrent(&self, torrent: &SeededTorrent, limits: TorrentLimits) {
-        torrent.limits().set(limits, &self.rates, self.now());
+        let configured = *lock(&self.rates);
+        torrent.limits().set(limits, &configured, self.now());
+    }
+
+    /// Changes what was configured at the start. The rates of torrents that have peers stay until
+    /// they are set anew.
+    pub(crate) fn set_configured(&self, configured: &ConfiguredLimits) {
+        let now = self.now();
+        let ConfiguredLimits {
+            rates,
+            upload_slots,
+            connections_per_stranger_max,
+            handshakes_max,
+            ..
+        } = *configured;
+        *lock(&self.rates) = rates;
+        self.local.set(rates.local, now);
+        self.remote.set(rates.remote, now);
+        self.upload_slots.store(upload_slots, Ordering::Relaxed);
+        let per_stranger = none_at_zero(connections_per_stranger_max);
+        self.connections_per_stranger_max
+            .store(per_stranger, Ordering::Relaxed);
+        self.handshakes_max.store(handshakes_max, Ordering::Relaxed);
     }
 
     /// The time of the state machines.
     fn now(&self) -> Time {
         Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+fn none_at_zero(limit: usize) -> usize {
+    match limit {
+        0 => usize::MAX,
+        limit => limit,
     }
 }
 
@@ -604,6 +636,39 @@ mod tests {
         limits.set_of_torrent(&torrent, TorrentLimits::default());
         assert!(!are_limited(&download));
         assert_eq!(try_grant(&download, demand, now), Some(16_384));
+    }
+
+    #[test]
+    fn what_was_configured_can_be_changed() {
+        let (data, now) = (Data::new(&[("a", 10)]), Time::default());
+        let (torrent, limits) = (data.torrent(), limits(|_| {}));
+        let rates = ShardRates::new(&limits, 0);
+        let levels = rates.levels(&torrent, address(1), now);
+        let of = |levels: &Levels| {
+            let rates = levels.iter().map(|level| level.shared.rate());
+            rates.collect::<Vec<_>>()
+        };
+        limits.set_configured(&ConfiguredLimits {
+            rates: RateLimits {
+                global: 7,
+                torrent: 2_000,
+                remote: 3_000,
+                ..RateLimits::default()
+            },
+            upload_slots: 4,
+            choker: Default::default(),
+            connections_per_stranger_max: 1,
+            handshakes_max: 2,
+        });
+        // The server's own rates are set by themselves.
+        assert_eq!(of(&levels), [None, Some(3_000), None]);
+        limits.set_of_torrent(&torrent, TorrentLimits::default());
+        assert_eq!(of(&levels), [Some(2_000), Some(3_000), None]);
+        assert_eq!(limits.lease_slots(0, 10), Some(4));
+        let _first = limits.admit(address(1)).ok().unwrap();
+        assert_eq!(refused(&limits, 1), Some(Refused::Stranger));
+        let _second = limits.admit(address(2)).ok().unwrap();
+        assert_eq!(refused(&limits, 3), Some(Refused::Handshakes));
     }
 
     #[test]

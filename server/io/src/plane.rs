@@ -211,6 +211,8 @@ pub(crate) enum Command {
     /// Keep away whom this has, and nobody else; the answer says that those who are here are being
     /// closed.
     Filter(Arc<IpFilter>, oneshot::Sender<()>),
+    /// Choose by these rules whom to unchoke.
+    Choose(Box<ChokerConfig>, oneshot::Sender<()>),
     /// Tell of the peers of this torrent, at most so many.
     Peers(InfoHashV1, usize, oneshot::Sender<Vec<PeerSeen>>),
     /// Fetch metadata; the answer says that peers which call us are asked, too.
@@ -560,3 +562,4 @@ mod steering;
 mod tests;
 
 pub use sleeping::{Keeper, NotRetired, Retired, SleepPolicy};
+pub use steering::ConfiguredLimits;

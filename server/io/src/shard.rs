@@ -336,6 +336,10 @@ impl Shard {
                     self.set_filter(filter);
                     let _ = done.send(());
                 }
+                Command::Choose(rules, done) => {
+                    self.choker.borrow_mut().set_rules(*rules);
+                    let _ = done.send(());
+                }
                 Command::Peers(info_hash, count_max, reply) => {
                     let _ = reply.send(self.peers_seen(info_hash, count_max));
                 }

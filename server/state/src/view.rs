@@ -37,6 +37,29 @@ pub struct Listed {
     pub pieces_verified: u32,
 }
 
+impl Listed {
+    /// What its records say. Of what is damaged nothing is believed: pieces are hashed again, totals
+    /// begin anew.
+    fn of(
+        info_hash: InfoHashV1,
+        summary: &[u8],
+        totals: Option<&[u8]>,
+        verified: Option<&[u8]>,
+    ) -> Listed {
+        let summary = decode_summary(summary);
+        let pieces = summary.as_ref().map_or(0, |summary| summary.pieces);
+        let verified = verified.and_then(|kept| decode_verified(kept, pieces).ok());
+        Listed {
+            info_hash,
+            pieces_verified: verified.map_or(0, |verified| verified.count(pieces)),
+            totals: totals
+                .and_then(|kept| decode_totals(kept).ok())
+                .unwrap_or_default(),
+            summary,
+        }
+    }
+}
+
 impl View {
     pub(crate) fn new(transaction: ReadTransaction, path: PathBuf) -> Self {
         Self { transaction, path }
@@ -83,22 +106,28 @@ impl View {
             let Some(info_hash) = info_hash(key) else {
                 continue;
             };
-            let summary = decode_summary(record.value());
-            let pieces = summary.as_ref().map_or(0, |summary| summary.pieces);
             let totals = totals.get(key).map_err(|error| self.failed(error))?;
             let verified = verified.get(key).map_err(|error| self.failed(error))?;
-            // Of what is damaged nothing is believed: pieces are hashed again, totals begin anew.
-            let verified = verified.and_then(|kept| decode_verified(kept.value(), pieces).ok());
-            page.push(Listed {
-                info_hash,
-                pieces_verified: verified.map_or(0, |verified| verified.count(pieces)),
-                totals: totals
-                    .and_then(|kept| decode_totals(kept.value()).ok())
-                    .unwrap_or_default(),
-                summary,
-            });
+            let totals = totals.as_ref().map(|kept| kept.value());
+            let verified = verified.as_ref().map(|kept| kept.value());
+            page.push(Listed::of(info_hash, record.value(), totals, verified));
         }
         Ok(page)
+    }
+
+    /// One torrent as [`View::torrents`] has it, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    pub fn torrent(&self, torrent: &InfoHashV1) -> Result<Option<Listed>, ReadError> {
+        let Some(summary) = self.get(tables::SUMMARIES, &torrent.0)? else {
+            return Ok(None);
+        };
+        let totals = self.get(tables::TOTALS, &torrent.0)?;
+        let verified = self.get(tables::VERIFIED, &torrent.0)?;
+        let (totals, verified) = (totals.as_deref(), verified.as_deref());
+        Ok(Some(Listed::of(*torrent, &summary, totals, verified)))
     }
 
     /// The summary of a torrent, if it is there.

@@ -8,7 +8,7 @@ use control::library::Ready;
 use proto::ids::InfoHashV1;
 use seedring_io::torrent::SeededTorrent;
 use state::{Details, LastError, Summary, Totals, Verified};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A torrent that is served whatever is kept here.
@@ -35,6 +35,11 @@ pub(crate) struct Shown {
 impl DeclaredTorrents {
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&InfoHashV1, &mut Shown)> {
         self.torrents.iter_mut()
+    }
+
+    /// All of them as the data plane has them.
+    pub(crate) fn torrents(&self) -> impl Iterator<Item = &Arc<SeededTorrent>> {
+        self.torrents.values().map(|shown| &shown.torrent)
     }
 
     /// One of them as the data plane has it.
@@ -101,6 +106,26 @@ impl Manager {
             counted: 0,
         };
         self.declared.torrents.insert(info_hash, shown);
+    }
+
+    /// A torrent that others served is named no more, and nobody serves it. If it is kept, it goes on
+    /// as it was kept.
+    pub(crate) async fn undeclare(&mut self, info_hash: InfoHashV1) {
+        if self.declared.torrents.remove(&info_hash).is_none() {
+            return;
+        }
+        self.set_status(info_hash, Status::Paused);
+        self.seat.change(|catalog| catalog.remove(&info_hash));
+        let kept = self
+            .keeping
+            .store
+            .read(move |view| view.torrent(&info_hash));
+        match kept.await {
+            Ok(Some(kept)) => self.enter(vec![kept], &HashSet::new()).await,
+            Ok(None) => {}
+            Err(error) => tracing::error!(torrent = %info_hash, %error, "it was kept, too, and \
+                cannot be read: it is served again after a restart"),
+        }
     }
 
     /// A torrent that others serve is not served now.

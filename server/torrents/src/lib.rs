@@ -34,6 +34,7 @@ mod manager;
 mod metadata;
 mod moving;
 mod reading;
+mod reloading;
 mod removing;
 mod seeding;
 mod telling;

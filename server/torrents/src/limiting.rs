@@ -110,6 +110,19 @@ impl Manager {
         self.dates.set(info_hash, date);
     }
 
+    /// Notes it of all torrents, because the limits of all may have changed.
+    pub(crate) fn date_all(&mut self) {
+        let seeding: Vec<InfoHashV1> = {
+            let catalog = self.seat.catalog();
+            let all = catalog.iter();
+            let seeding = all.filter(|torrent| torrent.live.status == Status::Seeding);
+            seeding.map(|torrent| torrent.info_hash).collect()
+        };
+        for info_hash in seeding {
+            self.date(info_hash);
+        }
+    }
+
     /// Does what is to be done with torrents that have given enough: of those that have `sent`
     /// something, and those whose date has come.
     pub(crate) async fn limit(&mut self, sent: &[InfoHashV1]) {

@@ -108,6 +108,8 @@ enum Outer {
     Wanted(Wanted),
     Declare(Box<Declared>, oneshot::Sender<()>),
     Withdrawn(InfoHashV1, String),
+    Undeclare(InfoHashV1, oneshot::Sender<()>),
+    Reload(Box<Settings>),
     Stop(oneshot::Sender<Ended>),
 }
 
@@ -214,6 +216,20 @@ impl ManagerHandle {
         let _ = self.outer.send(Outer::Withdrawn(info_hash, why));
     }
 
+    /// Shows a torrent no more that others served, and have stopped serving. When this returns it is
+    /// not theirs any more: if it is kept, it goes on as such.
+    pub async fn undeclare(&self, info_hash: InfoHashV1) {
+        let (done, gone) = oneshot::channel();
+        if self.outer.send(Outer::Undeclare(info_hash, done)).is_ok() {
+            let _ = gone.await;
+        }
+    }
+
+    /// Goes by these settings from now on; limits also where something is under way.
+    pub fn reload(&self, settings: Settings) {
+        let _ = self.outer.send(Outer::Reload(Box::new(settings)));
+    }
+
     /// Ends downloads, keeps what is to be kept, and ends. Returns when that is done.
     pub async fn stop(&self) {
         let (done, ended) = oneshot::channel();
@@ -293,7 +309,7 @@ impl Manager {
     }
 
     /// Enters a page of torrents; those in the queue are begun later.
-    async fn enter(&mut self, page: Vec<state::Listed>, queued: &HashSet<InfoHashV1>) {
+    pub(crate) async fn enter(&mut self, page: Vec<state::Listed>, queued: &HashSet<InfoHashV1>) {
         let (mut asleep, mut others) = (Vec::new(), Vec::new());
         let now_s = self.clock.now_s();
         self.seat.change(|catalog| {
@@ -383,6 +399,11 @@ impl Manager {
                         let _ = done.send(());
                     }
                     Some(Outer::Withdrawn(info_hash, why)) => self.withdrawn(info_hash, why),
+                    Some(Outer::Undeclare(info_hash, done)) => {
+                        self.undeclare(info_hash).await;
+                        let _ = done.send(());
+                    }
+                    Some(Outer::Reload(settings)) => self.reload(*settings),
                     Some(Outer::Stop(done)) => {
                         self.stop(&mut inner).await;
                         let _ = done.send(Ended);

@@ -52,6 +52,11 @@ impl Limits {
         }
     }
 
+    /// Goes by what a configuration says now.
+    pub(crate) fn set_rules(&mut self, rules: LimitRules) {
+        self.rules = rules;
+    }
+
     /// Those of the server when nothing is scheduled.
     fn of_server(&self) -> ServerLimits {
         let ServerLimits {

@@ -589,6 +589,38 @@ async fn a_torrent_that_has_given_enough_is_paused_or_removed() {
     seed.stop().await;
 }
 
+/// What is served because it is named: the torrent of `data`.
+fn named(
+    info_hash: InfoHashV1,
+    metainfo: &[u8],
+    folder: &Path,
+) -> (torrents::Declared, Arc<seedring_io::torrent::SeededTorrent>) {
+    let parsed = Arc::new(proto::metainfo::Metainfo::parse(metainfo).unwrap());
+    let stamp = |name: &str| {
+        let found = fs::metadata(folder.join("data").join(name)).unwrap();
+        Some(control::hashing::stamp_of(&found))
+    };
+    let ready = control::library::Ready {
+        info_hash,
+        metainfo: Arc::clone(&parsed),
+        torrent: metainfo.to_vec(),
+        data_dir: folder.to_owned(),
+        stamps: ["a", "b/c", "b/d"].map(stamp).to_vec(),
+        paths: Default::default(),
+        proof: control::library::Proof::Hashed,
+        skips: Default::default(),
+    };
+    let stamps = ready.stamps.clone();
+    let torrent =
+        seedring_io::torrent::SeededTorrent::new(parsed, folder, stamps, Default::default());
+    let torrent = Arc::new(torrent.unwrap());
+    let declared = torrents::Declared {
+        ready,
+        torrent: Arc::clone(&torrent),
+    };
+    (declared, torrent)
+}
+
 /// What the command line names is served however long nobody has asked for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declared_torrent_does_not_fall_asleep() {
@@ -604,29 +636,7 @@ async fn a_declared_torrent_does_not_fall_asleep() {
     };
     let bare = one.path().join("bare");
     let seed = Host::start_with(0, &bare, |settings| settings.sleep = never).await;
-    let parsed = Arc::new(proto::metainfo::Metainfo::parse(&metainfo).unwrap());
-    let stamp = |name: &str| {
-        let found = fs::metadata(data.join(name)).unwrap();
-        Some(control::hashing::stamp_of(&found))
-    };
-    let ready = control::library::Ready {
-        info_hash,
-        metainfo: Arc::clone(&parsed),
-        torrent: metainfo.clone(),
-        data_dir: one.path().to_owned(),
-        stamps: ["a", "b/c", "b/d"].map(stamp).to_vec(),
-        paths: Default::default(),
-        proof: control::library::Proof::Hashed,
-        skips: Default::default(),
-    };
-    let stamps = ready.stamps.clone();
-    let torrent =
-        seedring_io::torrent::SeededTorrent::new(parsed, one.path(), stamps, Default::default());
-    let torrent = Arc::new(torrent.unwrap());
-    let declared = torrents::Declared {
-        ready,
-        torrent: Arc::clone(&torrent),
-    };
+    let (declared, torrent) = named(info_hash, &metainfo, one.path());
     seed.manager.declare(declared).await;
     torrent.keep_awake();
     seed.plane.add(&torrent).await;
@@ -640,6 +650,40 @@ async fn a_declared_torrent_does_not_fall_asleep() {
     host.add(of_file(metainfo, seed.address())).await;
     host.until_status(info_hash, Status::Seeding).await;
     host.stop().await;
+    seed.stop().await;
+}
+
+/// What is named no more is gone; if it is kept, it is served as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torrent_that_is_named_no_more_goes_on_if_it_is_kept() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let metainfo = seed.metainfo(info_hash).await;
+    for keeps in [true, false] {
+        if !keeps {
+            seed.act(info_hash, Action::Remove { with_data: false })
+                .await
+                .unwrap();
+        }
+        let (declared, torrent) = named(info_hash, &metainfo, one.path());
+        seed.manager.declare(declared).await;
+        seed.plane.add(&torrent).await;
+        assert!(seed.torrent(info_hash).unwrap().live.declared);
+        seed.plane.remove(&torrent).await;
+        seed.manager.undeclare(info_hash).await;
+        let left = seed.torrent(info_hash);
+        assert_eq!(left.is_some_and(|torrent| !torrent.live.declared), keeps);
+        if keeps {
+            let host = Host::start(1, two.path()).await;
+            host.add(of_file(metainfo.clone(), seed.address())).await;
+            host.until_status(info_hash, Status::Seeding).await;
+            host.stop().await;
+        }
+    }
+    let gone = seed.act(info_hash, Action::Pause).await;
+    assert_eq!(gone, Err(CommandError::Unknown(info_hash)));
     seed.stop().await;
 }
 

@@ -36,7 +36,7 @@ use proto::tracker::AnnounceEvent;
 use super::tiers::{
     BACKOFF_MIN, REFUSED_BACKOFF_MIN, Target, Tiers, Tracker, TrackerIndex, backoff, random_part,
 };
-use super::{Outcome, Totals};
+use super::{AnnounceConfig, Outcome, Totals};
 
 mod host;
 mod scrapes;
@@ -79,6 +79,18 @@ pub(super) struct Limits {
     pub per_second_per_host: u32,
     /// How often each torrent is scraped at the trackers that know it; none for never.
     pub scrape_interval: Option<Duration>,
+}
+
+impl Limits {
+    /// Those of a configuration.
+    pub fn of(config: &AnnounceConfig) -> Limits {
+        Limits {
+            in_flight_max: config.in_flight_max.max(1),
+            in_flight_per_host_max: config.in_flight_per_host_max.max(1),
+            per_second_per_host: config.per_second_per_host.max(1),
+            scrape_interval: config.scrape_interval,
+        }
+    }
 }
 
 /// What [`Scheduler::poll`] hands out: one announce to make now.
@@ -156,6 +168,18 @@ impl Scheduler {
             failing: 0,
             stopping: false,
             tickets: 0,
+        }
+    }
+
+    /// Takes other limits, but for how often is scraped.
+    pub fn set_limits(&mut self, limits: Limits) {
+        // At the end those of the end hold.
+        if !self.stopping {
+            let scrape_interval = self.limits.scrape_interval;
+            self.limits = Limits {
+                scrape_interval,
+                ..limits
+            };
         }
     }
 

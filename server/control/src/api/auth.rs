@@ -13,7 +13,7 @@ mod throttle;
 mod token;
 
 use super::problem::{Kind, Refusal};
-use crate::config::{ApiAuth, ApiUser, ApiUsers};
+use crate::config::{Api as Settings, ApiAuth, ApiUser, ApiUsers};
 use crate::http::Client;
 use argon2::{Argon2, Params, PasswordHash, PasswordVerifier};
 use axum::http::HeaderMap;
@@ -23,7 +23,7 @@ use base64::prelude::BASE64_STANDARD;
 use seedring_metrics::{ControlCells, ControlCounter};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 use throttle::Throttle;
@@ -58,14 +58,45 @@ pub(super) fn verifying_bytes_max(users: &ApiUsers) -> u64 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Proven(pub(super) bool);
 
-/// See the module.
-pub(super) struct Gate {
+/// Who is let in, as a configuration and the state folder say it.
+pub struct Access {
     mode: ApiAuth,
     token: String,
     users: ApiUsers,
+    /// Of these users alone: who is one no more, or has another password, is not remembered.
+    remembered: Mutex<Remembered>,
+}
+
+impl Access {
+    /// Reads the token of the state folder, which is made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The token cannot be read or made, or others can read it.
+    pub fn read(settings: &Settings, state_dir: &std::path::Path) -> Result<Access, TokenError> {
+        let mut salt = [0; 32];
+        token::random(&mut salt)?;
+        Ok(Access {
+            mode: settings.auth,
+            token: token::read_or_make(state_dir)?,
+            users: settings.users.clone(),
+            remembered: Mutex::new(Remembered {
+                salt,
+                right: VecDeque::new(),
+            }),
+        })
+    }
+
+    fn is_token(&self, token: &str) -> bool {
+        token.as_bytes().ct_eq(self.token.as_bytes()).into()
+    }
+}
+
+/// See the module.
+pub(super) struct Gate {
+    access: RwLock<Arc<Access>>,
     throttle: Mutex<Throttle>,
     verifying: Arc<Semaphore>,
-    remembered: Mutex<Remembered>,
     cells: Arc<ControlCells>,
 }
 
@@ -78,27 +109,25 @@ enum Credential {
 }
 
 impl Gate {
-    /// A gate that lets in who has the token of `state_dir`, which is made if there is none.
-    pub(super) fn open(
-        mode: ApiAuth,
-        users: ApiUsers,
-        state_dir: &std::path::Path,
-        cells: Arc<ControlCells>,
-    ) -> Result<Gate, TokenError> {
-        let mut salt = [0; 32];
-        token::random(&mut salt)?;
-        Ok(Gate {
-            mode,
-            token: token::read_or_make(state_dir)?,
-            users,
+    /// A gate that lets in whom `access` says.
+    pub(super) fn new(access: Access, cells: Arc<ControlCells>) -> Gate {
+        Gate {
+            access: RwLock::new(Arc::new(access)),
             throttle: Mutex::default(),
             verifying: Arc::new(Semaphore::new(VERIFYING_MAX)),
-            remembered: Mutex::new(Remembered {
-                salt,
-                right: VecDeque::new(),
-            }),
             cells,
-        })
+        }
+    }
+
+    /// Lets in whom `access` says, and nobody else, from the next request on.
+    pub(super) fn renew(&self, access: Access) {
+        let mut now = self.access.write().unwrap_or_else(PoisonError::into_inner);
+        *now = Arc::new(access);
+    }
+
+    fn access(&self) -> Arc<Access> {
+        let now = self.access.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&now)
     }
 
     /// Whether this client may ask, and has shown who it is.
@@ -107,12 +136,13 @@ impl Gate {
         client: Client,
         headers: &HeaderMap,
     ) -> Result<Proven, Box<Refusal>> {
-        match (self.mode, client) {
+        let access = self.access();
+        match (access.mode, client) {
             // Who can open the socket is known by its file's mode.
             (ApiAuth::Auto | ApiAuth::Off, Client::Socket) => return Ok(Proven(true)),
             (ApiAuth::Off, Client::Address(_)) => {
                 let is_token = matches!(
-                    credential(headers), Credential::Token(token) if self.is_token(&token)
+                    credential(headers), Credential::Token(token) if access.is_token(&token)
                 );
                 return Ok(Proven(is_token));
             }
@@ -122,41 +152,42 @@ impl Gate {
             Credential::None => {
                 let detail = "say who you are: send the token of the server's state folder \
                               (the file api-token) as Authorization: Bearer TOKEN";
-                Err(self.challenge(detail))
+                Err(challenge(&access, detail))
             }
             // A right token cannot be guessed, so nobody who has it is kept waiting.
-            Credential::Token(token) if self.is_token(&token) => Ok(Proven(true)),
+            Credential::Token(token) if access.is_token(&token) => Ok(Proven(true)),
             Credential::Token(_) => {
                 self.throttled(client)?;
-                Err(self.wrong(client, "this is not the token of the server"))
+                Err(self.wrong(&access, client, "this is not the token of the server"))
             }
             Credential::Password { name, password } => {
                 self.throttled(client)?;
-                match self.is_password(name, password).await? {
+                match self.is_password(&access, name, password).await? {
                     true => Ok(Proven(true)),
-                    false => Err(self.wrong(client, "the name or the password is wrong")),
+                    false => Err(self.wrong(&access, client, "the name or the password is wrong")),
                 }
             }
             Credential::Unreadable => {
                 self.throttled(client)?;
                 let detail = "the Authorization header is neither Bearer TOKEN nor Basic";
-                Err(self.wrong(client, detail))
+                Err(self.wrong(&access, client, detail))
             }
         }
     }
 
-    fn is_token(&self, token: &str) -> bool {
-        token.as_bytes().ct_eq(self.token.as_bytes()).into()
-    }
-
     /// Whether a name has this password. An unknown name takes as long as a known one.
-    async fn is_password(&self, name: String, password: String) -> Result<bool, Box<Refusal>> {
-        let known = self.users.0.iter().find(|user| user.name == name);
-        let Some(compared) = known.or(self.users.0.first()) else {
+    async fn is_password(
+        &self,
+        access: &Access,
+        name: String,
+        password: String,
+    ) -> Result<bool, Box<Refusal>> {
+        let known = access.users.0.iter().find(|user| user.name == name);
+        let Some(compared) = known.or(access.users.0.first()) else {
             return Ok(false);
         };
-        let mark = lock(&self.remembered).mark(&name, &password);
-        if lock(&self.remembered).knows(&mark, Instant::now()) {
+        let mark = lock(&access.remembered).mark(&name, &password);
+        if lock(&access.remembered).knows(&mark, Instant::now()) {
             return Ok(true);
         }
         let turn = Arc::clone(&self.verifying).acquire_owned();
@@ -176,7 +207,7 @@ impl Gate {
         });
         let is_right = verified.await.unwrap_or(false) && is_known;
         if is_right {
-            lock(&self.remembered).remember(mark, Instant::now());
+            lock(&access.remembered).remember(mark, Instant::now());
         }
         Ok(is_right)
     }
@@ -194,25 +225,26 @@ impl Gate {
     }
 
     /// Refuses a wrong credential, and remembers that it was.
-    fn wrong(&self, client: Client, detail: &str) -> Box<Refusal> {
+    fn wrong(&self, access: &Access, client: Client, detail: &str) -> Box<Refusal> {
         self.cells.increment(ControlCounter::ApiRefusedLogin);
         let is_last = lock(&self.throttle).failed(client, Instant::now());
         if is_last {
             tracing::warn!(%client, "too many logins to the API have failed");
         }
-        self.challenge(detail)
+        challenge(access, detail)
     }
+}
 
-    fn challenge(&self, detail: &str) -> Box<Refusal> {
-        let refusal = Refusal::new(Kind::Unauthorized, detail)
-            .with(header::WWW_AUTHENTICATE, "Bearer realm=\"seedring\"");
-        match self.users.0.is_empty() {
-            true => refusal,
-            false => refusal.with(
-                header::WWW_AUTHENTICATE,
-                "Basic realm=\"seedring\", charset=\"UTF-8\"",
-            ),
-        }
+/// Asks a client to say who it is.
+fn challenge(access: &Access, detail: &str) -> Box<Refusal> {
+    let refusal = Refusal::new(Kind::Unauthorized, detail)
+        .with(header::WWW_AUTHENTICATE, "Bearer realm=\"seedring\"");
+    match access.users.0.is_empty() {
+        true => refusal,
+        false => refusal.with(
+            header::WWW_AUTHENTICATE,
+            "Basic realm=\"seedring\", charset=\"UTF-8\"",
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The reference file: every key with its comment and its default, itself a valid configuration.
 
 use super::Config;
+use super::table::Reload;
 use std::fmt::Write;
 
 const HEAD: &str = "\
@@ -12,6 +13,11 @@ const HEAD: &str = "\
 #
 # It is looked for at --config FILE, else /etc/seedring/seedring.toml, else
 # $XDG_CONFIG_HOME/seedring/seedring.toml (by default ~/.config/seedring/seedring.toml).
+#
+# On SIGHUP (systemctl reload seedring) a running `serve` reads it again. What is wrong is logged and changes
+# nothing. Keys with \"Reload: yes\" take their new values then; of the others that have changed, the log
+# names each, and they count from the next start. [[torrent]] and [[seed]] are compared: what is new is
+# loaded, what is gone is withdrawn, and of the rest what could not be served before is tried again.
 ";
 
 const LISTS: &str = "
@@ -49,11 +55,22 @@ pub fn reference() -> String {
                 comment(&mut text, line);
             }
             comment(&mut text, &format!(" Allowed: {}.", key.allowed));
+            comment(&mut text, key.reload.told());
             let _ = writeln!(text, "#{} = {}", key.name, key.default);
         }
     }
     text.push_str(LISTS);
     text
+}
+
+impl Reload {
+    /// What the reference says of a key.
+    fn told(self) -> &'static str {
+        match self {
+            Reload::Live => " Reload: yes.",
+            Reload::Fixed => " Reload: no, it needs a restart.",
+        }
+    }
 }
 
 /// A line of a doc comment, which starts with the blank after its slashes.

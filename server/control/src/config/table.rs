@@ -1,7 +1,9 @@
 //! Sections and their keys as data, made from the same declaration as the structs.
 //!
 //! `section!` takes a section's keys with their doc comments, types, defaults and bounds, and makes
-//! the struct, its default, its reader and its row of the reference file: one source of truth.
+//! the struct, its default, its reader and its row of the reference file: one source of truth. Each
+//! key says first whether a running server can take another value of it: `live` or `fixed`. One that
+//! says neither does not compile.
 
 use super::error::escape;
 use super::setting::Input;
@@ -16,6 +18,28 @@ pub(crate) struct Key {
     pub(crate) default: String,
     /// What is allowed, in words.
     pub(crate) allowed: String,
+    /// Whether a running server takes another value.
+    pub(crate) reload: Reload,
+}
+
+/// What a running `serve` does with another value of a key when it reads the configuration again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// It is taken.
+    Live,
+    /// It counts at the next start.
+    Fixed,
+}
+
+/// A key that two configurations say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// Its section.
+    pub section: &'static str,
+    /// Its name in it.
+    pub key: &'static str,
+    /// Whether it is taken.
+    pub reload: Reload,
 }
 
 /// Why a key was not set.
@@ -84,13 +108,23 @@ macro_rules! bounds {
     };
 }
 
+/// What a key says of itself before its name.
+macro_rules! reload {
+    (live) => {
+        $crate::config::table::Reload::Live
+    };
+    (fixed) => {
+        $crate::config::table::Reload::Fixed
+    };
+}
+
 macro_rules! section {
     (
         $(#[doc = $section_doc:literal])*
         $Section:ident {
             $(
                 $(#[doc = $doc:literal])*
-                $key:ident: $type:ty = $default:expr $(, $bounds:expr)?;
+                $reload:ident $key:ident: $type:ty = $default:expr $(, $bounds:expr)?;
             )*
         }
     ) => {
@@ -113,19 +147,42 @@ macro_rules! section {
             }
         }
 
+        impl $Section {
+            /// Takes from `new` the keys that a running server can change, and notes all that are
+            /// others there.
+            pub(crate) fn renew(
+                &mut self,
+                new: &Self,
+                section: &'static str,
+                changes: &mut Vec<$crate::config::table::Change>,
+            ) {
+                use $crate::config::table::{Change, Reload, reload};
+                $(
+                    if self.$key != new.$key {
+                        let (key, reload) = (stringify!($key), reload!($reload));
+                        changes.push(Change { section, key, reload });
+                        if reload == Reload::Live {
+                            self.$key = new.$key.clone();
+                        }
+                    }
+                )*
+            }
+        }
+
         impl $crate::config::table::Section for $Section {
             fn doc(&self) -> &'static [&'static str] {
                 &[$($section_doc),*]
             }
 
             fn keys(&self) -> Vec<$crate::config::table::Key> {
-                use $crate::config::{setting::Setting, table::{bounds, Key}};
+                use $crate::config::{setting::Setting, table::{bounds, reload, Key}};
                 vec![$(
                     Key {
                         name: stringify!($key),
                         doc: &[$($doc),*],
                         default: self.$key.render(),
                         allowed: <$type>::allowed(&(bounds!($($bounds)?))),
+                        reload: reload!($reload),
                     },
                 )*]
             }
@@ -156,4 +213,4 @@ macro_rules! section {
         }
     };
 }
-pub(crate) use {bounds, section};
+pub(crate) use {bounds, reload, section};

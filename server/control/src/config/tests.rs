@@ -587,6 +587,69 @@ fn the_reference_means_the_defaults_commented_out_or_not() {
     );
 }
 
+/// What is live is taken, what is fixed stays, and both are told.
+#[test]
+fn a_configuration_that_is_read_again_changes_what_is_live_alone() {
+    let before = load("[peers]\nport = 7000\n").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let text = format!(
+        "[peers]\nport = 7001\nhandshakes_max = 5\n[limits]\nupload_rate = 9\n[state]\ndir = \"{path}/s\"\n\
+         [[seed]]\npath = \"{path}\"\n"
+    );
+    let after = load(&text).unwrap();
+    let mut running = before.clone();
+    let changes = running.renew(&after);
+    let told: Vec<_> = changes
+        .iter()
+        .map(|change| (change.section, change.key, change.reload))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("peers", "port", Reload::Fixed),
+            ("peers", "handshakes_max", Reload::Live),
+            ("limits", "upload_rate", Reload::Live),
+            ("state", "dir", Reload::Fixed),
+        ]
+    );
+    assert_eq!(
+        (running.peers.port, running.peers.handshakes_max),
+        (7000, 5)
+    );
+    assert_eq!(
+        (running.limits.upload_rate.0, running.state.dir.as_ref()),
+        (9, None)
+    );
+    assert_eq!(running.seeds, after.seeds);
+    // What stays as it was is told again, what was taken is not.
+    let told: Vec<_> = running
+        .renew(&after)
+        .iter()
+        .map(|change| change.key)
+        .collect();
+    assert_eq!(told, ["port", "dir"]);
+}
+
+/// The reference says of each key whether a reload takes it, as `Config::renew` does it.
+#[test]
+fn the_reference_says_of_every_key_whether_it_can_be_reloaded() {
+    let config = Config::default();
+    let text = reference();
+    for name in Config::SECTIONS {
+        let (_, section) = text.split_once(&format!("\n[{name}]\n")).unwrap();
+        for key in config.section(name).unwrap().keys() {
+            let (before, _) = section.split_once(&format!("\n#{} = ", key.name)).unwrap();
+            let said = before.lines().last().unwrap();
+            let expected = match key.reload {
+                Reload::Live => "# Reload: yes.",
+                Reload::Fixed => "# Reload: no, it needs a restart.",
+            };
+            assert_eq!(said, expected, "{name}.{}", key.name);
+        }
+    }
+}
+
 #[test]
 fn every_key_is_explained() {
     for name in Config::SECTIONS {

@@ -7,7 +7,7 @@
 //! Limits: a path of a socket is as long as the kernel takes, 107 bytes; a file of certificates or
 //! of a key is at most [`PEM_BYTES_MAX`].
 
-use super::{Client, ListenError};
+use super::{Changeable, Client, ListenError};
 use crate::config::{Api, ApiSocket};
 use rustix::fs::{Gid, Mode};
 use std::fs::{File, Permissions};
@@ -38,8 +38,8 @@ const GROUPS_BYTES_MAX: u64 = 4 << 20;
 /// A place where clients come in.
 #[derive(Debug)]
 pub(super) enum Door {
-    /// A port.
-    Tcp(TcpListener, Option<Tls>),
+    /// A port. What makes its connections TLS may change.
+    Tcp(TcpListener, Arc<Changeable>),
     /// A Unix socket.
     Unix {
         /// It.
@@ -81,12 +81,12 @@ impl Door {
     /// The next client.
     pub(super) async fn accept(&self) -> std::io::Result<(Stream, Client)> {
         match self {
-            Door::Tcp(listener, tls) => {
+            Door::Tcp(listener, changeable) => {
                 let (stream, address) = listener.accept().await?;
                 // An answer in two parts must not wait for the first to be acknowledged.
                 let _ = stream.set_nodelay(true);
-                let stream = match tls {
-                    Some(tls) => Stream::Tls(stream, tls.clone()),
+                let stream = match changeable.tls() {
+                    Some(tls) => Stream::Tls(stream, tls),
                     None => Stream::Tcp(stream),
                 };
                 Ok((stream, Client::Address(address.ip())))
@@ -122,13 +122,12 @@ fn inode(path: &Path) -> std::io::Result<u64> {
 /// Opens the port.
 pub(super) async fn port(
     address: SocketAddr,
-    api: &Api,
+    changeable: &Arc<Changeable>,
 ) -> Result<(Door, SocketAddr), ListenError> {
     let fail = |cause| ListenError::Port { address, cause };
-    let tls = tls(api)?;
     let listener = TcpListener::bind(address).await.map_err(fail)?;
     let address = listener.local_addr().map_err(fail)?;
-    Ok((Door::Tcp(listener, tls), address))
+    Ok((Door::Tcp(listener, Arc::clone(changeable)), address))
 }
 
 /// Opens the socket, if there is to be one.
@@ -248,7 +247,7 @@ fn group(name: &str) -> Result<Gid, ListenError> {
 }
 
 /// What makes the port's connections TLS, if they are to be.
-fn tls(api: &Api) -> Result<Option<Tls>, ListenError> {
+pub(super) fn tls(api: &Api) -> Result<Option<Tls>, ListenError> {
     let (Some(cert), Some(key)) = (&api.tls_cert, &api.tls_key) else {
         return Ok(None);
     };

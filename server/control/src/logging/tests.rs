@@ -127,6 +127,32 @@ fn nobody_waits_for_a_reader_that_has_stopped() {
 }
 
 #[test]
+fn the_level_changes_while_it_runs_unless_the_environment_has_said_it() {
+    let said = |is_overridden| {
+        let (filter, handle) = reload::Layer::new(EnvFilter::new("warn"));
+        let handle = LogHandle {
+            filter: handle,
+            is_overridden,
+        };
+        let cells = Registry::new(0).control();
+        let subscriber = tracing_subscriber::registry()
+            .with(filter)
+            .with(Count(Arc::clone(&cells)));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("not logged");
+            let debug = Log {
+                level: LogLevel::Debug,
+                ..Log::default()
+            };
+            assert_eq!(handle.set_level(&debug), !is_overridden);
+            tracing::info!("logged, if it could be changed");
+        });
+        cells.counter(ControlCounter::LogInfo)
+    };
+    assert_eq!((said(false), said(true)), (1, 0));
+}
+
+#[test]
 fn a_wrong_filter_is_an_error() {
     let environment = Environment::of([("RUST_LOG", "info,=what=")]);
     let cells = Registry::new(0).control();

@@ -36,6 +36,7 @@ pub fn run(global: &Global, args: &SeedArgs) -> Result<(), Failure> {
         }
     };
     server::run(Plan {
+        config_file: global.config.clone(),
         config,
         state_dir,
         sources,

@@ -5,7 +5,6 @@ use crate::failure::Failure;
 use crate::loading::Source;
 use crate::server::{self, Plan};
 use control::config::{Config, Environment};
-use control::create::CreateOptions;
 
 /// Runs the command.
 pub fn run(global: &Global) -> Result<(), Failure> {
@@ -16,13 +15,9 @@ pub fn run(global: &Global) -> Result<(), Failure> {
         .state_dir
         .clone()
         .unwrap_or_else(|| config.state_dir(&environment));
-    let torrents = config.torrents.iter();
-    let torrents = torrents
-        .map(|entry| Source::Torrent(entry.torrent.clone(), entry.data.clone(), Vec::new()));
-    let seeds = config.seeds.iter();
-    let seeds = seeds.map(|entry| Source::Path(entry.path.clone(), CreateOptions::default()));
-    let sources = torrents.chain(seeds).collect();
+    let sources = Source::named(&config);
     server::run(Plan {
+        config_file: global.config.clone(),
         config,
         state_dir,
         sources,

@@ -182,6 +182,36 @@ fn fastest_upload_falls_back_to_who_waits_longest() {
     assert_eq!(kept, BTreeSet::from([1, 3]));
 }
 
+/// By other rules another round comes of the same peers; how many slots there are stays.
+#[test]
+fn rules_that_are_changed_count_from_the_next_round_on() {
+    let mut peers: Vec<_> = (0..6).map(peer).collect();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.uploaded_in_round = number as u64;
+        peer.unchoked_at = seconds(number as u64);
+        peer.choked = number < 3;
+        peer.uploaded_since_unchoke = 1 << 40;
+    }
+    let of = |rules: ChokerConfig| {
+        let mut choker = choker(SeedPolicy::FastestUpload, 2);
+        choker.set_rules(rules);
+        assert_eq!(choker.slots(), 3);
+        let mut peers = peers.clone();
+        let changes = round(&mut choker, &peers, seconds(100));
+        apply(&mut peers, &changes, seconds(100))
+    };
+    let rules = |policy| ChokerConfig {
+        optimistic_slots: 0,
+        policy,
+        ..ChokerConfig::default()
+    };
+    assert_eq!(
+        of(rules(SeedPolicy::FastestUpload)),
+        BTreeSet::from([3, 4, 5])
+    );
+    assert_eq!(of(rules(SeedPolicy::RoundRobin)), BTreeSet::from([0, 1, 2]));
+}
+
 #[test]
 fn round_robin_hands_on_a_slot_once_its_quota_is_used() {
     let mut peers: Vec<_> = (0..6).map(peer).collect();

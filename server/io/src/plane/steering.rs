@@ -1,14 +1,39 @@
 //! What is asked and changed of a running data plane without its shards waiting for anybody: limits,
-//! and who the peers of a torrent are.
+//! whom they choose, and who the peers of a torrent are.
 
-use super::{Command, Plane};
+use super::{Command, Plane, RateLimits};
 use crate::own_limits::TorrentLimits;
 use crate::peers::{PEERS_SEEN_MAX, PeerSeen};
 use crate::torrent::SeededTorrent;
+use engine::choker::ChokerConfig;
 use proto::ids::InfoHashV1;
 use tokio::sync::oneshot;
 
+/// What of a plane's configuration can be changed while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfiguredLimits {
+    /// Rates. Those of the whole server are not taken from here: see [`Plane::set_rates`].
+    pub rates: RateLimits,
+    /// See [`super::PlaneConfig::upload_slots`].
+    pub upload_slots: u32,
+    /// See [`super::PlaneConfig::choker`].
+    pub choker: ChokerConfig,
+    /// See [`super::PlaneConfig::connections_per_stranger_max`].
+    pub connections_per_stranger_max: usize,
+    /// See [`super::PlaneConfig::handshakes_max`].
+    pub handshakes_max: usize,
+}
+
 impl Plane {
+    /// Changes what was configured. Connections that are there stay, also where there are more of
+    /// them now than may come. What is sent and fetched of a torrent goes by its new rates from when
+    /// its limits are set anew ([`Plane::set_torrent_limits`]), or from its first peer.
+    pub async fn set_configured(&self, configured: &ConfiguredLimits) {
+        self.limits.set_configured(configured);
+        self.tell_all(|done| Command::Choose(Box::new(configured.choker), done))
+            .await;
+    }
+
     /// Changes the rates of the whole server, in bytes per second; 0 for no limit. Holds for those
     /// who are connected, too.
     pub fn set_rates(&self, upload: u64, download: u64) {

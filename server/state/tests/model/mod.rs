@@ -404,6 +404,10 @@ impl Model {
                     assert_eq!(listed.summary.as_ref(), Ok(&summary));
                     assert_eq!(listed.pieces_verified, verified.count(summary.pieces));
                     assert_eq!(listed.totals, totals);
+                    let alone = view.torrent(torrent)?.unwrap();
+                    assert_eq!(alone.summary, listed.summary);
+                    assert_eq!(alone.pieces_verified, listed.pieces_verified);
+                    assert_eq!(alone.totals, listed.totals);
                     let mut stamps = Vec::new();
                     for (file, stamp) in view.stamps(torrent)? {
                         stamps.resize(file as usize, None);

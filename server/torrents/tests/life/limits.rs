@@ -108,3 +108,65 @@ async fn limits_of_the_server_are_kept_over_a_restart_before_the_configurations(
     host.stop().await;
     seed.stop().await;
 }
+
+/// What is read again holds for what is under way, and changes nothing that was set.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_are_read_again_hold_at_once() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let metainfo = seed.metainfo(info_hash).await;
+    let mut settings = None;
+    let host = Host::start_with(1, two.path(), |set| {
+        set.limits.labels = vec!["slow: download=1".parse().unwrap()];
+        set.downloads_max = 1;
+        settings = Some(set.clone());
+    })
+    .await;
+    let mut settings = settings.unwrap();
+    let add = AddTorrent {
+        labels: vec!["slow".into()],
+        ..of_file(metainfo, seed.address())
+    };
+    host.add(add).await;
+    host.until(info_hash, |it| it.live.downloaded_session > 0).await;
+    let magnet = |byte: u8| {
+        let link = format!("magnet:?xt=urn:btih:{}", InfoHashV1([byte; 20]));
+        let magnet = proto::magnet::Magnet::parse(&link).unwrap();
+        AddTorrent::new(AddSource::Magnet(Box::new(magnet)))
+    };
+    let waits = host.add(magnet(7)).await;
+    host.until_status(waits, Status::Queued).await;
+    let set = ServerLimits {
+        upload_rate: Some(5 << 20),
+        download_rate: None,
+    };
+    let set = |reply| Command::SetLimits(set, reply);
+    host.server.ask(set).await.unwrap();
+
+    settings.downloads_max = 2;
+    settings.limits.labels = Vec::new();
+    settings.limits.server = ServerLimits {
+        upload_rate: Some(1),
+        download_rate: Some(1 << 30),
+    };
+    settings.save_path = two.path().join("elsewhere");
+    settings.enough.seeding_time_s = 1;
+    host.manager.reload(settings);
+    host.until_status(waits, Status::Metadata).await;
+    // It comes now, is seeded for as long as is said now, and no longer.
+    let done = |torrent: &Torrent| torrent.is_complete() && torrent.live.status == Status::Paused;
+    host.until(info_hash, done).await;
+    let told = host.server.ask(Command::Limits).await;
+    let expected = ServerLimits {
+        upload_rate: Some(5 << 20),
+        download_rate: Some(1 << 30),
+    };
+    assert_eq!(told, Ok(expected));
+    let later = host.add(magnet(8)).await;
+    let torrent = host.torrent(later).unwrap();
+    assert_eq!(torrent.summary.save_path, two.path().join("elsewhere"));
+    host.stop().await;
+    seed.stop().await;
+}

@@ -578,6 +578,37 @@ fn a_host_that_is_down_is_shown_as_such() {
     );
 }
 
+/// Those that a reload brings hold from then on, but not over those of the end.
+#[test]
+fn limits_may_change_until_the_end() {
+    let mut world = World::new();
+    for number in 0..1000 {
+        world.add(number, &[&[A]]);
+    }
+    let answer = |_: &Job| (Duration::from_millis(1), reply(1800));
+    world.run(seconds(10), answer);
+    let slow = world.seen.len();
+    assert!(slow <= 230, "{slow}");
+    world.scheduler.set_limits(Limits {
+        per_second_per_host: 200,
+        scrape_interval: None,
+        ..LIMITS
+    });
+    world.run(seconds(20), answer);
+    assert_eq!(world.seen.len(), 1000);
+    assert_eq!(
+        world.scheduler.limits.scrape_interval,
+        LIMITS.scrape_interval
+    );
+    world.scheduler.stop_all(world.now, LIMITS);
+    let one = Limits {
+        in_flight_max: 1,
+        ..LIMITS
+    };
+    world.scheduler.set_limits(one);
+    assert_eq!(world.scheduler.limits.in_flight_max, LIMITS.in_flight_max);
+}
+
 #[test]
 fn all_are_told_stopped_at_the_end_without_spacing() {
     let mut world = World::new();

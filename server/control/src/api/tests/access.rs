@@ -1,7 +1,7 @@
 //! Who may ask.
 
 use super::harness::{Bench, bench, exchange, hash};
-use crate::api::{Api, Facts, TOKEN_FILE};
+use crate::api::{Access, Api, Facts, TOKEN_FILE};
 use crate::config::{self, ApiAuth, ApiSocket, ApiUser, ApiUsers};
 use crate::exporter::BuildInfo;
 use crate::http::{self, SOCKET_FILE};
@@ -256,6 +256,38 @@ async fn a_token_that_others_can_read_keeps_the_api_from_opening() {
     );
     let refused = opened.err().unwrap().to_string();
     assert!(refused.contains("mode 0644"), "{refused}");
+}
+
+/// What is taken out of the configuration is let in no more, whatever was right before.
+#[tokio::test]
+async fn who_may_ask_can_be_changed_while_the_server_runs() {
+    let users = ApiUsers(vec![user("old", "right")]);
+    let bench = bench(|settings| settings.users = users).await;
+    let (old, new) = (basic("old", "right"), basic("new", "other"));
+    assert_eq!(status(&bench, &old).await, 200);
+    assert_eq!(status(&bench, &new).await, 401);
+    let settings = config::Api {
+        users: ApiUsers(vec![user("new", "other")]),
+        ..config::Api::default()
+    };
+    // Somebody has made another token necessary.
+    std::fs::remove_file(bench.folder.path().join(TOKEN_FILE)).unwrap();
+    bench.api.renew(Access::read(&settings, bench.folder.path()).unwrap());
+    assert_eq!(status(&bench, &old).await, 401);
+    assert_eq!(status(&bench, &new).await, 200);
+    assert_eq!(bench.get("/torrents").await.status, 401);
+    let token = std::fs::read_to_string(bench.folder.path().join(TOKEN_FILE)).unwrap();
+    let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+    assert_eq!(status(&bench, &bearer).await, 200);
+    // Names by which it is asked, too.
+    let by_name = format!("Host: seed.example\r\n{bearer}");
+    assert_eq!(status(&bench, &by_name).await, 403);
+    let settings = config::Api {
+        allowed_hosts: vec!["seed.example".to_owned()],
+        ..settings
+    };
+    bench.changeable.set(http::Renewal::read(&settings).unwrap());
+    assert_eq!(status(&bench, &by_name).await, 200);
 }
 
 /// A certificate of our own, made for this test and worth nothing.

@@ -37,6 +37,8 @@ pub(super) const METAINFO: &[u8] = b"d4:infodee";
 /// A running server and its API.
 pub(super) struct Bench {
     pub(super) address: SocketAddr,
+    pub(super) api: Arc<Api>,
+    pub(super) changeable: Arc<http::Changeable>,
     pub(super) token: String,
     pub(super) cells: Arc<ControlCells>,
     pub(super) folder: TempDir,
@@ -145,12 +147,13 @@ pub(super) async fn bench(change: impl FnOnce(&mut Settings)) -> Bench {
     let state_dir = folder.path();
     let api = Api::open(&settings, state_dir, server, facts, Arc::clone(&cells)).unwrap();
     let listener = http::listen(&settings, Some(state_dir)).await.unwrap();
+    let changeable = listener.changeable();
     let address = listener.address.unwrap();
     let service = Service {
         exporter: Arc::new(Exporter::new(Arc::clone(&registry), &build).unwrap()),
         status: Arc::new(Readiness::new([], registry.control())),
         cells: Arc::clone(&cells),
-        api: Some(api),
+        api: Some(Arc::clone(&api)),
     };
     let commands = Arc::default();
     tokio::spawn(answer(asked, Arc::clone(&seat), Arc::clone(&commands)));
@@ -161,6 +164,8 @@ pub(super) async fn bench(change: impl FnOnce(&mut Settings)) -> Bench {
     let token = std::fs::read_to_string(state_dir.join(TOKEN_FILE)).unwrap();
     Bench {
         address,
+        api,
+        changeable,
         token: token.trim().to_owned(),
         cells,
         folder,
