@@ -301,6 +301,26 @@ pub struct ServerLimits {
     pub download_rate: Option<u64>,
 }
 
+/// A change of the server's limits. What is `None` stays; `Some(None)` leaves it to the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ServerLimitsEdit {
+    /// See [`ServerLimits::upload_rate`].
+    pub upload_rate: Option<Option<u64>>,
+    /// See [`ServerLimits::download_rate`].
+    pub download_rate: Option<Option<u64>>,
+}
+
+impl ServerLimitsEdit {
+    /// What is set when it is applied to what was set.
+    #[must_use]
+    pub fn of(&self, set: ServerLimits) -> ServerLimits {
+        ServerLimits {
+            upload_rate: self.upload_rate.unwrap_or(set.upload_rate),
+            download_rate: self.download_rate.unwrap_or(set.download_rate),
+        }
+    }
+}
+
 /// By which an answer comes.
 pub type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
 
@@ -333,8 +353,8 @@ pub enum Command {
     Metainfo(InfoHashV1, Reply<Vec<u8>>),
     /// Tell the server's limits.
     Limits(Reply<ServerLimits>),
-    /// Change the server's limits; what is `None` stays.
-    SetLimits(ServerLimits, Reply<ServerLimits>),
+    /// Change the server's limits.
+    SetLimits(ServerLimitsEdit, Reply<ServerLimits>),
 }
 
 /// Why something was not done.

@@ -14,7 +14,12 @@ impl Manager {
     /// Goes by these settings from now on. What was set over the API stays before the
     /// configuration's.
     pub(crate) fn reload(&mut self, settings: Settings) {
-        self.limits.set_rules(settings.limits.clone());
+        for key in self.limits.set_rules(settings.limits.clone()) {
+            tracing::warn!(
+                "{key}: another limit was set while the server ran, and comes before it; \
+                `seedring limit --whole-server` with `default` goes back to the configuration's"
+            );
+        }
         self.settings = settings;
         self.tell_limits();
         let awake: Vec<InfoHashV1> = self.phases.keys().copied().collect();

@@ -8,7 +8,7 @@
 
 use crate::keeping::{Next, refusal};
 use crate::manager::{Manager, Phase};
-use control::command::{Reply, ServerLimits};
+use control::command::{Reply, ServerLimits, ServerLimitsEdit};
 use control::config::{Moment, NamedLimits, RuleLimits, ScheduledLimits};
 use proto::ids::InfoHashV1;
 use seedring_io::own_limits::TorrentLimits;
@@ -52,9 +52,23 @@ impl Limits {
         }
     }
 
-    /// Goes by what a configuration says now.
-    pub(crate) fn set_rules(&mut self, rules: LimitRules) {
+    /// Goes by what a configuration says now. Tells of what it says and what does not count, because
+    /// something else was set.
+    pub(crate) fn set_rules(&mut self, rules: LimitRules) -> Vec<&'static str> {
+        let (before, now, set) = (self.rules.server, rules.server, self.set);
         self.rules = rules;
+        let rates = [
+            (
+                "limits.upload_rate",
+                before.upload_rate != now.upload_rate && set.upload_rate.is_some(),
+            ),
+            (
+                "limits.download_rate",
+                before.download_rate != now.download_rate && set.download_rate.is_some(),
+            ),
+        ];
+        let hidden = rates.into_iter().filter(|(_, is_hidden)| *is_hidden);
+        hidden.map(|(key, _)| key).collect()
     }
 
     /// Those of the server when nothing is scheduled.
@@ -180,13 +194,9 @@ impl Manager {
     }
 
     /// Changes the limits of the server, durably.
-    pub(crate) async fn set_limits(&mut self, new: ServerLimits, reply: Reply<ServerLimits>) {
+    pub(crate) async fn set_limits(&mut self, edit: ServerLimitsEdit, reply: Reply<ServerLimits>) {
         // Those that come one after another are written in that order, each with the ones before.
-        let before = self.limits.written;
-        let written = ServerLimits {
-            upload_rate: new.upload_rate.or(before.upload_rate),
-            download_rate: new.download_rate.or(before.download_rate),
-        };
+        let written = edit.of(self.limits.written);
         self.limits.written = written;
         let write = Write::Setting(SETTING.to_owned(), Some(encode(&written)));
         let after = move |manager: &mut Manager, result: Result<(), state::WriteError>| {
@@ -297,6 +307,23 @@ mod tests {
         assert_eq!(at(&limits, 0, 7), (0, 5));
         assert_eq!(at(&limits, 0, 8), (10, 5));
         assert_eq!(at(&limits, 6, 12), (20, 30));
+    }
+
+    #[test]
+    fn a_configurations_limit_that_another_stands_before_is_told() {
+        let mut limits = Limits::new(rules());
+        let server = |upload, download| LimitRules {
+            server: ServerLimits {
+                upload_rate: Some(upload),
+                download_rate: Some(download),
+            },
+            ..LimitRules::default()
+        };
+        assert!(limits.set_rules(server(1, 2)).is_empty());
+        limits.set.upload_rate = Some(7);
+        assert!(limits.set_rules(server(1, 3)).is_empty());
+        assert_eq!(limits.set_rules(server(2, 4)), ["limits.upload_rate"]);
+        assert_eq!(limits.at(None), (7, 4));
     }
 
     #[test]

@@ -170,10 +170,12 @@ fn torrent_limits(limits: &said::TorrentLimits) -> Result<TorrentLimits> {
     })
 }
 
+/// A limit that is left as it is, taken away, or a number.
+fn edited(field: &str, edited: Option<Option<u64>>) -> Result<Option<Option<u64>>> {
+    edited.map(|limit| number(field, limit)).transpose()
+}
+
 fn limits_edit(limits: &said::EditLimits) -> Result<LimitsEdit> {
-    let edited = |field: &str, edited: Option<Option<u64>>| -> Result<Option<Option<u64>>> {
-        edited.map(|limit| number(field, limit)).transpose()
-    };
     Ok(LimitsEdit {
         upload_rate: edited("limits.upload_rate", limits.upload_rate)?,
         download_rate: edited("limits.download_rate", limits.download_rate)?,
@@ -185,10 +187,10 @@ fn limits_edit(limits: &said::EditLimits) -> Result<LimitsEdit> {
 }
 
 /// Limits of the server.
-pub(super) fn server_limits(limits: &said::EditServerLimits) -> Result<command::ServerLimits> {
-    Ok(command::ServerLimits {
-        upload_rate: number("upload_rate", limits.upload_rate)?,
-        download_rate: number("download_rate", limits.download_rate)?,
+pub(super) fn server_limits(limits: &said::EditServerLimits) -> Result<command::ServerLimitsEdit> {
+    Ok(command::ServerLimitsEdit {
+        upload_rate: edited("upload_rate", limits.upload_rate)?,
+        download_rate: edited("download_rate", limits.download_rate)?,
     })
 }
 

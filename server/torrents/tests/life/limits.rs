@@ -1,7 +1,7 @@
 //! Limits of torrents and of the server, and what is told of peers meanwhile.
 
 use super::*;
-use control::command::{LimitsEdit, ServerLimits};
+use control::command::{LimitsEdit, ServerLimits, ServerLimitsEdit};
 
 /// What a label says holds until something narrower says otherwise; meanwhile peers and who named
 /// them are told.
@@ -93,7 +93,11 @@ async fn limits_of_the_server_are_kept_over_a_restart_before_the_configurations(
     assert_eq!(told, Ok(limits(Some(1 << 30), Some(1 << 30))));
     let set = |limits| move |reply| Command::SetLimits(limits, reply);
     let as_set = limits(Some(1 << 30), Some(1));
-    let told = host.server.ask(set(limits(None, Some(1)))).await;
+    let change = |upload_rate, download_rate| ServerLimitsEdit {
+        upload_rate,
+        download_rate,
+    };
+    let told = host.server.ask(set(change(None, Some(Some(1))))).await;
     assert_eq!(told, Ok(as_set));
     host.stop().await;
     let host = Host::start_with(1, two.path(), configured).await;
@@ -101,8 +105,12 @@ async fn limits_of_the_server_are_kept_over_a_restart_before_the_configurations(
     host.add(of_file(metainfo, seed.address())).await;
     let torrent = host.until(info_hash, |it| it.live.seeds == 1).await;
     assert!(torrent.live.downloaded_session <= 256 << 10);
+    // What is left to the configuration again is that of the configuration.
+    let told = host.server.ask(set(change(None, Some(None)))).await;
+    assert_eq!(told, Ok(limits(Some(1 << 30), Some(1 << 30))));
     let none = limits(Some(0), Some(0));
-    assert_eq!(host.server.ask(set(none)).await, Ok(none));
+    let told = host.server.ask(set(change(Some(Some(0)), Some(Some(0)))));
+    assert_eq!(told.await, Ok(none));
     host.until_status(info_hash, Status::Seeding).await;
     assert_same(&data, &two.path().join("downloads/data"));
     host.stop().await;
@@ -138,8 +146,8 @@ async fn settings_that_are_read_again_hold_at_once() {
     };
     let waits = host.add(magnet(7)).await;
     host.until_status(waits, Status::Queued).await;
-    let set = ServerLimits {
-        upload_rate: Some(5 << 20),
+    let set = ServerLimitsEdit {
+        upload_rate: Some(Some(5 << 20)),
         download_rate: None,
     };
     let set = |reply| Command::SetLimits(set, reply);

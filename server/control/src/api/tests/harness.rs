@@ -313,7 +313,7 @@ async fn answer(
                 let _ = reply.send(Ok(command::ServerLimits::default()));
             }
             Command::SetLimits(limits, reply) => {
-                let _ = reply.send(Ok(limits));
+                let _ = reply.send(Ok(limits.of(command::ServerLimits::default())));
             }
             other => tell(other),
         }

@@ -442,14 +442,17 @@ impl Default for ChangesQuery {
     }
 }
 
-/// A change of the server's limits. What is absent stays; 0 is none.
+/// A change of the server's limits. What is absent stays; null leaves it to the configuration; 0 is
+/// none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EditServerLimits {
     /// Payload that is sent, in bytes per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub upload_rate: Option<u64>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub upload_rate: Option<Option<u64>>,
     /// Payload that is received, in bytes per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub download_rate: Option<u64>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub download_rate: Option<Option<u64>>,
 }

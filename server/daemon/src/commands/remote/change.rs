@@ -82,6 +82,7 @@ Examples:
   seedring limit --label tv --up default
   seedring limit debian-12.iso            show its limits
   seedring limit --whole-server --up 50Mbit/s --down none
+  seedring limit --whole-server --up default   that of the configuration again
   seedring limit --whole-server           show the server's limits")]
 pub struct LimitArgs {
     /// The limits of the whole server: --up and --down
@@ -242,13 +243,12 @@ pub fn limit(global: &Global, args: &LimitArgs) -> Result<(), Failure> {
 
 fn server_limits(remote: &Remote, args: &LimitArgs) -> Result<(), Failure> {
     let edit = EditServerLimits {
-        upload_rate: args.limits.up.and_then(super::limits::Limit::value),
-        download_rate: args.limits.down.and_then(super::limits::Limit::value),
+        upload_rate: args.limits.up.map(super::limits::Limit::value),
+        download_rate: args.limits.down.map(super::limits::Limit::value),
     };
-    let is_default = |limit| limit == Some(super::limits::Limit::Default);
-    if is_default(args.limits.up) || is_default(args.limits.down) || args.which.filter.is_given() {
+    if args.which.filter.is_given() {
         return Err(Failure::Usage(anyhow!(
-            "of the whole server a limit is a rate or `none`, and it has no filter"
+            "the limits of the whole server have no filter"
         )));
     }
     if edit != EditServerLimits::default() {

@@ -299,15 +299,8 @@ impl Screen {
                     let targets = self.targets();
                     return self.ask(Request::Limit(targets, up, down));
                 }
-                Ok((Some(up), Some(down))) => {
+                Ok((up, down)) => {
                     return Some(Command::Ask(Request::LimitServer(up, down)));
-                }
-                Ok(_) => {
-                    self.say(
-                        "the server's limits have no default: say none".to_owned(),
-                        true,
-                    );
-                    self.prompt(prompt, text);
                 }
                 Err(why) => {
                     self.say(why, true);
@@ -479,11 +472,13 @@ mod tests {
                 None
             )))
         );
-        assert_eq!(typed(&mut screen, "Mnone default\n"), None);
-        control(&mut screen, 'u');
         assert_eq!(
-            typed(&mut screen, "none 1MiB/s\n"),
-            Some(Command::Ask(Request::LimitServer(0, 1 << 20)))
+            typed(&mut screen, "Mnone default\n"),
+            Some(Command::Ask(Request::LimitServer(Some(0), None)))
+        );
+        assert_eq!(
+            typed(&mut screen, "Mnone 1MiB/s\n"),
+            Some(Command::Ask(Request::LimitServer(Some(0), Some(1 << 20))))
         );
         screen.handle(Event::Paste("q".into()));
         assert!(screen.overlay.is_none(), "without a prompt it goes nowhere");

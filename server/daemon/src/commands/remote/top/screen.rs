@@ -86,7 +86,7 @@ pub enum Request {
     /// Limit rates of torrents: up and down. `None` is the default's.
     Limit(Vec<String>, Option<u64>, Option<u64>),
     /// Limit rates of the server: up and down.
-    LimitServer(u64, u64),
+    LimitServer(Option<u64>, Option<u64>),
 }
 
 /// A part of what is shown of a torrent.
