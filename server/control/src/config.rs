@@ -42,7 +42,7 @@ pub use reference::reference;
 pub use rules::{Moment, NamedLimits, NoRule, RuleLimits, ScheduledLimits};
 pub use setting::{Interface, Interfaces, Nodes};
 pub use table::{Change, Reload};
-pub use units::{ByteRate, ByteSize, Seconds, parse_rate};
+pub use units::{ByteRate, ByteSize, Seconds, parse_rate, parse_ratio, parse_time};
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use control::command::ServerLimits;
 use control::config::{self, Config};
 use seedring_io::fetch::{Allocation, PastCache};
 use seedring_io::plane::SleepPolicy;
-use state::{LimitAction, Options, ReadError, Store};
+use state::{Options, ReadError, Store};
 use std::path::{Path, PathBuf};
 use tokio::sync::oneshot;
 use torrents::{Enough, LimitRules, Manager, Settings};
@@ -66,11 +66,7 @@ pub fn settings(config: &Config, keeps: bool, state_dir: &Path) -> anyhow::Resul
         enough: Enough {
             ratio_permille: u64::from(library.ratio_permille),
             seeding_time_s: library.seeding_time_s.duration().as_secs(),
-            action: match library.at_limit {
-                config::AtLimit::Pause => LimitAction::Pause,
-                config::AtLimit::Remove => LimitAction::Remove,
-                config::AtLimit::RemoveWithData => LimitAction::RemoveWithData,
-            },
+            action: torrents::action_of(library.at_limit),
         },
         partial_suffix: config.fetch.partial_suffix.clone(),
         allocation: allocation(config.fetch.allocation),

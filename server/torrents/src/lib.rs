@@ -42,6 +42,6 @@ mod throttling;
 mod totals;
 
 pub use declaring::Declared;
-pub use limiting::Enough;
+pub use limiting::{Enough, action_of};
 pub use manager::{Ended, Manager, ManagerHandle, Services, Settings};
 pub use throttling::LimitRules;

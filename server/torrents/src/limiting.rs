@@ -2,15 +2,17 @@
 //! something is done with them.
 //!
 //! A ratio is looked at when something was sent, a time when it comes; no loop over all torrents.
-//! A torrent's own limit comes before the server's; 0 is none.
+//! A torrent's own limit comes before those of its labels, these before its category's, and that
+//! before the server's; 0 is none.
 //!
 //! Limits: a date for each torrent that has a limit of time and is being seeded.
 
 use crate::manager::Manager;
 use control::catalog::{Status, Torrent};
 use control::command::Action;
+use control::config::{AtLimit, RuleLimits};
 use proto::ids::InfoHashV1;
-use state::{LimitAction, TorrentLimits};
+use state::{LimitAction, Summary, TorrentLimits};
 use std::collections::{BTreeSet, HashMap};
 
 /// What is done with torrents that have no limits of their own.
@@ -35,6 +37,19 @@ impl Default for Enough {
 }
 
 impl Enough {
+    /// With what is said of a torrent's labels and its category, the narrowest first.
+    fn narrowed(self, rules: &[RuleLimits]) -> Enough {
+        let said = |of: fn(&RuleLimits) -> Option<u64>| rules.iter().find_map(of);
+        let ratio = said(|rule| rule.ratio_permille);
+        let seeding_time = said(|rule| rule.seeding_time_s);
+        let action = rules.iter().find_map(|rule| rule.at_limit);
+        Enough {
+            ratio_permille: ratio.unwrap_or(self.ratio_permille),
+            seeding_time_s: seeding_time.unwrap_or(self.seeding_time_s),
+            action: action.map_or(self.action, action_of),
+        }
+    }
+
     /// With what a torrent's own limits say.
     fn of(self, limits: &TorrentLimits) -> Enough {
         Enough {
@@ -49,6 +64,15 @@ impl Enough {
         let ratio = self.ratio_permille > 0 && torrent.ratio_permille() >= self.ratio_permille;
         let seeded_s = torrent.totals_at(now_s).seeding_s;
         ratio || (self.seeding_time_s > 0 && seeded_s >= self.seeding_time_s)
+    }
+}
+
+/// What a configuration says is to be done.
+pub fn action_of(said: AtLimit) -> LimitAction {
+    match said {
+        AtLimit::Pause => LimitAction::Pause,
+        AtLimit::Remove => LimitAction::Remove,
+        AtLimit::RemoveWithData => LimitAction::RemoveWithData,
     }
 }
 
@@ -96,6 +120,13 @@ fn date_of(torrent: &Torrent, enough: Enough, now_s: u64) -> Option<u64> {
 }
 
 impl Manager {
+    /// When a torrent has given enough, by the narrowest that says so.
+    fn enough(&self, summary: &Summary) -> Enough {
+        let rules = self.limits.rules_of(summary);
+        let others = self.settings.enough.narrowed(&rules);
+        others.of(&summary.limits)
+    }
+
     /// Notes when a torrent has been seeded for long enough, as it is now.
     pub(crate) fn date(&mut self, info_hash: InfoHashV1) {
         let now_s = self.clock.now_s();
@@ -103,7 +134,7 @@ impl Manager {
             let catalog = self.seat.catalog();
             let torrent = catalog.get(&info_hash);
             torrent.and_then(|torrent| {
-                let enough = self.settings.enough.of(&torrent.summary.limits);
+                let enough = self.enough(&torrent.summary);
                 date_of(torrent, enough, now_s)
             })
         };
@@ -137,7 +168,7 @@ impl Manager {
                 };
                 let torrent = catalog.get(&info_hash).filter(complete);
                 torrent.and_then(|torrent| {
-                    let enough = self.settings.enough.of(&torrent.summary.limits);
+                    let enough = self.enough(&torrent.summary);
                     enough.is_given(torrent, now_s).then_some(enough.action)
                 })
             };
@@ -167,7 +198,7 @@ impl Manager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use state::{Summary, Totals};
+    use state::Totals;
 
     fn torrent(sent: u64, seeded_s: u64) -> Torrent {
         let mut torrent = Torrent {
@@ -218,6 +249,38 @@ mod tests {
         let mut paused = torrent(0, 20);
         paused.live.status = Status::Paused;
         assert_eq!(date_of(&paused, own, 130), None);
+    }
+
+    #[test]
+    fn the_first_rule_that_says_something_comes_before_the_server_and_after_the_torrent() {
+        let server = Enough {
+            ratio_permille: 2000,
+            seeding_time_s: 50,
+            action: LimitAction::Pause,
+        };
+        assert_eq!(server.narrowed(&[]), server);
+        let label = RuleLimits {
+            ratio_permille: Some(0),
+            ..RuleLimits::default()
+        };
+        let category = RuleLimits {
+            ratio_permille: Some(3000),
+            at_limit: Some(AtLimit::RemoveWithData),
+            ..RuleLimits::default()
+        };
+        let narrowed = server.narrowed(&[label, category]);
+        let expected = Enough {
+            ratio_permille: 0,
+            seeding_time_s: 50,
+            action: LimitAction::RemoveWithData,
+        };
+        assert_eq!(narrowed, expected);
+        let own = TorrentLimits {
+            at_limit: Some(LimitAction::Remove),
+            ..TorrentLimits::default()
+        };
+        assert_eq!(narrowed.of(&own).action, LimitAction::Remove);
+        assert_eq!(narrowed.of(&own).seeding_time_s, 50);
     }
 
     #[test]

@@ -99,8 +99,8 @@ impl Limits {
         )
     }
 
-    /// Those of a torrent; the narrowest that says something counts.
-    pub(crate) fn of_torrent(&self, summary: &Summary) -> TorrentLimits {
+    /// What is said of a torrent's labels and its category, the narrowest first.
+    pub(crate) fn rules_of(&self, summary: &Summary) -> Vec<RuleLimits> {
         let named = |rules: &[NamedLimits], name: &str| {
             let rule = rules.iter().find(|rule| rule.name == name);
             rule.map(|rule| rule.limits)
@@ -110,7 +110,12 @@ impl Limits {
         let of_labels = labels.filter_map(|label| named(&rules.labels, label));
         let category = summary.category.as_ref();
         let of_category = category.and_then(|name| named(&rules.categories, name));
-        let others: Vec<RuleLimits> = of_labels.chain(of_category).collect();
+        of_labels.chain(of_category).collect()
+    }
+
+    /// Those of a torrent; the narrowest that says something counts.
+    pub(crate) fn of_torrent(&self, summary: &Summary) -> TorrentLimits {
+        let others = self.rules_of(summary);
         let said = |own: Option<u64>, of: fn(&RuleLimits) -> Option<u64>| {
             own.or_else(|| others.iter().find_map(of))
         };

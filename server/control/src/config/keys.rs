@@ -186,9 +186,11 @@ section! {
         live local_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
         /// Upload to all other peers together, in bytes per second; 0 is unlimited.
         live remote_upload_rate: ByteRate = ByteRate::UNLIMITED, 0..=RATE_MAX;
-        /// Limits of each torrent that has a label, "LABEL: upload=RATE download=RATE peers=COUNT", of
-        /// which some may be left out; 0 is unlimited. Of several labels the torrent's first counts
-        /// that says something of it.
+        /// Limits of each torrent that has a label, "LABEL: upload=RATE download=RATE peers=COUNT
+        /// ratio=RATIO seeding_time=TIME at_limit=ACTION", of which some may be left out; 0 is none. Of
+        /// several labels the torrent's first counts that says something of it. What library.ratio_permille,
+        /// seeding_time_s and at_limit say of all is said here of some: "tv: ratio=1.5 seeding_time=14d
+        /// at_limit=remove".
         live labels: Vec<NamedLimits> = Vec::new(), 0..=1000;
         /// The same for each torrent that is in a category.
         live categories: Vec<NamedLimits> = Vec::new(), 0..=1000;
@@ -522,6 +524,11 @@ section! {
     }
 }
 
+impl AtLimit {
+    /// All that can be done.
+    pub(crate) const ALL: [AtLimit; 3] = [AtLimit::Pause, AtLimit::Remove, AtLimit::RemoveWithData];
+}
+
 choices! {
     /// What is done with a torrent that has given enough.
     AtLimit {
@@ -550,10 +557,10 @@ section! {
         /// Seconds after which a complete torrent without peers is not kept loaded.
         live idle_min_s: Seconds = Seconds(300), 1..=86_400;
         /// Bytes sent for a thousand of a complete torrent's, after which at_limit is done with it,
-        /// unless it has a limit of its own: 2000 is a ratio of 2. 0 is no limit.
+        /// unless it, its label or its category has another limit: 2000 is a ratio of 2. 0 is no limit.
         live ratio_permille: u32 = 0, 0..=1_000_000_000;
-        /// Seconds that a complete torrent is seeded, after which at_limit is done with it, unless it
-        /// has a limit of its own. 0 is no limit.
+        /// Seconds that a complete torrent is seeded, after which at_limit is done with it, unless it,
+        /// its label or its category has another limit. 0 is no limit.
         live seeding_time_s: Seconds = Seconds(0), 0..=1_000_000_000;
         /// What is done with a torrent that has reached its ratio or time.
         live at_limit: AtLimit = AtLimit::Pause;

@@ -1,13 +1,14 @@
 //! Limits that hold for some torrents or at some times, each a line of text in the configuration.
 //!
 //! ```text
-//! linux isos: upload=1MB/s download=0 peers=50
+//! linux isos: upload=1MB/s download=0 peers=50 ratio=2 seeding_time=14d at_limit=remove
 //! mon-fri 08:00-18:00 upload=2MB/s download=5MB/s
 //! ```
 //!
 //! Does not: know a clock, or which limit comes before which.
 
-use super::units::{format_size, parse_rate};
+use super::keys::AtLimit;
+use super::units::{format_ratio, format_size, format_time, parse_rate, parse_ratio, parse_time};
 use std::fmt;
 use std::str::FromStr;
 
@@ -28,6 +29,9 @@ const RATE_MAX: u64 = 1_000_000_000_000;
 /// The most peers of a torrent that a rule may say.
 const PEERS_MAX: u64 = 1_000_000;
 
+/// The largest ratio, in thousandths, and the longest time, in seconds, as those of `[library]`.
+const ENOUGH_MAX: u64 = 1_000_000_000;
+
 /// What a rule says. `None`: nothing; 0: there is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RuleLimits {
@@ -37,6 +41,12 @@ pub struct RuleLimits {
     pub download_rate: Option<u64>,
     /// Connected peers.
     pub peers_max: Option<u64>,
+    /// Bytes sent for a thousand of a complete torrent's, after which `at_limit` is done with it.
+    pub ratio_permille: Option<u64>,
+    /// Seconds of seeding after which it is.
+    pub seeding_time_s: Option<u64>,
+    /// What is done then. Here `None` alone says nothing.
+    pub at_limit: Option<AtLimit>,
 }
 
 /// Limits of each torrent that has a label, or is in a category.
@@ -92,12 +102,23 @@ impl ScheduledLimits {
 }
 
 impl RuleLimits {
-    /// Reads `upload=…`, `download=…` and `peers=…`, one of them at least and each once.
+    /// Reads `upload=…`, `download=…`, `peers=…`, `ratio=…`, `seeding_time=…` and `at_limit=…`, one of
+    /// them at least and each once.
     fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Option<RuleLimits> {
         let mut limits = RuleLimits::default();
+        let enough = |number: Option<u64>| number.filter(|number| *number <= ENOUGH_MAX);
         for word in words {
             let (what, value) = word.split_once('=')?;
             let (place, value) = match what {
+                "at_limit" => {
+                    let action = AtLimit::ALL.into_iter().find(|it| it.as_str() == value)?;
+                    if limits.at_limit.replace(action).is_some() {
+                        return None;
+                    }
+                    continue;
+                }
+                "ratio" => (&mut limits.ratio_permille, enough(parse_ratio(value))?),
+                "seeding_time" => (&mut limits.seeding_time_s, enough(parse_time(value))?),
                 "upload" => (&mut limits.upload_rate, rate(value)?),
                 "download" => (&mut limits.download_rate, rate(value)?),
                 "peers" => {
@@ -111,6 +132,16 @@ impl RuleLimits {
             }
         }
         (limits != RuleLimits::default()).then_some(limits)
+    }
+
+    /// Whether it says nothing but rates.
+    fn is_of_rates(&self) -> bool {
+        let rates = RuleLimits {
+            upload_rate: self.upload_rate,
+            download_rate: self.download_rate,
+            ..RuleLimits::default()
+        };
+        *self == rates
     }
 }
 
@@ -144,7 +175,7 @@ impl FromStr for ScheduledLimits {
             let (first_day, last_day) = days(words.next()?)?;
             let (begin, end) = words.next()?.split_once('-')?;
             let (begin, end) = (minute(begin)?, minute(end)?);
-            let limits = RuleLimits::parse(words).filter(|limits| limits.peers_max.is_none())?;
+            let limits = RuleLimits::parse(words).filter(RuleLimits::is_of_rates)?;
             (begin < MINUTES_OF_DAY).then_some(ScheduledLimits {
                 first_day,
                 last_day,
@@ -196,6 +227,12 @@ impl fmt::Display for RuleLimits {
             self.download_rate
                 .map(|limit| format!("download={}", rate(limit))),
             self.peers_max.map(|peers| format!("peers={peers}")),
+            self.ratio_permille
+                .map(|ratio| format!("ratio={}", format_ratio(ratio))),
+            self.seeding_time_s
+                .map(|time| format!("seeding_time={}", format_time(time))),
+            self.at_limit
+                .map(|action| format!("at_limit={}", action.as_str())),
         ];
         let said: Vec<String> = said.into_iter().flatten().collect();
         f.write_str(&said.join(" "))
@@ -220,7 +257,7 @@ impl fmt::Display for ScheduledLimits {
         let limits = RuleLimits {
             upload_rate: self.upload_rate,
             download_rate: self.download_rate,
-            peers_max: None,
+            ..RuleLimits::default()
         };
         write!(f, " {}-{} {limits}", time(self.begin), time(self.end))
     }
@@ -236,6 +273,11 @@ mod tests {
             "linux isos: upload=1MB/s download=0 peers=50",
             "a:b: peers=0",
             "x: download=1kB/s",
+            "tv: ratio=1.5 seeding_time=36h at_limit=remove-with-data",
+            "tv: upload=1kB/s peers=7 ratio=0.125 seeding_time=14d",
+            "tv: ratio=0 seeding_time=0 at_limit=pause",
+            "tv: seeding_time=90m at_limit=remove",
+            "tv: ratio=2 seeding_time=61s",
         ] {
             let rule: NamedLimits = text.parse().unwrap();
             assert_eq!(rule.to_string(), text);
@@ -260,7 +302,14 @@ mod tests {
             "x: upload",
             "x: upload=fast",
             "x: upload=1 upload=2",
-            "x: ratio=1",
+            "x: ratio=-1",
+            "x: ratio=1.2345",
+            "x: ratio=1 ratio=2",
+            "x: ratio=1000001",
+            "x: seeding_time=90",
+            "x: seeding_time=20000d",
+            "x: at_limit=forget",
+            "x: at_limit=pause at_limit=pause",
             "x: peers=1000001",
             "x: upload=2000GB/s",
         ] {
@@ -276,6 +325,8 @@ mod tests {
             "mon 24:00-18:00 upload=1",
             "mon 08:00-24:01 upload=1",
             "mon 08:00-18:00 peers=1",
+            "mon 08:00-18:00 upload=1 ratio=1",
+            "mon 08:00-18:00 upload=1 at_limit=pause",
         ] {
             assert_eq!(text.parse::<ScheduledLimits>(), Err(NoRule), "{text}");
         }

@@ -444,7 +444,7 @@ macro_rules! rule_settings {
     };
 }
 rule_settings! {
-    NamedLimits, "\"linux: upload=1MB/s download=500kB/s peers=50\"";
+    NamedLimits, "\"linux: upload=1MB/s peers=50\", \"tv: ratio=2 seeding_time=14d at_limit=remove\"";
     ScheduledLimits, "\"mon-fri 08:00-18:00 upload=2MB/s download=5MB/s\"";
 }
 

@@ -252,9 +252,9 @@ fn rules_of_limits_are_lists_of_which_the_wrong_entry_is_named() {
     assert_eq!(limits.labels[0].limits.peers_max, Some(5));
     assert_eq!(limits.schedule[0].download_rate, Some(0));
     assert_eq!(limits.schedule[1].upload_rate, Some(1));
-    let found = problems("[limits]\ncategories = [\"a: upload=1\", \"a: ratio=1\"]\n");
+    let found = problems("[limits]\ncategories = [\"a: upload=1\", \"a: ratio=x\"]\n");
     let expected =
-        "seedring.toml:2:14: limits.categories: entry 2, \"a: ratio=1\", is not allowed;";
+        "seedring.toml:2:14: limits.categories: entry 2, \"a: ratio=x\", is not allowed;";
     assert!(found[0].starts_with(expected), "{found:?}");
     let found = problems("[limits]\nschedule = [\"mon 8-18 upload=1\"]\n");
     assert!(found[0].contains("entry 1") && found[0].contains("mon-fri 08:00-18:00"));

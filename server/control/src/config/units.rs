@@ -89,6 +89,57 @@ pub fn parse_rate(text: &str) -> Option<u64> {
     }
 }
 
+/// The units of a time, the longest first.
+const TIME_UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+
+/// Reads a ratio such as `2`, `1.5` or `0.125`, in thousandths.
+pub fn parse_ratio(text: &str) -> Option<u64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || part.len() > 3 || !is_digits(whole) || !is_digits(part) {
+        return None;
+    }
+    let part: u64 = format!("{part:0<3}").parse().ok()?;
+    let whole: u64 = whole.parse().ok()?;
+    whole.checked_mul(1000)?.checked_add(part)
+}
+
+/// Writes thousandths as [`parse_ratio`] reads them.
+pub(crate) fn format_ratio(permille: u64) -> String {
+    let (whole, part) = (permille / 1000, permille % 1000);
+    match part {
+        0 => whole.to_string(),
+        part => {
+            let part = format!("{part:03}");
+            format!("{whole}.{}", part.trim_end_matches('0'))
+        }
+    }
+}
+
+/// Reads a time such as `90m`, `36h`, `14d` or `0`, in seconds.
+pub fn parse_time(text: &str) -> Option<u64> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    let number: u64 = digits.parse().ok()?;
+    if unit.is_empty() {
+        return (number == 0).then_some(0);
+    }
+    let (_, factor) = TIME_UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.checked_mul(*factor)
+}
+
+/// Writes seconds as [`parse_time`] reads them.
+pub(crate) fn format_time(seconds: u64) -> String {
+    if seconds == 0 {
+        return "0".to_owned();
+    }
+    let fits = |(_, factor): &&(&str, u64)| seconds.is_multiple_of(*factor);
+    let (unit, factor) = TIME_UNITS.iter().find(fits).unwrap_or(&("s", 1));
+    format!("{}{unit}", seconds / factor)
+}
+
 /// The number, and the unit without the blanks between them.
 fn split(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();

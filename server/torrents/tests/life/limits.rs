@@ -138,7 +138,8 @@ async fn settings_that_are_read_again_hold_at_once() {
         ..of_file(metainfo, seed.address())
     };
     host.add(add).await;
-    host.until(info_hash, |it| it.live.downloaded_session > 0).await;
+    host.until(info_hash, |it| it.live.downloaded_session > 0)
+        .await;
     let magnet = |byte: u8| {
         let link = format!("magnet:?xt=urn:btih:{}", InfoHashV1([byte; 20]));
         let magnet = proto::magnet::Magnet::parse(&link).unwrap();
@@ -177,4 +178,36 @@ async fn settings_that_are_read_again_hold_at_once() {
     assert_eq!(torrent.summary.save_path, two.path().join("elsewhere"));
     host.stop().await;
     seed.stop().await;
+}
+
+/// A label's time of seeding ends what gets it, before the category's and the server's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_label_says_is_enough_ends_the_seeding_of_those_that_have_it() {
+    let one = TempDir::new().unwrap();
+    let data = data(one.path());
+    let host = Host::start_with(0, one.path(), |set| {
+        set.limits.labels = vec!["short: seeding_time=1s at_limit=remove".parse().unwrap()];
+        set.limits.categories = vec!["kept: seeding_time=0".parse().unwrap()];
+        set.enough.seeding_time_s = 1_000_000;
+    })
+    .await;
+    let add = |category: Option<&str>| AddTorrent {
+        category: category.map(str::to_owned),
+        ..AddTorrent::new(AddSource::Path(data.clone()))
+    };
+    let info_hash = host.add(add(Some("kept"))).await;
+    host.until_status(info_hash, Status::Seeding).await;
+    let edit = Edit {
+        labels: Some(vec!["short".to_owned()]),
+        ..Edit::default()
+    };
+    let edit = |reply| Command::Edit(info_hash, Box::new(edit), reply);
+    host.server.ask(edit).await.unwrap();
+    let begun = Instant::now();
+    while host.torrent(info_hash).is_some() {
+        assert!(begun.elapsed() < PATIENCE, "it is still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(data.join("a").exists(), "its data stay");
+    host.stop().await;
 }

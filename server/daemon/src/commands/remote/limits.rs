@@ -130,42 +130,15 @@ fn parse_count(text: &str) -> Result<Limit, String> {
 
 /// A ratio in thousandths.
 fn parse_ratio(text: &str) -> Result<Limit, String> {
-    let permille = |text: &str| {
-        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || part.len() > 3 || !is_digits(whole) || !is_digits(part) {
-            return None;
-        }
-        let part: u64 = format!("{part:0<3}").parse().ok()?;
-        whole
-            .parse::<u64>()
-            .ok()?
-            .checked_mul(1000)?
-            .checked_add(part)
-    };
     word(text)
-        .or_else(|| permille(text.trim()).map(Limit::Is))
+        .or_else(|| control::config::parse_ratio(text.trim()).map(Limit::Is))
         .ok_or_else(|| "it is no ratio such as 2, 1.5, none or default".into())
 }
 
 /// A time in seconds.
 fn parse_time(text: &str) -> Result<Limit, String> {
-    let seconds = |text: &str| {
-        let end = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
-        let (digits, unit) = text.split_at(end);
-        let unit: u64 = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86_400,
-            _ => return None,
-        };
-        digits.parse::<u64>().ok()?.checked_mul(unit)
-    };
     word(text)
-        .or_else(|| seconds(text.trim()).map(Limit::Is))
+        .or_else(|| control::config::parse_time(text.trim()).map(Limit::Is))
         .ok_or_else(|| "it is no time such as 90m, 36h, 14d, none or default".into())
 }
 
