@@ -50,7 +50,7 @@ use std::sync::atomic::AtomicU16;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-pub use auth::{Access, TOKEN_FILE, TokenError};
+pub use auth::{Access, TOKEN_FILE, TokenError, hash_password};
 
 /// What all paths of the API begin with.
 pub const PREFIX: &str = "/api/v1";

@@ -67,6 +67,8 @@ pub enum Command {
     Verify(crate::commands::verify::VerifyArgs),
     /// Print the reference configuration, or check a file
     Config(crate::commands::config::ConfigArgs),
+    /// Make a line for api.users of a password
+    HashPassword(crate::commands::hash_password::HashPasswordArgs),
     /// Check, back up or restore the state store
     State(crate::commands::state::StateArgs),
     /// Take over the torrents of qBittorrent, Transmission or rTorrent

@@ -9,6 +9,7 @@
 //!
 //! Does not: know pages, sessions or cookies; tell who may do what: who may ask may do all.
 
+mod hashing;
 mod throttle;
 mod token;
 
@@ -29,6 +30,7 @@ use subtle::ConstantTimeEq;
 use throttle::Throttle;
 use tokio::sync::Semaphore;
 
+pub use hashing::hash_password;
 pub use token::{TOKEN_FILE, TokenError};
 
 /// Passwords that are verified at a time: each takes tens of MiB and of milliseconds.

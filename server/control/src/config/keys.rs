@@ -321,8 +321,8 @@ section! {
         /// "off" nobody: whoever reaches the port may then remove torrents and files. A reload reads
         /// the token again, too, or makes one if the file is gone.
         live auth: ApiAuth = ApiAuth::Auto;
-        /// Names and passwords for HTTP's Basic, each "NAME:HASH" with an argon2 hash as the program
-        /// argon2 prints it with -e. In the environment they are parted by blanks.
+        /// Names and passwords for HTTP's Basic, each "NAME:HASH" with an argon2 hash, as `seedring
+        /// hash-password NAME` makes it. In the environment they are parted by blanks.
         live users: ApiUsers = ApiUsers::default(), 0..=64;
         /// The Unix socket of the API. "auto" is api.sock in the state folder. Who can open it may do
         /// all unless auth is "required", so its mode is 0600, for the server's user and root.

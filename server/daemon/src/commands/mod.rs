@@ -4,6 +4,7 @@ pub mod completions;
 pub mod config;
 pub mod create;
 pub mod get;
+pub mod hash_password;
 pub mod import;
 pub mod remote;
 pub mod seed;
@@ -26,6 +27,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Show(args) => show::run(&global, &args),
         Command::Verify(args) => verify::run(&global, &args),
         Command::Config(args) => config::run(&global, &args),
+        Command::HashPassword(args) => hash_password::run(&global, &args),
         Command::State(args) => state::run(&global, &args),
         Command::Import(args) => import::run(&global, &args),
         Command::Remote(command) => remote::run(&global, &command),
