@@ -6,9 +6,11 @@
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path};
 
 const FOLDER: OFlags = OFlags::DIRECTORY
@@ -75,9 +77,33 @@ impl Beneath {
     /// Gives a file a name, in the same folder, that nothing has yet.
     pub(crate) fn rename(&self, path: &Path, new: &Path) -> Result<(), Errno> {
         let folder = self.above(path, false)?;
-        let (old, new) = (Self::name(path)?, Self::name(new)?);
-        let flags = RenameFlags::NOREPLACE;
-        rustix::fs::renameat_with(&folder, old, &folder, new, flags)
+        let (old, name) = (Self::name(path)?, Self::name(new)?);
+        match rustix::fs::renameat_with(&folder, old, &folder, name, RenameFlags::NOREPLACE) {
+            // NFS and FUSE know no such rename: it is looked first.
+            Err(Errno::INVAL | Errno::NOSYS) if !self.exists(new) => {
+                rustix::fs::renameat(&folder, old, &folder, name)
+            }
+            Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST),
+            result => result,
+        }
+    }
+
+    /// Whether anything has this name. Where that cannot be found out, it counts as taken.
+    pub(crate) fn exists(&self, path: &Path) -> bool {
+        let found = || {
+            let folder = self.above(path, false)?;
+            rustix::fs::statat(folder, Self::name(path)?, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        !matches!(found(), Err(Errno::NOENT | Errno::NOTDIR))
+    }
+
+    /// The names in the folder of `path`.
+    pub(crate) fn names_beside(&self, path: &Path) -> Result<Vec<OsString>, Errno> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(self.above(path, false)?)? {
+            names.push(OsString::from_vec(entry?.file_name().to_bytes().to_vec()));
+        }
+        Ok(names)
     }
 
     /// Gives a file another name in `to`, which nothing has yet; it keeps this one.

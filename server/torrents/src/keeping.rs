@@ -77,8 +77,13 @@ impl Keeping {
 
     /// Writes, and has `after` be done then.
     pub(crate) async fn write(&self, write: Write, after: After<crate::Manager>) {
+        self.write_all(vec![write], after).await;
+    }
+
+    /// Writes in one transaction, and has `after` be done then with the first refusal, if any.
+    pub(crate) async fn write_all(&self, writes: Vec<Write>, after: After<crate::Manager>) {
         self.pending.fetch_add(1, Ordering::Relaxed);
-        let ack = self.store.submit(vec![write]).await.ok();
+        let ack = self.store.submit(writes).await.ok();
         let _ = self.written.send((ack, after));
     }
 

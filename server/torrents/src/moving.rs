@@ -15,9 +15,11 @@
 //! not: serve a torrent that is not complete while it is moved (it is stopped, moved and begun
 //! again).
 
+mod apart;
+mod way;
 mod work;
 
-use crate::keeping::{Change, refusal};
+use crate::keeping::{Change, Next, refusal};
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::Kept;
 use control::catalog::Status;
@@ -25,14 +27,13 @@ use control::command::{CommandError, Move, Reply};
 use proto::ids::InfoHashV1;
 use seedring_io::torrent::{Place, SeededTorrent};
 use state::{Summary, Update, Write};
-use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use way::Way;
 use work::{Work, is_as_before};
 
 /// Torrents that are moved at a time.
@@ -43,7 +44,7 @@ const MOVES_MAX: usize = 1;
 const OLD_NAMES: Duration = Duration::from_secs(150);
 
 /// Under which name it is kept that a torrent is to be moved: this, and its info-hash. The value is
-/// the new folder, a NUL, and the old one.
+/// a [`Way`].
 const INTENT: &str = "move-";
 
 /// Under which name it is kept that this torrent is to be moved.
@@ -51,34 +52,13 @@ pub(crate) fn intent(info_hash: InfoHashV1) -> String {
     format!("{INTENT}{info_hash}")
 }
 
-/// From where to where.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Way {
-    from: PathBuf,
-    to: PathBuf,
-}
-
-impl Way {
-    fn encode(&self) -> Vec<u8> {
-        let (from, to) = (self.from.as_os_str(), self.to.as_os_str());
-        [to.as_bytes(), from.as_bytes()].join(&0)
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Way> {
-        let at = bytes.iter().position(|byte| *byte == 0)?;
-        let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
-        Some(Way {
-            to: path(bytes.get(..at)?),
-            from: path(bytes.get(at + 1..)?),
-        })
-    }
-}
-
 /// The moves that are under way and wait.
 #[derive(Default)]
 pub(crate) struct Moves {
     running: HashMap<InfoHashV1, Arc<Moving>>,
     waiting: VecDeque<(InfoHashV1, Way)>,
+    /// Those of which it is being kept where their data are to be.
+    deciding: HashSet<InfoHashV1>,
     /// Torrents whose files get other names, or have got them lately, and where they are, if that
     /// has changed.
     pub renaming: HashMap<InfoHashV1, Option<Place>>,
@@ -94,6 +74,18 @@ impl Moves {
     /// Whether the torrent is being moved.
     pub(crate) fn runs(&self, info_hash: &InfoHashV1) -> bool {
         self.running.contains_key(info_hash)
+    }
+
+    /// Whether the torrent is to be moved when it is its turn.
+    fn waits(&self, info_hash: &InfoHashV1) -> bool {
+        self.waiting.iter().any(|(waiting, _)| waiting == info_hash)
+    }
+
+    /// The move that may begin next.
+    fn take_next(&mut self) -> Option<(InfoHashV1, Way)> {
+        let free = |(info_hash, _): &(InfoHashV1, Way)| !self.deciding.contains(info_hash);
+        let at = self.waiting.iter().position(free)?;
+        self.waiting.remove(at)
     }
 
     /// Gives up moves of a torrent.
@@ -167,11 +159,11 @@ impl Manager {
             let summary = &torrent.summary;
             (summary.pieces, summary.save_path == to.save_path)
         };
-        if self.moves.running.contains_key(&info_hash) {
+        if self.moves.runs(&info_hash) || self.moves.deciding.contains(&info_hash) {
             let why = "it is being moved already; wait until that has ended".to_owned();
             let _ = reply.send(Err(CommandError::Conflict(why)));
         } else if same {
-            let _ = reply.send(Ok(()));
+            self.stay(info_hash, reply).await;
         } else if to.data_are_there || pieces == 0 {
             self.point_at(info_hash, to.save_path, reply).await;
         } else {
@@ -186,18 +178,76 @@ impl Manager {
             let torrent = catalog.get(&info_hash);
             torrent.map_or_else(PathBuf::new, |it| it.summary.save_path.clone())
         };
-        let way = Way { from, to: path };
-        let write = Write::Setting(intent(info_hash), Some(way.encode()));
-        let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
-            let result = written.map_err(refusal);
-            if result.is_ok() {
-                manager.moves.cancel(&info_hash);
-                manager.moves.waiting.push_back((info_hash, way));
-            }
-            let _ = reply.send(result);
-            crate::keeping::Next::Move
+        let way = Way {
+            from,
+            to: path,
+            phase: way::Phase::Waiting,
         };
-        self.keeping.write(write, Box::new(after)).await;
+        let write = Write::Setting(intent(info_hash), Some(way.encode()));
+        let then = move |manager: &mut Manager| {
+            manager.moves.waiting.push_back((info_hash, way));
+            Next::Move
+        };
+        self.decide(info_hash, vec![write], then, reply).await;
+    }
+
+    /// Its data stay where they are: it is not moved any more, if it was to be.
+    async fn stay(&mut self, info_hash: InfoHashV1, reply: Reply<()>) {
+        if !self.moves.waits(&info_hash) {
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        let write = Write::Setting(intent(info_hash), None);
+        self.decide(info_hash, vec![write], |_| Next::Done, reply)
+            .await;
+    }
+
+    /// Whoever moved the data may have copied them wrong: what is there is hashed. A move that waits
+    /// is given up with it, in one transaction: it would take the old files away.
+    async fn point_at(&mut self, info_hash: InfoHashV1, path: PathBuf, reply: Reply<()>) {
+        let change: Change = Arc::new(move |summary: &mut Summary| {
+            summary.save_path.clone_from(&path);
+            if summary.pieces > 0 {
+                summary.condition = state::Condition::NeedsCheck;
+            }
+        });
+        let kept = Arc::clone(&change);
+        let update = Update::new().summary(move |summary| kept(summary));
+        let writes = vec![
+            Write::Update(info_hash, Box::new(update)),
+            Write::Setting(intent(info_hash), None),
+        ];
+        let then = move |manager: &mut Manager| {
+            manager.show(info_hash, |torrent| change(&mut torrent.summary));
+            Next::Restart(info_hash)
+        };
+        self.decide(info_hash, writes, then, reply).await;
+    }
+
+    /// Keeps where a torrent's data are to be. No move of it begins until that is durable; then
+    /// `then` is done in place of what it was to do.
+    async fn decide(
+        &mut self,
+        info_hash: InfoHashV1,
+        writes: Vec<Write>,
+        then: impl FnOnce(&mut Manager) -> Next + Send + 'static,
+        reply: Reply<()>,
+    ) {
+        self.moves.deciding.insert(info_hash);
+        let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
+            manager.moves.deciding.remove(&info_hash);
+            let result = written.map_err(refusal);
+            let next = match &result {
+                Ok(()) => {
+                    manager.moves.cancel(&info_hash);
+                    then(manager)
+                }
+                Err(_) => Next::Move,
+            };
+            let _ = reply.send(result);
+            next
+        };
+        self.keeping.write_all(writes, Box::new(after)).await;
     }
 
     /// Goes on with the moves that an earlier run did not end.
@@ -217,7 +267,7 @@ impl Manager {
     /// Begins those moves whose turn it is.
     pub(crate) async fn next_move(&mut self) {
         while self.moves.running.len() < MOVES_MAX {
-            let Some((info_hash, way)) = self.moves.waiting.pop_front() else {
+            let Some((info_hash, way)) = self.moves.take_next() else {
                 return;
             };
             let is_complete = {
@@ -238,17 +288,6 @@ impl Manager {
         }
     }
 
-    /// Whoever moved the data may have copied them wrong: what is there is hashed.
-    async fn point_at(&mut self, info_hash: InfoHashV1, path: PathBuf, reply: Reply<()>) {
-        let change = move |summary: &mut Summary| {
-            summary.save_path.clone_from(&path);
-            if summary.pieces > 0 {
-                summary.condition = state::Condition::NeedsCheck;
-            }
-        };
-        self.change(info_hash, Arc::new(change), true, reply).await;
-    }
-
     fn begin_move(&mut self, info_hash: InfoHashV1, way: Way, served: bool) {
         let moving = Arc::new(Moving {
             cancelled: AtomicBool::new(false),
@@ -266,7 +305,7 @@ impl Manager {
             let kept = match Kept::read(&store, info_hash) {
                 Ok(kept) => kept,
                 Err(error) => {
-                    let ended = MoveEvent::Ended(Err(error.to_string()));
+                    let ended = MoveEvent::Ended(Err(format!("not moved: {error}")));
                     let _ = inner.send(Inner::Moved(info_hash, ended));
                     return;
                 }
@@ -276,13 +315,14 @@ impl Manager {
                 kept,
                 from: way.from,
                 to: way.to,
+                phase: way.phase,
+                store,
                 suffix,
                 moving,
                 services,
                 inner,
             };
-            let ended = work.open().and_then(|(from, to)| work.run(&from, &to));
-            let event = Inner::Moved(info_hash, MoveEvent::Ended(ended));
+            let event = Inner::Moved(info_hash, MoveEvent::Ended(work.run()));
             let _ = work.inner.send(event);
         });
     }
@@ -332,11 +372,21 @@ impl Manager {
 
     /// All of it is in the new folder: that is kept, and then it is served from there.
     async fn switch(&mut self, info_hash: InfoHashV1, place: Place, done: oneshot::Sender<bool>) {
-        if self.seat.catalog().get(&info_hash).is_none() {
+        let from = {
+            let catalog = self.seat.catalog();
+            let torrent = catalog.get(&info_hash);
+            torrent.map(|torrent| torrent.summary.save_path.clone())
+        };
+        let Some(from) = from else {
             let _ = done.send(false);
             return;
-        }
+        };
         let folder = place.data_dir.clone();
+        let way = Way {
+            from,
+            to: folder.clone(),
+            phase: way::Phase::Switched,
+        };
         let change: Change = Arc::new(move |summary: &mut Summary| {
             summary.save_path.clone_from(&folder);
         });
@@ -344,7 +394,10 @@ impl Manager {
         let update = Update::new()
             .summary(move |summary| kept(summary))
             .all_stamps(place.stamps.clone());
-        let write = Write::Update(info_hash, Box::new(update));
+        let writes = vec![
+            Write::Update(info_hash, Box::new(update)),
+            Write::Setting(intent(info_hash), Some(way.encode())),
+        ];
         let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
             match written {
                 Ok(()) => {
@@ -358,16 +411,16 @@ impl Manager {
                     tracing::error!(torrent = %info_hash, %error, "where its data are is not kept");
                 }
             }
-            crate::keeping::Next::Done
+            Next::Done
         };
-        self.keeping.write(write, Box::new(after)).await;
+        self.keeping.write_all(writes, Box::new(after)).await;
     }
 
     async fn move_ended(&mut self, info_hash: InfoHashV1, result: Result<(), String>) {
         let moving = self.moves.running.remove(&info_hash);
         if let Err(why) = result {
-            tracing::error!(torrent = %info_hash, why, "its data were not moved");
-            let (at_s, text) = (self.clock.now_s(), format!("not moved: {why}"));
+            tracing::error!(torrent = %info_hash, why, "a move did not end well");
+            let (at_s, text) = (self.clock.now_s(), why);
             self.show(info_hash, |torrent| {
                 torrent.summary.last_error = Some(state::LastError { at_s, text });
             });
@@ -380,7 +433,7 @@ impl Manager {
             .all(|(waiting, _)| *waiting != info_hash)
         {
             let write = Write::Setting(intent(info_hash), None);
-            let after = |_: &mut Manager, _| crate::keeping::Next::Done;
+            let after = |_: &mut Manager, _| Next::Done;
             self.keeping.write(write, Box::new(after)).await;
         }
         let status = {

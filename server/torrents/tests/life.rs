@@ -9,7 +9,7 @@ use control::catalog::{Status, Torrent};
 use control::command::{
     self, Action, AddSource, AddTorrent, Command, CommandError, Edit, Move, Server,
 };
-use control::hashing::PageCache;
+use control::hashing::{Disk, PageCache};
 use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PeerId};
 use proto::magnet::Magnet;
@@ -92,6 +92,16 @@ impl Host {
     }
 
     async fn start_with(number: u8, folder: &Path, set: impl FnOnce(&mut Settings)) -> Host {
+        Host::start_on(number, folder, &PageCache, set).await
+    }
+
+    /// One whose hashing reads by `disk`.
+    async fn start_on(
+        number: u8,
+        folder: &Path,
+        disk: &'static dyn Disk,
+        set: impl FnOnce(&mut Settings),
+    ) -> Host {
         let registry = Registry::new(2);
         let config = plane_config(number);
         let peer_id = config.peer_id;
@@ -105,7 +115,7 @@ impl Host {
             announcer: None,
             lsd: None,
             dht: None,
-            disk: &PageCache,
+            disk,
             cells: registry.control(),
             peer_id,
             peer_port: plane.addresses()[0].port(),

@@ -1,7 +1,8 @@
 //! The files of a move, brought from one folder to another: on a thread for blocking work, which
 //! tells the manager how far it is and waits for it where the torrent goes on from the new folder.
 
-use super::{MoveEvent, Moving};
+use super::way::{Phase, Way};
+use super::{MoveEvent, Moving, apart, intent};
 use crate::beneath::Beneath;
 use crate::manager::Inner;
 use crate::reading::Kept;
@@ -11,11 +12,12 @@ use control::verify::PieceSet;
 use engine::layout::FileStamp;
 use proto::ids::{InfoHashV1, PieceIndex};
 use seedring_io::torrent::Place;
-use state::Verified;
+use state::{Condition, Handle, Verified, Write};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Read, Seek, Write as _};
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,11 +29,14 @@ const COPY_BYTES: usize = 1 << 20;
 /// What is appended to the name of a file that is being copied.
 const COPY_SUFFIX: &str = ".moving";
 
+/// Why a file is not written over.
+const ANOTHER: &str = "another file is there; if it is the torrent's, move with `data_are_there`";
+
 /// What is to be done with one file.
-struct Item {
-    index: u32,
-    old: PathBuf,
-    new: PathBuf,
+pub(super) struct Item {
+    pub(super) index: u32,
+    pub(super) old: PathBuf,
+    pub(super) new: PathBuf,
 }
 
 /// The work of a move, beside the manager.
@@ -40,6 +45,9 @@ pub(super) struct Work {
     pub(super) kept: Kept,
     pub(super) from: PathBuf,
     pub(super) to: PathBuf,
+    /// How far an earlier run has come.
+    pub(super) phase: Phase,
+    pub(super) store: Handle,
     pub(super) suffix: String,
     pub(super) moving: Arc<Moving>,
     pub(super) services: Arc<crate::Services>,
@@ -56,35 +64,62 @@ impl Work {
         Ok((old, new))
     }
 
-    pub(super) fn run(&self, from: &Beneath, to: &Beneath) -> Result<(), String> {
-        if self.kept.summary.save_path == self.to {
-            // An earlier run has come so far that it is there; what is left is to clear up.
-            return self.finish(from, to);
+    /// Moves the files, or ends what an earlier run has begun. What went wrong is told in a
+    /// sentence.
+    pub(super) fn run(&self) -> Result<(), String> {
+        if self.phase == Phase::Switched {
+            return self.resume().map_err(|why| self.left_over(&why));
         }
+        let not_moved = |why| format!("not moved: {why}");
         if self.kept.summary.save_path != self.from {
-            return Err("it has been moved elsewhere since".to_owned());
+            return Err(not_moved("its data were said to be elsewhere since".into()));
         }
-        let items = self.items(from)?;
-        self.apart(from, to, &items)?;
+        let (from, to) = self.open().map_err(not_moved)?;
+        let items = self.items(&from).map_err(not_moved)?;
+        apart::check(self, &from, &to, &items).map_err(not_moved)?;
         let mut made = Vec::new();
-        let gave_up = match self.bring(from, to, &items, &mut made) {
-            Ok(Some(true)) => return self.finish(from, to),
+        let gave_up = match self.bring(&from, &to, &items, &mut made) {
+            Ok(Some(true)) => {
+                let finished = self.finish(&from, &to);
+                return finished.map_err(|why| self.left_over(&why));
+            }
             Ok(Some(false)) => "it was removed".to_owned(),
             Ok(None) => {
-                return Err(
-                    "whether that is kept is not known: its files are in both folders".into(),
-                );
+                let why = "whether that is kept is not known: its files are in both folders";
+                return Err(not_moved(why.into()));
             }
             Err(why) => why,
         };
         // What was made here is nobody's.
-        self.clear(to, made.iter().map(PathBuf::as_path));
+        self.clear(&to, made.iter().map(PathBuf::as_path));
         // Names that came and went have moved the time of change of the files.
-        if let Ok(stamps) = self.as_kept(from, &items) {
+        if let Ok(stamps) = self.as_kept(&from, &items) {
             let place = self.place(self.from.clone(), stamps);
             self.tell(MoveEvent::Settled(Box::new(place)));
         }
-        Err(gave_up)
+        Err(not_moved(gave_up))
+    }
+
+    /// Takes the old files away that an earlier run, which had the torrent go on from the new
+    /// folder, has left.
+    fn resume(&self) -> Result<(), String> {
+        if self.kept.summary.save_path != self.to {
+            return Err("its data were said to be elsewhere since".into());
+        }
+        if self.kept.summary.condition != Condition::Ready {
+            return Err("its data are to be checked first".into());
+        }
+        let (from, to) = self.open()?;
+        // The time of change of second names moves when the first are taken away.
+        self.renaming()?;
+        apart::restore(self, &from, &self.items(&to)?);
+        self.finish(&from, &to)
+    }
+
+    /// What is told when the torrent is in the new folder and files are in the old one, too.
+    fn left_over(&self, why: &str) -> String {
+        let (from, to) = (&self.from, &self.to);
+        format!("moved to {to:?}, but its old files in {from:?} stay there: {why}")
     }
 
     /// The files that are there.
@@ -118,45 +153,41 @@ impl Work {
         Ok(items)
     }
 
-    /// Refuses a move between folders that are one, by whatever names: their files have one name.
-    fn apart(&self, from: &Beneath, to: &Beneath, items: &[Item]) -> Result<(), String> {
-        let is_one = |item: &Item| {
-            let old = from.folder_of(&item.old);
-            old.is_some() && old == to.folder_of(&item.new)
-        };
-        let root = Path::new("x");
-        let one = from.folder_of(root) == to.folder_of(root) || items.iter().any(is_one);
-        match one {
-            true => Err(format!(
-                "{:?} and {:?} are the same folder",
-                self.from, self.to
-            )),
-            false => Ok(()),
-        }
-    }
-
-    /// The torrent is in the new folder: takes the old files away, each only if the new one is
-    /// there in another folder.
+    /// The torrent is in the new folder: takes the old files away, each only if the new one is what
+    /// was verified, and another.
     fn finish(&self, from: &Beneath, to: &Beneath) -> Result<(), String> {
-        if self.from == self.to || from.folder_of(Path::new("x")) == to.folder_of(Path::new("x")) {
-            return Ok(());
-        }
         let items = self.items(to)?;
-        let gone = items.iter().filter(|item| {
-            let (old, new) = (from.folder_of(&item.old), to.folder_of(&item.new));
+        let found = self.found(to, &items)?;
+        let is_whole = |item: &Item| {
+            let at = |stamps: &[Option<FileStamp>]| stamps.get(item.index as usize).copied();
+            let is_known = match self.phase {
+                // What has changed since an earlier run is not what was verified then.
+                Phase::Switched => is_as_before(at(&found)?, at(&self.kept.stamps)?),
+                Phase::Waiting | Phase::Copying => true,
+            };
             let length = |folder: &Beneath, path: &Path| {
                 let found = folder.read(path).and_then(|file| file.metadata());
                 found.ok().map(|found| found.len())
             };
-            old.is_some()
-                && new.is_some()
-                && old != new
-                && length(from, &item.old) == length(to, &item.new)
-        });
-        self.clear(from, gone.map(|item| item.old.as_path()));
+            let new = length(to, &item.new);
+            let is_same = is_same(from, &item.old, to, &item.new);
+            Some(is_same || is_known && new.is_some() && length(from, &item.old) == new)
+        };
+        let (mut taken, mut result) = (Vec::new(), Ok(()));
+        for item in items.iter().filter(|item| is_whole(item) == Some(true)) {
+            match apart::take_old(self, from, to, item) {
+                Ok(true) => taken.push(item.old.as_path()),
+                Ok(false) => {}
+                Err(why) => {
+                    result = Err(why);
+                    break;
+                }
+            }
+        }
+        self.clear_folders(from, taken.into_iter());
         let mut stamps = self.found(to, &items)?;
-        if self.kept.summary.save_path == self.to {
-            // Since an earlier run: what has changed meanwhile is hashed.
+        if self.phase == Phase::Switched {
+            // What has changed since is hashed.
             for (found, known) in stamps.iter_mut().zip(&self.kept.stamps) {
                 if !is_as_before(*found, *known) {
                     *found = None;
@@ -165,7 +196,7 @@ impl Work {
         }
         let place = self.place(self.to.clone(), stamps);
         self.tell(MoveEvent::Settled(Box::new(place)));
-        Ok(())
+        result
     }
 
     /// Has all files be in the new folder, and the torrent go on from there. Whether it does;
@@ -245,6 +276,9 @@ impl Work {
         made: &mut Vec<PathBuf>,
     ) -> Result<(), String> {
         seedring_io::system::work_in_background();
+        if self.phase == Phase::Waiting {
+            self.begin_copying(to, items)?;
+        }
         // Half of the work is the hashing afterwards.
         let all = self.kept.summary.total_bytes.saturating_mul(2);
         let mut done = 0;
@@ -253,6 +287,21 @@ impl Work {
             copied.map_err(|error| format!("{:?}: {error}", self.to.join(&item.new)))?;
         }
         Ok(())
+    }
+
+    /// Keeps that copies are made, of which none is there yet: what has their names later is ours.
+    fn begin_copying(&self, to: &Beneath, items: &[Item]) -> Result<(), String> {
+        if let Some(item) = items.iter().find(|item| to.exists(&item.new)) {
+            return Err(format!("{:?}: {ANOTHER}", self.to.join(&item.new)));
+        }
+        let way = Way {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            phase: Phase::Copying,
+        };
+        let write = Write::Setting(intent(self.info_hash), Some(way.encode()));
+        let kept = self.store.write_blocking(write);
+        kept.map_err(|error| error.to_string())
     }
 
     /// Copies one file, under another name until it is whole and on the disk.
@@ -267,12 +316,12 @@ impl Work {
     ) -> io::Result<()> {
         let mut source = from.read(&item.old)?;
         let length = source.metadata()?.len();
-        // One of its length is there already: of an earlier run, or it is found out by hashing.
+        // An earlier run has made it; whether it is right is found out by hashing.
         if let Ok(found) = to.read(&item.new).and_then(|file| file.metadata()) {
             *done += length;
             return match found.len() == length {
                 true => Ok(()),
-                false => Err(io::Error::other("another file is there")),
+                false => Err(io::Error::other(ANOTHER)),
             };
         }
         // A name that is ours alone: what is there is of an earlier run.
@@ -394,15 +443,19 @@ impl Work {
     }
 
     /// Takes files away, and those of their folders that are empty then.
-    fn clear<'a>(&self, folder: &Beneath, paths: impl Iterator<Item = &'a Path>) {
-        let mut folders = BTreeSet::new();
-        for path in paths {
+    fn clear<'a>(&self, folder: &Beneath, paths: impl Iterator<Item = &'a Path> + Clone) {
+        for path in paths.clone() {
             if let Err(error) = folder.unlink(path) {
                 tracing::warn!(torrent = %self.info_hash, ?path, %error, "cannot be taken away");
             }
-            let above = path.ancestors().skip(1);
-            folders.extend(above.filter(|path| !path.as_os_str().is_empty()));
         }
+        self.clear_folders(folder, paths);
+    }
+
+    /// Takes those folders of files away that are empty.
+    fn clear_folders<'a>(&self, folder: &Beneath, paths: impl Iterator<Item = &'a Path>) {
+        let above = paths.flat_map(|path| path.ancestors().skip(1));
+        let folders: BTreeSet<_> = above.filter(|path| !path.as_os_str().is_empty()).collect();
         for path in folders.iter().rev() {
             let _ = folder.remove_folder(path);
         }
@@ -422,12 +475,12 @@ pub(super) fn is_as_before(found: Option<FileStamp>, known: Option<FileStamp>) -
     FileStamp { ctime_ns, ..found } == known
 }
 
-/// Whether two names are of one file.
+/// Whether two names are of one file, which has more than one.
 fn is_same(from: &Beneath, old: &Path, to: &Beneath, new: &Path) -> bool {
     let found = |folder: &Beneath, path: &Path| {
         let metadata = folder.read(path).and_then(|file| file.metadata()).ok()?;
         let stamp = stamp_of(&metadata);
-        Some((stamp.device, stamp.inode))
+        (metadata.nlink() > 1).then_some((stamp.device, stamp.inode))
     };
     let old = found(from, old);
     old.is_some() && old == found(to, new)

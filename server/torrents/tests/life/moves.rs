@@ -2,6 +2,9 @@
 //! away by mistake.
 
 use super::*;
+use control::hashing::DiskReader;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Condvar, Mutex};
 
 /// Has a torrent be sent at so many bytes a second; as the server is if none.
 async fn limit_upload(host: &Host, info_hash: InfoHashV1, rate: Option<u64>) {
@@ -15,6 +18,76 @@ async fn limit_upload(host: &Host, info_hash: InfoHashV1, rate: Option<u64>) {
     };
     let edit = |reply| Command::Edit(info_hash, Box::new(edit), reply);
     host.server.ask(edit).await.unwrap();
+}
+
+/// Has the data of a torrent be moved, or be where they were moved to.
+async fn try_move(
+    host: &Host,
+    info_hash: InfoHashV1,
+    to: &Path,
+    data_are_there: bool,
+) -> Result<(), CommandError> {
+    let there = Move {
+        save_path: to.to_owned(),
+        data_are_there,
+    };
+    let there = |reply| Command::Move(info_hash, there, reply);
+    host.server.ask(there).await
+}
+
+async fn move_to(host: &Host, info_hash: InfoHashV1, to: &Path) {
+    try_move(host, info_hash, to, false).await.unwrap();
+}
+
+/// A disk that hangs while it is shut: whatever hashes waits.
+#[derive(Debug, Default)]
+struct Gate {
+    shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn new() -> &'static Gate {
+        Box::leak(Box::default())
+    }
+
+    fn set(&self, shut: bool) {
+        *self.shut.lock().unwrap() = shut;
+        self.opened.notify_all();
+    }
+}
+
+impl Disk for Gate {
+    fn reader(&self) -> Box<dyn DiskReader> {
+        let shut = self.shut.lock().unwrap();
+        drop(self.opened.wait_while(shut, |shut| *shut).unwrap());
+        PageCache.reader()
+    }
+}
+
+/// A folder on another file system than that of temporary files.
+fn elsewhere() -> Option<TempDir> {
+    let one = TempDir::new().unwrap();
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    let Ok(other) = TempDir::new_in("/dev/shm") else {
+        eprintln!("SKIP: there is no /dev/shm to move to");
+        return None;
+    };
+    if device(one.path()) == device(other.path()) {
+        eprintln!("SKIP: /dev/shm is on the file system of temporary files");
+        return None;
+    }
+    Some(other)
+}
+
+/// Waits until a move has said what went wrong.
+async fn until_refused(host: &Host, info_hash: InfoHashV1) -> String {
+    let torrent = host
+        .until(info_hash, |torrent| {
+            torrent.summary.last_error.is_some() && torrent.live.status != Status::Moving
+        })
+        .await;
+    torrent.summary.last_error.unwrap().text
 }
 
 /// Moves the data of a torrent of `one` to `to` while it is being fetched.
@@ -31,12 +104,7 @@ async fn moved_while_it_is_fetched(one: &Path, to: &Path) {
     host.add(of_file(metainfo.clone(), seed.address())).await;
     host.until(info_hash, |torrent| torrent.live.downloaded_session > 0)
         .await;
-    let there = Move {
-        save_path: to.to_owned(),
-        data_are_there: false,
-    };
-    let there = |reply| Command::Move(info_hash, there, reply);
-    seed.server.ask(there).await.unwrap();
+    move_to(&seed, info_hash, to).await;
     let torrent = seed
         .until(info_hash, |torrent| {
             torrent.summary.save_path == to && torrent.live.status == Status::Seeding
@@ -80,7 +148,6 @@ async fn data_are_moved_within_a_file_system_while_they_are_served() {
     let one = TempDir::new().unwrap();
     let to = one.path().join("elsewhere/else");
     moved_while_it_is_fetched(one.path(), &to).await;
-    use std::os::unix::fs::MetadataExt;
     let other = fs::metadata(one.path().join("other")).unwrap().ino();
     assert_eq!(
         fs::metadata(to.join("data/a")).unwrap().ino(),
@@ -91,15 +158,8 @@ async fn data_are_moved_within_a_file_system_while_they_are_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_are_moved_to_another_file_system_while_they_are_served() {
-    use std::os::unix::fs::MetadataExt;
     let one = TempDir::new().unwrap();
-    let device = |path: &Path| fs::metadata(path).unwrap().dev();
-    let Ok(other) = TempDir::new_in("/dev/shm") else {
-        return eprintln!("SKIP: there is no /dev/shm to move to");
-    };
-    if device(one.path()) == device(other.path()) {
-        return eprintln!("SKIP: /dev/shm is on the file system of temporary files");
-    }
+    let Some(other) = elsewhere() else { return };
     moved_while_it_is_fetched(one.path(), &other.path().join("new")).await;
 }
 
@@ -146,11 +206,19 @@ async fn a_move_into_what_is_there_already_is_taken_back() {
     seed.stop().await;
 }
 
+/// How far a move is, as it is kept: as an earlier version kept it, if it says nothing.
+const WAITING: u8 = 0;
+const COPYING: u8 = 1;
+const SWITCHED: u8 = 2;
+
 /// That a torrent is to be moved, as it is kept.
-fn intent(info_hash: InfoHashV1, from: &Path, to: &Path) -> state::Write {
+fn intent(info_hash: InfoHashV1, from: &Path, to: &Path, phase: u8) -> state::Write {
     let from = from.canonicalize().unwrap();
     let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
-    let value = [bytes(to), bytes(&from)].join(&0);
+    let mut value = [bytes(to), bytes(&from)].join(&0);
+    if phase != WAITING {
+        value.extend([0, phase]);
+    }
     state::Write::Setting(format!("move-{info_hash}"), Some(value))
 }
 
@@ -169,7 +237,7 @@ async fn a_move_goes_on_after_a_crash() {
     let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
     store
         .handle()
-        .write_blocking(intent(info_hash, one.path(), &to))
+        .write_blocking(intent(info_hash, one.path(), &to, WAITING))
         .unwrap();
     store.close();
     let seed = Host::start(0, one.path()).await;
@@ -203,7 +271,7 @@ async fn a_move_that_was_done_but_for_its_end_keeps_the_data() {
     // As if the intent had not been taken out, once with the old names and once without.
     for with_old in [true, false] {
         let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
-        let intent = intent(info_hash, one.path(), &to);
+        let intent = intent(info_hash, one.path(), &to, SWITCHED);
         store.handle().write_blocking(intent).unwrap();
         store.close();
         if with_old {
@@ -284,4 +352,221 @@ async fn a_file_that_has_changed_is_not_moved_and_not_believed() {
         .await;
     host.stop().await;
     seed.stop().await;
+}
+
+/// Two views of one folder, which the numbers of device and inode do not tell to be one: an overlay
+/// and its upper layer. Unmounted when it is dropped.
+struct Views {
+    _folder: TempDir,
+    layer: PathBuf,
+    merged: PathBuf,
+}
+
+impl Views {
+    fn new() -> Option<Views> {
+        // The disk of tests may be an overlay itself, which cannot be a layer.
+        let folder = TempDir::new_in("/dev/shm").ok()?;
+        let path = |name: &str| folder.path().join(name);
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            path("lower").display(),
+            path("upper").display(),
+            path("work").display()
+        );
+        let (layer, merged) = (path("upper"), path("merged"));
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "overlay", "overlay", "-o", &options])
+            .arg(&merged)
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            eprintln!("SKIP: an overlay cannot be mounted here");
+            return None;
+        }
+        Some(Views {
+            _folder: folder,
+            layer,
+            merged,
+        })
+    }
+}
+
+impl Drop for Views {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.merged)
+            .status();
+    }
+}
+
+/// Unions of disks, network file systems and overlays show one folder twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_between_two_views_of_one_folder_takes_nothing_away() {
+    let Some(views) = Views::new() else { return };
+    for (number, from, to) in [
+        (0, &views.layer, &views.merged),
+        (1, &views.merged, &views.layer),
+    ] {
+        let one = TempDir::new().unwrap();
+        let folder = from.join(format!("{number}"));
+        fs::create_dir(&folder).unwrap();
+        let data = data(&folder);
+        let seed = Host::start(number, one.path()).await;
+        let info_hash = made(&seed, &data).await;
+        let to = to.join(format!("{number}"));
+        move_to(&seed, info_hash, &to).await;
+        let error = until_refused(&seed, info_hash).await;
+        assert!(error.contains("two views of one"), "{error}");
+        seed.stop().await;
+        for folder in [&folder, &to] {
+            let names = || fs::read_dir(folder.join("data")).unwrap();
+            let mut names: Vec<_> = names().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["a", "b"]);
+            assert_eq!(fs::metadata(folder.join("data/a")).unwrap().len(), 700_000);
+        }
+    }
+}
+
+/// A start finds the folder that it was to copy to mounted over what it had copied: as another view
+/// of the old one, by an intent that says that copies are there, or that all is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_goes_on_between_two_views_of_one_folder_takes_nothing_away() {
+    for phase in [WAITING, COPYING, SWITCHED] {
+        let Some(views) = Views::new() else { return };
+        let one = TempDir::new().unwrap();
+        let data = data(&views.layer);
+        let seed = Host::start(0, one.path()).await;
+        let info_hash = made(&seed, &data).await;
+        seed.stop().await;
+        let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
+        let intent = intent(info_hash, &views.layer, &views.merged, phase);
+        store.handle().write_blocking(intent).unwrap();
+        if phase == SWITCHED {
+            let metadata = |name: &str| fs::metadata(views.merged.join("data").join(name)).unwrap();
+            let stamps = ["a", "b/c", "b/d"].map(|name| {
+                let stamp = control::hashing::stamp_of(&metadata(name));
+                Some(stamp)
+            });
+            let merged = views.merged.clone();
+            let update = state::Update::new()
+                .summary(move |summary| summary.save_path = merged)
+                .all_stamps(stamps);
+            let update = state::Write::Update(info_hash, Box::new(update));
+            store.handle().write_blocking(update).unwrap();
+        }
+        store.close();
+        let seed = Host::start(0, one.path()).await;
+        let error = until_refused(&seed, info_hash).await;
+        assert!(error.contains("two views of one"), "{phase}: {error}");
+        seed.stop().await;
+        for name in ["a", "b/c", "b/d"] {
+            assert!(data.join(name).exists(), "{phase}: {name}");
+            assert!(views.merged.join("data").join(name).exists());
+        }
+        assert_eq!(
+            fs::read_dir(&data).unwrap().count(),
+            2,
+            "{phase}: none is added"
+        );
+    }
+}
+
+/// What lies there before is nobody's to believe, and nobody's to take away.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_were_there_before_a_move_are_not_taken_for_its_copies() {
+    let one = TempDir::new().unwrap();
+    let Some(other) = elsewhere() else { return };
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let to = other.path().join("to");
+    fs::create_dir_all(to.join("data/b")).unwrap();
+    fs::copy(data.join("b/c"), to.join("data/b/c")).unwrap();
+    move_to(&seed, info_hash, &to).await;
+    let error = until_refused(&seed, info_hash).await;
+    assert!(
+        error.contains("data/b/c") && error.contains("another file"),
+        "{error}"
+    );
+    assert!(data.join("a").exists() && data.join("b/c").exists());
+    assert!(!to.join("data/a").exists() && to.join("data/b/c").exists());
+    seed.stop().await;
+}
+
+/// While a move waits, the user brings the data himself and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_waits_is_given_up_when_the_data_are_said_to_be_there() {
+    let one = TempDir::new().unwrap();
+    let Some(other) = elsewhere() else { return };
+    let (folders, gate) = (["1", "2"].map(|name| one.path().join(name)), Gate::new());
+    let seed = Host::start_on(0, one.path(), gate, |_| {}).await;
+    let [first, second] = folders.each_ref().map(|folder| data(folder));
+    // Another torrent, whose move hangs.
+    fs::write(first.join("b/d"), b"other").unwrap();
+    let (one_hash, info_hash) = (made(&seed, &first).await, made(&seed, &second).await);
+    gate.set(true);
+    move_to(&seed, one_hash, &other.path().join("1")).await;
+    let to = other.path().join("2");
+    move_to(&seed, info_hash, &to).await;
+    // What is copied has the right lengths before it has the right bytes.
+    fs::create_dir_all(to.join("data/b")).unwrap();
+    for name in ["a", "b/c", "b/d"] {
+        let length = fs::metadata(second.join(name)).unwrap().len();
+        let file = fs::File::create(to.join("data").join(name)).unwrap();
+        file.set_len(length).unwrap();
+    }
+    try_move(&seed, info_hash, &to, true).await.unwrap();
+    gate.set(false);
+    seed.until(one_hash, |torrent| torrent.live.status == Status::Seeding)
+        .await;
+    // It is found out that they are not right.
+    seed.until(info_hash, |torrent| torrent.pieces_verified == 0)
+        .await;
+    seed.stop().await;
+    assert_eq!(fs::metadata(second.join("a")).unwrap().len(), 700_000);
+    let seed = Host::start(0, one.path()).await;
+    let torrent = seed.torrent(info_hash).unwrap();
+    assert_eq!(torrent.summary.save_path, to);
+    seed.stop().await;
+    for name in ["a", "b/c", "b/d"] {
+        assert!(second.join(name).exists(), "{name}");
+    }
+}
+
+/// As an earlier version left it: it believed that whatever is in the new folder is the torrent's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_takes_no_old_file_away_by_the_name_of_the_new_folder_alone() {
+    let one = TempDir::new().unwrap();
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    seed.stop().await;
+    let to = one.path().join("to");
+    fs::create_dir_all(to.join("data/b")).unwrap();
+    for name in ["a", "b/c", "b/d"] {
+        let length = fs::metadata(data.join(name)).unwrap().len();
+        let file = fs::File::create(to.join("data").join(name)).unwrap();
+        file.set_len(length).unwrap();
+    }
+    for phase in [WAITING, SWITCHED] {
+        let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
+        let there = to.clone();
+        let update = state::Update::new().summary(move |summary| summary.save_path = there);
+        let update = state::Write::Update(info_hash, Box::new(update));
+        store.handle().write_blocking(update).unwrap();
+        let intent = intent(info_hash, one.path(), &to, phase);
+        store.handle().write_blocking(intent).unwrap();
+        store.close();
+        let seed = Host::start(0, one.path()).await;
+        seed.until(info_hash, |torrent| torrent.live.status != Status::Moving)
+            .await;
+        seed.stop().await;
+        for name in ["a", "b/c", "b/d"] {
+            assert!(data.join(name).exists(), "{phase}: {name}");
+        }
+    }
 }
