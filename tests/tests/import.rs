@@ -263,13 +263,15 @@ fn a_change_is_noticed(place: &Place, arguments: &[OsString]) {
     arguments.extend(["--state-dir".into(), state.path().into()]);
     let (code, lines, last, _) = import(&arguments);
     assert_eq!(
-        (code, &last["to_check"], &last["new"]),
-        (0, &3.into(), &TORRENTS.into())
+        (code, &last["to_check"], &last["offline"], &last["new"]),
+        (0, &2.into(), &1.into(), &TORRENTS.into())
     );
     for (number, (_, torrent)) in place.torrents.iter().enumerate() {
         let line = &lines[&torrent.info_hash_hex()];
         let (condition, verified) = match number {
-            1 | 5 => ("needs-check", 0),
+            1 => ("needs-check", 0),
+            // None of its files is there.
+            5 => ("offline", 0),
             // What lies in the other file alone, and the piece that ends before the cut.
             3 => ("needs-check", torrent.pieces.len() - 1),
             _ => ("ready", torrent.pieces.len()),

@@ -34,7 +34,7 @@ use proto::bencode::{Document, Limits};
 use proto::ids::InfoHashV1;
 use proto::magnet::{Magnet, MagnetError};
 use proto::metainfo::{Metainfo, MetainfoError};
-use state::{Condition, Details, NewTorrent, Place, Summary, Verified};
+use state::{Condition, Details, LastError, NewTorrent, Place, Summary, Verified};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -225,7 +225,24 @@ impl Importer {
         summary.save_path = upheld.save_path;
         // Data that were never hashed are believed no more where a claim has failed.
         summary.seed_mode = resume.seed_mode && !upheld.needs_check;
-        if upheld.needs_check {
+        let mut known = verified(&upheld.pieces);
+        if upheld.is_absent {
+            // What the client knew is not forgotten, and the data are waited for: they are hashed
+            // when they are there, and never fetched again because a mount was missing.
+            summary.condition = Condition::Offline;
+            summary.seed_mode = resume.seed_mode;
+            summary.last_error = Some(LastError {
+                at_s: self.now_s,
+                text: format!(
+                    "none of its files was in {:?} when it was taken over; mount what they lie on, \
+                     or say where its data are",
+                    summary.save_path
+                ),
+            });
+            if !complete {
+                known = resume.claimed.as_ref().map_or(Verified::None, verified);
+            }
+        } else if upheld.needs_check {
             summary.condition = Condition::NeedsCheck;
         }
         let torrent = NewTorrent {
@@ -235,7 +252,7 @@ impl Importer {
                 ..details(&mut resume, &metainfo)
             },
             metainfo: Some(torrent.bytes),
-            verified: verified(&upheld.pieces),
+            verified: known,
             stamps: upheld.stamps,
             totals: resume.totals,
             place: if complete { Place::Out } else { Place::Last },

@@ -80,9 +80,7 @@ pub struct Plan {
 /// What kept it from starting; after that it ends well or by [`Event::ShardLost`].
 pub fn run(plan: Plan) -> Result<(), Failure> {
     let config = plan.config.clone();
-    control_plane::run(&config, None, |registry, log| {
-        serve(plan, registry, log)
-    })
+    control_plane::run(&config, None, |registry, log| serve(plan, registry, log))
 }
 
 /// The parts of a running server, and how each is told to stop.

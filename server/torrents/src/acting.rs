@@ -21,11 +21,12 @@ impl Manager {
         if self.halt(info_hash).await {
             self.start(info_hash).await;
         }
+        self.next_downloads().await;
     }
 
     /// Stops what the torrent is doing. False if that takes a while: it is begun anew then.
     pub(crate) async fn halt(&mut self, info_hash: InfoHashV1) -> bool {
-        self.queue.retain(|queued| *queued != info_hash);
+        self.queue.leave(&info_hash);
         self.loading.remove(&info_hash);
         self.services.plane.remove_dormant(&[info_hash]).await;
         self.finding.leave(info_hash);
@@ -128,8 +129,17 @@ impl Manager {
                 self.change(info_hash, Arc::new(recheck), true, reply).await;
             }
             Action::Announce => {
-                self.finding.hurry(info_hash);
-                let _ = reply.send(Ok(()));
+                let result = match self.is_found(info_hash) {
+                    true => Ok(()),
+                    false => Err(CommandError::Conflict(
+                        "it is announced nowhere while it is not served or fetched; see its status"
+                            .into(),
+                    )),
+                };
+                if result.is_ok() {
+                    self.finding.hurry(info_hash);
+                }
+                let _ = reply.send(result);
             }
             Action::Queue(place) => self.move_in_queue(info_hash, place, reply).await,
             Action::Remove { with_data } => self.remove(info_hash, with_data, reply),
@@ -159,6 +169,23 @@ impl Manager {
         restart: bool,
         reply: Option<Reply<()>>,
     ) {
+        let next = match restart {
+            true => Next::Restart(info_hash),
+            false => Next::Done,
+        };
+        self.update_then(info_hash, update, change, next, reply)
+            .await;
+    }
+
+    /// The same, and then what is next.
+    pub(crate) async fn update_then(
+        &mut self,
+        info_hash: InfoHashV1,
+        update: Update,
+        change: Change,
+        next: Next,
+        reply: Option<Reply<()>>,
+    ) {
         let write = Write::Update(info_hash, Box::new(update));
         let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
             let result = written.map_err(refusal);
@@ -169,9 +196,9 @@ impl Manager {
             } else if let Err(error) = &result {
                 tracing::warn!(torrent = %info_hash, %error, "a change is not kept");
             }
-            let next = match restart && result.is_ok() {
-                true => Next::Restart(info_hash),
-                false => Next::Done,
+            let next = match &result {
+                Ok(()) => next,
+                Err(_) => Next::Done,
             };
             if let Some(reply) = reply {
                 let _ = reply.send(result);
@@ -200,31 +227,26 @@ impl Manager {
         self.update(info_hash, update, change, restart, None).await;
     }
 
+    /// Has a torrent's data be hashed without anybody having asked.
+    pub(crate) async fn recheck(&mut self, info_hash: InfoHashV1) {
+        let change: Change = Arc::new(|summary: &mut state::Summary| {
+            summary.condition = Condition::NeedsCheck;
+        });
+        let kept = Arc::clone(&change);
+        let update = Update::new().summary(move |summary| kept(summary));
+        self.update(info_hash, update, change, true, None).await;
+    }
+
     async fn move_in_queue(&mut self, info_hash: InfoHashV1, place: Place, reply: Reply<()>) {
         let write = Write::Queue(info_hash, place);
         let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
             if written.is_ok() {
-                manager.requeue(info_hash, place);
+                manager.queue.place(info_hash, place);
+                manager.queue.note_gain(&info_hash);
             }
             let _ = reply.send(written.map_err(refusal));
             Next::Done
         };
         self.keeping.write(write, Box::new(after)).await;
-    }
-
-    /// Moves a torrent among those that wait; one that does not wait keeps what it is doing.
-    fn requeue(&mut self, info_hash: InfoHashV1, place: Place) {
-        let Some(from) = self.queue.iter().position(|queued| *queued == info_hash) else {
-            return;
-        };
-        self.queue.remove(from);
-        let beside = |other: InfoHashV1| self.queue.iter().position(|queued| *queued == other);
-        let to = match place {
-            Place::First => 0,
-            Place::Before(other) => beside(other).unwrap_or(0),
-            Place::After(other) => beside(other).map_or(0, |at| at + 1),
-            Place::Last | Place::Out => self.queue.len(),
-        };
-        self.queue.insert(to, info_hash);
     }
 }

@@ -70,6 +70,11 @@ impl Manager {
             let _ = reply.send(Err(CommandError::Conflict(why.into())));
             return;
         }
+        if self.damaged.contains(&info_hash) {
+            let why = "what is kept of it is damaged: remove it (without its data), then add it";
+            let _ = reply.send(Err(CommandError::Conflict(why.into())));
+            return;
+        }
         if let Some(name) = self.name_of(info_hash) {
             let _ = reply.send(Ok(added(info_hash, name, true)));
             return;
@@ -81,11 +86,13 @@ impl Manager {
             pieces_verified: new.verified.count(new.summary.pieces),
             live: Default::default(),
         };
+        let place = new.place;
         let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
             let name = torrent.summary.name.clone();
             match written {
                 Ok(()) => {
                     manager.seat.change(|catalog| catalog.add(torrent));
+                    manager.queue.place(info_hash, place);
                     if !peers.is_empty() {
                         let mut peers = peers;
                         peers.truncate(crate::downloading::NAMED_MAX);
@@ -95,7 +102,7 @@ impl Manager {
                     Next::Restart(info_hash)
                 }
                 // Two were added at once.
-                Err(WriteError::Exists(_)) => {
+                Err(WriteError::Exists(_)) if manager.name_of(info_hash).is_some() => {
                     let _ = reply.send(Ok(added(info_hash, name, true)));
                     Next::Done
                 }

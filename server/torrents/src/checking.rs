@@ -130,11 +130,7 @@ impl Manager {
                         false => ControlFlow::Continue(()),
                     }
                 })?;
-                let known = match kept.summary.seed_mode {
-                    // All of it was said to be there.
-                    true => kept.summary.pieces,
-                    false => kept.verified.count(kept.summary.pieces),
-                };
+                let known = kept.pieces_said();
                 let data_dir = folder.clone();
                 // Nothing of what was there is there: more likely a mount is missing than all of it.
                 match known > 0 && resumed.stamps.iter().all(Option::is_none) {
@@ -207,16 +203,23 @@ impl Manager {
             .verified(verified)
             .all_stamps(resumed.stamps);
         self.show(info_hash, |torrent| torrent.pieces_verified = found);
-        let place = if complete { Place::Out } else { Place::Last };
-        self.place(info_hash, place).await;
+        // One that has a place keeps it.
+        match complete {
+            true => self.place(info_hash, Place::Out).await,
+            false if !self.queue.has(&info_hash) => self.place(info_hash, Place::Last).await,
+            false => {}
+        }
         self.update(info_hash, update, change, true, None).await;
     }
 
     /// Puts a torrent into the queue, or takes it out, without anybody having asked.
     pub(crate) async fn place(&self, info_hash: InfoHashV1, place: Place) {
-        let after = move |_: &mut Manager, written: Result<(), state::WriteError>| {
-            if let Err(error) = written {
-                tracing::warn!(torrent = %info_hash, %error, "its place in the queue is not kept");
+        let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
+            match written {
+                Ok(()) => manager.queue.place(info_hash, place),
+                Err(error) => {
+                    tracing::warn!(torrent = %info_hash, %error, "its place is not kept");
+                }
             }
             crate::keeping::Next::Done
         };

@@ -8,7 +8,7 @@ use control::library::Ready;
 use proto::ids::InfoHashV1;
 use seedring_io::torrent::SeededTorrent;
 use state::{Details, LastError, Summary, Totals, Verified};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A torrent that is served whatever is kept here.
@@ -121,7 +121,13 @@ impl Manager {
             .store
             .read(move |view| view.torrent(&info_hash));
         match kept.await {
-            Ok(Some(kept)) => self.enter(vec![kept], &HashSet::new()).await,
+            Ok(Some(kept)) => {
+                self.enter(vec![kept]).await;
+                if self.queue.has(&info_hash) {
+                    self.start(info_hash).await;
+                }
+                self.next_downloads().await;
+            }
             Ok(None) => {}
             Err(error) => tracing::error!(torrent = %info_hash, %error, "it was kept, too, and \
                 cannot be read: it is served again after a restart"),

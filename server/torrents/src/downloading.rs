@@ -1,10 +1,10 @@
 //! Torrents that are not complete: looked at on the disk, then fetched by the data plane; what it
 //! says is synced is kept.
 //!
-//! Limits: [`crate::Settings::downloads_max`] at a time, the others wait in the user's order.
+//! Limits: [`crate::Settings::downloads_max`] at a time ([`crate::turns`]).
 
 use crate::finding::Seeker;
-use crate::keeping::Change;
+use crate::keeping::{Change, Next};
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::{Kept, KeptError};
 use crate::seeding::Awake;
@@ -19,7 +19,7 @@ use seedring_io::torrent::SeededTorrent;
 use state::{Condition, LastError, Place, Update, Verified};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// How long a download may take to sync what it has when it is stopped: a disk may hang.
@@ -28,6 +28,10 @@ const STOP: Duration = Duration::from_secs(10);
 /// A download that is under way.
 pub(crate) struct Download {
     pub number: u64,
+    /// When it got something last, or was begun.
+    pub gained: Instant,
+    /// Whether all that is wanted of it is there.
+    pub has_all_wanted: bool,
     pub fetch: Arc<Fetch>,
     /// Those that are on stable storage.
     pub pieces: PieceSet,
@@ -56,6 +60,8 @@ enum PrepareError {
     Kept(#[from] KeptError),
     #[error(transparent)]
     Resume(#[from] ResumeError),
+    #[error("it was complete, and which of its pieces are right is not known")]
+    Unhashed,
     #[error("the folder {folder:?} cannot be made: {error}")]
     Folder {
         folder: std::path::PathBuf,
@@ -66,9 +72,7 @@ enum PrepareError {
 impl Manager {
     /// Begins a download, or has it wait for its turn.
     pub(crate) async fn download(&mut self, info_hash: InfoHashV1) {
-        if !self.has_turn() {
-            self.set_status(info_hash, Status::Queued);
-            self.queue.push_back(info_hash);
+        if !self.take_turn(info_hash) {
             return;
         }
         self.set_status(info_hash, Status::Downloading);
@@ -92,28 +96,6 @@ impl Manager {
         });
     }
 
-    /// Whether one more download may begin.
-    pub(crate) fn has_turn(&self) -> bool {
-        let counts = |phase: &&Phase| {
-            matches!(
-                phase,
-                Phase::Preparing(_) | Phase::Downloading(_) | Phase::Metadata(_)
-            )
-        };
-        let max = self.settings.downloads_max;
-        max == 0 || self.phases.values().filter(counts).count() < max
-    }
-
-    /// Begins those downloads whose turn it is.
-    pub(crate) async fn next_downloads(&mut self) {
-        while self.has_turn() {
-            let Some(info_hash) = self.queue.pop_front() else {
-                return;
-            };
-            self.start(info_hash).await;
-        }
-    }
-
     /// Begins a download whose data have been looked at.
     pub(crate) async fn begin(&mut self, prepared: Prepared) {
         let Prepared {
@@ -127,6 +109,10 @@ impl Manager {
         self.phases.remove(&info_hash);
         let found = match result {
             Ok(found) => *found,
+            Err(PrepareError::Unhashed) => {
+                self.recheck(info_hash).await;
+                return;
+            }
             Err(error) => {
                 let condition = match &error {
                     PrepareError::Resume(ResumeError::Gone { .. })
@@ -165,6 +151,8 @@ impl Manager {
                 self.finding.announce(info_hash, &trackers, private, false);
                 let download = Download {
                     number,
+                    gained: Instant::now(),
+                    has_all_wanted: false,
                     fetch,
                     pieces: resumed.pieces,
                     counted: (0, 0, 0),
@@ -252,21 +240,34 @@ impl Manager {
                 tracing::info!(torrent = %info_hash, %peer, "sent wrong bytes and is kept away");
             }
             FetchEvent::SelectionDone => {
-                tracing::info!(torrent = %info_hash, "all that is wanted of it is there");
-                self.set_status(info_hash, Status::Seeding);
+                self.has_all_wanted(info_hash, number).await;
             }
             FetchEvent::Complete(torrent) => self.complete(info_hash, number, torrent).await,
             FetchEvent::Failed(fault) => {
                 tracing::error!(torrent = %info_hash, %fault, "the download has ended");
-                // Its end is not waited for: nothing of it is to be begun again.
-                if let Some(Phase::Downloading(download)) = self.phases.remove(&info_hash) {
-                    self.count_fetched(info_hash, &download.fetch, download.counted);
-                }
+                // One that is being stopped goes on to be: its end is waited for.
+                let Some(download) = self.take_download(info_hash, number) else {
+                    return;
+                };
+                self.count_fetched(info_hash, &download.fetch, download.counted);
                 self.finding.leave(info_hash);
                 self.set_status(info_hash, Status::Failed);
                 let (failed, why) = (Condition::Failed, fault.to_string());
                 self.condemn(info_hash, failed, why, false).await;
             }
+        }
+    }
+
+    /// The download of this number, if it is under way: its end is not waited for then, and nothing
+    /// of it is to be begun again.
+    fn take_download(&mut self, info_hash: InfoHashV1, number: u64) -> Option<Box<Download>> {
+        match self.phases.get(&info_hash) {
+            Some(Phase::Downloading(download)) if download.number == number => {}
+            _ => return None,
+        }
+        match self.phases.remove(&info_hash) {
+            Some(Phase::Downloading(download)) => Some(download),
+            _ => None,
         }
     }
 
@@ -353,7 +354,9 @@ impl Manager {
         };
         let pieces = torrent.metainfo().piece_count;
         self.show(info_hash, |torrent| torrent.pieces_verified = pieces);
-        self.update(info_hash, update, change, false, None).await;
+        let next = Next::Completed(info_hash);
+        self.update_then(info_hash, update, change, next, None)
+            .await;
         self.place(info_hash, Place::Out).await;
         let Some((fetch, counted)) = mine else {
             // It became complete while it was being stopped.
@@ -370,8 +373,14 @@ impl Manager {
         let counted = torrent.uploaded_bytes();
         self.phases
             .insert(info_hash, Phase::Awake(Awake { torrent, counted }));
-        self.set_status(info_hash, Status::Seeding);
         self.next_downloads().await;
+    }
+
+    /// That it is complete is kept: it is shown.
+    pub(crate) fn completed(&mut self, info_hash: InfoHashV1) {
+        if matches!(self.phases.get(&info_hash), Some(Phase::Awake(_))) {
+            self.set_status(info_hash, Status::Seeding);
+        }
     }
 
     /// Names peers of a torrent.
@@ -417,6 +426,10 @@ fn prepare(
         Verified::Pieces(bits) => PieceSet::from_bitfield(bits, metainfo.piece_count)
             .unwrap_or_else(|| PieceSet::new(metainfo.piece_count)),
     };
+    // Nothing that was complete is fetched from nothing.
+    if kept.summary.completed_at_s.is_some() && known.len() < metainfo.piece_count {
+        return Err(PrepareError::Unhashed);
+    }
     let resume = Resume {
         claim: Some(Claim {
             pieces: known,

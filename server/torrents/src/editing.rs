@@ -1,10 +1,10 @@
 //! What is kept of a torrent is changed: names, labels, limits, files, trackers, its place.
 
 use crate::adding::priorities;
-use crate::keeping::Change;
+use crate::keeping::{Change, Next};
 use crate::manager::{Manager, Phase};
-use control::catalog::Status;
 use control::command::{CommandError, Edit, Reply};
+use engine::picker::Priority;
 use proto::ids::InfoHashV1;
 use state::{Summary, Update};
 use std::sync::Arc;
@@ -35,23 +35,48 @@ impl Manager {
                 }
             });
         }
-        let trackers = edit.trackers.clone();
-        let is_prepared = matches!(self.phases.get(&info_hash), Some(Phase::Preparing(_)));
-        let restart = is_prepared && !edit.priorities.is_empty();
-        self.set_priorities(info_hash, &edit.priorities, files)
-            .await;
-        if let (Some(sequential), Some(Phase::Downloading(download))) =
-            (edit.sequential, self.phases.get(&info_hash))
-        {
-            download.fetch.set_sequential(sequential).await;
-        }
+        let edited = Edited {
+            info_hash,
+            files,
+            priorities: edit.priorities.clone(),
+            sequential: edit.sequential,
+            trackers: edit.trackers.clone(),
+        };
         let change: Change = Arc::new(move |summary: &mut Summary| apply(&edit, summary));
         let kept = Arc::clone(&change);
         let update = update.summary(move |summary| kept(summary));
-        self.update(info_hash, update, change, restart, Some(reply))
+        let next = Next::Edited(Box::new(edited));
+        self.update_then(info_hash, update, change, next, Some(reply))
             .await;
+    }
+
+    /// An edit is kept: what the torrent is doing follows it.
+    pub(crate) async fn edited(&mut self, edited: Edited) {
+        let Edited {
+            info_hash,
+            files,
+            priorities,
+            sequential,
+            trackers,
+        } = edited;
+        if matches!(self.phases.get(&info_hash), Some(Phase::Preparing(_))) {
+            // What it was read with may be what was before.
+            if !priorities.is_empty() || trackers.is_some() {
+                self.restart(info_hash).await;
+            }
+            return;
+        }
+        self.set_priorities(info_hash, &priorities, files).await;
+        if let (Some(sequential), Some(Phase::Downloading(download))) =
+            (sequential, self.phases.get(&info_hash))
+        {
+            download.fetch.set_sequential(sequential).await;
+        }
         if let Some(tiers) = trackers {
-            self.retrack(info_hash, &tiers);
+            if let Some(announcer) = &self.services.announcer {
+                announcer.remove(info_hash);
+            }
+            self.announce_to(info_hash, &tiers);
         }
     }
 
@@ -59,41 +84,32 @@ impl Manager {
     async fn set_priorities(
         &mut self,
         info_hash: InfoHashV1,
-        named: &[(u32, engine::picker::Priority)],
+        named: &[(u32, Priority)],
         files: usize,
     ) {
         let Some(Phase::Downloading(download)) = self.phases.get_mut(&info_hash) else {
             return;
         };
+        if named.is_empty() {
+            return;
+        }
         let before = std::mem::take(&mut download.priorities);
         if let Ok(wanted) = priorities(named, false, files, before) {
             let mut all = wanted.clone();
-            all.resize(files, engine::picker::Priority::NORMAL);
+            all.resize(files, Priority::NORMAL);
             download.priorities = wanted;
-            if !named.is_empty() {
-                download.fetch.set_priorities(all).await;
-            }
+            download.fetch.set_priorities(all).await;
         }
     }
+}
 
-    /// Announces a torrent to other trackers than before.
-    fn retrack(&self, info_hash: InfoHashV1, tiers: &[Vec<String>]) {
-        let (private, status) = {
-            let catalog = self.seat.catalog();
-            match catalog.get(&info_hash) {
-                Some(torrent) => (torrent.summary.private, torrent.live.status),
-                None => return,
-            }
-        };
-        if let Some(announcer) = &self.services.announcer {
-            announcer.remove(info_hash);
-        }
-        if Manager::is_active(status) {
-            let is_complete = status == Status::Seeding;
-            self.finding
-                .announce(info_hash, tiers, private, is_complete);
-        }
-    }
+/// What of an edit a torrent that is doing something is told when it is kept.
+pub(crate) struct Edited {
+    info_hash: InfoHashV1,
+    files: usize,
+    priorities: Vec<(u32, Priority)>,
+    sequential: Option<bool>,
+    trackers: Option<Vec<Vec<String>>>,
 }
 
 fn refuse(reply: Reply<()>, error: CommandError) {

@@ -25,6 +25,10 @@ pub(crate) enum Next {
     Move,
     /// The torrent is to do what its summary says.
     Restart(InfoHashV1),
+    /// What the torrent is doing follows a change that is kept.
+    Edited(Box<crate::editing::Edited>),
+    /// It is kept that a torrent is complete, and shown then.
+    Completed(InfoHashV1),
     /// The torrent is to go, and with it its data as [`crate::removing::Remains`] says.
     Leave(InfoHashV1, Option<Box<crate::removing::Remains>>),
 }

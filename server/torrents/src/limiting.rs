@@ -61,7 +61,7 @@ impl Enough {
 
     /// Whether `torrent` has given that at `now_s`.
     fn is_given(self, torrent: &Torrent, now_s: u64) -> bool {
-        let ratio = self.ratio_permille > 0 && torrent.ratio_permille() >= self.ratio_permille;
+        let ratio = self.ratio_permille > 0 && ratio_permille(torrent) >= self.ratio_permille;
         let seeded_s = torrent.totals_at(now_s).seeding_s;
         ratio || (self.seeding_time_s > 0 && seeded_s >= self.seeding_time_s)
     }
@@ -74,6 +74,16 @@ pub fn action_of(said: AtLimit) -> LimitAction {
         AtLimit::Remove => LimitAction::Remove,
         AtLimit::RemoveWithData => LimitAction::RemoveWithData,
     }
+}
+
+/// Payload sent for a thousand bytes of what is there: all of it, or what is wanted.
+fn ratio_permille(torrent: &Torrent) -> u64 {
+    if torrent.is_complete() {
+        return torrent.ratio_permille();
+    }
+    let sent = u128::from(torrent.totals.uploaded_bytes) * 1000;
+    let ratio = sent.checked_div(u128::from(torrent.bytes_verified()));
+    u64::try_from(ratio.unwrap_or(0)).unwrap_or(u64::MAX)
 }
 
 /// When torrents have been seeded for long enough.
@@ -162,11 +172,11 @@ impl Manager {
         for &info_hash in sent.iter().chain(&due) {
             let action = {
                 let catalog = self.seat.catalog();
-                let complete = |torrent: &&Torrent| {
+                let seeding = |torrent: &&Torrent| {
                     let is_seeding = torrent.live.status == Status::Seeding;
-                    is_seeding && torrent.is_complete() && !torrent.live.declared
+                    is_seeding && torrent.pieces_verified > 0 && !torrent.live.declared
                 };
-                let torrent = catalog.get(&info_hash).filter(complete);
+                let torrent = catalog.get(&info_hash).filter(seeding);
                 torrent.and_then(|torrent| {
                     let enough = self.enough(&torrent.summary);
                     enough.is_given(torrent, now_s).then_some(enough.action)

@@ -1,17 +1,19 @@
 //! The task that owns all torrents: takes commands, events of the data plane and what comes back
 //! from work beside it, one after another.
 
-use crate::acting;
 use crate::checking::{Checks, Finished};
 use crate::declaring::{Declared, DeclaredTorrents};
+use crate::doubting::{Doubt, Looked, Returned};
 use crate::downloading::{Download, Prepared};
 use crate::finding::Finding;
 use crate::keeping::{After, Keeping, Next};
 use crate::limiting::{Dates, Enough};
 use crate::metadata::Metadata;
 use crate::moving::{MoveEvent, Moves};
+use crate::phases::Phases;
+use crate::queue::Queue;
 use crate::removing::Remains;
-use crate::seeding::{Awake, Loaded, Looked};
+use crate::seeding::{Awake, Loaded};
 use crate::throttling::{LimitRules, Limits};
 use crate::totals::Clock;
 use control::announce::{AnnounceConfig, AnnounceHandle};
@@ -27,8 +29,8 @@ use seedring_io::plane::{Plane, SleepPolicy};
 use seedring_io::roster::Wanted;
 use seedring_io::torrent::Fault;
 use seedring_metrics::ControlCells;
-use state::{Handle, ReadError, WriteError};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use state::{Handle, WriteError};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,9 +45,6 @@ const PREPARES_MAX: usize = 32;
 /// How often rates are renewed.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Torrents that are read of the store at once at the start.
-const PAGE: usize = 2_000;
-
 /// How torrents are kept.
 #[derive(Clone)]
 pub struct Settings {
@@ -58,6 +57,8 @@ pub struct Settings {
     /// Downloads at a time, fetches of metadata among them; the others wait in the queue. 0 for no
     /// limit.
     pub downloads_max: usize,
+    /// How long a download may get nothing before its turn is another's, if one waits.
+    pub stalled_after: Duration,
     /// When complete torrents have given enough.
     pub enough: Enough,
     /// What is appended to the names of files until they are complete.
@@ -125,7 +126,8 @@ pub(crate) enum Inner {
     /// The events of a download have ended.
     FetchEnded(InfoHashV1, u64),
     Described(InfoHashV1, u64, Vec<u8>),
-    Trackers(Vec<(InfoHashV1, bool, Vec<Vec<String>>)>),
+    /// The trackers of torrents, in their tiers.
+    Trackers(Vec<(InfoHashV1, Vec<Vec<String>>)>),
     /// The files of a torrent that was removed are gone.
     Buried(InfoHashV1),
     Moved(InfoHashV1, MoveEvent),
@@ -145,7 +147,7 @@ pub(crate) enum Phase {
     Stopping(u64),
     Awake(Awake),
     /// Its data were in doubt, and are looked at from time to time.
-    Doubtful(Box<crate::seeding::Doubt>),
+    Doubtful(Box<Doubt>),
 }
 
 /// See the crate.
@@ -157,10 +159,12 @@ pub struct Manager {
     pub(crate) keeping: Keeping,
     pub(crate) inner: mpsc::UnboundedSender<Inner>,
     pub(crate) declared: DeclaredTorrents,
-    pub(crate) phases: HashMap<InfoHashV1, Phase>,
+    pub(crate) phases: Phases,
     pub(crate) checks: Checks,
-    /// Downloads that wait for their turn, by their place.
-    pub(crate) queue: VecDeque<InfoHashV1>,
+    pub(crate) queue: Queue,
+    /// Whether all torrents are there: nobody gets a turn before, because who is the first is not
+    /// known.
+    pub(crate) is_loaded: bool,
     /// Torrents that are gone but for a download that ends, and what is to be done with their data.
     pub(crate) leaving: HashMap<InfoHashV1, Option<Box<Remains>>>,
     /// Torrents that are gone and whose files are being deleted.
@@ -173,6 +177,10 @@ pub struct Manager {
     pub(crate) moves: Moves,
     /// Peers that were named when a torrent was added.
     pub(crate) named: BTreeMap<InfoHashV1, Vec<std::net::SocketAddr>>,
+    /// Torrents of which what is kept is damaged.
+    pub(crate) damaged: HashSet<InfoHashV1>,
+    /// Torrents that were in doubt and have come back lately.
+    pub(crate) returned: Returned,
     pub(crate) clock: Clock,
     pub(crate) dates: Dates,
     pub(crate) limits: Limits,
@@ -263,9 +271,10 @@ impl Manager {
             seat,
             declared: DeclaredTorrents::default(),
             inner,
-            phases: HashMap::new(),
+            phases: Phases::default(),
             checks: Checks::default(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
+            is_loaded: false,
             leaving: HashMap::new(),
             burying: HashSet::new(),
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
@@ -273,6 +282,8 @@ impl Manager {
             loading: HashSet::new(),
             moves: Moves::default(),
             named: BTreeMap::new(),
+            damaged: HashSet::new(),
+            returned: Returned::default(),
             clock: Clock::default(),
             dates: Dates::default(),
             next_number: 0,
@@ -280,105 +291,6 @@ impl Manager {
             outer,
         };
         (manager, ManagerHandle { outer: way })
-    }
-
-    /// Reads the torrents, a page at a time: each page is in the catalog and served before the next
-    /// is read. Ends when all are.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`]; some torrents may be there then.
-    pub async fn load(&mut self) -> Result<(), ReadError> {
-        self.load_limits().await?;
-        let order = self.keeping.store.read(|view| view.queue()).await?;
-        let queued: HashSet<InfoHashV1> = order.iter().copied().collect();
-        let mut after = None;
-        loop {
-            let read = move |view: &state::View| view.torrents(after, PAGE);
-            let page = self.keeping.store.read(read).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.info_hash);
-            self.enter(page, &queued).await;
-        }
-        // In the user's order, not the store's.
-        for info_hash in order {
-            self.restart(info_hash).await;
-        }
-        self.list_trackers();
-        self.resume_moves().await
-    }
-
-    /// Enters a page of torrents; those in the queue are begun later.
-    pub(crate) async fn enter(&mut self, page: Vec<state::Listed>, queued: &HashSet<InfoHashV1>) {
-        let (mut asleep, mut others) = (Vec::new(), Vec::new());
-        let now_s = self.clock.now_s();
-        self.seat.change(|catalog| {
-            for listed in page {
-                let info_hash = listed.info_hash;
-                let summary = match listed.summary {
-                    Ok(summary) => summary,
-                    Err(error) => {
-                        tracing::error!(torrent = %info_hash, %error, "what is kept of it is \
-                            damaged: it is not served; remove it and add it again");
-                        continue;
-                    }
-                };
-                let mut torrent = Torrent {
-                    info_hash,
-                    summary,
-                    totals: listed.totals,
-                    pieces_verified: listed.pieces_verified,
-                    live: Default::default(),
-                };
-                // One that the configuration names is served by others.
-                if catalog.get(&info_hash).is_some() {
-                    continue;
-                }
-                if acting::sleeps(&torrent) {
-                    torrent.live.status = Status::Seeding;
-                    torrent.live.active_since_s = Some(now_s);
-                    asleep.push((info_hash, torrent.summary.private));
-                } else if !queued.contains(&info_hash) {
-                    others.push(info_hash);
-                }
-                catalog.add(torrent);
-            }
-        });
-        let hashes: Vec<_> = asleep.iter().map(|(info_hash, _)| *info_hash).collect();
-        self.services.plane.add_dormant(&hashes).await;
-        for (info_hash, private) in asleep {
-            self.finding.seed(info_hash, private);
-            self.date(info_hash);
-        }
-        for info_hash in others {
-            self.restart(info_hash).await;
-        }
-    }
-
-    /// Reads the trackers of all torrents that sleep, beside everything else: it takes as long as
-    /// reading all metainfo does.
-    fn list_trackers(&self) {
-        if self.services.announcer.is_none() {
-            return;
-        }
-        let sleeping: Vec<InfoHashV1> = {
-            let catalog = self.seat.catalog();
-            let torrents = catalog.iter().filter(|torrent| acting::sleeps(torrent));
-            torrents.map(|torrent| torrent.info_hash).collect()
-        };
-        let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
-        tokio::task::spawn_blocking(move || {
-            for batch in sleeping.chunks(64) {
-                let read = |info_hash: &InfoHashV1| {
-                    let kept = crate::reading::Kept::read(&store, *info_hash).ok()?;
-                    Some((*info_hash, kept.summary.private, kept.trackers()))
-                };
-                let trackers = batch.iter().filter_map(read).collect();
-                if inner.send(Inner::Trackers(trackers)).is_err() {
-                    return;
-                }
-            }
-        });
     }
 
     /// Runs until it is told to stop.
@@ -425,6 +337,8 @@ impl Manager {
                     Next::Done => {}
                     Next::Move => self.next_move().await,
                     Next::Restart(info_hash) => self.restart(info_hash).await,
+                    Next::Completed(info_hash) => self.completed(info_hash),
+                    Next::Edited(edited) => self.edited(*edited).await,
                     Next::Leave(info_hash, remains) => self.leave(info_hash, remains).await,
                 }
             }
@@ -446,13 +360,8 @@ impl Manager {
             Inner::Moved(info_hash, event) => self.moved(info_hash, event).await,
             Inner::Strict(info_hash) => self.strict(info_hash),
             Inner::Trackers(trackers) => {
-                for (info_hash, private, tiers) in trackers {
-                    let catalog = self.seat.catalog();
-                    let is_seeding = catalog.get(&info_hash).is_some_and(acting::sleeps);
-                    drop(catalog);
-                    if is_seeding {
-                        self.finding.announce(info_hash, &tiers, private, true);
-                    }
+                for (info_hash, tiers) in trackers {
+                    self.announce_to(info_hash, &tiers);
                 }
             }
         }
@@ -512,7 +421,9 @@ impl Manager {
 
     pub(crate) fn set_status(&mut self, info_hash: InfoHashV1, status: Status) {
         let now_s = self.clock.now_s();
+        let mut was_active = false;
         self.show(info_hash, |torrent| {
+            was_active = torrent.live.active_since_s.is_some();
             let is_active = matches!(
                 status,
                 Status::Seeding | Status::Downloading | Status::Metadata | Status::Moving
@@ -528,7 +439,10 @@ impl Manager {
                 torrent.live.seeds = 0;
             }
         });
-        self.clock.note(info_hash);
+        // Else they are what is kept of it.
+        if was_active {
+            self.clock.note(info_hash);
+        }
         self.date(info_hash);
     }
 }

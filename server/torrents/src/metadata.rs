@@ -12,11 +12,14 @@ use proto::metainfo::{Metainfo, with_trackers};
 use seedring_io::fetch::{MetadataEvent, MetadataFetch};
 use state::{Condition, Update};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Metadata that are being fetched.
 pub(crate) struct Metadata {
     pub number: u64,
     pub fetch: Arc<MetadataFetch>,
+    /// When it was begun.
+    pub begun: Instant,
     task: tokio::task::AbortHandle,
 }
 
@@ -29,9 +32,7 @@ impl Drop for Metadata {
 impl Manager {
     /// Begins to fetch a torrent's metadata, or has it wait for its turn.
     pub(crate) async fn seek_metadata(&mut self, info_hash: InfoHashV1) {
-        if !self.has_turn() {
-            self.set_status(info_hash, Status::Queued);
-            self.queue.push_back(info_hash);
+        if !self.take_turn(info_hash) {
             return;
         }
         let Some(magnet) = self.magnet(info_hash) else {
@@ -66,15 +67,16 @@ impl Manager {
         self.set_status(info_hash, Status::Metadata);
         let seeker = Seeker::Metadata(Arc::clone(&fetch));
         self.finding.fetch(info_hash, false, seeker);
-        let tiers: Vec<_> = magnet.trackers.into_iter().map(|url| vec![url]).collect();
-        self.finding.announce(info_hash, &tiers, false, false);
         let metadata = Metadata {
             number,
             fetch,
+            begun: Instant::now(),
             task: task.abort_handle(),
         };
         self.phases
             .insert(info_hash, Phase::Metadata(Box::new(metadata)));
+        // The link's, or those that the user has set in their place.
+        self.read_trackers(info_hash);
     }
 
     fn magnet(&self, info_hash: InfoHashV1) -> Option<Magnet> {

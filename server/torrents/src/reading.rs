@@ -4,6 +4,7 @@
 
 use proto::bencode::Limits;
 use proto::ids::InfoHashV1;
+use proto::magnet::Magnet;
 use proto::metainfo::Metainfo;
 use state::{Details, Handle, ReadError, Summary, Verified};
 use std::sync::Arc;
@@ -74,12 +75,31 @@ impl Kept {
         metainfo.ok_or(KeptError::NoMetainfo)
     }
 
-    /// Its trackers in their tiers: the user's, else the metainfo's.
+    /// How many of its pieces are said to be there, hashed or not: where none of their files is,
+    /// they are away, and not to be fetched again.
+    pub(crate) fn pieces_said(&self) -> u32 {
+        let Summary {
+            pieces,
+            seed_mode,
+            completed_at_s,
+            ..
+        } = self.summary;
+        match seed_mode || completed_at_s.is_some() {
+            true => pieces,
+            false => self.verified.count(pieces),
+        }
+    }
+
+    /// Its trackers in their tiers: the user's, else the metainfo's, else the link's.
     pub(crate) fn trackers(&self) -> Vec<Vec<String>> {
         match (&self.details.trackers, &self.metainfo) {
             (Some(trackers), _) => trackers.clone(),
             (None, Some((_, metainfo))) => metainfo.trackers.clone(),
-            (None, None) => Vec::new(),
+            (None, None) => self
+                .summary
+                .magnet
+                .as_deref()
+                .map_or_else(Vec::new, of_link),
         }
     }
 
@@ -92,4 +112,11 @@ impl Kept {
         let mut files = metainfo.files.iter().zip(&self.stamps);
         files.all(|(file, stamp)| file.pad || file.symlink_target.is_some() || stamp.is_some())
     }
+}
+
+/// The trackers that a magnet link names, each in a tier of its own (BEP 9).
+fn of_link(link: &str) -> Vec<Vec<String>> {
+    let trackers = Magnet::parse(link).map(|magnet| magnet.trackers);
+    let trackers = trackers.unwrap_or_default().into_iter();
+    trackers.map(|url| vec![url]).collect()
 }

@@ -22,7 +22,7 @@ impl Manager {
         }
         self.settings = settings;
         self.tell_limits();
-        let awake: Vec<InfoHashV1> = self.phases.keys().copied().collect();
+        let awake: Vec<InfoHashV1> = self.phases.active().collect();
         for info_hash in awake {
             self.tell_torrent_limits(info_hash);
         }

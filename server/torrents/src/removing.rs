@@ -34,7 +34,10 @@ impl Manager {
                 None => None,
                 Some(Ok(kept)) => remains(&kept, &suffix).map(Box::new),
                 Some(Err(error)) => {
-                    let why = format!("its files are not known, so it is not removed: {error}");
+                    let why = format!(
+                        "its files are not known, so it is not removed: {error}; without its data \
+                         it can be"
+                    );
                     let _ = reply.send(Err(CommandError::Failed(why)));
                     let nothing = |_: &mut Manager, _| Next::Done;
                     let event = crate::manager::Inner::Written(Ok(()), Box::new(nothing));
@@ -72,6 +75,9 @@ impl Manager {
     /// A torrent is gone from the store: stops what it is doing, and deletes its files.
     pub(crate) async fn leave(&mut self, info_hash: InfoHashV1, remains: Option<Box<Remains>>) {
         self.named.remove(&info_hash);
+        self.damaged.remove(&info_hash);
+        self.queue.forget(&info_hash);
+        self.returned.forget(&info_hash);
         self.moves.cancel(&info_hash);
         self.moves.renaming.remove(&info_hash);
         if self.halt(info_hash).await {

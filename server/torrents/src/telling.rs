@@ -1,5 +1,6 @@
 //! What is told of one torrent beside what the catalog has: read of the store when it is asked for.
 
+use crate::acting;
 use crate::manager::{Manager, Phase};
 use crate::reading::Kept;
 use control::announce::TrackerStatus;
@@ -12,7 +13,7 @@ use engine::peer_list::PeerSource;
 use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PieceIndex};
 use seedring_io::peers::PeerSeen;
-use state::{Handle, Verified};
+use state::Verified;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ impl Manager {
         &self,
         info_hash: InfoHashV1,
         reply: Reply<T>,
-        tell: impl FnOnce(&Handle, Kept) -> Result<T, CommandError> + Send + 'static,
+        tell: impl FnOnce(Kept) -> Result<T, CommandError> + Send + 'static,
     ) {
         if self.seat.catalog().get(&info_hash).is_none() {
             let _ = reply.send(Err(CommandError::Unknown(info_hash)));
@@ -33,17 +34,15 @@ impl Manager {
         tokio::task::spawn_blocking(move || {
             let kept = declared.map_or_else(|| Kept::read(&store, info_hash), Ok);
             let kept = kept.map_err(|error| CommandError::Failed(error.to_string()));
-            let _ = reply.send(kept.and_then(|kept| tell(&store, kept)));
+            let _ = reply.send(kept.and_then(tell));
         });
     }
 
     pub(crate) fn describe(&self, info_hash: InfoHashV1, reply: Reply<Box<Described>>) {
         let sources = self.sources(info_hash);
-        self.read_for(info_hash, reply, move |store, kept| {
-            let order = store.read_blocking(|view| view.queue());
-            let order = order.map_err(|error| CommandError::Failed(error.to_string()))?;
-            let at = order.iter().position(|queued| *queued == info_hash);
-            let described = described(kept, at.map(|at| at as u64));
+        let position = self.queue.position(&info_hash);
+        self.read_for(info_hash, reply, move |kept| {
+            let described = described(kept, position);
             Ok(Box::new(Described {
                 sources,
                 ..described
@@ -53,12 +52,12 @@ impl Manager {
 
     pub(crate) fn files(&self, info_hash: InfoHashV1, reply: Reply<Vec<FileStatus>>) {
         let live = self.live_pieces(info_hash);
-        self.read_for(info_hash, reply, move |_, kept| files(&kept, live));
+        self.read_for(info_hash, reply, move |kept| files(&kept, live));
     }
 
     pub(crate) fn pieces(&self, info_hash: InfoHashV1, reply: Reply<Pieces>) {
         let live = self.live_pieces(info_hash);
-        self.read_for(info_hash, reply, move |_, kept| {
+        self.read_for(info_hash, reply, move |kept| {
             let set = live.unwrap_or_else(|| verified(&kept));
             Ok(Pieces {
                 count: kept.summary.pieces,
@@ -68,7 +67,7 @@ impl Manager {
     }
 
     pub(crate) fn metainfo(&self, info_hash: InfoHashV1, reply: Reply<Vec<u8>>) {
-        self.read_for(info_hash, reply, |_, kept| match kept.metainfo {
+        self.read_for(info_hash, reply, |kept| match kept.metainfo {
             Some((bytes, _)) => Ok(bytes),
             None => Err(CommandError::Conflict(
                 "its metainfo are not known yet: peers are asked for them".into(),
@@ -127,6 +126,40 @@ impl Manager {
         }
     }
 
+    /// Whether a torrent is served, fetched or described now, so that the sources of peers know of
+    /// it; and if so, whether as a complete one.
+    fn found_as(&self, info_hash: InfoHashV1) -> Option<bool> {
+        let sleeps = self
+            .seat
+            .catalog()
+            .get(&info_hash)
+            .is_some_and(acting::sleeps);
+        match self.phases.get(&info_hash) {
+            Some(Phase::Awake(_)) => Some(true),
+            Some(Phase::Downloading(_) | Phase::Metadata(_)) => Some(false),
+            None => (sleeps && !self.moves.holds(&info_hash)).then_some(true),
+            _ => None,
+        }
+    }
+
+    /// Whether the sources of peers know of a torrent.
+    pub(crate) fn is_found(&self, info_hash: InfoHashV1) -> bool {
+        self.found_as(info_hash).is_some()
+    }
+
+    /// Announces a torrent to these trackers, if it is found now: as what it is.
+    pub(crate) fn announce_to(&self, info_hash: InfoHashV1, tiers: &[Vec<String>]) {
+        let Some(is_complete) = self.found_as(info_hash) else {
+            return;
+        };
+        let private = {
+            let catalog = self.seat.catalog();
+            catalog.get(&info_hash).is_some_and(|it| it.summary.private)
+        };
+        self.finding
+            .announce(info_hash, tiers, private, is_complete);
+    }
+
     /// Reads the trackers of a torrent and announces it.
     pub(crate) fn read_trackers(&self, info_hash: InfoHashV1) {
         if self.services.announcer.is_none() {
@@ -135,7 +168,7 @@ impl Manager {
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         tokio::task::spawn_blocking(move || {
             if let Ok(kept) = Kept::read(&store, info_hash) {
-                let trackers = vec![(info_hash, kept.summary.private, kept.trackers())];
+                let trackers = vec![(info_hash, kept.trackers())];
                 let _ = inner.send(crate::manager::Inner::Trackers(trackers));
             }
         });

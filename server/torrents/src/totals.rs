@@ -6,7 +6,7 @@
 
 use crate::keeping::Next;
 use crate::manager::{Inner, Manager, Phase};
-use control::catalog::{Catalog, Status};
+use control::catalog::Catalog;
 use proto::ids::InfoHashV1;
 use seedring_io::fetch::Fetch;
 use seedring_io::torrent::SeededTorrent;
@@ -81,7 +81,10 @@ impl Manager {
             .map_or(1.0, |last| (now - last).as_secs_f64());
         self.clock.last = Some(now);
         self.clock.ticks += 1;
-        let sent = self.renew(seconds);
+        let (sent, wanting) = self.renew(seconds);
+        for info_hash in wanting {
+            self.wants_more(info_hash);
+        }
         self.limit(&sent).await;
         let checks = self.checks.progress().into_iter();
         for (info_hash, done) in checks.chain(self.moves.progress()) {
@@ -90,20 +93,23 @@ impl Manager {
         if self.clock.ticks.is_multiple_of(KEEP_TICKS) {
             self.keep_totals().await;
             self.rest().await;
+            self.pass_turns_on().await;
         }
         // Whatever has given its turn back.
         self.next_downloads().await;
     }
 
-    /// Renews what is shown of torrents that are doing something; returns those that have sent.
-    fn renew(&mut self, seconds: f64) -> Vec<InfoHashV1> {
-        let mut senders = Vec::new();
+    /// Renews what is shown of torrents that are doing something; returns those that have sent
+    /// something and have all that is wanted of them, and downloads that had that and want more now.
+    fn renew(&mut self, seconds: f64) -> (Vec<InfoHashV1>, Vec<InfoHashV1>) {
+        let (mut senders, mut wanting) = (Vec::new(), Vec::new());
         let now_s = self.clock.now_s();
         let Manager {
             phases,
             declared,
             seat,
             clock,
+            queue,
             ..
         } = self;
         seat.change(|catalog| {
@@ -113,43 +119,49 @@ impl Manager {
                 shown.counted = uploaded;
                 show_seed(catalog, info_hash, &shown.torrent, sent, (seconds, now_s));
             }
-            for (info_hash, phase) in phases.iter_mut() {
-                match phase {
-                    Phase::Awake(awake) => {
-                        let uploaded = awake.torrent.uploaded_bytes();
-                        let sent = uploaded - awake.counted;
-                        awake.counted = uploaded;
-                        show_seed(catalog, info_hash, &awake.torrent, sent, (seconds, now_s));
-                        if sent > 0 {
-                            clock.changed.insert(*info_hash);
-                            senders.push(*info_hash);
-                        }
+            phases.for_each_active(|info_hash, phase| match phase {
+                Phase::Awake(awake) => {
+                    let uploaded = awake.torrent.uploaded_bytes();
+                    let sent = uploaded - awake.counted;
+                    awake.counted = uploaded;
+                    show_seed(catalog, info_hash, &awake.torrent, sent, (seconds, now_s));
+                    if sent > 0 {
+                        clock.changed.insert(*info_hash);
+                        senders.push(*info_hash);
                     }
-                    Phase::Downloading(download) => {
-                        let progress = download.fetch.progress();
-                        let new = since(&progress, download.counted);
-                        download.counted =
-                            (progress.uploaded, progress.downloaded, progress.wasted);
-                        catalog.change(info_hash, |torrent| {
-                            add(torrent, new, now_s);
-                            torrent.live.upload_rate = rate(new.0, seconds);
-                            torrent.live.download_rate = rate(new.1, seconds);
-                            torrent.live.peers = progress.peers;
-                            torrent.live.seeds = progress.seeds;
-                        });
-                        if new != (0, 0, 0) {
-                            clock.changed.insert(*info_hash);
-                        }
-                    }
-                    Phase::Metadata(metadata) => {
-                        let peers = metadata.fetch.peers();
-                        catalog.change(info_hash, |torrent| torrent.live.peers = peers);
-                    }
-                    _ => {}
                 }
-            }
+                Phase::Downloading(download) => {
+                    let progress = download.fetch.progress();
+                    let new = since(&progress, download.counted);
+                    download.counted = (progress.uploaded, progress.downloaded, progress.wasted);
+                    catalog.change(info_hash, |torrent| {
+                        add(torrent, new, now_s);
+                        torrent.live.upload_rate = rate(new.0, seconds);
+                        torrent.live.download_rate = rate(new.1, seconds);
+                        torrent.live.peers = progress.peers;
+                        torrent.live.seeds = progress.seeds;
+                    });
+                    if new != (0, 0, 0) {
+                        clock.changed.insert(*info_hash);
+                    }
+                    if new.1 > 0 {
+                        download.gained = Instant::now();
+                        queue.note_gain(info_hash);
+                    }
+                    if download.has_all_wanted && progress.bytes_wanted > 0 {
+                        wanting.push(*info_hash);
+                    } else if download.has_all_wanted && new.0 > 0 {
+                        senders.push(*info_hash);
+                    }
+                }
+                Phase::Metadata(metadata) => {
+                    let peers = metadata.fetch.peers();
+                    catalog.change(info_hash, |torrent| torrent.live.peers = peers);
+                }
+                _ => {}
+            });
         });
-        senders
+        (senders, wanting)
     }
 
     /// Counts what a torrent has sent that is being stopped.
@@ -202,13 +214,10 @@ impl Manager {
     pub(crate) async fn stop(&mut self, inner: &mut mpsc::UnboundedReceiver<Inner>) {
         self.checks.cancel_all();
         self.moves.cancel_all();
-        self.queue.clear();
+        self.queue.stop();
         self.renew(1.0);
         let now_s = self.clock.now_s();
-        let downloads: Vec<_> = self
-            .phases
-            .extract_if(|_, phase| matches!(phase, Phase::Downloading(_) | Phase::Stopping(_)))
-            .collect();
+        let downloads = self.phases.take_downloads();
         let mut ending = HashSet::new();
         for (info_hash, phase) in downloads {
             let number = match phase {
@@ -227,6 +236,7 @@ impl Manager {
             match tokio::time::timeout_at(until, inner.recv()).await {
                 Ok(Some(Inner::FetchEnded(info_hash, number))) => {
                     ending.remove(&(info_hash, number));
+                    self.bury_leaving(info_hash);
                 }
                 // Nothing is begun any more.
                 Ok(Some(Inner::Fetch(info_hash, number, event))) => {
@@ -235,11 +245,17 @@ impl Manager {
                 Ok(Some(Inner::Written(result, after))) => {
                     self.keeping.taken();
                     let next = after(self, result);
-                    self.last(next);
+                    let is_ending = |hash| ending.iter().any(|(ending, _)| *ending == hash);
+                    self.last(next, is_ending);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break,
             }
+        }
+        // A disk that hangs has had its time.
+        let left: Vec<_> = self.leaving.keys().copied().collect();
+        for info_hash in left {
+            self.bury_leaving(info_hash);
         }
         self.keep_totals().await;
         self.keep_all_totals(now_s).await;
@@ -251,7 +267,7 @@ impl Manager {
                 Ok(Some(Inner::Written(result, after))) => {
                     self.keeping.taken();
                     let next = after(self, result);
-                    self.last(next);
+                    self.last(next, |_| false);
                 }
                 Ok(Some(Inner::Buried(info_hash))) => drop(self.burying.remove(&info_hash)),
                 Ok(Some(_)) => {}
@@ -260,9 +276,20 @@ impl Manager {
         }
     }
 
-    /// Does what is left of a write when the server stops.
-    fn last(&mut self, next: Next) {
-        if let Next::Leave(info_hash, remains) = next {
+    /// Does what is left of a write when the server stops. The files of a torrent that is removed
+    /// go when its download has ended, which would else make them again.
+    fn last(&mut self, next: Next, is_ending: impl Fn(InfoHashV1) -> bool) {
+        match next {
+            Next::Leave(info_hash, remains) if is_ending(info_hash) => {
+                self.leaving.insert(info_hash, remains);
+            }
+            Next::Leave(info_hash, remains) => self.bury(info_hash, remains),
+            _ => {}
+        }
+    }
+
+    fn bury_leaving(&mut self, info_hash: InfoHashV1) {
+        if let Some(remains) = self.leaving.remove(&info_hash) {
             self.bury(info_hash, remains);
         }
     }
@@ -291,11 +318,6 @@ impl Manager {
                 Err(error) => tracing::warn!(%error, "totals of this run are not kept"),
             }
         }
-    }
-
-    /// Whether something is shown as being served or fetched.
-    pub(crate) fn is_active(status: Status) -> bool {
-        matches!(status, Status::Seeding | Status::Downloading)
     }
 }
 

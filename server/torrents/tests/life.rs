@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use control::announce::AnnounceConfig;
+use control::announce::{AnnounceConfig, AnnounceHandle};
 use control::catalog::{Status, Torrent};
 use control::command::{
     self, Action, AddSource, AddTorrent, Command, CommandError, Edit, Move, Server,
@@ -18,7 +18,7 @@ use seedring_io::fetch::{Allocation, FetchConfig, PastCache};
 use seedring_io::plane::{Event, Plane, PlaneConfig, RateLimits, SendPath, SleepPolicy};
 use seedring_io::roster::WakeLimits;
 use seedring_io::sockets::SocketOptions;
-use seedring_metrics::Registry;
+use seedring_metrics::{ControlCells, Registry};
 use state::{Options, Place, Store};
 use std::fs;
 use std::net::SocketAddr;
@@ -28,10 +28,16 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use torrents::{LimitRules, Manager, ManagerHandle, Services, Settings};
 
+#[path = "life/doubts.rs"]
+mod doubts;
+#[path = "life/edges.rs"]
+mod edges;
 #[path = "life/limits.rs"]
 mod limits;
 #[path = "life/moves.rs"]
 mod moves;
+#[path = "life/turns.rs"]
+mod turns;
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,6 +89,7 @@ struct Host {
     manager: ManagerHandle,
     plane: Arc<Plane>,
     store: Store,
+    cells: Arc<ControlCells>,
     folder: PathBuf,
 }
 
@@ -102,6 +109,26 @@ impl Host {
         disk: &'static dyn Disk,
         set: impl FnOnce(&mut Settings),
     ) -> Host {
+        Host::start_whole(number, folder, disk, set, |_| None).await
+    }
+
+    /// One that asks trackers.
+    async fn start_asking(
+        number: u8,
+        folder: &Path,
+        announcer: fn(&Registry) -> AnnounceHandle,
+    ) -> Host {
+        let asking = |registry: &Registry| Some(announcer(registry));
+        Host::start_whole(number, folder, &PageCache, |_| {}, asking).await
+    }
+
+    async fn start_whole(
+        number: u8,
+        folder: &Path,
+        disk: &'static dyn Disk,
+        set: impl FnOnce(&mut Settings),
+        announcer: impl FnOnce(&Registry) -> Option<AnnounceHandle>,
+    ) -> Host {
         let registry = Registry::new(2);
         let config = plane_config(number);
         let peer_id = config.peer_id;
@@ -112,7 +139,7 @@ impl Host {
             plane: Arc::clone(&plane),
             tracker: None,
             own_tracker: None,
-            announcer: None,
+            announcer: announcer(&registry),
             lsd: None,
             dht: None,
             disk,
@@ -128,6 +155,7 @@ impl Host {
                 idle_min: Duration::from_secs(300),
             },
             downloads_max: 4,
+            stalled_after: torrents::STALLED_AFTER,
             enough: Default::default(),
             partial_suffix: ".part".into(),
             allocation: Allocation::Sparse,
@@ -157,6 +185,7 @@ impl Host {
             manager: handle,
             plane,
             store,
+            cells: registry.control(),
             folder: folder.to_owned(),
         }
     }

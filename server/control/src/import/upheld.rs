@@ -32,6 +32,9 @@ pub struct Upheld {
     pub stamps: Vec<Option<FileStamp>>,
     /// Whether pieces that are claimed are not believed, so that the data have to be hashed.
     pub needs_check: bool,
+    /// Whether the client knew data of it and none of its files is there: more likely a file system
+    /// is not mounted than all of it is gone.
+    pub is_absent: bool,
 }
 
 /// A file as it was found.
@@ -75,7 +78,8 @@ pub fn look(
     let root = root.filter(|_| upheld.save_path.is_absolute());
     upheld.needs_check = claimed.is_none() && metainfo.piece_count > 0 || resume.uncertain;
     let claims = claimed.unwrap_or_else(|| PieceSet::new(metainfo.piece_count));
-    resume.note(Note::FolderMissing, root.is_none() && !claims.is_empty());
+    let had_data = !claims.is_empty() || resume.seed_mode;
+    resume.note(Note::FolderMissing, root.is_none() && had_data);
     let mut files = Vec::with_capacity(metainfo.files.len());
     for (index, file) in (0..).zip(&metainfo.files) {
         let found = root.as_ref().filter(|_| is_on_disk(file));
@@ -105,10 +109,20 @@ pub fn look(
         }
     }
     upheld.stamps = ground.stamps_under(&upheld.pieces);
+    let mut files = ground.files.iter().zip(&metainfo.files);
+    upheld.is_absent = had_data
+        && !ground.is_wholly_unwanted()
+        && !files.any(|(found, file)| found.is_some() && file.length > 0);
     upheld
 }
 
 impl Ground<'_> {
+    /// Whether nothing of it is wanted, so that nothing of it is missed.
+    fn is_wholly_unwanted(&self) -> bool {
+        let skipped = |priority: &Priority| *priority == Priority::SKIP;
+        self.priorities.len() >= self.files.len() && self.priorities.iter().all(skipped)
+    }
+
     fn verdict(&self, piece: PieceIndex) -> Verdict {
         let mut verdict = Verdict::Holds;
         for range in self.layout.piece_ranges(piece) {

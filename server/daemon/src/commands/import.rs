@@ -43,8 +43,8 @@ the command line or the configuration is wrong. --json prints progress lines, a 
 {\"event\":\"torrent\", outcome, file, info_hash_v1, name, save_path, category, labels, \
 uploaded_bytes, downloaded_bytes, pieces, pieces_verified, condition, paused, reason} for each \
 torrent (outcome: new, known or skipped; of a known one what the store has), and at the end \
-{\"event\":\"imported\", dry_run, new, seeding, downloading, paused, to_check, known, skipped, \
-notes, categories}.";
+{\"event\":\"imported\", dry_run, new, seeding, downloading, paused, to_check, offline, known, \
+skipped, notes, categories}.";
 
 /// Arguments of `seedring import`.
 #[derive(Debug, Args)]
@@ -103,6 +103,7 @@ struct Outcome {
     downloading: u64,
     paused: u64,
     to_check: u64,
+    offline: u64,
     known: u64,
     skipped: u64,
     skips: Vec<(String, String)>,
@@ -144,6 +145,7 @@ struct ImportedLine<'a> {
     downloading: u64,
     paused: u64,
     to_check: u64,
+    offline: u64,
     known: u64,
     skipped: u64,
     notes: Vec<NotePart>,
@@ -314,6 +316,7 @@ impl Import<'_> {
         let complete = *verified == Verified::All || summary.seed_mode;
         let count = match (summary.condition, summary.paused) {
             (Condition::NeedsCheck, _) => &mut self.outcome.to_check,
+            (Condition::Offline, _) => &mut self.outcome.offline,
             (_, true) => &mut self.outcome.paused,
             // One of empty files has no piece to verify.
             (_, false) if complete || summary.magnet.is_none() && summary.pieces == 0 => {
@@ -385,6 +388,7 @@ fn imported_line<'a>(outcome: &Outcome, importer: &'a Importer, dry_run: bool) -
         downloading,
         paused,
         to_check,
+        offline,
         known,
         skipped,
         ..
@@ -400,11 +404,12 @@ fn imported_line<'a>(outcome: &Outcome, importer: &'a Importer, dry_run: bool) -
     ImportedLine {
         event: "imported",
         dry_run,
-        new: seeding + downloading + paused + to_check,
+        new: seeding + downloading + paused + to_check + offline,
         seeding,
         downloading,
         paused,
         to_check,
+        offline,
         known,
         skipped,
         notes: outcome.notes.iter().map(note).collect(),
@@ -419,6 +424,7 @@ fn text(outcome: &Outcome, importer: &Importer, client: Client, args: &ImportArg
         downloading,
         paused,
         to_check,
+        offline,
         known,
         skipped,
         ..
@@ -439,6 +445,10 @@ fn text(outcome: &Outcome, importer: &Importer, client: Client, args: &ImportArg
     line(
         to_check,
         "to be checked: their files do not bear out what the client remembers",
+    );
+    line(
+        offline,
+        "wait for their data, of which nothing is there: mount what they lie on",
     );
     line(known, "in the store already, and left as they are");
     line(skipped, "skipped");
@@ -479,7 +489,7 @@ fn text(outcome: &Outcome, importer: &Importer, client: Client, args: &ImportArg
     }
     if args.dry_run {
         text.push_str("nothing was changed: this was a dry run\n");
-    } else if seeding + downloading + paused + to_check == 0 {
+    } else if seeding + downloading + paused + to_check + offline == 0 {
         text.push_str("nothing was changed\n");
     }
     text

@@ -272,7 +272,9 @@ async fn who_may_ask_can_be_changed_while_the_server_runs() {
     };
     // Somebody has made another token necessary.
     std::fs::remove_file(bench.folder.path().join(TOKEN_FILE)).unwrap();
-    bench.api.renew(Access::read(&settings, bench.folder.path()).unwrap());
+    bench
+        .api
+        .renew(Access::read(&settings, bench.folder.path()).unwrap());
     assert_eq!(status(&bench, &old).await, 401);
     assert_eq!(status(&bench, &new).await, 200);
     assert_eq!(bench.get("/torrents").await.status, 401);
@@ -286,7 +288,9 @@ async fn who_may_ask_can_be_changed_while_the_server_runs() {
         allowed_hosts: vec!["seed.example".to_owned()],
         ..settings
     };
-    bench.changeable.set(http::Renewal::read(&settings).unwrap());
+    bench
+        .changeable
+        .set(http::Renewal::read(&settings).unwrap());
     assert_eq!(status(&bench, &by_name).await, 200);
 }
 

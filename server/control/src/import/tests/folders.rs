@@ -228,7 +228,7 @@ fn what_is_not_there_or_no_file_has_to_be_hashed() {
         // Transmission was told that it is not wanted.
         let expected = match client {
             Client::Transmission => (Condition::Ready, vec![Note::UnwantedParts]),
-            _ => (Condition::NeedsCheck, vec![]),
+            _ => (Condition::Offline, vec![]),
         };
         let notes: Vec<Note> = imported.notes.iter().copied().collect();
         let notes = notes.into_iter().filter(|&note| note != Note::TiedFile);
@@ -261,8 +261,22 @@ fn a_link_out_of_the_save_folder_is_not_followed() {
 fn a_folder_that_is_not_there_is_said() {
     for fixture in all() {
         let imported = fixture.read_with(MULTI, Maps::default()).unwrap();
-        assert_eq!(condition(&imported), Condition::NeedsCheck);
+        assert_eq!(condition(&imported), Condition::Offline);
         assert!(imported.notes.contains(&Note::FolderMissing));
+        // That it was complete is what keeps it from being fetched again.
+        assert_eq!(imported.torrent.verified, Verified::None);
+        let summary = &imported.torrent.summary;
+        assert!(summary.completed_at_s.is_some() && !summary.seed_mode);
+        let error = summary.last_error.as_ref().unwrap();
+        assert!(error.text.contains(DATA), "{}", error.text);
+        // Of one that was not, what the client had is kept aside, with no stamp that would have it
+        // believed.
+        let imported = fixture.read_with(PART, Maps::default()).unwrap();
+        assert_eq!(condition(&imported), Condition::Offline);
+        let verified = &imported.torrent.verified;
+        assert_eq!((verified.count(8), imported.pieces_upheld), (4, 0));
+        assert!(imported.torrent.stamps.iter().all(Option::is_none));
+        assert_eq!(imported.torrent.summary.completed_at_s, None);
         assert_eq!(imported.torrent.summary.save_path, Path::new(DATA));
     }
 }
