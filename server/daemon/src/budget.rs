@@ -8,6 +8,7 @@ use crate::settings;
 use control::config::{Config, SendPath};
 use control::hashing::Limits;
 use engine::ip_filter;
+use engine::metadata;
 use engine::queue::RequestQueue;
 use seedring_io::direct::{SLOT_BYTES, slots_per_shard};
 use seedring_io::fetch::UNDECODED_BYTES_MAX;
@@ -155,6 +156,7 @@ impl Budget {
                 + payload_bytes(config, shards)
                 + page_table_bytes(config, shards)
                 + config.fetch.buffer_bytes.bytes()
+                + metadata::MEMORY_BYTES_MAX as u64
                 + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
                 + connections_max * (MEMORY_PER_PEER + queue)
                 + http_reserved * MEMORY_PER_HTTP
@@ -298,6 +300,30 @@ mod tests {
         let bytes = config.fetch.buffer_bytes.bytes() >> 20;
         config.fetch.buffer_bytes = control::config::ByteSize::mib(bytes + 64);
         assert_eq!(plan(&config), before + (64 << 20));
+    }
+
+    #[test]
+    fn the_metadata_of_links_are_counted() {
+        let mut config = Config::default();
+        (config.tracker.enabled, config.dht.enabled) = (false, false);
+        let budget = Budget::plan(&config, 1, 524_288);
+        let queue = RequestQueue::memory_bytes_max(config.peers.request_queue_max) as u64;
+        let sockets = control::http::SOCKET_CONNECTIONS_MAX as u64;
+        let http = u64::from(config.api.connections_max) + sockets;
+        let others = MEMORY_BASE
+            + MEMORY_PER_SHARD
+            + payload_bytes(&config, 1)
+            + page_table_bytes(&config, 1)
+            + config.fetch.buffer_bytes.bytes()
+            + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
+            + budget.connections_max * (MEMORY_PER_PEER + queue)
+            + http * MEMORY_PER_HTTP
+            + control::api::bodies_bytes_max(&config.api);
+        // The longest that there may be is there twice, when it is hashed.
+        let longest = 2 * proto::limits::METAINFO_BYTES_MAX as u64;
+        let metadata = budget.memory_bytes_max - others;
+        assert_eq!(metadata, metadata::MEMORY_BYTES_MAX as u64);
+        assert!(metadata > longest);
     }
 
     #[test]

@@ -13,18 +13,19 @@
 //! their turns: who answers just before it is late could keep the others away for days. The most
 //! numerous come first, and every second turn is for who has waited the longest, so that nobody's
 //! numbers keep another away. A *stranger* (an address, as its caller counts them) has one voice,
-//! however many connections. What a length has got is put aside for its next turn.
+//! however many connections. What a length has got is put aside for its next turn ([`turns`]).
 //!
 //! Limits: one set of blocks at a time, so at most `proto::limits::METAINFO_BYTES_MAX`, and
-//! [`ASIDE_MAX`] sets, together [`ASIDE_BYTES_MAX`], put aside; only what has come takes memory;
-//! [`MetadataConfig::requests_max`] of each peer. An input costs O(log blocks), a refill O(peers).
+//! [`turns::ASIDE_MAX`] sets, together [`turns::ASIDE_BYTES_MAX`], put aside; of all links together
+//! what [`room`] has; only what has come takes memory; [`MetadataConfig::requests_max`] of each
+//! peer. An input costs O(log blocks), a refill O(peers).
 //!
 //! Not here: messages, hashes, and whether what has the right hash is a torrent. A peer's key is
 //! used once.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::extension::{MetadataMessage, metadata_block_bytes, metadata_blocks};
@@ -32,18 +33,14 @@ use proto::extension::{MetadataMessage, metadata_block_bytes, metadata_blocks};
 use crate::choker::PeerKey;
 use crate::time::Time;
 
+mod room;
+mod turns;
+
+use room::{AsidePlace, Share};
+pub use room::{MEMORY_BYTES_MAX, MetadataRoom, Place};
+
 /// How often a rest doubles, at most.
 const REST_DOUBLINGS_MAX: u32 = 5;
-
-/// How often a turn doubles, at most.
-const TURN_DOUBLINGS_MAX: u32 = 3;
-
-/// Sets of blocks that are put aside; of more, that with the most bytes is dropped, since what is
-/// long is seldom right.
-const ASIDE_MAX: usize = 32;
-
-/// Their bytes, with the same policy.
-const ASIDE_BYTES_MAX: usize = 8 << 20;
 
 /// How the exchange works.
 #[derive(Clone, Copy, Debug)]
@@ -130,9 +127,15 @@ struct Assembly {
     until: Time,
 }
 
+/// Blocks that are put aside, and the room that they take.
+struct Aside {
+    here: BTreeMap<u32, Block>,
+    _place: AsidePlace,
+}
+
 /// Where the exchange is.
 enum Stage {
-    /// Nobody can be asked.
+    /// Nobody can be asked, or there is no room.
     Idle,
     /// Blocks are on their way.
     Assembling(Assembly),
@@ -153,7 +156,8 @@ pub struct MetadataExchange {
     peers: BTreeMap<PeerKey, Source>,
     stage: Stage,
     /// Sets of blocks whose turn is over, by their length and who alone was asked.
-    aside: BTreeMap<(u32, Option<PeerKey>), BTreeMap<u32, Block>>,
+    aside: BTreeMap<(u32, Option<PeerKey>), Aside>,
+    share: Share,
     /// The turns so far.
     turns: u64,
     /// The next [`Source::number`].
@@ -164,13 +168,14 @@ pub struct MetadataExchange {
 }
 
 impl MetadataExchange {
-    /// An exchange without peers.
-    pub fn new(config: MetadataConfig) -> MetadataExchange {
+    /// An exchange without peers, with a part in the room of all.
+    pub fn new(config: MetadataConfig, room: Arc<MetadataRoom>) -> MetadataExchange {
         MetadataExchange {
             config,
             peers: BTreeMap::new(),
             stage: Stage::Idle,
             aside: BTreeMap::new(),
+            share: Share::new(room),
             turns: 0,
             next_number: 0,
             one_by_one: false,
@@ -231,13 +236,18 @@ impl MetadataExchange {
         self.aside.retain(|&(_, alone), _| alone != Some(peer));
     }
 
-    /// Whether a peer waits for the turn of its length, and so is not to blame for giving nothing.
+    /// Whether a peer waits for the turn of its length, or for room, and so is not to blame for
+    /// giving nothing.
     pub fn is_waiting(&self, peer: PeerKey, now: Time) -> bool {
-        let (Some(source), Stage::Assembling(assembly)) = (self.peers.get(&peer), &self.stage)
-        else {
+        let Some(source) = self.peers.get(&peer) else {
             return false;
         };
-        source.rests_until <= now && !assembly.is_of(peer, source)
+        let is_its_turn = match &self.stage {
+            Stage::Assembling(assembly) => assembly.is_of(peer, source),
+            Stage::Idle => self.share.awaited().is_none(),
+            Stage::Checking { .. } | Stage::Done => true,
+        };
+        source.rests_until <= now && !is_its_turn
     }
 
     /// Who sent what is here, or being checked: one of them may turn out to have lied, though gone.
@@ -253,7 +263,7 @@ impl MetadataExchange {
 
     /// The same, of what was put aside and these.
     fn senders_aside(&self, others: impl Iterator<Item = PeerKey>) -> BTreeSet<PeerKey> {
-        let aside = self.aside.values().flat_map(BTreeMap::values);
+        let aside = self.aside.values().flat_map(|aside| aside.here.values());
         aside.map(|block| block.from).chain(others).collect()
     }
 
@@ -390,6 +400,12 @@ impl MetadataExchange {
         }
     }
 
+    /// The room in memory that the right bytes take, to be kept as long as they are: once, after
+    /// [`Self::checked`].
+    pub fn take_place(&mut self) -> Option<Place> {
+        self.share.take_place()
+    }
+
     /// Whether what was handed over had the torrent's hash.
     pub fn checked(&mut self, good: bool) {
         let stage = std::mem::replace(&mut self.stage, Stage::Idle);
@@ -404,6 +420,7 @@ impl MetadataExchange {
             self.stage = Stage::Done;
             self.peers.clear();
             self.aside.clear();
+            self.share.leave_line();
             return;
         }
         for source in self.peers.values_mut() {
@@ -415,6 +432,7 @@ impl MetadataExchange {
                 self.peer_left(liar);
                 self.actions.push_back(Action::Ban(liar));
             }
+            self.share.give_back();
             return;
         }
         if !self.one_by_one {
@@ -431,6 +449,8 @@ impl MetadataExchange {
                 .filter(|block| !kept.here.contains_key(block))
                 .collect();
             self.stage = Stage::Assembling(kept);
+        } else {
+            self.share.give_back();
         }
     }
 
@@ -468,7 +488,7 @@ impl MetadataExchange {
     }
 
     /// Asks for what is missing, and gives up waiting for what took too long. To be called after
-    /// inputs and at [`Self::next_timeout`].
+    /// inputs, at [`Self::next_timeout`], and, because nobody is told of room, from time to time.
     pub fn refill(&mut self, now: Time) {
         if matches!(self.stage, Stage::Checking { .. } | Stage::Done) {
             return;
@@ -526,136 +546,6 @@ impl MetadataExchange {
                 source.rests_until = Time(0);
                 source.asked.retain(|asked| !asked.late);
             }
-        }
-    }
-
-    /// Goes on with the blocks at hand while somebody can be asked for the rest and its turn is not
-    /// over; else goes on with other peers, if some can be asked.
-    fn choose_assembly(&mut self, now: Time) {
-        if let Stage::Assembling(assembly) = &self.stage {
-            let mut peers = self.peers.iter();
-            let goes_on = peers.any(|(&peer, source)| assembly.may_ask(peer, source, now));
-            if goes_on && now < assembly.until {
-                return;
-            }
-        }
-        let Some((total_bytes, alone)) = self.next_turn(now) else {
-            return;
-        };
-        self.put_aside();
-        let turns = self.note_turn(total_bytes, alone);
-        for source in self.peers.values_mut() {
-            source.asked.clear();
-        }
-        let turn = self.config.turn;
-        let here = self.aside.remove(&(total_bytes, alone)).unwrap_or_default();
-        let blocks = 0..metadata_blocks(total_bytes);
-        self.stage = Stage::Assembling(Assembly {
-            total_bytes,
-            alone,
-            wanted: blocks.filter(|block| !here.contains_key(block)).collect(),
-            here,
-            until: now + turn.saturating_mul(1 << turns.min(TURN_DOUBLINGS_MAX)),
-        });
-    }
-
-    /// Whose turn is next: a length, and who alone is asked. Not those whose turn it is: they go on
-    /// unless others can be asked.
-    fn next_turn(&self, now: Time) -> Option<(u32, Option<PeerKey>)> {
-        // The voice of each stranger is that of its connections that has waited the longest.
-        let mut voices = BTreeMap::<IpAddr, (PeerKey, &Source)>::new();
-        for (&peer, source) in &self.peers {
-            let is_its_turn = match &self.stage {
-                Stage::Assembling(assembly) => assembly.is_of(peer, source),
-                _ => false,
-            };
-            if is_its_turn || source.rests_until > now {
-                continue;
-            }
-            let voice = voices.entry(source.stranger).or_insert((peer, source));
-            if source.number < voice.1.number {
-                *voice = (peer, source);
-            }
-        }
-        let voices = voices.into_values();
-        let waited = |voice: &(PeerKey, &Source)| voice.1.number;
-        let by_waiting = !self.turns.is_multiple_of(2);
-        if self.one_by_one {
-            let (peer, source) = match by_waiting {
-                true => voices.min_by_key(waited),
-                // Those who have failed the least first.
-                false => voices.min_by_key(|voice| (voice.1.failures, waited(voice))),
-            }?;
-            return Some((source.total_bytes, Some(peer)));
-        }
-        if by_waiting {
-            let (_, source) = voices.min_by_key(waited)?;
-            return Some((source.total_bytes, None));
-        }
-        let mut counts = BTreeMap::new();
-        for (_, source) in voices {
-            *counts.entry(source.total_bytes).or_insert(0_usize) += 1;
-        }
-        // Of as many the smaller: it is soon known to be right or not.
-        let most = counts.into_iter();
-        let most = most.max_by_key(|&(total_bytes, count)| (count, Reverse(total_bytes)));
-        most.map(|(total_bytes, _)| (total_bytes, None))
-    }
-
-    /// Sends all connections of the strangers whose turn it is to the end of the line, the ones
-    /// that have the turn last; returns how many turns these had before.
-    fn note_turn(&mut self, total_bytes: u32, alone: Option<PeerKey>) -> u32 {
-        self.turns += 1;
-        let has_turn = |peer: PeerKey, source: &Source| {
-            source.total_bytes == total_bytes && alone.is_none_or(|alone| alone == peer)
-        };
-        let having = self.peers.iter();
-        let having = having.filter(|&(&peer, source)| has_turn(peer, source));
-        let strangers: BTreeSet<IpAddr> = having.map(|(_, source)| source.stranger).collect();
-        let theirs = self.peers.iter();
-        let theirs = theirs.filter(|(_, source)| strangers.contains(&source.stranger));
-        let mut line: Vec<(bool, u64, PeerKey)> = theirs
-            .map(|(&peer, source)| (has_turn(peer, source), source.number, peer))
-            .collect();
-        line.sort_unstable();
-        let mut turns = 0;
-        for (has_turn, _, peer) in line {
-            let Some(source) = self.peers.get_mut(&peer) else {
-                continue;
-            };
-            source.number = self.next_number;
-            self.next_number += 1;
-            if has_turn {
-                turns = turns.max(source.turns);
-                source.turns = source.turns.saturating_add(1);
-            }
-        }
-        turns
-    }
-
-    /// Keeps the blocks at hand for the next turn of their length.
-    fn put_aside(&mut self) {
-        let stage = std::mem::replace(&mut self.stage, Stage::Idle);
-        let Stage::Assembling(assembly) = stage else {
-            return;
-        };
-        let is_of_use = |alone| self.peers.contains_key(&alone);
-        if assembly.here.is_empty() || !assembly.alone.is_none_or(is_of_use) {
-            return;
-        }
-        let key = (assembly.total_bytes, assembly.alone);
-        self.aside.insert(key, assembly.here);
-        let bytes = |here: &BTreeMap<u32, Block>| {
-            here.values().map(|block| block.bytes.len()).sum::<usize>()
-        };
-        while self.aside.len() > ASIDE_MAX
-            || self.aside.values().map(bytes).sum::<usize>() > ASIDE_BYTES_MAX
-        {
-            let most = self.aside.iter().max_by_key(|(_, here)| bytes(here));
-            let Some(key) = most.map(|(&key, _)| key) else {
-                return;
-            };
-            self.aside.remove(&key);
         }
     }
 

@@ -517,7 +517,10 @@ async fn converse(
     torrent: TorrentUse,
 ) -> CloseReason {
     caller.visit.greeted();
-    shard.cells.increment(Counter::Handshakes);
+    // One over which the metadata came was counted when its handshake was done.
+    if caller.continued.is_none() {
+        shard.cells.increment(Counter::Handshakes);
+    }
     let fetching = match join_fetch(shard, &torrent, &caller, &theirs) {
         Ok(fetching) => fetching,
         Err(reason) => return reason,

@@ -255,7 +255,7 @@ impl Shard {
             for (_, connection) in self.connections.borrow().iter() {
                 connection.abort(CloseReason::Reset);
             }
-            for (_, socket) in self.sockets.borrow().iter() {
+            for (_, (socket, _)) in self.sockets.borrow().iter() {
                 let _ = socket.shutdown(Shutdown::Both);
             }
         }

@@ -36,6 +36,7 @@ pub use troubles::TROUBLES_MAX;
 use crate::own_limits::TorrentLimits;
 use crate::torrent::{AddError, Fault, SeededTorrent};
 use engine::layout::{FileIndex, FileStamp};
+use engine::metadata::Place;
 use engine::peer_list::{PeerSource, SourceCounts};
 use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PieceIndex};
@@ -43,7 +44,9 @@ use proto::limits::PATH_COMPONENT_BYTES_MAX;
 use proto::metainfo::Metainfo;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -572,7 +575,35 @@ impl Fetch {
 #[derive(Debug)]
 pub enum MetadataEvent {
     /// The `info` dictionary, whose SHA-1 is the info-hash. It is the last event.
-    Complete(Vec<u8>),
+    Complete(GatheredInfo),
+}
+
+/// The bytes of an `info` dictionary. They count among the metadata that are being gathered, for
+/// which there is only so much room, until this is dropped.
+pub struct GatheredInfo {
+    bytes: Vec<u8>,
+    _place: Option<Place>,
+}
+
+impl GatheredInfo {
+    pub(crate) fn new(bytes: Vec<u8>, place: Option<Place>) -> GatheredInfo {
+        let _place = place;
+        GatheredInfo { bytes, _place }
+    }
+}
+
+impl Deref for GatheredInfo {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for GatheredInfo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes of metadata", self.bytes.len())
+    }
 }
 
 /// The fetch of a torrent's `info` dictionary from peers (BEP 9). It ends when it is dropped.

@@ -136,8 +136,9 @@ pub(crate) struct Shard {
     pub(crate) connections: RefCell<Slab<Rc<Connection>>>,
     /// Where connections are accepted.
     pub(crate) doors: Doors,
-    /// All accepted sockets, greeted or not, so that stopping reaches each of them.
-    pub(crate) sockets: RefCell<Slab<Rc<TcpStream>>>,
+    /// All sockets of peers, greeted or not, so that stopping, and who is to be kept away from now
+    /// on, reaches each of them.
+    pub(crate) sockets: RefCell<Slab<(Rc<TcpStream>, SocketAddr)>>,
     events: mpsc::UnboundedSender<Event>,
     pub(crate) dht: Arc<DhtDoor>,
     started: Instant,
@@ -371,7 +372,7 @@ impl Shard {
         for (_, connection) in self.connections.borrow().iter() {
             connection.close(CloseReason::Stopping);
         }
-        for (_, socket) in self.sockets.borrow().iter() {
+        for (_, (socket, _)) in self.sockets.borrow().iter() {
             let _ = socket.shutdown(Shutdown::Both);
         }
         let all_gone = async {
@@ -429,13 +430,14 @@ impl Shard {
         admission: Admission,
         received: Vec<u8>,
     ) {
-        let mut visit = self.visit(&socket, admission);
+        let mut visit = self.visit(&socket, peer, admission);
         tokio_uring::spawn(async move {
             let shard = Rc::clone(&visit.shard);
             let socket_of_task = Rc::clone(&socket);
             let served = connection::serve(&shard, socket_of_task, peer, &mut visit, received);
             match Box::pin(served).await {
                 Served::Closed(reason) => {
+                    let reason = shard.why_closed(peer, reason);
                     shard.cells.increment(reason.counter(visit.is_greeted()));
                     tracing::debug!(%peer, ?reason, "connection closed");
                 }
@@ -447,10 +449,16 @@ impl Shard {
     }
 
     /// Enters a socket into the shard's list; it leaves when the result is dropped.
-    pub(crate) fn visit(self: &Rc<Self>, socket: &Rc<TcpStream>, admission: Admission) -> Visit {
+    pub(crate) fn visit(
+        self: &Rc<Self>,
+        socket: &Rc<TcpStream>,
+        peer: SocketAddr,
+        admission: Admission,
+    ) -> Visit {
+        let entry = (Rc::clone(socket), peer);
         Visit {
             shard: Rc::clone(self),
-            key: self.sockets.borrow_mut().insert(Rc::clone(socket)),
+            key: self.sockets.borrow_mut().insert(entry),
             admission: Some(admission),
         }
     }
@@ -577,6 +585,23 @@ impl Shard {
             if self.is_filtered(connection.peer.ip()) {
                 connection.close(CloseReason::Filtered);
             }
+        }
+        // Those who have not greeted yet, are asked for metadata, or wait for a torrent.
+        for (_, (socket, peer)) in self.sockets.borrow().iter() {
+            if self.is_filtered(peer.ip()) {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// Why a connection has ended that did for `reason`, as far as it could see: a socket that is
+    /// shut to keep its peer away looks as if that had closed it.
+    pub(crate) fn why_closed(&self, peer: SocketAddr, reason: CloseReason) -> CloseReason {
+        match reason {
+            CloseReason::PeerClosed | CloseReason::Reset if self.is_filtered(peer.ip()) => {
+                CloseReason::Filtered
+            }
+            _ => reason,
         }
     }
 

@@ -24,7 +24,7 @@ use control::hashing::Disk;
 use control::lsd::LsdHandle;
 use control::tracker::TrackerHandle;
 use proto::ids::{InfoHashV1, PeerId};
-use seedring_io::fetch::{Allocation, FetchEvent, PastCache};
+use seedring_io::fetch::{Allocation, FetchEvent, GatheredInfo, PastCache};
 use seedring_io::plane::{Plane, SleepPolicy};
 use seedring_io::roster::Wanted;
 use seedring_io::torrent::Fault;
@@ -125,7 +125,7 @@ pub(crate) enum Inner {
     Fetch(InfoHashV1, u64, Box<FetchEvent>),
     /// The events of a download have ended.
     FetchEnded(InfoHashV1, u64),
-    Described(InfoHashV1, u64, Vec<u8>),
+    Described(InfoHashV1, u64, GatheredInfo),
     /// The trackers of torrents, in their tiers.
     Trackers(Vec<(InfoHashV1, Vec<Vec<String>>)>),
     /// The files of a torrent that was removed are gone.

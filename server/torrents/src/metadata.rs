@@ -9,7 +9,7 @@ use engine::picker::Priority;
 use proto::ids::InfoHashV1;
 use proto::magnet::{Magnet, PeerAddress};
 use proto::metainfo::{Metainfo, with_trackers};
-use seedring_io::fetch::{MetadataEvent, MetadataFetch};
+use seedring_io::fetch::{GatheredInfo, MetadataEvent, MetadataFetch};
 use state::{Condition, Update};
 use std::sync::Arc;
 use std::time::Instant;
@@ -86,7 +86,12 @@ impl Manager {
     }
 
     /// Peers have given a torrent's `info` dictionary: bytes of its hash.
-    pub(crate) async fn described(&mut self, info_hash: InfoHashV1, number: u64, info: Vec<u8>) {
+    pub(crate) async fn described(
+        &mut self,
+        info_hash: InfoHashV1,
+        number: u64,
+        info: GatheredInfo,
+    ) {
         match self.phases.get(&info_hash) {
             Some(Phase::Metadata(metadata)) if metadata.number == number => {}
             _ => return,

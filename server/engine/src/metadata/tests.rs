@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 use proto::extension::METADATA_BLOCK_BYTES;
 
+use super::turns::ASIDE_MAX;
 use super::*;
+
+mod room;
 
 const BLOCK: u32 = METADATA_BLOCK_BYTES;
 
@@ -24,10 +27,11 @@ fn block_of(metadata: &[u8], index: u32) -> &[u8] {
 
 /// With four requests to a peer at a time, so that there is something to mix up.
 fn exchange() -> MetadataExchange {
-    MetadataExchange::new(MetadataConfig {
+    let config = MetadataConfig {
         requests_max: 4,
         ..MetadataConfig::default()
-    })
+    };
+    MetadataExchange::new(config, Arc::default())
 }
 
 /// A stranger for each key.
@@ -82,7 +86,7 @@ fn reject(exchange: &mut MetadataExchange, peer: u64, piece: u32, ms: u64) {
 #[test]
 fn a_peer_is_asked_for_one_block_at_a_time_by_default() {
     let metadata = metadata(3 * BLOCK);
-    let mut exchange = MetadataExchange::new(MetadataConfig::default());
+    let mut exchange = MetadataExchange::new(MetadataConfig::default(), Arc::default());
     join(&mut exchange, 1, metadata.len() as u32);
     for index in 0..3 {
         assert_eq!(requests(&mut exchange, 0), [(1, index)]);
@@ -222,7 +226,7 @@ fn a_stranger_has_one_voice_however_many_connections() {
     }
     join(&mut exchange, 5, 3);
     assert_eq!(requests(&mut exchange, 0), [(5, 0)]);
-    let mut exchange = MetadataExchange::new(MetadataConfig::default());
+    let mut exchange = MetadataExchange::new(MetadataConfig::default(), Arc::default());
     for peer in 1..=4 {
         assert!(exchange.peer_joined(PeerKey(peer), stranger(1), 2));
     }
@@ -286,7 +290,7 @@ fn trickle(
 #[test]
 fn who_trickles_keeps_the_metadata_away_for_one_turn() {
     let good = metadata(9 * BLOCK);
-    let mut exchange = MetadataExchange::new(MetadataConfig::default());
+    let mut exchange = MetadataExchange::new(MetadataConfig::default(), Arc::default());
     join(&mut exchange, 1, 64 << 20);
     assert_eq!(requests(&mut exchange, 0), [(1, 0)]);
     join(&mut exchange, 2, good.len() as u32);
@@ -305,7 +309,7 @@ fn who_trickles_keeps_the_metadata_away_for_one_turn() {
 #[test]
 fn who_waits_gets_its_turn_however_many_others_come() {
     let good = metadata(15 * BLOCK);
-    let mut exchange = MetadataExchange::new(MetadataConfig::default());
+    let mut exchange = MetadataExchange::new(MetadataConfig::default(), Arc::default());
     for peer in 1..=3 {
         join(&mut exchange, peer, 8 << 20);
     }
@@ -345,7 +349,7 @@ fn who_waits_gets_its_turn_however_many_others_come() {
 #[test]
 fn a_peer_says_its_length_once() {
     let good = metadata(2 * BLOCK);
-    let mut exchange = MetadataExchange::new(MetadataConfig::default());
+    let mut exchange = MetadataExchange::new(MetadataConfig::default(), Arc::default());
     join(&mut exchange, 1, 64 << 20);
     requests(&mut exchange, 0);
     join(&mut exchange, 2, good.len() as u32);
@@ -361,7 +365,7 @@ fn a_peer_says_its_length_once() {
 
 #[test]
 fn what_is_put_aside_is_bounded() {
-    let mut exchange = MetadataExchange::new(MetadataConfig::default());
+    let mut exchange = MetadataExchange::new(MetadataConfig::default(), Arc::default());
     let assembly = |total_bytes: u32, blocks: u32| {
         let block = |index| {
             let bytes = vec![0; BLOCK as usize].into();
@@ -402,7 +406,7 @@ fn what_is_put_aside_is_bounded() {
 #[test]
 fn who_sent_what_is_here_is_known_though_he_has_gone() {
     let bad = vec![7; 2 * BLOCK as usize];
-    let mut exchange = MetadataExchange::new(MetadataConfig::default());
+    let mut exchange = MetadataExchange::new(MetadataConfig::default(), Arc::default());
     join(&mut exchange, 1, bad.len() as u32);
     for block in 0..2 {
         requests(&mut exchange, 0);

@@ -163,18 +163,15 @@ pub(crate) async fn call_peer<B>(
         }
     };
     begins(&socket);
-    let mut visit = shard.visit(&socket, admission);
-    let connected = finish_connect(shard, &socket).await;
+    let mut visit = shard.visit(&socket, address, admission);
+    let connected = finish_connect(shard, &socket, address).await;
     if let Err(error) = connected {
-        tracing::debug!(peer = %address, %error, "cannot connect");
-        shard.cells.increment(match error.kind() {
-            io::ErrorKind::TimedOut => Counter::ConnectsTimedOut,
-            _ => Counter::ConnectsRefused,
-        });
-        return Called::Unreachable(troubles::of_connect(&error));
+        return match shard.is_filtered(address.ip()) {
+            true => Called::Filtered,
+            false => Called::Unreachable(troubles::of_connect(&error)),
+        };
     }
     place.connected();
-    shard.cells.increment(Counter::ConnectsDone);
     let connected_at = shard.now();
     let served = connection::call(
         shard,
@@ -189,7 +186,7 @@ pub(crate) async fn call_peer<B>(
 }
 
 /// Counts the end of a connection that we began.
-fn note_end(
+pub(crate) fn note_end(
     shard: &Shard,
     address: SocketAddr,
     visit: &Visit,
@@ -197,6 +194,7 @@ fn note_end(
     reason: CloseReason,
 ) -> Called {
     let is_greeted = visit.is_greeted();
+    let reason = shard.why_closed(address, reason);
     shard.cells.increment(reason.counter(is_greeted));
     tracing::debug!(peer = %address, ?reason, "connection closed");
     Called::Ended {
@@ -262,24 +260,27 @@ pub(crate) async fn download_of(shard: &Shard, info_hash: InfoHashV1) -> Option<
 
 /// Keeps a connection over which a torrent's metadata came until the torrent is being downloaded,
 /// and goes on with it then. One that its peer has closed, for which the download has no use, or
-/// that a private one may not have begun, is dropped: it may call that peer itself.
+/// that a private one may not have begun, is dropped: it may call that peer itself. Its end is
+/// counted, whichever it is.
 pub(crate) async fn keep(shard: &Rc<Shard>, opened: Opened, visit: &mut Visit) {
     let (address, info_hash) = (opened.peer, opened.theirs.info_hash);
+    let dropped = |visit: &Visit, reason| {
+        note_end(shard, address, visit, shard.now(), reason);
+    };
     let Some(fetch) = download_of(shard, info_hash).await else {
-        return;
+        return dropped(visit, CloseReason::TorrentStopped);
     };
     // Only now it is known whether the torrent is private (BEP 27).
     if !fetch.torrent.may_call(opened.source) {
-        return;
+        return dropped(visit, CloseReason::Pointless);
     }
     let now = shard.now();
-    if !is_of_use(&fetch, &opened)
-        || !fetch
-            .list
-            .borrow_mut()
-            .connected(address, opened.source, now)
-    {
-        return;
+    if let Some(reason) = is_of_no_use(shard, &fetch, &opened) {
+        return dropped(visit, reason);
+    }
+    let source = opened.source;
+    if !fetch.list.borrow_mut().connected(address, source, now) {
+        return dropped(visit, CloseReason::Pointless);
     }
     let reason = Box::pin(connection::go_on(shard, opened, visit, &fetch)).await;
     let called = note_end(shard, address, visit, now, reason);
@@ -300,22 +301,49 @@ pub(crate) async fn keep_visitor<P>(
     };
     // It may have heard of us from this network, which was asked while nobody knew that the torrent
     // is private (BEP 27).
-    if !fetch.torrent.may_call(opened.source) || !is_of_use(&fetch, &opened) {
+    if !fetch.torrent.may_call(opened.source) {
         return CloseReason::Pointless;
+    }
+    if let Some(reason) = is_of_no_use(shard, &fetch, &opened) {
+        return reason;
     }
     drop(place);
     Box::pin(connection::go_on(shard, opened, visit, &fetch)).await
 }
 
-/// Whether `fetch` has a use for a connection over which its metadata were asked for.
-fn is_of_use(fetch: &ActiveFetch, opened: &Opened) -> bool {
+/// Why `fetch` has no use for a connection over which its metadata were asked for, if it has none.
+fn is_of_no_use(shard: &Shard, fetch: &ActiveFetch, opened: &Opened) -> Option<CloseReason> {
+    if shard.is_filtered(opened.peer.ip()) {
+        return Some(CloseReason::Filtered);
+    }
+    if sockets::has_hung_up(&*opened.socket) {
+        return Some(CloseReason::PeerClosed);
+    }
     // Its peer was told that we have nothing.
-    let is_empty = fetch.stored.get() == 0;
-    is_empty && fetch.wants_peers() && !sockets::has_hung_up(&*opened.socket)
+    let is_of_use = fetch.stored.get() == 0 && fetch.wants_peers();
+    (!is_of_use).then_some(CloseReason::Pointless)
 }
 
-/// Waits until the connection is there, or is not to be had.
-pub(crate) async fn finish_connect(shard: &Shard, socket: &Rc<TcpStream>) -> io::Result<()> {
+/// Waits until the connection to `peer` is there, or is not to be had, and counts which.
+pub(crate) async fn finish_connect(
+    shard: &Shard,
+    socket: &Rc<TcpStream>,
+    peer: SocketAddr,
+) -> io::Result<()> {
+    let connected = connect_in_time(shard, socket).await;
+    shard.cells.increment(match &connected {
+        Ok(()) => Counter::ConnectsDone,
+        Err(_) if shard.is_filtered(peer.ip()) => Counter::ConnectsFiltered,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Counter::ConnectsTimedOut,
+        Err(_) => Counter::ConnectsRefused,
+    });
+    if let Err(error) = &connected {
+        tracing::debug!(%peer, %error, "cannot connect");
+    }
+    connected
+}
+
+async fn connect_in_time(shard: &Shard, socket: &Rc<TcpStream>) -> io::Result<()> {
     let mut ready = ring::poll(Rc::clone(socket), libc::POLLOUT);
     if timeout(shard.config.fetch.connect_timeout, &mut ready)
         .await

@@ -14,6 +14,7 @@ use crate::shard::{Found, Shard, Visit};
 use crate::sockets;
 use crate::torrent::SeededTorrent;
 use proto::ids::InfoHashV1;
+use seedring_metrics::Counter;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,6 +69,10 @@ impl Shard {
             received,
             admission,
         } = adopted;
+        // The list may have changed on the way.
+        if self.is_filtered(peer.ip()) {
+            return self.cells.increment(Counter::RefusedFilter);
+        }
         let socket = Rc::new(TcpStream::from_std(socket));
         self.receive(socket, peer, admission, received);
     }

@@ -11,18 +11,19 @@
 //! Limits: those of downloads for connections that we begin ([`crate::fetch::FetchConfig`]), and
 //! those of [`visitors`]; [`RECEIVE_BYTES`] and the longest message for what of a connection's input
 //! is not decoded; [`SAID_BYTES_MAX`] of what is kept, beyond which the connection ends with the
-//! metadata; [`PATIENCE`] for a peer that is of no use and does not wait for its turn.
+//! metadata; [`PATIENCE`] for a peer that is of no use and does not wait for its turn. What comes
+//! of metadata shares room with that of all other links ([`engine::metadata::MetadataRoom`]).
 
 use crate::closing::CloseReason;
 use crate::connection::{Opened, wait_readable};
 use crate::fetch::connecting::{self, finish_connect};
 use crate::fetch::troubles;
-use crate::fetch::{MetadataEvent, MetadataSeat, Order};
+use crate::fetch::{GatheredInfo, MetadataEvent, MetadataSeat, Order};
 use crate::limits::{Admission, CallPlace};
 use crate::shard::{Shard, Visit};
 use crate::sockets;
 use engine::choker::PeerKey;
-use engine::metadata::{Action, MetadataConfig, MetadataExchange};
+use engine::metadata::{Action, MetadataConfig, MetadataExchange, MetadataRoom};
 use engine::peer_list::{PeerList, PeerListConfig, PeerSource};
 use engine::time::Time;
 use hash::Sha1;
@@ -96,6 +97,8 @@ pub(crate) struct Exchange {
 enum Outcome {
     /// We had no room.
     NoRoom,
+    /// The address is one to keep away.
+    Filtered,
     /// It came to no handshake with a peer of use.
     Failed,
     /// It did.
@@ -180,7 +183,8 @@ impl Peer {
 
 /// Begins to fetch; peers that call us for the torrent are taken when this returns.
 pub(crate) fn begin(shard: &Rc<Shard>, seat: MetadataSeat) {
-    let exchange = Exchange::new(seat.info_hash, Arc::clone(&seat.published));
+    let published = Arc::clone(&seat.published);
+    let exchange = Exchange::new(seat.info_hash, published, shard.resolving.room());
     let exchange = Rc::new(exchange);
     let door = Door::open(shard, &exchange);
     tokio_uring::spawn(run(Rc::clone(shard), exchange, seat, door));
@@ -218,10 +222,11 @@ async fn run(shard: Rc<Shard>, exchange: Rc<Exchange>, mut seat: MetadataSeat, d
 }
 
 impl Exchange {
-    fn new(info_hash: InfoHashV1, published: Arc<Published>) -> Exchange {
+    fn new(info_hash: InfoHashV1, published: Arc<Published>, room: Arc<MetadataRoom>) -> Exchange {
+        let exchange = MetadataExchange::new(MetadataConfig::default(), room);
         Exchange {
             info_hash,
-            exchange: RefCell::new(MetadataExchange::new(MetadataConfig::default())),
+            exchange: RefCell::new(exchange),
             peers: RefCell::default(),
             departed: RefCell::default(),
             list: RefCell::new(PeerList::new(PeerListConfig::default())),
@@ -251,7 +256,7 @@ impl Exchange {
     }
 
     /// Does what the exchange wants done; returns the metadata when they are right.
-    async fn drive(&self, shard: &Shard) -> Option<Vec<u8>> {
+    async fn drive(&self, shard: &Shard) -> Option<GatheredInfo> {
         self.exchange.borrow_mut().refill(shard.now());
         loop {
             let action = self.exchange.borrow_mut().take_action()?;
@@ -270,7 +275,8 @@ impl Exchange {
                     let is_right = sha1_in_turns(&info).await == self.info_hash.0;
                     self.exchange.borrow_mut().checked(is_right);
                     if is_right {
-                        return Some(info);
+                        let place = self.exchange.borrow_mut().take_place();
+                        return Some(GatheredInfo::new(info, place));
                     }
                     self.exchange.borrow_mut().refill(shard.now());
                 }
@@ -345,6 +351,7 @@ impl Exchange {
         match outcome {
             _ if list.is_banned(address) => {}
             Outcome::NoRoom => list.postponed(address, now),
+            Outcome::Filtered => list.remove(address),
             Outcome::Failed => list.failed(address, now),
             Outcome::Left => list.left(address, now),
         }
@@ -360,7 +367,8 @@ impl Exchange {
         let (address, _) = peer;
         if shard.is_filtered(address.ip()) {
             shard.cells.increment(Counter::ConnectsFiltered);
-            return Outcome::Failed;
+            self.published.note_trouble(address, troubles::FILTERED);
+            return Outcome::Filtered;
         }
         let Ok(admission) = shard.limits.admit(address.ip()) else {
             return Outcome::NoRoom;
@@ -373,12 +381,15 @@ impl Exchange {
                 return Outcome::NoRoom;
             }
             Err(error) => {
+                shard.cells.increment(Counter::ConnectsRefused);
                 let trouble = troubles::of_connect(&error);
                 self.published.note_trouble(address, trouble);
                 return Outcome::Failed;
             }
         };
-        match self.meet(shard, peer, socket, admission, &place).await {
+        let met = self.meet(shard, peer, socket, admission, &place).await;
+        match met {
+            _ if shard.is_filtered(address.ip()) => Outcome::Filtered,
             Some(()) => Outcome::Left,
             None => Outcome::Failed,
         }
@@ -395,18 +406,31 @@ impl Exchange {
         place: &CallPlace,
     ) -> Option<()> {
         let no_connection = |error: io::Error| {
-            let trouble = troubles::of_connect(&error);
+            let trouble = match shard.is_filtered(address.ip()) {
+                true => troubles::FILTERED.to_owned(),
+                false => troubles::of_connect(&error),
+            };
             self.published.note_trouble(address, trouble);
         };
-        let mut visit = shard.visit(&socket, admission);
-        let connected = finish_connect(shard, &socket).await;
+        let mut visit = shard.visit(&socket, address, admission);
+        let connected = finish_connect(shard, &socket, address).await;
         connected.map_err(no_connection).ok()?;
         place.connected();
+        let connected_at = shard.now();
+        let ended = |visit: &Visit, reason| {
+            connecting::note_end(shard, address, visit, connected_at, reason);
+        };
         let ours = shard.our_handshake(self.info_hash).encode();
-        sockets::send_first(&*socket, &ours).ok()?;
+        let sent = sockets::send_first(&*socket, &ours);
+        let unsent = |error| ended(&visit, CloseReason::of_socket(&error));
+        sent.map_err(unsent).ok()?;
         let greeted = self.greet(shard, &socket, &mut visit).await;
         let note = |trouble| self.published.note_trouble(address, trouble);
-        let (theirs, received) = greeted.map_err(note).ok()?;
+        let unmet = |(reason, trouble)| {
+            ended(&visit, reason);
+            note(trouble);
+        };
+        let (theirs, received) = greeted.map_err(unmet).ok()?;
         let met = Opened {
             socket: Rc::clone(&socket),
             peer: address,
@@ -421,9 +445,15 @@ impl Exchange {
                 // A poll that nobody waits for any more may hold the socket open.
                 let _ = socket.shutdown(Shutdown::Both);
             }
-            Err(CloseReason::Banned | CloseReason::TorrentStopped) => {}
-            Err(_) if shard.is_cut_off() => note(troubles::GONE),
-            Err(_) => note(troubles::NO_METADATA),
+            Err(reason) => {
+                ended(&visit, reason);
+                match reason {
+                    CloseReason::Banned | CloseReason::TorrentStopped => {}
+                    CloseReason::Filtered => note(troubles::FILTERED),
+                    _ if shard.is_cut_off() => note(troubles::GONE),
+                    _ => note(troubles::NO_METADATA),
+                }
+            }
         }
         Some(())
     }
@@ -452,6 +482,7 @@ impl Exchange {
         let outcome = match rest {
             // A neighbour of one that lied is of no use either.
             _ if self.list.borrow().is_banned(met.peer) => Err(CloseReason::Banned),
+            _ if shard.is_filtered(met.peer.ip()) => Err(CloseReason::Filtered),
             Err(_) if self.is_over.get() => Err(CloseReason::TorrentStopped),
             Err(reason) => Err(reason),
             Ok(_) if !self.is_complete.get() || is_cut => Err(CloseReason::TorrentStopped),
@@ -479,15 +510,17 @@ impl Exchange {
         shard: &Shard,
         socket: &Rc<TcpStream>,
         visit: &mut Visit,
-    ) -> Result<(Handshake, Vec<u8>), &'static str> {
+    ) -> Result<(Handshake, Vec<u8>), (CloseReason, &'static str)> {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
         let greeting = async {
             loop {
-                match handshake::parse(&buffer).map_err(|_| troubles::NO_HANDSHAKE)? {
-                    HandshakeStage::Complete(theirs) => return Ok::<_, &'static str>(theirs),
+                let invalid = (CloseReason::HandshakeInvalid, troubles::NO_HANDSHAKE);
+                match handshake::parse(&buffer).map_err(|_| invalid)? {
+                    HandshakeStage::Complete(theirs) => return Ok(theirs),
                     _ => {
                         let received = receive(socket, &mut buffer).await;
-                        received.ok_or(troubles::CLOSED_AT_ONCE)?;
+                        let closed = (CloseReason::PeerClosed, troubles::CLOSED_AT_ONCE);
+                        received.ok_or(closed)?;
                     }
                 }
             }
@@ -499,21 +532,20 @@ impl Exchange {
                 // Ends the receive that is in flight, which is waited for.
                 let _ = socket.shutdown(Shutdown::Both);
                 let _ = greeting.await;
-                return Err(troubles::SILENT);
+                return Err((CloseReason::HandshakeTimeout, troubles::SILENT));
             }
         };
         drop(greeting);
-        visit.greeted();
-        let is_ours = theirs.peer_id == shard.config.peer_id;
-        let speaks = theirs.reserved.extension_protocol();
-        if is_ours {
-            return Err(troubles::OURSELVES);
+        if theirs.peer_id == shard.config.peer_id {
+            return Err((CloseReason::SelfConnection, troubles::OURSELVES));
         }
         if theirs.info_hash != self.info_hash {
-            return Err(troubles::OTHER_TORRENT);
+            return Err((CloseReason::UnknownTorrent, troubles::OTHER_TORRENT));
         }
-        if !speaks {
-            return Err(troubles::NO_EXTENSIONS);
+        visit.greeted();
+        shard.cells.increment(Counter::Handshakes);
+        if !theirs.reserved.extension_protocol() {
+            return Err((CloseReason::Pointless, troubles::NO_EXTENSIONS));
         }
         buffer.drain(..HANDSHAKE_BYTES.min(buffer.len()));
         Ok((theirs, buffer))

@@ -50,7 +50,7 @@ pub(crate) fn of_call(called: &Called, is_gone: bool) -> Option<String> {
         Called::Unreachable(_) | Called::Ended { .. } if is_gone => Some(GONE.to_owned()),
         Called::NoRoom => None,
         Called::NoInterface => Some(NO_INTERFACE.to_owned()),
-        Called::Filtered => Some("its address is kept away (peers.ip_filter)".to_owned()),
+        Called::Filtered => Some(FILTERED.to_owned()),
         Called::Unreachable(trouble) => Some(trouble.clone()),
         Called::Ended {
             reason, is_greeted, ..
@@ -66,6 +66,7 @@ fn of_close(reason: CloseReason, is_greeted: bool) -> Option<&'static str> {
             "it closed the connection after the handshake"
         }
         CloseReason::PeerClosed | CloseReason::Reset => CLOSED_AT_ONCE,
+        CloseReason::Filtered => FILTERED,
         CloseReason::HandshakeTimeout => SILENT,
         CloseReason::HandshakeInvalid => NO_HANDSHAKE,
         CloseReason::UnknownTorrent => OTHER_TORRENT,
@@ -84,6 +85,8 @@ pub(crate) const NO_INTERFACE: &str =
 /// It went while there was a connection.
 pub(crate) const GONE: &str =
     "the connection to it is broken: the interface of peers.bind_interface is gone";
+/// The user keeps its address away.
+pub(crate) const FILTERED: &str = "its address is kept away (peers.ip_filter)";
 /// The peer closed the connection where its handshake was due.
 pub(crate) const CLOSED_AT_ONCE: &str =
     "it closed the connection without a handshake: it may not have this torrent";

@@ -12,7 +12,11 @@ fn want_of_room_on_our_side_is_no_failure_of_the_address() {
     tokio_uring::start(async {
         let shard = Shard::new(&seat).unwrap();
         let _theirs = shard.limits.admit(address.ip()).ok().unwrap();
-        let exchange = Rc::new(Exchange::new(InfoHashV1([1; 20]), Arc::default()));
+        let exchange = Rc::new(Exchange::new(
+            InfoHashV1([1; 20]),
+            Arc::default(),
+            Arc::default(),
+        ));
         let mut postponed = PeerList::new(PeerListConfig::default());
         for list in [&mut *exchange.list.borrow_mut(), &mut postponed] {
             list.add(address, PeerSource::Given, Time(0));
@@ -37,7 +41,11 @@ fn nobody_is_called_while_the_interface_is_not_there() {
     tokio_uring::start(async {
         let shard = Shard::new(&seat).unwrap();
         shard.listen(Vec::new());
-        let exchange = Rc::new(Exchange::new(InfoHashV1([1; 20]), Arc::default()));
+        let exchange = Rc::new(Exchange::new(
+            InfoHashV1([1; 20]),
+            Arc::default(),
+            Arc::default(),
+        ));
         exchange.add_peers(&shard, &[address], PeerSource::Given);
         exchange.call_peers(&shard);
         assert_eq!(exchange.connections.get(), 0);
@@ -72,7 +80,7 @@ fn offer(bytes: u32) -> Vec<u8> {
 fn only_what_was_asked_for_is_of_use_and_who_waits_for_its_turn_is_borne_with() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     tokio_uring::start(async {
-        let exchange = Exchange::new(InfoHashV1([1; 20]), Arc::default());
+        let exchange = Exchange::new(InfoHashV1([1; 20]), Arc::default(), Arc::default());
         let (_theirs, asked) = peer_at(&listener);
         let (_others, waits) = peer_at(&listener);
         let at = |seconds| Time(0) + Duration::from_secs(seconds);
@@ -133,4 +141,32 @@ fn what_a_peer_said_is_kept_as_far_as_it_counts_and_there_is_room() {
     note(&mut said, &Message::Bitfield(&long));
     note(&mut said, &Message::Unchoke);
     assert!(said.is_cut && said.bytes.is_empty(), "a part is of no use");
+}
+
+#[test]
+fn all_links_of_a_server_share_the_room_for_metadata() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let resolving = Resolving::default();
+    tokio_uring::start(async {
+        let link = |hash| Exchange::new(InfoHashV1([hash; 20]), Arc::default(), resolving.room());
+        let (first, second) = (link(1), link(2));
+        let (_theirs, peer) = peer_at(&listener);
+        let hear = |exchange: &Exchange, peer: &Peer, key, bytes| {
+            let payload = &offer(bytes)[..];
+            let id = HANDSHAKE_ID;
+            let message = Message::Extended { id, payload };
+            let taken = exchange.take(PeerKey(key), peer, &message, Time(0));
+            assert!(taken.is_some());
+            let mut exchange = exchange.exchange.borrow_mut();
+            exchange.refill(Time(0));
+            exchange.take_action()
+        };
+        let asked = |peer| Some(Action::Request { peer, block: 0 });
+        assert_eq!(hear(&first, &peer, 1, 64 << 20), asked(PeerKey(1)));
+        let (_theirs, peer) = peer_at(&listener);
+        assert_eq!(hear(&second, &peer, 1, 64 << 20), None, "it waits");
+        assert!(second.bears_with(PeerKey(1), &peer, Time(0) + 2 * PATIENCE));
+        let (_theirs, peer) = peer_at(&listener);
+        assert_eq!(hear(&second, &peer, 2, 4), asked(PeerKey(2)));
+    });
 }

@@ -15,6 +15,7 @@ use crate::connection::Opened;
 use crate::fetch::connecting;
 use crate::shard::{Shard, Visit};
 use crate::sockets;
+use engine::metadata::MetadataRoom;
 use engine::peer_list::PeerSource;
 use proto::handshake::Handshake;
 use proto::ids::InfoHashV1;
@@ -22,7 +23,7 @@ use seedring_metrics::Counter;
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_uring::net::TcpStream;
 
 /// Peers that called us, of one fetch.
@@ -32,14 +33,22 @@ const VISITORS_MAX: usize = 32;
 const VISITORS_OF_ONE_MAX: usize = 4;
 
 /// Whose metadata are being fetched, for all shards: which of them fetches follows from the hash
-/// ([`crate::fetch::home_of`]).
+/// ([`crate::fetch::home_of`]); and the room in memory that these fetches share.
 #[derive(Default)]
-pub(crate) struct Resolving(Mutex<HashMap<InfoHashV1, usize>>);
+pub(crate) struct Resolving {
+    fetches: Mutex<HashMap<InfoHashV1, usize>>,
+    room: Arc<MetadataRoom>,
+}
 
 impl Resolving {
     /// Whether a torrent is among them.
     pub(crate) fn contains(&self, info_hash: InfoHashV1) -> bool {
         self.lock().contains_key(&info_hash)
+    }
+
+    /// Room for the metadata that are being gathered.
+    pub(super) fn room(&self) -> Arc<MetadataRoom> {
+        Arc::clone(&self.room)
     }
 
     fn enter(&self, info_hash: InfoHashV1) {
@@ -57,7 +66,7 @@ impl Resolving {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<InfoHashV1, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,11 +182,14 @@ impl Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn there_are_so_many_places_however_many_strangers_come() {
-        let exchange = Rc::new(Exchange::new(InfoHashV1([1; 20]), Arc::default()));
+        let exchange = Rc::new(Exchange::new(
+            InfoHashV1([1; 20]),
+            Arc::default(),
+            Arc::default(),
+        ));
         let address = |number: usize| IpAddr::from([10, 0, 0, number as u8]);
         let places: Vec<_> = (0..VISITORS_MAX)
             .map(|number| Place::take(&exchange, address(number)).unwrap())

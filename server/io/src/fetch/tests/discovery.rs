@@ -311,7 +311,7 @@ fn a_seed_that_is_not_to_call_calls_nobody() {
     seed.stop();
 }
 
-fn filter(range: &str) -> Arc<IpFilter> {
+pub(super) fn filter(range: &str) -> Arc<IpFilter> {
     let mut builder = IpFilterBuilder::default();
     let range = proto::ip_filter::parse_line(range.as_bytes())
         .unwrap()

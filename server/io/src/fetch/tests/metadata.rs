@@ -139,7 +139,7 @@ fn of_three_peers_one_lies_and_one_exaggerates_and_the_metadata_come() {
     let Some(MetadataEvent::Complete(info)) = event else {
         panic!("{event:?}");
     };
-    assert!(info == content.metainfo.info[..]);
+    assert!(info[..] == content.metainfo.info[..]);
     server.stop();
     given.join().unwrap();
     assert_eq!(told(&mut exaggerating), None, "it is asked to the end");
@@ -177,4 +177,79 @@ fn who_lies_and_hangs_up_is_banned_all_the_same() {
     let due = (liar, troubles::WRONG_METADATA.to_owned());
     assert!(metadata.troubles().contains(&due));
     server.stop();
+}
+
+/// Waits until `counter` has come to `due`.
+fn await_counter(registry: &Registry, counter: Counter, due: u64) {
+    let end = std::time::Instant::now() + PATIENCE;
+    while registry.snapshot().counter(counter) != due {
+        let all = registry.snapshot().counter(counter);
+        assert!(std::time::Instant::now() < end, "{all} of {due}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One that is asked, one that has called, one that has not greeted, and one that waits for the
+/// torrent after it has given the metadata.
+#[test]
+fn who_is_to_be_kept_away_from_now_on_goes_in_every_state_of_a_link() {
+    let content = Content::new(&[("a", PIECE)], PIECE);
+    let info = &content.metainfo.info;
+    let registry = Registry::new(1);
+    let server = server_with(config(1), &registry);
+    let begun = server
+        .plane
+        .fetch_metadata(content.metainfo.info_hash_v1.unwrap());
+    let (metadata, mut events) = server.runtime.block_on(begun).unwrap();
+    let everybody = super::discovery::filter("127.0.0.0/8");
+    let nobody = super::discovery::filter("9.9.9.9");
+    let set = |filter| server.runtime.block_on(server.plane.set_ip_filter(filter));
+
+    let (listener, asked) = listen(11);
+    metadata.add_peers(&[asked]);
+    let mut asked_stream = offer(&listener, &content, &[info.len() as i64]);
+    assert_eq!(told(&mut asked_stream), Some(("request", 0)));
+    let mut visitor = TcpStream::connect(server.address()).unwrap();
+    visitor.set_read_timeout(Some(PATIENCE)).unwrap();
+    let handshake = Handshake {
+        reserved: Reserved::NONE.with(ReservedBit::EXTENSION_PROTOCOL),
+        info_hash: content.metainfo.info_hash_v1.unwrap(),
+        peer_id: PeerId([b'v'; 20]),
+    };
+    visitor.write_all(&handshake.encode()).unwrap();
+    visitor.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
+    let (listener, silent) = listen(12);
+    metadata.add_peers(&[silent]);
+    let mut silent_stream = listener.accept().unwrap().0;
+    silent_stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    silent_stream.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
+    set(&everybody);
+    assert_eq!(told(&mut asked_stream), None);
+    while read_message(&mut visitor).is_some() {}
+    assert!(matches!(silent_stream.read(&mut [0; 1]), Ok(0) | Err(_)));
+    await_counter(&registry, Counter::ClosedFiltered, 2);
+    await_counter(&registry, Counter::HandshakeClosed, 1);
+    let due = (asked, troubles::FILTERED.to_owned());
+    let end = std::time::Instant::now() + PATIENCE;
+    while !metadata.troubles().contains(&due) {
+        assert!(std::time::Instant::now() < end);
+        thread::sleep(Duration::from_millis(5));
+    }
+
+    set(&nobody);
+    let (listener, right) = listen(13);
+    metadata.add_peers(&[right]);
+    let mut waits = offer(&listener, &content, &[info.len() as i64]);
+    assert_eq!(told(&mut waits), Some(("request", 0)));
+    give(&mut waits, &content, 0, 0);
+    let event = async { tokio::time::timeout(PATIENCE, events.recv()).await };
+    let event = server.runtime.block_on(event).expect("in time");
+    assert!(matches!(event, Some(MetadataEvent::Complete(_))));
+    set(&everybody);
+    assert_eq!(told(&mut waits), None);
+    server.stop();
+    // A connection is counted once when it is there, when it greets, and when it ends.
+    let counter = |counter| registry.snapshot().counter(counter);
+    assert_eq!(counter(Counter::ConnectsDone), 3);
+    assert_eq!(counter(Counter::Handshakes), 3);
 }

@@ -20,7 +20,7 @@ fn finish(server: &Server, content: &Content, mut events: mpsc::Receiver<Metadat
     let Some(MetadataEvent::Complete(info)) = event else {
         panic!("{event:?}");
     };
-    assert!(info == content.metainfo.info[..]);
+    assert!(info[..] == content.metainfo.info[..]);
 }
 
 /// A seed by hand that calls `server` once.
@@ -71,8 +71,9 @@ fn who_calls_us_is_asked_on_whatever_shard_he_comes_and_goes_on_as_a_peer() {
         });
         server.wait(&mut events, is_complete);
         content.assert_is_in(folder.path());
-        let found = registry.snapshot().counter(Counter::FoundIncoming);
-        assert_eq!(found, round, "each is counted once");
+        let counter = |counter| registry.snapshot().counter(counter);
+        assert_eq!(counter(Counter::FoundIncoming), round, "counted once");
+        assert_eq!(counter(Counter::Handshakes), round, "counted once");
         server
             .runtime
             .block_on(server.plane.remove(fetch.torrent()));
