@@ -31,7 +31,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::time::Time;
-use proto::address::{is_global, may_name};
+use proto::address::{Scope, is_global, scope};
 use proto::ids::{InfoHashV1, PeerId};
 
 use super::zones::Zone;
@@ -45,8 +45,6 @@ const ANYWHERE_SHARE: usize = 4;
 /// Peers of a torrent listed at one global IPv4 address or IPv6 /64 network: as many as a shared
 /// line may have. Inside a network many may stand behind one address.
 const PEERS_PER_SITE_MAX: u32 = 64;
-/// Numbers of which [`choose`] marks those taken in a bitmap.
-const MARKS: usize = 2048;
 /// No peer: the end of a list.
 const NONE: u32 = u32::MAX;
 
@@ -158,7 +156,18 @@ type Members = [Vec<Member>; 4];
 #[derive(Clone, Copy)]
 struct Member {
     slot: u32,
+    /// How far its address reaches: found out once, not for all to whom it is handed out.
+    scope: Option<Scope>,
     endpoint: SocketAddr,
+}
+
+/// Who asks, as far as it matters for what it is given.
+#[derive(Clone, Copy)]
+struct Asker {
+    is_loopback: bool,
+    scope: Scope,
+    /// The address at which it reached us.
+    local: IpAddr,
 }
 
 /// A global IPv4 address or IPv6 /64 network, by its bits.
@@ -171,8 +180,7 @@ enum Site {
 /// What an announce is given so far, in the family `v6`.
 struct Drawn<'a> {
     announce: &'a Announce,
-    /// The address at which the asker reached us.
-    local: IpAddr,
+    asker: Asker,
     v6: bool,
     /// Its peer id is there at another endpoint, which is not to be handed to it either.
     elsewhere: bool,
@@ -499,10 +507,11 @@ impl Shard {
         let near = swarm.zones.get(&announce.zone);
         let id = self.ids.get(&(announce.info_hash, announce.peer_id));
         let elsewhere = id.is_some_and(|id| id.entries > u32::from(stored));
+        let asker = Asker::new(announce.endpoint.ip(), local);
         for v6 in [announce.endpoint.is_ipv6(), !announce.endpoint.is_ipv6()] {
             let mut drawn = Drawn {
                 announce,
-                local,
+                asker,
                 v6,
                 elsewhere,
                 before: Vec::new(),
@@ -511,52 +520,57 @@ impl Shard {
             if let Some(near) = near {
                 let wanted = announce.numwant.saturating_sub(drawn.found.len());
                 let wanted = wanted - wanted / ANYWHERE_SHARE;
-                let slots = self.draw(near, wanted, &mut drawn, random);
+                let mut slots = Vec::with_capacity(wanted);
+                let note = |slot| slots.push(slot);
+                self.draw(near, wanted, &mut drawn, random, note);
                 drawn.before = slots;
             }
             let wanted = announce.numwant.saturating_sub(drawn.found.len());
-            self.draw(&swarm.members, wanted, &mut drawn, random);
+            self.draw(&swarm.members, wanted, &mut drawn, random, |_| {});
         }
     }
 
     /// Draws up to `wanted` peers: seeds and leechers for a leecher, leechers for a seed; never the
     /// asker itself, nor one that was drawn before. Who starts is given seeds in any case: aria2
-    /// with a magnet link says that nothing is left while it has not even the metadata. Answers the
-    /// slots.
+    /// with a magnet link says that nothing is left while it has not even the metadata. Tells
+    /// `note` the slots.
     fn draw(
         &self,
         members: &Members,
         wanted: usize,
         drawn: &mut Drawn<'_>,
         random: &mut fastrand::Rng,
-    ) -> Vec<u32> {
+        mut note: impl FnMut(u32),
+    ) {
+        if wanted == 0 {
+            return;
+        }
         let announce = drawn.announce;
         let leechers = &members[list(false, drawn.v6)][..];
         let seeds = &members[list(true, drawn.v6)][..];
         let leechers_only = announce.seed && announce.event != Event::Started;
         let seeds = if leechers_only { &[] } else { seeds };
-        let mut slots = Vec::with_capacity(wanted);
         let most = drawn.found.len() + wanted;
         // More than wanted, because the asker and those drawn before may be among them.
         let more = 1 + drawn.before.len();
         choose(leechers.len() + seeds.len(), wanted + more, random, |at| {
             let member = leechers.get(at).or_else(|| seeds.get(at - leechers.len()));
-            let Some(&Member { slot, endpoint }) = member else {
+            let Some(&member) = member else {
                 return;
             };
+            let Member { slot, endpoint, .. } = member;
             let peer_id = || self.peers[slot as usize].peer_id;
             let own =
                 endpoint == announce.endpoint || (drawn.elsewhere && peer_id() == announce.peer_id);
             if own || drawn.found.len() >= most || drawn.before.contains(&slot) {
                 return;
             }
-            slots.push(slot);
-            if let Some(endpoint) = handed_out(endpoint, announce.endpoint.ip(), drawn.local) {
+            note(slot);
+            if let Some(endpoint) = handed_out(member, drawn.asker) {
                 let peer_id = announce.ids_wanted.then(peer_id);
                 drawn.found.push(Found { peer_id, endpoint });
             }
         });
-        slots
     }
 
     /// Removes peers that were not seen for their lifetime; at most [`EXPIRE_MAX`]. Says how many.
@@ -577,13 +591,18 @@ impl Shard {
         let members = &mut swarm.members[list(peer.seed, peer.endpoint.is_ipv6())];
         let slot = self.free.pop().unwrap_or(self.peers.len() as u32);
         let endpoint = peer.endpoint;
+        let member = Member {
+            slot,
+            scope: scope(endpoint.ip()),
+            endpoint,
+        };
         peer.position = members.len() as u32;
-        members.push(Member { slot, endpoint });
+        members.push(member);
         if peer.zone != Zone::default() {
             let near = swarm.zones.entry(peer.zone).or_default();
             let near = &mut near[list(peer.seed, peer.endpoint.is_ipv6())];
             peer.zone_position = near.len() as u32;
-            near.push(Member { slot, endpoint });
+            near.push(member);
         }
         let id = self.ids.entry((peer.info_hash, peer.peer_id));
         let id = id.or_insert(Identity {
@@ -733,54 +752,75 @@ fn is_unusable(ip: IpAddr) -> bool {
     link_local || ip.is_unspecified() || ip.is_multicast()
 }
 
-/// Where `asker`, whose connection came in at `local`, can reach a peer; none if it cannot.
+impl Asker {
+    fn new(ip: IpAddr, local: IpAddr) -> Asker {
+        Asker {
+            is_loopback: ip.is_loopback(),
+            // Who is nowhere sees what all the world sees.
+            scope: scope(ip).unwrap_or(Scope::Global),
+            local,
+        }
+    }
+}
+
+/// Where `asker` can reach a peer; none if it cannot.
 ///
 /// A peer that announced over loopback is on this machine: another machine reaches it where it
 /// reached us. In the other family that address is not known. Nobody out in the world is told of a
-/// peer inside a network.
-fn handed_out(mut endpoint: SocketAddr, asker: IpAddr, local: IpAddr) -> Option<SocketAddr> {
-    if endpoint.ip().is_loopback() && !asker.is_loopback() {
-        if endpoint.is_ipv6() != local.is_ipv6() {
+/// peer inside a network ([`proto::address::may_name`]).
+fn handed_out(member: Member, asker: Asker) -> Option<SocketAddr> {
+    let Member {
+        scope,
+        mut endpoint,
+        ..
+    } = member;
+    if endpoint.ip().is_loopback() && !asker.is_loopback {
+        if endpoint.is_ipv6() != asker.local.is_ipv6() {
             return None;
         }
-        endpoint.set_ip(local);
+        endpoint.set_ip(asker.local);
         return Some(endpoint);
     }
-    may_name(asker, endpoint).then_some(endpoint)
+    // No peer is listed whose port is 0 or whose address is link-local.
+    scope
+        .is_some_and(|scope| scope >= asker.scope)
+        .then_some(endpoint)
 }
 
-/// Calls `take` with `wanted` different numbers below `size`, or with all if there are no more,
-/// each set of them equally likely (Floyd's algorithm); O(wanted), but for sizes above
-/// [`MARKS`] with a scan of what was taken.
+/// Calls `take` with `wanted` different numbers below `size`, or with all if there are no more:
+/// steps of a random width from a random start, which meet no number twice because the width and
+/// the size have no divisor in common. Each number is as likely as any other, so that every peer
+/// gets as many callers. Which of them come in one answer is less random than it could be: nobody
+/// knows the order of the list, and to make all sets equally likely takes several times as long.
 fn choose(size: usize, wanted: usize, random: &mut fastrand::Rng, mut take: impl FnMut(usize)) {
     if size <= wanted {
         (0..size).for_each(take);
         return;
     }
-    let mut taken: Vec<u32> = Vec::with_capacity(wanted);
-    let mut marks = [0u64; MARKS / 64];
-    let mut mark = |number: u32, taken: &[u32]| {
-        let Some(word) = marks.get_mut(number as usize / 64) else {
-            return !taken.contains(&number);
-        };
-        let bit = 1 << (number % 64);
-        let new = *word & bit == 0;
-        *word |= bit;
-        new
-    };
-    for bound in size - wanted..size {
-        let drawn = random.usize(0..=bound) as u32;
-        let number = if mark(drawn, &taken) {
-            drawn
-        } else {
-            mark(bound as u32, &taken);
-            bound as u32
-        };
-        taken.push(number);
+    if wanted == 0 {
+        return;
     }
-    // Without this, those who stand last in the list would always be handed out last.
-    random.shuffle(&mut taken);
-    taken.into_iter().for_each(|number| take(number as usize));
+    let width = loop {
+        let width = random.usize(1..size);
+        if greatest_common_divisor(width, size) == 1 {
+            break width;
+        }
+    };
+    let mut at = random.usize(0..size);
+    for _ in 0..wanted {
+        take(at);
+        at += width;
+        if at >= size {
+            at -= size;
+        }
+    }
+}
+
+fn greatest_common_divisor(mut one: usize, mut other: usize) -> usize {
+    while other > 0 {
+        (one, other) = (other, one % other);
+    }
+    one
 }
 
 #[cfg(test)]

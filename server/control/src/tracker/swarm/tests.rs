@@ -628,6 +628,13 @@ fn choosing_is_fair_and_without_repetition() {
         times.iter().all(|times| (2200..=2800).contains(times)),
         "{times:?}"
     );
+    for (size, wanted) in (1..200).map(|size| (size, size / 2)) {
+        let mut chosen = HashSet::new();
+        choose(size, wanted, &mut random, |number| {
+            assert!(number < size && chosen.insert(number));
+        });
+        assert_eq!(chosen.len(), wanted);
+    }
     for (size, wanted) in [(0, 5), (3, 5), (5, 5), (5, 0)] {
         let mut count = 0;
         choose(size, wanted, &mut random, |_| count += 1);
