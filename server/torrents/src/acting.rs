@@ -1,12 +1,17 @@
 //! What a torrent is to do, by its summary: begun, stopped, begun anew.
 
-use crate::keeping::{Change, Next, refusal};
-use crate::manager::{Manager, Phase};
+use crate::keeping::{After, Change, Next, refusal};
+use crate::manager::{Inner, Manager, Phase};
 use control::catalog::{Status, Torrent};
 use control::command::{Action, CommandError, Reply};
+use engine::peer_list::PeerSource;
 use proto::ids::InfoHashV1;
 use state::{Condition, LastError, Place, Update, Write};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long after the store could not be read it is tried again.
+pub(crate) const STORE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Whether a torrent is complete and served when a peer comes: nothing has to be done for it.
 pub(crate) fn sleeps(torrent: &Torrent) -> bool {
@@ -16,6 +21,24 @@ pub(crate) fn sleeps(torrent: &Torrent) -> bool {
 }
 
 impl Manager {
+    /// Has a torrent be begun again in a while: the store could not be read for it, which says
+    /// nothing about the torrent.
+    pub(crate) fn later(&mut self, info_hash: InfoHashV1) {
+        let number = self.number();
+        self.phases.insert(info_hash, Phase::Later(number));
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(STORE_AGAIN).await;
+            let _ = inner.send(Inner::Later(info_hash, number));
+        });
+    }
+
+    pub(crate) async fn begin_again(&mut self, info_hash: InfoHashV1, number: u64) {
+        if matches!(self.phases.get(&info_hash), Some(Phase::Later(mine)) if *mine == number) {
+            self.restart(info_hash).await;
+        }
+    }
+
     /// Stops what the torrent is doing and begins what it is to do now.
     pub(crate) async fn restart(&mut self, info_hash: InfoHashV1) {
         if self.halt(info_hash).await {
@@ -31,7 +54,10 @@ impl Manager {
         self.services.plane.remove_dormant(&[info_hash]).await;
         self.finding.leave(info_hash);
         match self.phases.remove(&info_hash) {
-            None | Some(Phase::Preparing(_) | Phase::Metadata(_) | Phase::Doubtful(_)) => {}
+            None
+            | Some(
+                Phase::Preparing(_) | Phase::Metadata(_) | Phase::Doubtful(_) | Phase::Later(_),
+            ) => {}
             Some(Phase::Checking) => self.checks.cancel(info_hash),
             Some(Phase::Awake(awake)) => {
                 self.services.plane.remove(&awake.torrent).await;
@@ -79,6 +105,10 @@ impl Manager {
             self.services.plane.add_dormant(&[info_hash]).await;
             self.finding.seed(info_hash, private);
             self.read_trackers(info_hash);
+            if let Some(peers) = self.named.remove(&info_hash) {
+                let plane = &self.services.plane;
+                plane.found_for(info_hash, &peers, PeerSource::Given);
+            }
         } else {
             match condition {
                 Condition::NeedsCheck => self.check(info_hash),
@@ -97,11 +127,17 @@ impl Manager {
         }
         match action {
             Action::Pause => {
+                self.waived.remove(&info_hash);
                 let pause = |summary: &mut state::Summary| summary.paused = true;
                 self.change(info_hash, Arc::new(pause), true, reply).await;
             }
             Action::Resume => {
+                self.waive_limits(info_hash);
                 let resume = |summary: &mut state::Summary| {
+                    if summary.paused {
+                        // Why it was paused, if not by the user.
+                        summary.last_error = None;
+                    }
                     summary.paused = false;
                     if summary.condition == Condition::Failed {
                         summary.condition = Condition::NeedsCheck;
@@ -187,25 +223,26 @@ impl Manager {
         reply: Option<Reply<()>>,
     ) {
         let write = Write::Update(info_hash, Box::new(update));
-        let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
-            let result = written.map_err(refusal);
-            if result.is_ok() {
-                manager.show(info_hash, |torrent| change(&mut torrent.summary));
-                manager.date(info_hash);
-                manager.tell_torrent_limits(info_hash);
-            } else if let Err(error) = &result {
-                tracing::warn!(torrent = %info_hash, %error, "a change is not kept");
-            }
-            let next = match &result {
-                Ok(()) => next,
-                Err(_) => Next::Done,
-            };
-            if let Some(reply) = reply {
-                let _ = reply.send(result);
-            }
-            next
+        let after = shown_after(info_hash, change, next, reply);
+        self.keeping.write(write, after).await;
+    }
+
+    /// The same without anybody who waits for it: it is tried again while the state disk fails.
+    pub(crate) async fn settle(
+        &mut self,
+        info_hash: InfoHashV1,
+        update: impl Fn() -> Update + Send + Sync + 'static,
+        change: Change,
+        next: Next,
+    ) {
+        let kept = Arc::clone(&change);
+        let make = move || {
+            let kept = Arc::clone(&kept);
+            let update = update().summary(move |summary| kept(summary));
+            Write::Update(info_hash, Box::new(update))
         };
-        self.keeping.write(write, Box::new(after)).await;
+        let after = shown_after(info_hash, change, next, None);
+        self.insist(info_hash, Arc::new(make), after).await;
     }
 
     /// Notes what a torrent waits for, and why.
@@ -222,9 +259,22 @@ impl Manager {
             let text = text.clone();
             summary.last_error = Some(LastError { at_s, text });
         });
-        let kept = Arc::clone(&change);
-        let update = Update::new().summary(move |summary| kept(summary));
-        self.update(info_hash, update, change, restart, None).await;
+        let next = match restart {
+            true => Next::Restart(info_hash),
+            false => Next::Done,
+        };
+        self.settle(info_hash, Update::new, change, next).await;
+    }
+
+    /// Keeps what went wrong with a torrent that goes on, or that nothing is wrong any more.
+    pub(crate) async fn tell_error(&mut self, info_hash: InfoHashV1, text: Option<String>) {
+        let at_s = self.clock.now_s();
+        let error = text.map(|text| LastError { at_s, text });
+        let change: Change = Arc::new(move |summary: &mut state::Summary| {
+            summary.last_error.clone_from(&error);
+        });
+        self.settle(info_hash, Update::new, change, Next::Done)
+            .await;
     }
 
     /// Has a torrent's data be hashed without anybody having asked.
@@ -232,9 +282,8 @@ impl Manager {
         let change: Change = Arc::new(|summary: &mut state::Summary| {
             summary.condition = Condition::NeedsCheck;
         });
-        let kept = Arc::clone(&change);
-        let update = Update::new().summary(move |summary| kept(summary));
-        self.update(info_hash, update, change, true, None).await;
+        let next = Next::Restart(info_hash);
+        self.settle(info_hash, Update::new, change, next).await;
     }
 
     async fn move_in_queue(&mut self, info_hash: InfoHashV1, place: Place, reply: Reply<()>) {
@@ -249,4 +298,31 @@ impl Manager {
         };
         self.keeping.write(write, Box::new(after)).await;
     }
+}
+
+/// What is done when a change of a summary is durable: it is shown, and what is next is done.
+fn shown_after(
+    info_hash: InfoHashV1,
+    change: Change,
+    next: Next,
+    reply: Option<Reply<()>>,
+) -> After<Manager> {
+    Box::new(move |manager, written| {
+        let result = written.map_err(refusal);
+        if result.is_ok() {
+            manager.show(info_hash, |torrent| change(&mut torrent.summary));
+            manager.date(info_hash);
+            manager.tell_torrent_limits(info_hash);
+        } else if let Err(error) = &result {
+            tracing::warn!(torrent = %info_hash, %error, "a change is not kept");
+        }
+        let next = match &result {
+            Ok(()) => next,
+            Err(_) => Next::Done,
+        };
+        if let Some(reply) = reply {
+            let _ = reply.send(result);
+        }
+        next
+    })
 }

@@ -21,6 +21,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Torrents that are being added, at a time: the bytes of each are in memory. Who brings one more
+/// is told to try again.
+pub(crate) const ADDS_MAX: usize = 256;
+
+/// Those of them that are fetched from the web or hashed, at a time; the others wait.
+pub(crate) const LONG_ADDS_MAX: usize = 4;
+
 /// A torrent that is ready to be kept, or why it cannot be.
 pub(crate) struct Prepared {
     result: Result<(InfoHashV1, NewTorrent), CommandError>,
@@ -36,9 +43,19 @@ impl Manager {
             let _ = reply.send(Err(error));
             return;
         }
+        let Ok(room) = Arc::clone(&self.adds).try_acquire_owned() else {
+            let _ = reply.send(Err(CommandError::Busy));
+            return;
+        };
+        let long_adds = Arc::clone(&self.long_adds);
+        let takes_long = matches!(add.source, AddSource::Path(_) | AddSource::Url(_));
         let (settings, services) = (self.settings.clone(), Arc::clone(&self.services));
         let (inner, now_s) = (self.inner.clone(), self.clock.now_s());
         tokio::spawn(async move {
+            let _turn = match takes_long {
+                true => long_adds.acquire_owned().await.ok(),
+                false => None,
+            };
             let peers = std::mem::take(&mut add.peers);
             let result = prepare(add, settings, services, now_s).await;
             let prepared = Prepared {
@@ -47,6 +64,7 @@ impl Manager {
                 reply,
             };
             let _ = inner.send(Inner::Added(Box::new(prepared)));
+            drop(room);
         });
     }
 

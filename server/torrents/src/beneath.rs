@@ -115,19 +115,24 @@ impl Beneath {
 
     /// Takes a file away; nothing there is no error.
     pub(crate) fn unlink(&self, path: &Path) -> Result<(), Errno> {
+        self.unlink_if_there(path).map(|_| ())
+    }
+
+    /// The same, and whether it was there.
+    pub(crate) fn unlink_if_there(&self, path: &Path) -> Result<bool, Errno> {
         self.take(path, AtFlags::empty())
     }
 
     /// Takes a folder away that is empty.
     pub(crate) fn remove_folder(&self, path: &Path) -> Result<(), Errno> {
-        self.take(path, AtFlags::REMOVEDIR)
+        self.take(path, AtFlags::REMOVEDIR).map(|_| ())
     }
 
-    fn take(&self, path: &Path, flags: AtFlags) -> Result<(), Errno> {
+    fn take(&self, path: &Path, flags: AtFlags) -> Result<bool, Errno> {
         let taken = || rustix::fs::unlinkat(self.above(path, false)?, Self::name(path)?, flags);
         match taken() {
-            Err(Errno::NOENT) => Ok(()),
-            result => result,
+            Err(Errno::NOENT) => Ok(false),
+            result => result.map(|()| true),
         }
     }
 

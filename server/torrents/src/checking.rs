@@ -11,7 +11,7 @@ use control::resume::{Resume, ResumeError, Resumed};
 use control::verify::VerifyError;
 use proto::ids::InfoHashV1;
 use state::{Condition, Place, Update, Verified};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -22,8 +22,12 @@ const CHECKS_MAX: usize = 1;
 /// The checks that run and wait.
 #[derive(Default)]
 pub(crate) struct Checks {
+    /// In their order; those that are not wanted any more are left out when it is their turn.
     waiting: VecDeque<InfoHashV1>,
+    wanted: HashSet<InfoHashV1>,
     running: HashMap<InfoHashV1, Arc<Running>>,
+    /// Whether none is begun for a while, because the store could not be read.
+    is_resting: bool,
 }
 
 struct Running {
@@ -47,9 +51,38 @@ enum CheckError {
 }
 
 impl Checks {
+    /// Has a check wait, behind all others.
+    fn wait(&mut self, info_hash: InfoHashV1) {
+        if self.waiting.len() > 2 * self.wanted.len() + 1_000 {
+            // Most of them are given up: without this who gives up and comes again makes it grow.
+            let wanted = &self.wanted;
+            self.waiting.retain(|waiting| wanted.contains(waiting));
+        }
+        if self.wanted.insert(info_hash) {
+            self.waiting.push_back(info_hash);
+        }
+    }
+
+    /// The next that can be begun.
+    fn take(&mut self) -> Option<InfoHashV1> {
+        let (wanted, running) = (&self.wanted, &self.running);
+        while let Some(first) = self.waiting.front()
+            && !wanted.contains(first)
+        {
+            self.waiting.pop_front();
+        }
+        // One that was cancelled and asked for again waits until it has ended.
+        let free =
+            |info_hash: &InfoHashV1| wanted.contains(info_hash) && !running.contains_key(info_hash);
+        let at = self.waiting.iter().position(free)?;
+        let info_hash = self.waiting.remove(at)?;
+        self.wanted.remove(&info_hash);
+        Some(info_hash)
+    }
+
     /// Gives a check up, whether it runs or waits.
     pub(crate) fn cancel(&mut self, info_hash: InfoHashV1) {
-        self.waiting.retain(|waiting| *waiting != info_hash);
+        self.wanted.remove(&info_hash);
         if let Some(running) = self.running.get(&info_hash) {
             running.cancelled.store(true, Ordering::Relaxed);
         }
@@ -57,6 +90,7 @@ impl Checks {
 
     pub(crate) fn cancel_all(&mut self) {
         self.waiting.clear();
+        self.wanted.clear();
         for running in self.running.values() {
             running.cancelled.store(true, Ordering::Relaxed);
         }
@@ -78,21 +112,16 @@ impl Manager {
     pub(crate) fn check(&mut self, info_hash: InfoHashV1) {
         self.set_status(info_hash, Status::Checking);
         self.phases.insert(info_hash, Phase::Checking);
-        self.checks.waiting.push_back(info_hash);
+        self.checks.wait(info_hash);
         self.next_check();
     }
 
     fn next_check(&mut self) {
-        while self.checks.running.len() < CHECKS_MAX {
-            // One that was cancelled and asked for again waits until it has ended.
-            let running = &self.checks.running;
-            let free = |info_hash: &InfoHashV1| !running.contains_key(info_hash);
-            let Some(at) = self.checks.waiting.iter().position(free) else {
+        while !self.checks.is_resting && self.checks.running.len() < CHECKS_MAX {
+            let Some(info_hash) = self.checks.take() else {
                 return;
             };
-            if let Some(info_hash) = self.checks.waiting.remove(at) {
-                self.begin_check(info_hash);
-            }
+            self.begin_check(info_hash);
         }
     }
 
@@ -159,8 +188,19 @@ impl Manager {
             result,
         } = finished;
         self.checks.running.remove(&info_hash);
+        let is_cancelled = running.cancelled.load(Ordering::Relaxed);
+        if let Err(CheckError::Kept(error)) = &result
+            && error.is_passing()
+        {
+            tracing::warn!(torrent = %info_hash, %error, "it cannot be read now");
+            if !is_cancelled {
+                self.checks.wait(info_hash);
+            }
+            self.rest_checks();
+            return;
+        }
         self.next_check();
-        if running.cancelled.load(Ordering::Relaxed) {
+        if is_cancelled {
             return;
         }
         match result {
@@ -180,6 +220,21 @@ impl Manager {
         }
     }
 
+    /// Begins no check for a while: the store could not be read.
+    fn rest_checks(&mut self) {
+        self.checks.is_resting = true;
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(crate::acting::STORE_AGAIN).await;
+            let _ = inner.send(Inner::ChecksAgain);
+        });
+    }
+
+    pub(crate) fn checks_again(&mut self) {
+        self.checks.is_resting = false;
+        self.next_check();
+    }
+
     async fn take_check(&mut self, info_hash: InfoHashV1, resumed: Resumed) {
         let now_s = self.clock.now_s();
         let complete = resumed.pieces.is_full();
@@ -193,15 +248,15 @@ impl Manager {
                 false => None,
             };
         });
-        let kept = Arc::clone(&change);
         let verified = match complete {
             true => Verified::All,
             false => Verified::Pieces(resumed.pieces.as_bitfield().to_vec()),
         };
-        let update = Update::new()
-            .summary(move |summary| kept(summary))
-            .verified(verified)
-            .all_stamps(resumed.stamps);
+        let stamps = resumed.stamps;
+        let update = move || {
+            let update = Update::new().verified(verified.clone());
+            update.all_stamps(stamps.iter().copied())
+        };
         self.show(info_hash, |torrent| torrent.pieces_verified = found);
         // One that has a place keeps it.
         match complete {
@@ -209,11 +264,12 @@ impl Manager {
             false if !self.queue.has(&info_hash) => self.place(info_hash, Place::Last).await,
             false => {}
         }
-        self.update(info_hash, update, change, true, None).await;
+        let next = crate::keeping::Next::Restart(info_hash);
+        self.settle(info_hash, update, change, next).await;
     }
 
     /// Puts a torrent into the queue, or takes it out, without anybody having asked.
-    pub(crate) async fn place(&self, info_hash: InfoHashV1, place: Place) {
+    pub(crate) async fn place(&mut self, info_hash: InfoHashV1, place: Place) {
         let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
             match written {
                 Ok(()) => manager.queue.place(info_hash, place),
@@ -223,7 +279,32 @@ impl Manager {
             }
             crate::keeping::Next::Done
         };
-        let write = state::Write::Queue(info_hash, place);
-        self.keeping.write(write, Box::new(after)).await;
+        let make = move || state::Write::Queue(info_hash, place);
+        self.insist(info_hash, Arc::new(make), Box::new(after))
+            .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_is_left_out_and_does_not_pile_up() {
+        let mut checks = Checks::default();
+        let [a, b, c] = [1, 2, 3].map(|byte| InfoHashV1([byte; 20]));
+        for info_hash in [a, b, c] {
+            checks.wait(info_hash);
+        }
+        checks.cancel(a);
+        assert_eq!(checks.take(), Some(b));
+        for _ in 0..10_000 {
+            checks.wait(a);
+            checks.cancel(a);
+        }
+        assert!(checks.waiting.len() < 2_000, "{}", checks.waiting.len());
+        checks.wait(a);
+        assert_eq!((checks.take(), checks.take()), (Some(c), Some(a)));
+        assert_eq!(checks.take(), None, "each once");
     }
 }

@@ -213,9 +213,9 @@ impl Manager {
             }
         };
         let change: crate::keeping::Change = Arc::new(change);
-        let kept = Arc::clone(&change);
-        let update = state::Update::new().summary(move |summary| kept(summary));
-        self.update(info_hash, update, change, true, None).await;
+        let next = crate::keeping::Next::Restart(info_hash);
+        self.settle(info_hash, state::Update::new, change, next)
+            .await;
     }
 }
 

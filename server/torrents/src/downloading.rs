@@ -16,7 +16,7 @@ use engine::peer_list::PeerSource;
 use proto::ids::{InfoHashV1, PieceIndex};
 use seedring_io::fetch::{Fetch, FetchEvent, FetchSpec};
 use seedring_io::torrent::SeededTorrent;
-use state::{Condition, LastError, Place, Update, Verified};
+use state::{Condition, Place, Progress, Update, Verified};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,6 +109,11 @@ impl Manager {
         self.phases.remove(&info_hash);
         let found = match result {
             Ok(found) => *found,
+            Err(PrepareError::Kept(error)) if error.is_passing() => {
+                tracing::warn!(torrent = %info_hash, %error, "it cannot be read now");
+                self.later(info_hash);
+                return;
+            }
             Err(PrepareError::Unhashed) => {
                 self.recheck(info_hash).await;
                 return;
@@ -131,10 +136,12 @@ impl Manager {
             resumed,
         } = found;
         spec.limits = self.limits_of(info_hash);
-        let update = Update::new()
-            .verified(Verified::Pieces(resumed.pieces.as_bitfield().to_vec()))
-            .all_stamps(resumed.stamps.clone());
-        self.keeping.note(info_hash, update).await;
+        let progress = Progress {
+            verified: Some(Verified::Pieces(resumed.pieces.as_bitfield().to_vec())),
+            stamps: (0..).zip(resumed.stamps.iter().copied()).collect(),
+            totals: None,
+        };
+        self.keeping.note_progress(info_hash, progress).await;
         let count = resumed.pieces.len();
         self.show(info_hash, |torrent| torrent.pieces_verified = count);
         let private = spec.metainfo.private;
@@ -227,14 +234,10 @@ impl Manager {
             }
             FetchEvent::Paused { reason, .. } => {
                 tracing::warn!(torrent = %info_hash, %reason, "the download waits for its disk");
-                let at_s = self.clock.now_s();
-                self.show(info_hash, |torrent| {
-                    let text = reason;
-                    torrent.summary.last_error = Some(LastError { at_s, text });
-                });
+                self.tell_error(info_hash, Some(reason)).await;
             }
             FetchEvent::Resumed => {
-                self.show(info_hash, |torrent| torrent.summary.last_error = None);
+                self.tell_error(info_hash, None).await;
             }
             FetchEvent::Banned { peer } => {
                 tracing::info!(torrent = %info_hash, %peer, "sent wrong bytes and is kept away");
@@ -292,10 +295,9 @@ impl Manager {
         }
         let count = download.pieces.len();
         let verified = Verified::Pieces(download.pieces.as_bitfield().to_vec());
-        let stamps = stamps.iter().map(|(file, stamp)| (file.0, Some(*stamp)));
-        let update = Update::new().verified(verified).stamps(stamps);
         self.show(info_hash, |torrent| torrent.pieces_verified = count);
-        self.keeping.note(info_hash, update).await;
+        let progress = progress_of(verified, stamps);
+        self.keeping.note_progress(info_hash, progress).await;
     }
 
     async fn synced_late(
@@ -326,11 +328,10 @@ impl Manager {
         };
         pieces.iter().for_each(|&piece| set.insert(piece));
         let count = set.len();
-        let stamps = stamps.iter().map(|(file, stamp)| (file.0, Some(*stamp)));
         let verified = Verified::Pieces(set.as_bitfield().to_vec());
         self.show(info_hash, |torrent| torrent.pieces_verified = count);
-        let update = Update::new().verified(verified).stamps(stamps);
-        self.keeping.note(info_hash, update).await;
+        let progress = progress_of(verified, stamps);
+        self.keeping.note_progress(info_hash, progress).await;
     }
 
     /// All is there: it goes on as a torrent that is awake.
@@ -341,11 +342,11 @@ impl Manager {
             summary.completed_at_s = Some(now_s);
             summary.last_error = None;
         });
-        let kept = Arc::clone(&change);
-        let update = Update::new()
-            .summary(move |summary| kept(summary))
-            .verified(Verified::All)
-            .all_stamps(torrent.stamps().to_vec());
+        let stamps = torrent.stamps().to_vec();
+        let update = move || {
+            let update = Update::new().verified(Verified::All);
+            update.all_stamps(stamps.iter().copied())
+        };
         let mine = match self.phases.get(&info_hash) {
             Some(Phase::Downloading(download)) if download.number == number => {
                 Some((Arc::clone(&download.fetch), download.counted))
@@ -355,8 +356,7 @@ impl Manager {
         let pieces = torrent.metainfo().piece_count;
         self.show(info_hash, |torrent| torrent.pieces_verified = pieces);
         let next = Next::Completed(info_hash);
-        self.update_then(info_hash, update, change, next, None)
-            .await;
+        self.settle(info_hash, update, change, next).await;
         self.place(info_hash, Place::Out).await;
         let Some((fetch, counted)) = mine else {
             // It became complete while it was being stopped.
@@ -404,6 +404,16 @@ impl Manager {
             }
         }
         Ok(())
+    }
+}
+
+/// What of a download has reached the disk.
+fn progress_of(verified: Verified, stamps: &[(FileIndex, FileStamp)]) -> Progress {
+    let stamps = stamps.iter().map(|(file, stamp)| (file.0, Some(*stamp)));
+    Progress {
+        verified: Some(verified),
+        stamps: stamps.collect(),
+        totals: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::adding::priorities;
 use crate::keeping::{Change, Next};
 use crate::manager::{Manager, Phase};
-use control::command::{CommandError, Edit, Reply};
+use control::command::{CommandError, Edit, LimitsEdit, Reply};
 use engine::picker::Priority;
 use proto::ids::InfoHashV1;
 use state::{Summary, Update};
@@ -35,6 +35,7 @@ impl Manager {
                 }
             });
         }
+        let edit_limits = edit.limits != LimitsEdit::default();
         let edited = Edited {
             info_hash,
             files,
@@ -45,6 +46,9 @@ impl Manager {
         let change: Change = Arc::new(move |summary: &mut Summary| apply(&edit, summary));
         let kept = Arc::clone(&change);
         let update = update.summary(move |summary| kept(summary));
+        if edit_limits {
+            self.waived.remove(&info_hash);
+        }
         let next = Next::Edited(Box::new(edited));
         self.update_then(info_hash, update, change, next, Some(reply))
             .await;

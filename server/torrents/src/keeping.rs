@@ -6,7 +6,7 @@
 use crate::manager::Inner;
 use control::command::CommandError;
 use proto::ids::InfoHashV1;
-use state::{Ack, Handle, Summary, Update, Write, WriteError};
+use state::{Ack, Handle, Progress, Summary, Update, Write, WriteError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
@@ -27,6 +27,8 @@ pub(crate) enum Next {
     Restart(InfoHashV1),
     /// What the torrent is doing follows a change that is kept.
     Edited(Box<crate::editing::Edited>),
+    /// What a download says again and again could not be written: the store does when it can.
+    Soon(InfoHashV1, Progress),
     /// It is kept that a torrent is complete, and shown then.
     Completed(InfoHashV1),
     /// The torrent is to go, and with it its data as [`crate::removing::Remains`] says.
@@ -89,6 +91,21 @@ impl Keeping {
         self.pending.fetch_add(1, Ordering::Relaxed);
         let ack = self.store.submit(writes).await.ok();
         let _ = self.written.send((ack, after));
+    }
+
+    /// Writes what of a download has reached the disk. If the state disk fails the store writes it
+    /// when it can, unless something newer comes before.
+    pub(crate) async fn note_progress(&self, info_hash: InfoHashV1, progress: Progress) {
+        let write = Write::Update(info_hash, Box::new(progress.clone().into()));
+        let after: After<crate::Manager> = Box::new(move |_, written| match written {
+            Err(WriteError::Failed(_)) => Next::Soon(info_hash, progress),
+            Err(error) => {
+                tracing::warn!(torrent = %info_hash, %error, "cannot be kept");
+                Next::Done
+            }
+            Ok(()) => Next::Done,
+        });
+        self.write(write, after).await;
     }
 
     /// Writes an update that nobody waits for; a failure is logged.

@@ -45,6 +45,7 @@ mod telling;
 mod throttling;
 mod totals;
 mod turns;
+mod unkept;
 
 pub use declaring::Declared;
 pub use limiting::{Enough, action_of};

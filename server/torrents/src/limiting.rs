@@ -7,13 +7,15 @@
 //!
 //! Limits: a date for each torrent that has a limit of time and is being seeded.
 
+use crate::keeping::{Change, Next};
 use crate::manager::Manager;
 use control::catalog::{Status, Torrent};
 use control::command::Action;
 use control::config::{AtLimit, RuleLimits};
 use proto::ids::InfoHashV1;
-use state::{LimitAction, Summary, TorrentLimits};
+use state::{LastError, LimitAction, Summary, TorrentLimits};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// What is done with torrents that have no limits of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,12 +139,27 @@ impl Manager {
         others.of(&summary.limits)
     }
 
+    /// The user resumes a torrent: if it has given enough, it goes on until its limits change, the
+    /// user stops it, or the server ends.
+    pub(crate) fn waive_limits(&mut self, info_hash: InfoHashV1) {
+        let now_s = self.clock.now_s();
+        let has_given = {
+            let catalog = self.seat.catalog();
+            let torrent = catalog.get(&info_hash);
+            torrent.is_some_and(|torrent| self.enough(&torrent.summary).is_given(torrent, now_s))
+        };
+        if has_given {
+            self.waived.insert(info_hash);
+        }
+    }
+
     /// Notes when a torrent has been seeded for long enough, as it is now.
     pub(crate) fn date(&mut self, info_hash: InfoHashV1) {
         let now_s = self.clock.now_s();
+        let is_waived = self.waived.contains(&info_hash);
         let date = {
             let catalog = self.seat.catalog();
-            let torrent = catalog.get(&info_hash);
+            let torrent = catalog.get(&info_hash).filter(|_| !is_waived);
             torrent.and_then(|torrent| {
                 let enough = self.enough(&torrent.summary);
                 date_of(torrent, enough, now_s)
@@ -170,6 +187,9 @@ impl Manager {
         let now_s = self.clock.now_s();
         let due = self.dates.take_due(now_s);
         for &info_hash in sent.iter().chain(&due) {
+            if self.waived.contains(&info_hash) {
+                continue;
+            }
             let action = {
                 let catalog = self.seat.catalog();
                 let seeding = |torrent: &&Torrent| {
@@ -191,9 +211,26 @@ impl Manager {
         }
     }
 
+    /// Pauses a torrent that has given enough, and says why.
+    async fn pause_at_limit(&mut self, info_hash: InfoHashV1) {
+        tracing::info!(torrent = %info_hash, "it has given what its limits say: it is paused");
+        let at_s = self.clock.now_s();
+        let change: Change = Arc::new(move |summary: &mut Summary| {
+            let text = "paused, because it has given what its limits say; resumed it goes on";
+            summary.paused = true;
+            summary.last_error = Some(LastError {
+                at_s,
+                text: text.to_owned(),
+            });
+        });
+        let next = Next::Restart(info_hash);
+        self.settle(info_hash, state::Update::new, change, next)
+            .await;
+    }
+
     async fn end_seeding(&mut self, info_hash: InfoHashV1, action: LimitAction) {
         let action = match action {
-            LimitAction::Pause => Action::Pause,
+            LimitAction::Pause => return self.pause_at_limit(info_hash).await,
             LimitAction::Remove => Action::Remove { with_data: false },
             LimitAction::RemoveWithData => Action::Remove { with_data: true },
             LimitAction::SuperSeed => return,

@@ -16,6 +16,7 @@ use crate::removing::Remains;
 use crate::seeding::{Awake, Loaded};
 use crate::throttling::{LimitRules, Limits};
 use crate::totals::Clock;
+use crate::unkept::Unkept;
 use control::announce::{AnnounceConfig, AnnounceHandle};
 use control::catalog::{Status, Torrent};
 use control::command::{Command, CommandError, Seat, Server};
@@ -128,6 +129,10 @@ pub(crate) enum Inner {
     Described(InfoHashV1, u64, GatheredInfo),
     /// The trackers of torrents, in their tiers.
     Trackers(Vec<(InfoHashV1, Vec<Vec<String>>)>),
+    /// A torrent of this phase is to be begun again.
+    Later(InfoHashV1, u64),
+    /// Checks may begin again.
+    ChecksAgain,
     /// The files of a torrent that was removed are gone.
     Buried(InfoHashV1),
     Moved(InfoHashV1, MoveEvent),
@@ -146,6 +151,8 @@ pub(crate) enum Phase {
     /// A download that ends.
     Stopping(u64),
     Awake(Awake),
+    /// The store could not be read for it: it is begun again in a while.
+    Later(u64),
     /// Its data were in doubt, and are looked at from time to time.
     Doubtful(Box<Doubt>),
 }
@@ -172,11 +179,18 @@ pub struct Manager {
     /// Looks and preparations at a time: a disk that hangs must not take all threads.
     pub(crate) looks: Arc<Semaphore>,
     pub(crate) prepares: Arc<Semaphore>,
+    /// Torrents that are being added, at a time; and those of them that take long.
+    pub(crate) adds: Arc<Semaphore>,
+    pub(crate) long_adds: Arc<Semaphore>,
     /// Torrents that are being read because peers want them.
     pub(crate) loading: HashSet<InfoHashV1>,
     pub(crate) moves: Moves,
     /// Peers that were named when a torrent was added.
     pub(crate) named: BTreeMap<InfoHashV1, Vec<std::net::SocketAddr>>,
+    /// Writes that are tried again.
+    pub(crate) unkept: Unkept<Manager>,
+    /// Torrents that have given enough and were resumed: their limits do not end them again.
+    pub(crate) waived: HashSet<InfoHashV1>,
     /// Torrents of which what is kept is damaged.
     pub(crate) damaged: HashSet<InfoHashV1>,
     /// Torrents that were in doubt and have come back lately.
@@ -279,9 +293,13 @@ impl Manager {
             burying: HashSet::new(),
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             prepares: Arc::new(Semaphore::new(PREPARES_MAX)),
+            adds: Arc::new(Semaphore::new(crate::adding::ADDS_MAX)),
+            long_adds: Arc::new(Semaphore::new(crate::adding::LONG_ADDS_MAX)),
             loading: HashSet::new(),
             moves: Moves::default(),
             named: BTreeMap::new(),
+            unkept: Unkept::default(),
+            waived: HashSet::new(),
             damaged: HashSet::new(),
             returned: Returned::default(),
             clock: Clock::default(),
@@ -338,6 +356,10 @@ impl Manager {
                     Next::Move => self.next_move().await,
                     Next::Restart(info_hash) => self.restart(info_hash).await,
                     Next::Completed(info_hash) => self.completed(info_hash),
+                    Next::Soon(info_hash, progress) => {
+                        // A store that is closed says so elsewhere.
+                        let _ = self.keeping.store.soon(info_hash, progress).await;
+                    }
                     Next::Edited(edited) => self.edited(*edited).await,
                     Next::Leave(info_hash, remains) => self.leave(info_hash, remains).await,
                 }
@@ -354,6 +376,8 @@ impl Manager {
             Inner::Described(info_hash, number, info) => {
                 self.described(info_hash, number, info).await;
             }
+            Inner::Later(info_hash, number) => self.begin_again(info_hash, number).await,
+            Inner::ChecksAgain => self.checks_again(),
             Inner::Buried(info_hash) => {
                 self.burying.remove(&info_hash);
             }

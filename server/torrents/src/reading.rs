@@ -33,6 +33,16 @@ pub(crate) enum KeptError {
     NoMetainfo,
 }
 
+impl KeptError {
+    /// Whether it says nothing about the torrent: the store could not be read, and is opened again.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            KeptError::Store(ReadError::Failed(_) | ReadError::Closed)
+        )
+    }
+}
+
 impl Kept {
     /// Reads a torrent; blocks on the disk.
     pub(crate) fn read(store: &Handle, info_hash: InfoHashV1) -> Result<Kept, KeptError> {
@@ -119,4 +129,33 @@ fn of_link(link: &str) -> Vec<Vec<String>> {
     let trackers = Magnet::parse(link).map(|magnet| magnet.trackers);
     let trackers = trackers.unwrap_or_default().into_iter();
     trackers.map(|url| vec![url]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn only_a_store_that_fails_says_nothing_about_a_torrent() {
+        let failure = Arc::new(state::Failure {
+            path: "state".into(),
+            text: "no space".into(),
+            disk_full: true,
+        });
+        assert!(KeptError::from(ReadError::Failed(failure)).is_passing());
+        assert!(KeptError::from(ReadError::Closed).is_passing());
+        let damaged = ReadError::DamagedStore { what: "totals" };
+        for error in [damaged.into(), KeptError::Gone, KeptError::NoMetainfo] {
+            assert!(!error.is_passing(), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_tracker_of_a_link_is_a_tier() {
+        let hash = "07".repeat(20);
+        let link = format!("magnet:?xt=urn:btih:{hash}&tr=http://a/x&tr=http://b/x");
+        assert_eq!(of_link(&link), [["http://a/x"], ["http://b/x"]]);
+        assert!(of_link("junk").is_empty());
+    }
 }

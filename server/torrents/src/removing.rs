@@ -21,6 +21,8 @@ pub(crate) struct Remains {
     folder: PathBuf,
     /// Below it; with the suffix of files that are not complete, too.
     files: Vec<PathBuf>,
+    /// Whether some of them had data.
+    had_data: bool,
 }
 
 impl Manager {
@@ -76,6 +78,8 @@ impl Manager {
     pub(crate) async fn leave(&mut self, info_hash: InfoHashV1, remains: Option<Box<Remains>>) {
         self.named.remove(&info_hash);
         self.damaged.remove(&info_hash);
+        self.waived.remove(&info_hash);
+        self.unkept.forget(&info_hash);
         self.queue.forget(&info_hash);
         self.returned.forget(&info_hash);
         self.moves.cancel(&info_hash);
@@ -118,7 +122,11 @@ fn remains(kept: &Kept, suffix: &str) -> Option<Remains> {
         files.push(own);
     }
     let folder = kept.summary.save_path.clone();
-    Some(Remains { folder, files })
+    Some(Remains {
+        folder,
+        files,
+        had_data: kept.pieces_said() > 0,
+    })
 }
 
 /// Deletes files, and those of their folders that are empty then.
@@ -131,14 +139,23 @@ fn delete(remains: &Remains) {
             return;
         }
     };
-    let mut folders = BTreeSet::new();
+    let (mut folders, mut found) = (BTreeSet::new(), false);
     for file in &remains.files {
-        if let Err(error) = root.unlink(file) {
-            tracing::warn!(?file, folder = ?remains.folder, %error,
-                "a file of a removed torrent cannot be deleted");
+        match root.unlink_if_there(file) {
+            Ok(was_there) => found |= was_there,
+            Err(error) => {
+                found = true;
+                tracing::warn!(?file, folder = ?remains.folder, %error,
+                    "a file of a removed torrent cannot be deleted");
+            }
         }
         let above = file.ancestors().skip(1);
         folders.extend(above.filter(|path| !path.as_os_str().is_empty()));
+    }
+    if remains.had_data && !found {
+        let folder = &remains.folder;
+        tracing::warn!(?folder, first = ?remains.files.first(), "none of the files of a removed \
+            torrent was there to be deleted: if their disk is mounted again, they are nobody's");
     }
     // The deepest first; one that holds something else stays.
     for folder in folders.iter().rev() {
@@ -175,6 +192,7 @@ mod tests {
             ]
             .map(PathBuf::from)
             .to_vec(),
+            had_data: true,
         };
         delete(&remains);
         assert!(!path("t/a").exists() && !path("t/c/3").exists());

@@ -4,7 +4,7 @@
 //! ([`crate::doubting`]).
 
 use crate::manager::{Inner, Manager, Phase};
-use crate::reading::Kept;
+use crate::reading::{Kept, KeptError};
 use proto::ids::InfoHashV1;
 use seedring_io::plane::{Keeper, Retired};
 use seedring_io::roster::Wanted;
@@ -30,6 +30,8 @@ enum NotLoaded {
     /// Its data were never hashed, or nothing is known of its files.
     Unhashed,
     Failed(String),
+    /// The store could not be read: peers ask again.
+    Later(KeptError),
 }
 
 /// Hands one torrent, which is loaded, to the data plane, and hears which fall asleep for it.
@@ -101,6 +103,11 @@ impl Manager {
                 self.check(info_hash);
                 return;
             }
+            Err(NotLoaded::Later(error)) => {
+                drop(wanted);
+                tracing::warn!(torrent = %info_hash, %error, "it cannot be read now");
+                return;
+            }
             Err(NotLoaded::Failed(error)) => {
                 drop(wanted);
                 tracing::error!(torrent = %info_hash, %error, "cannot be served");
@@ -152,7 +159,10 @@ impl Manager {
 /// Reads a torrent for the data plane; blocks on the disk.
 fn load(store: &state::Handle, info_hash: InfoHashV1) -> Result<Arc<SeededTorrent>, NotLoaded> {
     let failed = |error: String| NotLoaded::Failed(error);
-    let kept = Kept::read(store, info_hash).map_err(|error| failed(error.to_string()))?;
+    let kept = Kept::read(store, info_hash).map_err(|error| match error.is_passing() {
+        true => NotLoaded::Later(error),
+        false => failed(error.to_string()),
+    })?;
     let metainfo = kept
         .described()
         .map_err(|error| failed(error.to_string()))?;

@@ -94,6 +94,7 @@ impl Manager {
             self.keep_totals().await;
             self.rest().await;
             self.pass_turns_on().await;
+            self.write_unkept().await;
         }
         // Whatever has given its turn back.
         self.next_downloads().await;
@@ -257,6 +258,7 @@ impl Manager {
         for info_hash in left {
             self.bury_leaving(info_hash);
         }
+        self.write_unkept().await;
         self.keep_totals().await;
         self.keep_all_totals(now_s).await;
         let _ = self.keeping.store.flush().await;

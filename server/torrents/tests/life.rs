@@ -607,10 +607,21 @@ async fn a_torrent_that_has_given_enough_is_paused_or_removed() {
     let edit = |reply| Command::Edit(info_hash, Box::new(ratio), reply);
     seed.server.ask(edit).await.unwrap();
     let host = Host::start(1, two.path()).await;
-    host.add(of_file(metainfo, seed.address())).await;
+    host.add(of_file(metainfo.clone(), seed.address())).await;
     host.until_status(info_hash, Status::Seeding).await;
     let torrent = seed.until_status(info_hash, Status::Paused).await;
     assert!(torrent.summary.paused && torrent.ratio_permille() >= 900);
+    let why = torrent.summary.last_error.unwrap().text;
+    assert!(why.contains("has given what its limits say"), "{why}");
+    // Who resumes it means that it is to go on: another one gets all of it.
+    seed.act(info_hash, Action::Resume).await.unwrap();
+    let torrent = seed.until_status(info_hash, Status::Seeding).await;
+    assert_eq!(torrent.summary.last_error, None);
+    let three = TempDir::new().unwrap();
+    let third = Host::start(2, three.path()).await;
+    third.add(of_file(metainfo.clone(), seed.address())).await;
+    third.until_status(info_hash, Status::Seeding).await;
+    third.stop().await;
     // A time that is over already.
     let time = limit(command::LimitsEdit {
         seeding_time_s: Some(Some(1)),
