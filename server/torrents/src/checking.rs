@@ -1,7 +1,7 @@
-//! Hashing what is on disk: one torrent at a time, the others wait in line, each as long as its own
-//! disk needs.
+//! Hashing what is on disk: one torrent at a time, the others wait in line. One that gets no byte any
+//! more, because its disk hangs, does not keep those in other folders waiting.
 //!
-//! Limits: [`CHECKS_MAX`] at a time, which read at low priority. Does not: delete or write anything
+//! Limits: [`CHECKS_MAX`] at a time, which read at low priority, and [`HUNG_MAX`] that hang. Does not: delete or write anything
 //! but what is known of the torrent.
 
 use crate::manager::{Inner, Manager, Phase};
@@ -13,11 +13,19 @@ use proto::ids::InfoHashV1;
 use state::{Condition, Place, Update, Verified};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Torrents that are hashed at a time: more would only make a disk seek.
 const CHECKS_MAX: usize = 1;
+
+/// How long a check may get no byte until it counts as hanging.
+const HUNG_AFTER: Duration = Duration::from_secs(60);
+
+/// Checks that may hang, each of which has a thread, while others are begun.
+const HUNG_MAX: usize = 8;
 
 /// The checks that run and wait.
 #[derive(Default)]
@@ -33,6 +41,33 @@ pub(crate) struct Checks {
 struct Running {
     cancelled: AtomicBool,
     done_permille: AtomicU16,
+    done_bytes: AtomicU64,
+    /// The folder that it reads in.
+    folder: PathBuf,
+    /// How many bytes were done when there were more than before, and when that was.
+    moved: Mutex<(u64, Instant)>,
+}
+
+impl Running {
+    fn new(folder: PathBuf, now: Instant) -> Running {
+        Running {
+            cancelled: AtomicBool::new(false),
+            done_permille: AtomicU16::new(0),
+            done_bytes: AtomicU64::new(0),
+            folder,
+            moved: Mutex::new((0, now)),
+        }
+    }
+
+    /// Whether it has got no byte for a while.
+    fn is_hung(&self, now: Instant) -> bool {
+        let done = self.done_bytes.load(Ordering::Relaxed);
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if moved.0 != done {
+            *moved = (done, now);
+        }
+        now.duration_since(moved.1) >= HUNG_AFTER
+    }
 }
 
 /// A check that has ended.
@@ -63,8 +98,17 @@ impl Checks {
         }
     }
 
-    /// The next that can be begun.
-    fn take(&mut self) -> Option<InfoHashV1> {
+    /// Whether one more may be begun, and the folders in which those read that hang.
+    fn room(&self, now: Instant) -> (bool, Vec<PathBuf>) {
+        let hung = self.running.values().filter(|running| running.is_hung(now));
+        let hung: Vec<_> = hung.map(|running| running.folder.clone()).collect();
+        let others = self.running.len() - hung.len();
+        let has_room = !self.is_resting && others < CHECKS_MAX && hung.len() <= HUNG_MAX;
+        (has_room, hung)
+    }
+
+    /// The next that can be begun, of those that `may` be.
+    fn take(&mut self, may: impl Fn(&InfoHashV1) -> bool) -> Option<InfoHashV1> {
         let (wanted, running) = (&self.wanted, &self.running);
         while let Some(first) = self.waiting.front()
             && !wanted.contains(first)
@@ -72,8 +116,9 @@ impl Checks {
             self.waiting.pop_front();
         }
         // One that was cancelled and asked for again waits until it has ended.
-        let free =
-            |info_hash: &InfoHashV1| wanted.contains(info_hash) && !running.contains_key(info_hash);
+        let free = |info_hash: &InfoHashV1| {
+            wanted.contains(info_hash) && !running.contains_key(info_hash) && may(info_hash)
+        };
         let at = self.waiting.iter().position(free)?;
         let info_hash = self.waiting.remove(at)?;
         self.wanted.remove(&info_hash);
@@ -116,20 +161,30 @@ impl Manager {
         self.next_check();
     }
 
-    fn next_check(&mut self) {
-        while !self.checks.is_resting && self.checks.running.len() < CHECKS_MAX {
-            let Some(info_hash) = self.checks.take() else {
+    /// Begins those checks whose turn it is.
+    pub(crate) fn next_check(&mut self) {
+        let now = Instant::now();
+        loop {
+            let (true, hung) = self.checks.room(now) else {
                 return;
             };
-            self.begin_check(info_hash);
+            let catalog = self.seat.catalog();
+            // What lies in the same folder would hang, too.
+            let may = |info_hash: &InfoHashV1| {
+                let torrent = catalog.get(info_hash).filter(|_| !hung.is_empty());
+                torrent.is_none_or(|torrent| !hung.contains(&torrent.summary.save_path))
+            };
+            let next = self.checks.take(may);
+            let folder = next.and_then(|next| catalog.get(&next));
+            let folder = folder.map(|torrent| torrent.summary.save_path.clone());
+            drop(catalog);
+            let Some(info_hash) = next else { return };
+            self.begin_check(info_hash, folder.unwrap_or_default());
         }
     }
 
-    fn begin_check(&mut self, info_hash: InfoHashV1) {
-        let running = Arc::new(Running {
-            cancelled: AtomicBool::new(false),
-            done_permille: AtomicU16::new(0),
-        });
+    fn begin_check(&mut self, info_hash: InfoHashV1, folder: PathBuf) {
+        let running = Arc::new(Running::new(folder, Instant::now()));
         self.checks.running.insert(info_hash, Arc::clone(&running));
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         let suffix = self.settings.partial_suffix.clone();
@@ -148,6 +203,9 @@ impl Manager {
                 let metainfo = kept.described()?;
                 let folder = &kept.summary.save_path;
                 let resumed = resume.look(metainfo, folder, &mut |progress| {
+                    running
+                        .done_bytes
+                        .store(progress.bytes_done, Ordering::Relaxed);
                     let done = u128::from(progress.bytes_done) * 1000;
                     let done = done
                         .checked_div(u128::from(progress.bytes_total))
@@ -297,14 +355,42 @@ mod tests {
             checks.wait(info_hash);
         }
         checks.cancel(a);
-        assert_eq!(checks.take(), Some(b));
+        assert_eq!(checks.take(|_| true), Some(b));
         for _ in 0..10_000 {
             checks.wait(a);
             checks.cancel(a);
         }
         assert!(checks.waiting.len() < 2_000, "{}", checks.waiting.len());
         checks.wait(a);
-        assert_eq!((checks.take(), checks.take()), (Some(c), Some(a)));
-        assert_eq!(checks.take(), None, "each once");
+        assert_eq!(
+            (checks.take(|_| true), checks.take(|_| true)),
+            (Some(c), Some(a))
+        );
+        assert_eq!(checks.take(|_| true), None, "each once");
+    }
+
+    #[test]
+    fn a_check_that_gets_no_byte_keeps_no_other_folder_waiting() {
+        let mut checks = Checks::default();
+        let now = Instant::now();
+        let [a, b, c] = [1, 2, 3].map(|byte| InfoHashV1([byte; 20]));
+        let running = Arc::new(Running::new("/hangs".into(), now));
+        checks.running.insert(a, Arc::clone(&running));
+        assert!(!checks.room(now).0, "one is running");
+        // As long as bytes come it does not hang.
+        running.done_bytes.store(5, Ordering::Relaxed);
+        let later = now + HUNG_AFTER;
+        assert!(!checks.room(later).0);
+        let (has_room, hung) = checks.room(later + HUNG_AFTER);
+        assert!(has_room);
+        assert_eq!(hung, [PathBuf::from("/hangs")]);
+        for info_hash in [b, c] {
+            checks.wait(info_hash);
+        }
+        assert_eq!(checks.take(|next| *next != b), Some(c));
+        assert_eq!(checks.take(|next| *next != b), None);
+        assert_eq!(checks.take(|_| true), Some(b), "it keeps its place");
+        running.done_bytes.store(6, Ordering::Relaxed);
+        assert!(!checks.room(later + HUNG_AFTER).0, "it goes on");
     }
 }

@@ -95,6 +95,8 @@ impl Manager {
             self.rest().await;
             self.pass_turns_on().await;
             self.write_unkept().await;
+            // One that hangs keeps no other waiting.
+            self.next_check();
         }
         // Whatever has given its turn back.
         self.next_downloads().await;
