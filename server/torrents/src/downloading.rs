@@ -83,6 +83,9 @@ impl Manager {
         let prepares = Arc::clone(&self.prepares);
         tokio::spawn(async move {
             let _turn = prepares.acquire_owned().await;
+            // What an earlier download has synced last may be on its way to the disk; without it,
+            // that would be fetched again.
+            let _ = store.flush().await;
             let prepare = move || {
                 let result = prepare(&store, info_hash, &settings, &services).map(Box::new);
                 let prepared = Prepared {

@@ -135,9 +135,9 @@ pub(crate) enum Inner {
     ChecksAgain,
     /// The files of a torrent that was removed are gone.
     Buried(InfoHashV1),
-    Moved(InfoHashV1, MoveEvent),
-    /// Stamps of the torrent's files count whole again.
-    Strict(InfoHashV1),
+    Moved(InfoHashV1, u64, MoveEvent),
+    /// Stamps of the torrent's files count whole again, unless they have got other names since.
+    Strict(InfoHashV1, u64),
 }
 
 /// What a torrent is doing, where that is anything.
@@ -381,8 +381,10 @@ impl Manager {
             Inner::Buried(info_hash) => {
                 self.burying.remove(&info_hash);
             }
-            Inner::Moved(info_hash, event) => self.moved(info_hash, event).await,
-            Inner::Strict(info_hash) => self.strict(info_hash),
+            Inner::Moved(info_hash, number, event) => {
+                self.moved(info_hash, number, event).await;
+            }
+            Inner::Strict(info_hash, number) => self.strict(info_hash, number),
             Inner::Trackers(trackers) => {
                 for (info_hash, tiers) in trackers {
                     self.announce_to(info_hash, &tiers);

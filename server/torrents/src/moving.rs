@@ -16,19 +16,19 @@
 //! again).
 
 mod apart;
+mod deciding;
 mod way;
 mod work;
 
-use crate::keeping::{Change, Next, refusal};
+use crate::keeping::{Change, Next};
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::Kept;
 use control::catalog::Status;
-use control::command::{CommandError, Move, Reply};
 use proto::ids::InfoHashV1;
 use seedring_io::torrent::{Place, SeededTorrent};
 use state::{Summary, Update, Write};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
@@ -42,6 +42,9 @@ const MOVES_MAX: usize = 1;
 /// How long files go on being read under names that they do not have any more: longer than a shard
 /// keeps a file open that nobody asks for, and than a peer may leave what it was sent unread.
 const OLD_NAMES: Duration = Duration::from_secs(150);
+
+/// When it is tried again to keep where a torrent's data are.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Under which name it is kept that a torrent is to be moved: this, and its info-hash. The value is
 /// a [`Way`].
@@ -62,6 +65,8 @@ pub(crate) struct Moves {
     /// Torrents whose files get other names, or have got them lately, and where they are, if that
     /// has changed.
     pub renaming: HashMap<InfoHashV1, Option<Place>>,
+    /// For each of [`Moves::renaming`] that has ended, the number of its last end.
+    ends: HashMap<InfoHashV1, u64>,
 }
 
 impl Moves {
@@ -88,6 +93,13 @@ impl Moves {
         self.waiting.remove(at)
     }
 
+    /// Forgets what is known of a torrent that is gone.
+    pub(crate) fn forget(&mut self, info_hash: &InfoHashV1) {
+        self.cancel(info_hash);
+        self.renaming.remove(info_hash);
+        self.ends.remove(info_hash);
+    }
+
     /// Gives up moves of a torrent.
     pub(crate) fn cancel(&mut self, info_hash: &InfoHashV1) {
         self.waiting.retain(|(waiting, _)| waiting != info_hash);
@@ -99,7 +111,9 @@ impl Moves {
     pub(crate) fn cancel_all(&mut self) {
         self.waiting.clear();
         for moving in self.running.values() {
-            moving.cancelled.store(true, Ordering::Relaxed);
+            // What was given up before is nobody's.
+            let was = moving.cancelled.swap(true, Ordering::Relaxed);
+            moving.stopping.store(!was, Ordering::Relaxed);
         }
     }
 
@@ -114,11 +128,18 @@ impl Moves {
 }
 
 /// A move that is under way.
-struct Moving {
+pub(crate) struct Moving {
+    /// Which one: what an earlier one tells of the same torrent is not its own.
+    number: u64,
     cancelled: AtomicBool,
+    /// Whether the next start goes on with it: what is made stays.
+    stopping: AtomicBool,
+    /// Whether the torrent is in the new folder.
+    switched: AtomicBool,
     done_permille: AtomicU16,
     /// Whether the torrent is served meanwhile.
     served: bool,
+    way: Way,
 }
 
 /// What the thread that moves a torrent's files tells, and waits for.
@@ -134,6 +155,18 @@ pub(crate) enum MoveEvent {
 }
 
 impl Moving {
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Where the torrent's files are.
+    fn folder(&self) -> &Path {
+        match self.switched.load(Ordering::Relaxed) {
+            true => &self.way.to,
+            false => &self.way.from,
+        }
+    }
+
     fn note(&self, done: u64, all: u64) {
         let done = u128::from(done) * 1000;
         let permille = done.checked_div(u128::from(all)).unwrap_or(1000);
@@ -143,113 +176,6 @@ impl Moving {
 }
 
 impl Manager {
-    /// Has a torrent's data elsewhere.
-    pub(crate) async fn relocate(&mut self, info_hash: InfoHashV1, to: Move, reply: Reply<()>) {
-        let checked = self.kept(info_hash);
-        let checked = checked.and_then(|()| crate::adding::absolute("save_path", &to.save_path));
-        if let Err(error) = checked {
-            let _ = reply.send(Err(error));
-            return;
-        }
-        let (pieces, same) = {
-            let catalog = self.seat.catalog();
-            let Some(torrent) = catalog.get(&info_hash) else {
-                return;
-            };
-            let summary = &torrent.summary;
-            (summary.pieces, summary.save_path == to.save_path)
-        };
-        if self.moves.runs(&info_hash) || self.moves.deciding.contains(&info_hash) {
-            let why = "it is being moved already; wait until that has ended".to_owned();
-            let _ = reply.send(Err(CommandError::Conflict(why)));
-        } else if same {
-            self.stay(info_hash, reply).await;
-        } else if to.data_are_there || pieces == 0 {
-            self.point_at(info_hash, to.save_path, reply).await;
-        } else {
-            self.intend(info_hash, to.save_path, reply).await;
-        }
-    }
-
-    /// Keeps that a torrent is to be moved, and has it be when it is its turn.
-    async fn intend(&mut self, info_hash: InfoHashV1, path: PathBuf, reply: Reply<()>) {
-        let from = {
-            let catalog = self.seat.catalog();
-            let torrent = catalog.get(&info_hash);
-            torrent.map_or_else(PathBuf::new, |it| it.summary.save_path.clone())
-        };
-        let way = Way {
-            from,
-            to: path,
-            phase: way::Phase::Waiting,
-        };
-        let write = Write::Setting(intent(info_hash), Some(way.encode()));
-        let then = move |manager: &mut Manager| {
-            manager.moves.waiting.push_back((info_hash, way));
-            Next::Move
-        };
-        self.decide(info_hash, vec![write], then, reply).await;
-    }
-
-    /// Its data stay where they are: it is not moved any more, if it was to be.
-    async fn stay(&mut self, info_hash: InfoHashV1, reply: Reply<()>) {
-        if !self.moves.waits(&info_hash) {
-            let _ = reply.send(Ok(()));
-            return;
-        }
-        let write = Write::Setting(intent(info_hash), None);
-        self.decide(info_hash, vec![write], |_| Next::Done, reply)
-            .await;
-    }
-
-    /// Whoever moved the data may have copied them wrong: what is there is hashed. A move that waits
-    /// is given up with it, in one transaction: it would take the old files away.
-    async fn point_at(&mut self, info_hash: InfoHashV1, path: PathBuf, reply: Reply<()>) {
-        let change: Change = Arc::new(move |summary: &mut Summary| {
-            summary.save_path.clone_from(&path);
-            if summary.pieces > 0 {
-                summary.condition = state::Condition::NeedsCheck;
-            }
-        });
-        let kept = Arc::clone(&change);
-        let update = Update::new().summary(move |summary| kept(summary));
-        let writes = vec![
-            Write::Update(info_hash, Box::new(update)),
-            Write::Setting(intent(info_hash), None),
-        ];
-        let then = move |manager: &mut Manager| {
-            manager.show(info_hash, |torrent| change(&mut torrent.summary));
-            Next::Restart(info_hash)
-        };
-        self.decide(info_hash, writes, then, reply).await;
-    }
-
-    /// Keeps where a torrent's data are to be. No move of it begins until that is durable; then
-    /// `then` is done in place of what it was to do.
-    async fn decide(
-        &mut self,
-        info_hash: InfoHashV1,
-        writes: Vec<Write>,
-        then: impl FnOnce(&mut Manager) -> Next + Send + 'static,
-        reply: Reply<()>,
-    ) {
-        self.moves.deciding.insert(info_hash);
-        let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
-            manager.moves.deciding.remove(&info_hash);
-            let result = written.map_err(refusal);
-            let next = match &result {
-                Ok(()) => {
-                    manager.moves.cancel(&info_hash);
-                    then(manager)
-                }
-                Err(_) => Next::Move,
-            };
-            let _ = reply.send(result);
-            next
-        };
-        self.keeping.write_all(writes, Box::new(after)).await;
-    }
-
     /// Goes on with the moves that an earlier run did not end.
     pub(crate) async fn resume_moves(&mut self) -> Result<(), state::ReadError> {
         let read = move |view: &state::View| view.settings(INTENT);
@@ -289,10 +215,15 @@ impl Manager {
     }
 
     fn begin_move(&mut self, info_hash: InfoHashV1, way: Way, served: bool) {
+        let number = self.number();
         let moving = Arc::new(Moving {
+            number,
             cancelled: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            switched: AtomicBool::new(false),
             done_permille: AtomicU16::new(0),
             served,
+            way: way.clone(),
         });
         self.moves.running.insert(info_hash, Arc::clone(&moving));
         self.set_status(info_hash, Status::Moving);
@@ -301,33 +232,38 @@ impl Manager {
             self.settings.partial_suffix.clone(),
             Arc::clone(&self.services),
         );
-        tokio::task::spawn_blocking(move || {
-            let kept = match Kept::read(&store, info_hash) {
-                Ok(kept) => kept,
+        tokio::spawn(async move {
+            // What its download has synced last may be on its way to the disk. If that fails, the
+            // stamps tell.
+            let _ = store.flush().await;
+            let work = move || match Kept::read(&store, info_hash) {
+                Ok(kept) => Work {
+                    info_hash,
+                    kept,
+                    from: way.from,
+                    to: way.to,
+                    phase: way.phase,
+                    store,
+                    suffix,
+                    moving,
+                    services,
+                    inner,
+                }
+                .work(),
                 Err(error) => {
                     let ended = MoveEvent::Ended(Err(format!("not moved: {error}")));
-                    let _ = inner.send(Inner::Moved(info_hash, ended));
-                    return;
+                    let _ = inner.send(Inner::Moved(info_hash, number, ended));
                 }
             };
-            let work = Work {
-                info_hash,
-                kept,
-                from: way.from,
-                to: way.to,
-                phase: way.phase,
-                store,
-                suffix,
-                moving,
-                services,
-                inner,
-            };
-            let event = Inner::Moved(info_hash, MoveEvent::Ended(work.run()));
-            let _ = work.inner.send(event);
+            let _ = tokio::task::spawn_blocking(work).await;
         });
     }
 
-    pub(crate) async fn moved(&mut self, info_hash: InfoHashV1, event: MoveEvent) {
+    pub(crate) async fn moved(&mut self, info_hash: InfoHashV1, number: u64, event: MoveEvent) {
+        let running = self.moves.running.get(&info_hash);
+        if running.is_none_or(|moving| moving.number != number) {
+            return;
+        }
         match event {
             MoveEvent::Renaming(done) => {
                 if let Some(Phase::Awake(awake)) = self.phases.get(&info_hash) {
@@ -372,20 +308,16 @@ impl Manager {
 
     /// All of it is in the new folder: that is kept, and then it is served from there.
     async fn switch(&mut self, info_hash: InfoHashV1, place: Place, done: oneshot::Sender<bool>) {
-        let from = {
-            let catalog = self.seat.catalog();
-            let torrent = catalog.get(&info_hash);
-            torrent.map(|torrent| torrent.summary.save_path.clone())
-        };
-        let Some(from) = from else {
+        let moving = self.moves.running.get(&info_hash).map(Arc::clone);
+        let moving = moving.filter(|moving| !moving.is_cancelled());
+        let Some(moving) = moving.filter(|_| self.seat.catalog().get(&info_hash).is_some()) else {
             let _ = done.send(false);
             return;
         };
         let folder = place.data_dir.clone();
         let way = Way {
-            from,
-            to: folder.clone(),
             phase: way::Phase::Switched,
+            ..moving.way.clone()
         };
         let change: Change = Arc::new(move |summary: &mut Summary| {
             summary.save_path.clone_from(&folder);
@@ -401,14 +333,23 @@ impl Manager {
         let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
             match written {
                 Ok(()) => {
+                    moving.switched.store(true, Ordering::Relaxed);
                     manager.show(info_hash, |torrent| change(&mut torrent.summary));
                     manager.set_place(info_hash, place);
                     let _ = done.send(true);
                 }
                 Err(state::WriteError::Unknown(_)) => drop(done.send(false)),
-                // It may be kept or not: files stay in both folders. Nobody is told, which says so.
+                // It may be kept or not, and files are in both folders: it is written again until
+                // that is known, or the server stops.
                 Err(error) => {
-                    tracing::error!(torrent = %info_hash, %error, "where its data are is not kept");
+                    tracing::error!(torrent = %info_hash, %error,
+                        "where its data are is not kept; it is tried again");
+                    let (inner, number) = (manager.inner.clone(), moving.number);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(AGAIN).await;
+                        let there = MoveEvent::There(Box::new(place), done);
+                        let _ = inner.send(Inner::Moved(info_hash, number, there));
+                    });
                 }
             }
             Next::Done
@@ -416,8 +357,21 @@ impl Manager {
         self.keeping.write_all(writes, Box::new(after)).await;
     }
 
+    /// Nothing is done at a torrent's files any more. If it was removed meanwhile, it is known only
+    /// now where they are.
+    pub(crate) fn end_move(&mut self, info_hash: InfoHashV1) -> Option<Arc<Moving>> {
+        let moving = self.moves.running.remove(&info_hash)?;
+        if let Some(remains) = self.leaving.remove(&info_hash) {
+            self.moves.forget(&info_hash);
+            let folder = moving.folder();
+            let remains = remains.map(|remains| Box::new(remains.of_folder(folder)));
+            self.bury(info_hash, remains);
+        }
+        Some(moving)
+    }
+
     async fn move_ended(&mut self, info_hash: InfoHashV1, result: Result<(), String>) {
-        let moving = self.moves.running.remove(&info_hash);
+        let moving = self.end_move(info_hash);
         if let Err(why) = result {
             tracing::error!(torrent = %info_hash, why, "a move did not end well");
             let (at_s, text) = (self.clock.now_s(), why);
@@ -449,19 +403,25 @@ impl Manager {
             true => self.start(info_hash).await,
             false => self.start(info_hash).await,
         }
-        let inner = self.inner.clone();
+        let (inner, number) = (self.inner.clone(), self.number());
+        if self.moves.renaming.contains_key(&info_hash) {
+            self.moves.ends.insert(info_hash, number);
+        }
         tokio::spawn(async move {
             tokio::time::sleep(OLD_NAMES).await;
-            let _ = inner.send(Inner::Strict(info_hash));
+            let _ = inner.send(Inner::Strict(info_hash, number));
         });
         self.next_move().await;
     }
 
     /// Nobody reads files of a torrent under their old names any more.
-    pub(crate) fn strict(&mut self, info_hash: InfoHashV1) {
-        if self.moves.running.contains_key(&info_hash) {
+    pub(crate) fn strict(&mut self, info_hash: InfoHashV1, number: u64) {
+        // One that has been moved again since has its own end.
+        let is_last = self.moves.ends.get(&info_hash) == Some(&number);
+        if self.moves.runs(&info_hash) || !is_last {
             return;
         }
+        self.moves.ends.remove(&info_hash);
         self.moves.renaming.remove(&info_hash);
         if let Some(Phase::Awake(awake)) = self.phases.get(&info_hash) {
             awake.torrent.set_renaming(false);

@@ -14,7 +14,7 @@ use proto::ids::InfoHashV1;
 use state::{Write, WriteError};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The files of a torrent that is gone.
 pub(crate) struct Remains {
@@ -23,6 +23,16 @@ pub(crate) struct Remains {
     files: Vec<PathBuf>,
     /// Whether some of them had data.
     had_data: bool,
+}
+
+impl Remains {
+    /// The same files in this folder.
+    pub(crate) fn of_folder(self, folder: &Path) -> Remains {
+        Remains {
+            folder: folder.to_owned(),
+            ..self
+        }
+    }
 }
 
 impl Manager {
@@ -82,10 +92,13 @@ impl Manager {
         self.unkept.forget(&info_hash);
         self.queue.forget(&info_hash);
         self.returned.forget(&info_hash);
-        self.moves.cancel(&info_hash);
-        self.moves.renaming.remove(&info_hash);
+        self.moves.forget(&info_hash);
         if self.halt(info_hash).await {
-            self.bury(info_hash, remains);
+            match self.moves.runs(&info_hash) {
+                // Where its files are is known when its move has ended.
+                true => drop(self.leaving.insert(info_hash, remains)),
+                false => self.bury(info_hash, remains),
+            }
         } else if matches!(self.phases.get(&info_hash), Some(Phase::Stopping(_))) {
             self.leaving.insert(info_hash, remains);
         }

@@ -6,6 +6,7 @@
 
 use crate::keeping::Next;
 use crate::manager::{Inner, Manager, Phase};
+use crate::moving::MoveEvent;
 use control::catalog::Catalog;
 use proto::ids::InfoHashV1;
 use seedring_io::fetch::Fetch;
@@ -241,6 +242,10 @@ impl Manager {
                     ending.remove(&(info_hash, number));
                     self.bury_leaving(info_hash);
                 }
+                // Of a removed torrent it says where its files are.
+                Ok(Some(Inner::Moved(info_hash, _, MoveEvent::Ended(_)))) => {
+                    self.end_move(info_hash);
+                }
                 // Nothing is begun any more.
                 Ok(Some(Inner::Fetch(info_hash, number, event))) => {
                     self.fetch_event(info_hash, number, *event).await;
@@ -256,8 +261,9 @@ impl Manager {
             }
         }
         // A disk that hangs has had its time.
-        let left: Vec<_> = self.leaving.keys().copied().collect();
-        for info_hash in left {
+        let moves = &self.moves;
+        let left = self.leaving.keys().filter(|left| !moves.runs(left));
+        for info_hash in left.copied().collect::<Vec<_>>() {
             self.bury_leaving(info_hash);
         }
         self.write_unkept().await;
@@ -266,8 +272,11 @@ impl Manager {
         let _ = self.keeping.store.flush().await;
         // What was acknowledged meanwhile is done: of removed torrents the files go.
         let until = tokio::time::Instant::now() + LAST;
-        while self.keeping.is_waiting() || !self.burying.is_empty() {
+        while self.keeping.is_waiting() || !self.burying.is_empty() || self.moves_away() {
             match tokio::time::timeout_at(until, inner.recv()).await {
+                Ok(Some(Inner::Moved(info_hash, _, MoveEvent::Ended(_)))) => {
+                    self.end_move(info_hash);
+                }
                 Ok(Some(Inner::Written(result, after))) => {
                     self.keeping.taken();
                     let next = after(self, result);
@@ -280,11 +289,19 @@ impl Manager {
         }
     }
 
+    /// Whether a torrent that was removed is being moved still.
+    fn moves_away(&self) -> bool {
+        let mut leaving = self.leaving.keys();
+        leaving.any(|info_hash| self.moves.runs(info_hash))
+    }
+
     /// Does what is left of a write when the server stops. The files of a torrent that is removed
-    /// go when its download has ended, which would else make them again.
+    /// go when its download or its move has ended, which would else make them again.
     fn last(&mut self, next: Next, is_ending: impl Fn(InfoHashV1) -> bool) {
         match next {
-            Next::Leave(info_hash, remains) if is_ending(info_hash) => {
+            Next::Leave(info_hash, remains)
+                if is_ending(info_hash) || self.moves.runs(&info_hash) =>
+            {
                 self.leaving.insert(info_hash, remains);
             }
             Next::Leave(info_hash, remains) => self.bury(info_hash, remains),

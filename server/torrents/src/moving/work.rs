@@ -32,6 +32,9 @@ const COPY_SUFFIX: &str = ".moving";
 /// Why a file is not written over.
 const ANOTHER: &str = "another file is there; if it is the torrent's, move with `data_are_there`";
 
+/// Why a move ends that nobody wants any more.
+const GIVEN_UP: &str = "it was given up";
+
 /// What is to be done with one file.
 pub(super) struct Item {
     pub(super) index: u32,
@@ -64,9 +67,13 @@ impl Work {
         Ok((old, new))
     }
 
-    /// Moves the files, or ends what an earlier run has begun. What went wrong is told in a
-    /// sentence.
-    pub(super) fn run(&self) -> Result<(), String> {
+    /// Moves the files, or ends what an earlier run has begun, and tells how that went.
+    pub(super) fn work(&self) {
+        self.tell(MoveEvent::Ended(self.run()));
+    }
+
+    /// What went wrong is told in a sentence.
+    fn run(&self) -> Result<(), String> {
         if self.phase == Phase::Switched {
             return self.resume().map_err(|why| self.left_over(&why));
         }
@@ -90,6 +97,10 @@ impl Work {
             }
             Err(why) => why,
         };
+        if self.moving.stopping.load(Ordering::Relaxed) {
+            // The next start goes on with what is there.
+            return Err(not_moved(gave_up));
+        }
         // What was made here is nobody's.
         self.clear(&to, made.iter().map(PathBuf::as_path));
         // Names that came and went have moved the time of change of the files.
@@ -213,6 +224,7 @@ impl Work {
             self.copy_all(from, to, items, made)?;
         }
         for item in items {
+            self.go_on()?;
             let synced = to.sync_above(&item.new);
             synced.map_err(|error| format!("{:?}: {error}", item.new))?;
         }
@@ -226,6 +238,14 @@ impl Work {
         let place = Box::new(self.place(self.to.clone(), stamps));
         self.tell(MoveEvent::There(place, done));
         Ok(kept.blocking_recv().ok())
+    }
+
+    /// Refuses to go on with a move that was given up.
+    fn go_on(&self) -> Result<(), String> {
+        match self.moving.is_cancelled() {
+            true => Err(GIVEN_UP.to_owned()),
+            false => Ok(()),
+        }
     }
 
     fn renaming(&self) -> Result<(), String> {
@@ -247,6 +267,7 @@ impl Work {
         use rustix::io::Errno;
         self.renaming()?;
         for item in items {
+            self.go_on()?;
             match from.link(&item.old, to, &item.new) {
                 Ok(()) => made.push(item.new.clone()),
                 // An earlier run has come so far.
@@ -332,8 +353,8 @@ impl Work {
         made.push(passing.clone());
         let mut buffer = vec![0; COPY_BYTES];
         loop {
-            if self.moving.cancelled.load(Ordering::Relaxed) {
-                return Err(io::Error::other("it was given up"));
+            if self.moving.is_cancelled() {
+                return Err(io::Error::other(GIVEN_UP));
             }
             let count = source.read(&mut buffer)?;
             let read = buffer.get(..count).unwrap_or_default();
@@ -368,7 +389,7 @@ impl Work {
         let looked = resume.look(metainfo, &self.to, &mut |progress| {
             let all = progress.bytes_total;
             self.moving.note(all + progress.bytes_done, 2 * all);
-            match self.moving.cancelled.load(Ordering::Relaxed) {
+            match self.moving.is_cancelled() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
@@ -385,6 +406,7 @@ impl Work {
             None => {
                 // What was hashed is on the disk, also where an earlier run had copied it.
                 for item in self.items(to)? {
+                    self.go_on()?;
                     let synced = to.read(&item.new).and_then(|file| file.sync_all());
                     synced.map_err(|error| format!("{:?}: {error}", item.new))?;
                 }
@@ -462,7 +484,9 @@ impl Work {
     }
 
     fn tell(&self, event: MoveEvent) {
-        let _ = self.inner.send(Inner::Moved(self.info_hash, event));
+        let _ = self
+            .inner
+            .send(Inner::Moved(self.info_hash, self.moving.number, event));
     }
 }
 

@@ -1,0 +1,121 @@
+//! Where a torrent's data are to be, as the user says: kept before it is acknowledged, and nothing of
+//! it is begun before.
+
+use super::intent;
+use super::way::{Phase, Way};
+use crate::keeping::{Change, Next, refusal};
+use crate::manager::Manager;
+use control::command::{CommandError, Move, Reply};
+use proto::ids::InfoHashV1;
+use state::{Summary, Update, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+impl Manager {
+    /// Has a torrent's data elsewhere.
+    pub(crate) async fn relocate(&mut self, info_hash: InfoHashV1, to: Move, reply: Reply<()>) {
+        let checked = self.kept(info_hash);
+        let checked = checked.and_then(|()| crate::adding::absolute("save_path", &to.save_path));
+        if let Err(error) = checked {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        let (pieces, same) = {
+            let catalog = self.seat.catalog();
+            let Some(torrent) = catalog.get(&info_hash) else {
+                return;
+            };
+            let summary = &torrent.summary;
+            (summary.pieces, summary.save_path == to.save_path)
+        };
+        if self.moves.runs(&info_hash) || self.moves.deciding.contains(&info_hash) {
+            let why = "it is being moved already; wait until that has ended".to_owned();
+            let _ = reply.send(Err(CommandError::Conflict(why)));
+        } else if same {
+            self.stay(info_hash, reply).await;
+        } else if to.data_are_there || pieces == 0 {
+            self.point_at(info_hash, to.save_path, reply).await;
+        } else {
+            self.intend(info_hash, to.save_path, reply).await;
+        }
+    }
+
+    /// Keeps that a torrent is to be moved, and has it be when it is its turn.
+    async fn intend(&mut self, info_hash: InfoHashV1, path: PathBuf, reply: Reply<()>) {
+        let from = {
+            let catalog = self.seat.catalog();
+            let torrent = catalog.get(&info_hash);
+            torrent.map_or_else(PathBuf::new, |it| it.summary.save_path.clone())
+        };
+        let way = Way {
+            from,
+            to: path,
+            phase: Phase::Waiting,
+        };
+        let write = Write::Setting(intent(info_hash), Some(way.encode()));
+        let then = move |manager: &mut Manager| {
+            manager.moves.waiting.push_back((info_hash, way));
+            Next::Move
+        };
+        self.decide(info_hash, vec![write], then, reply).await;
+    }
+
+    /// Its data stay where they are: it is not moved any more, if it was to be.
+    async fn stay(&mut self, info_hash: InfoHashV1, reply: Reply<()>) {
+        if !self.moves.waits(&info_hash) {
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        let write = Write::Setting(intent(info_hash), None);
+        self.decide(info_hash, vec![write], |_| Next::Done, reply)
+            .await;
+    }
+
+    /// Whoever moved the data may have copied them wrong: what is there is hashed. A move that waits
+    /// is given up with it, in one transaction: it would take the old files away.
+    async fn point_at(&mut self, info_hash: InfoHashV1, path: PathBuf, reply: Reply<()>) {
+        let change: Change = Arc::new(move |summary: &mut Summary| {
+            summary.save_path.clone_from(&path);
+            if summary.pieces > 0 {
+                summary.condition = state::Condition::NeedsCheck;
+            }
+        });
+        let kept = Arc::clone(&change);
+        let update = Update::new().summary(move |summary| kept(summary));
+        let writes = vec![
+            Write::Update(info_hash, Box::new(update)),
+            Write::Setting(intent(info_hash), None),
+        ];
+        let then = move |manager: &mut Manager| {
+            manager.show(info_hash, |torrent| change(&mut torrent.summary));
+            Next::Restart(info_hash)
+        };
+        self.decide(info_hash, writes, then, reply).await;
+    }
+
+    /// Keeps where a torrent's data are to be. No move of it begins until that is durable; then
+    /// `then` is done in place of what it was to do.
+    async fn decide(
+        &mut self,
+        info_hash: InfoHashV1,
+        writes: Vec<Write>,
+        then: impl FnOnce(&mut Manager) -> Next + Send + 'static,
+        reply: Reply<()>,
+    ) {
+        self.moves.deciding.insert(info_hash);
+        let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
+            manager.moves.deciding.remove(&info_hash);
+            let result = written.map_err(refusal);
+            let next = match &result {
+                Ok(()) => {
+                    manager.moves.cancel(&info_hash);
+                    then(manager)
+                }
+                Err(_) => Next::Move,
+            };
+            let _ = reply.send(result);
+            next
+        };
+        self.keeping.write_all(writes, Box::new(after)).await;
+    }
+}
