@@ -20,7 +20,9 @@ use crate::harness::comparison::{Column, Comparison, Figures};
 use crate::harness::content::{Content, NO_TRACKER, Shape};
 use crate::harness::environment::Environment;
 use crate::harness::libtorrent::Libtorrent;
+use crate::harness::listing::Api;
 use crate::harness::options::{Common, Named, Pieces};
+use crate::harness::probe::loopback;
 use crate::harness::rounds::{self, Contender};
 use crate::harness::servers::{Place, Server, start};
 use crate::measure::{MemorySample, ProcessSample};
@@ -41,6 +43,11 @@ const COLUMNS: &[Column] = &[
     Column {
         key: "listens_s",
         title: "listens s",
+        digits: 2,
+    },
+    Column {
+        key: "lists_s",
+        title: "lists s",
         digits: 2,
     },
     Column {
@@ -272,8 +279,19 @@ impl Contender for Restarted<'_> {
         let place = self.place.insert(place);
         let program = self.server.again(place)?.on_cores(&job.cores);
         let (mut running, listens) = start(&program, place, job.timeout)?;
-        let answered = place.wait_until_served(&job.sample, &mut running, POLL, job.timeout)?;
-        let serves = running.started().elapsed();
+        let asks = Asks {
+            api: self.server.api(),
+            place,
+            started: running.started(),
+            until: running.started() + job.timeout,
+        };
+        let (answered, serves, lists) = std::thread::scope(|scope| {
+            let lists = scope.spawn(|| asks.until_all_are_listed());
+            let answered = place.wait_until_served(&job.sample, &mut running, POLL, job.timeout)?;
+            let serves = running.started().elapsed();
+            let lists = lists.join().unwrap_or_default();
+            anyhow::Ok((answered, serves, lists))
+        })?;
         let before = ProcessSample::of(running.pid())?;
         let idle_from = Instant::now();
         std::thread::sleep(job.idle);
@@ -294,10 +312,40 @@ impl Contender for Restarted<'_> {
                 (cpu_s(&after) - cpu_s(&before)) / idle_s * 100.0,
             ),
         ]);
+        if let Some(lists) = lists {
+            figures.insert("lists_s", lists.as_secs_f64());
+        }
         if answered == job.sample.len() {
             figures.insert("serves_s", serves.as_secs_f64());
         }
         Ok(figures)
+    }
+}
+
+/// Asks a server's API, beside the peers that ask for the sample.
+struct Asks<'a> {
+    api: Option<Api>,
+    place: &'a Place<'a>,
+    started: Instant,
+    until: Instant,
+}
+
+impl Asks<'_> {
+    /// How long after its start it listed all its torrents; none if it did not in time, or has no
+    /// API.
+    fn until_all_are_listed(&self) -> Option<Duration> {
+        let (address, state) = (
+            loopback(self.place.control_port),
+            self.place.work.join("state"),
+        );
+        let api = self.api?;
+        while !api.lists(address, &state, self.place.torrents.len()) {
+            if Instant::now() > self.until {
+                return None;
+            }
+            std::thread::sleep(POLL);
+        }
+        Some(self.started.elapsed())
     }
 }
 

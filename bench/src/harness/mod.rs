@@ -8,6 +8,7 @@ pub mod content;
 pub mod environment;
 pub mod folder;
 pub mod libtorrent;
+pub mod listing;
 pub mod options;
 pub mod page_cache;
 pub mod probe;

@@ -5,7 +5,6 @@
 //! and keep what they know between two starts. Everything that would look for peers beyond loopback
 //! is off.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use crate::harness::children::{Program, Running};
 use crate::harness::content::Content;
 use crate::harness::folder;
 use crate::harness::libtorrent::Libtorrent;
+use crate::harness::listing::Api;
 use crate::harness::probe::{free_port, loopback, serves_everything};
 
 /// Limits of connections and slots that nobody reaches.
@@ -28,6 +28,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// For how many torrents a server is asked at a time: an answer may take it a second, and then
 /// others need not wait.
 const ASKED_AT_ONCE: usize = 32;
+
+/// Torrents that are named to ours on one command line.
+const ADDED_AT_ONCE: usize = 500;
 
 /// Where a server works.
 #[derive(Debug)]
@@ -150,6 +153,17 @@ impl Server {
         }
     }
 
+    /// How its API is asked, if it has one.
+    pub fn api(&self) -> Option<Api> {
+        match self {
+            Self::Seedring(_) => Some(Api::Seedring),
+            Self::Libtorrent(_) | Self::Rtorrent => None,
+            Self::Transmission => Some(Api::Transmission),
+            Self::Qbittorrent => Some(Api::Qbittorrent),
+            Self::Rqbit => Some(Api::Rqbit),
+        }
+    }
+
     /// What it says of its version, or why it cannot be measured here.
     pub fn version(&self) -> Result<String, String> {
         let program = match self {
@@ -205,6 +219,9 @@ impl Server {
             return Ok(());
         }
         let mut running = self.first(place)?.start(&place.log())?;
+        if let Self::Seedring(path) = self {
+            add(path, place, within)?;
+        }
         let all: Vec<&Content> = place.torrents.iter().collect();
         let served = place.wait_until_served(&all, &mut running, POLL, within)?;
         if served < all.len() {
@@ -244,6 +261,18 @@ pub fn start(
     }
 }
 
+/// Waits until somebody listens at a port of loopback.
+fn wait_for_port(port: u16, within: Duration) -> anyhow::Result<()> {
+    let until = Instant::now() + within;
+    while std::net::TcpStream::connect(loopback(port)).is_err() {
+        if Instant::now() > until {
+            bail!("nobody listens at {}", loopback(port));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
 /// The folder in which all torrents of `place` lie, and nothing else.
 fn torrents_folder<'a>(place: &'a Place<'_>) -> anyhow::Result<&'a Path> {
     let first = place.torrents.first().context("no torrents")?;
@@ -251,7 +280,7 @@ fn torrents_folder<'a>(place: &'a Place<'_>) -> anyhow::Result<&'a Path> {
 }
 
 fn seedring(path: &Path, place: &Place<'_>) -> anyhow::Result<Program> {
-    let mut config = format!(
+    let config = format!(
         "[peers]\nport = {}\nbind_v4 = \"127.0.0.1\"\nbind_v6 = \"\"\n\n[api]\n\
          listen = \"127.0.0.1:{}\"\n\n\
          [announce]\nenabled = false\n\n[state]\ndir = {}\n",
@@ -259,13 +288,22 @@ fn seedring(path: &Path, place: &Place<'_>) -> anyhow::Result<Program> {
         place.control_port,
         toml_string(&place.work.join("state"))
     );
-    for torrent in place.torrents {
-        let (file, data) = (toml_string(&torrent.torrent), toml_string(place.data));
-        // Writing to a string cannot fail.
-        let _ = write!(config, "\n[[torrent]]\ntorrent = {file}\ndata = {data}\n");
-    }
     let config = place.write("seedring.toml", config)?;
     Ok(Program::new(path).arg("serve").arg("--config").arg(config))
+}
+
+/// Gives a running server of ours its torrents, by its own command.
+fn add(path: &Path, place: &Place<'_>, within: Duration) -> anyhow::Result<()> {
+    wait_for_port(place.control_port, within)?;
+    let url = format!("http://{}", loopback(place.control_port));
+    for some in place.torrents.chunks(ADDED_AT_ONCE) {
+        let program = Program::new(path).args(["add", "--url", &url, "--token-file"]);
+        let program = program.arg(place.work.join("state/api-token")).arg("-d");
+        let program = program.arg(place.data);
+        let program = program.args(some.iter().map(|torrent| &torrent.torrent));
+        program.run(&place.work.join("add.log"), within)?;
+    }
+    Ok(())
 }
 
 /// A basic string of TOML, whose escapes are those of JSON.
@@ -282,7 +320,9 @@ fn transmission(place: &Place<'_>) -> anyhow::Result<Program> {
         place.write(&format!("watch/{index}.torrent"), bytes)?;
     }
     let settings = json!({
-        "download-dir": place.data, "start-added-torrents": true, "rpc-enabled": false,
+        "download-dir": place.data, "start-added-torrents": true, "rpc-enabled": true,
+        "rpc-port": place.control_port, "rpc-bind-address": "127.0.0.1",
+        "rpc-authentication-required": false, "rpc-whitelist-enabled": false,
         "dht-enabled": false,
         "lpd-enabled": false, "pex-enabled": false, "utp-enabled": false, "port-forwarding-enabled":
         false,
@@ -321,7 +361,7 @@ fn qbittorrent(place: &Place<'_>, first: bool) -> anyhow::Result<Program> {
              PortForwardingEnabled=false\n\n\
              [Preferences]\nConnection\\ResolvePeerCountries=false\nWebUI\\Enabled=true\n\
              WebUI\\Address=127.0.0.1\n\
-             WebUI\\Port={control_port}\nWebUI\\UseUPnP=false\n"
+             WebUI\\Port={control_port}\nWebUI\\UseUPnP=false\nWebUI\\LocalHostAuth=false\n"
         );
         place.write("qBittorrent/config/qBittorrent.conf", config)?;
     }
