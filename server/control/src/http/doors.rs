@@ -10,6 +10,7 @@
 use super::{Changeable, Client, ListenError};
 use crate::config::{Api, ApiSocket};
 use rustix::fs::{Gid, Mode};
+use rustix::io::Errno;
 use std::fs::{File, Permissions};
 use std::io::{Error, ErrorKind, Read};
 use std::net::SocketAddr;
@@ -28,6 +29,12 @@ pub const SOCKET_FILE: &str = "api.sock";
 
 /// Connections of the socket at a time.
 pub const SOCKET_CONNECTIONS_MAX: usize = 64;
+
+/// The name of a socket while nobody but us can open it.
+const DRAFT: &str = "s";
+
+/// How many names are tried for the folder that it is made in.
+const CLOSED_FOLDERS_MAX: usize = 100;
 
 /// The longest file of certificates or of a key.
 const PEM_BYTES_MAX: u64 = 1 << 20;
@@ -164,17 +171,26 @@ pub(super) fn socket(api: &Api, state_dir: &Path) -> Result<Option<Door>, Listen
 
 fn open_socket(path: &Path, group: Option<Gid>) -> std::io::Result<(UnixListener, SocketFile)> {
     make_room(path)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    // A short name, because the path's length is bounded.
-    let closed = folder.join(".api");
-    match std::fs::remove_dir_all(&closed) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    rustix::fs::mkdir(&closed, Mode::RWXU)?;
+    let closed = closed_folder(path.parent().unwrap_or(Path::new("/")))?;
     let opened = open_within(&closed, path, group);
-    let _ = std::fs::remove_dir_all(&closed);
+    // Nothing but what was made here: others may have put something beside it.
+    let _ = std::fs::remove_file(closed.join(DRAFT));
+    let _ = std::fs::remove_dir(&closed);
     opened
+}
+
+/// A new folder in `folder` that only we can enter. Its name is short, because the length of a
+/// socket's path is bounded, and nobody's: what has it already stays as it is.
+fn closed_folder(folder: &Path) -> std::io::Result<PathBuf> {
+    let mut taken = None;
+    for number in 0..CLOSED_FOLDERS_MAX {
+        let closed = folder.join(format!(".api{number}"));
+        match rustix::fs::mkdir(&closed, Mode::RWXU) {
+            Err(Errno::EXIST) => taken = Some(Errno::EXIST),
+            made => return Ok(made.map(|()| closed)?),
+        }
+    }
+    Err(taken.unwrap_or(Errno::EXIST).into())
 }
 
 fn open_within(
@@ -182,7 +198,7 @@ fn open_within(
     path: &Path,
     group: Option<Gid>,
 ) -> std::io::Result<(UnixListener, SocketFile)> {
-    let draft = closed.join("s");
+    let draft = closed.join(DRAFT);
     // What is not known before: whether the final path is short enough, too.
     std::os::unix::net::SocketAddr::from_pathname(path)?;
     let listener = UnixListener::bind(&draft)?;
@@ -280,4 +296,35 @@ fn pem(path: &Path) -> std::io::Result<Vec<u8>> {
     let file = File::open(path)?;
     file.take(PEM_BYTES_MAX).read_to_end(&mut pem)?;
     Ok(pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_others_have_beside_the_socket_stays_theirs() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = folder.path().join(".api0/credentials");
+        std::fs::create_dir(theirs.parent().unwrap()).unwrap();
+        std::fs::write(&theirs, "secret").unwrap();
+        let path = folder.path().join("a.sock");
+        let (_listener, _file) = open_socket(&path, None).unwrap();
+        assert_eq!(std::fs::read(&theirs).unwrap(), b"secret");
+        assert!(UnixStream::connect(&path).await.is_ok());
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".api0", "a.sock"]);
+    }
+
+    #[tokio::test]
+    async fn there_is_no_socket_where_all_names_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..CLOSED_FOLDERS_MAX {
+            std::fs::create_dir(folder.path().join(format!(".api{number}"))).unwrap();
+        }
+        let opened = open_socket(&folder.path().join("a.sock"), None);
+        assert_eq!(opened.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    }
 }
