@@ -91,6 +91,8 @@ pub struct Api {
     body_max: usize,
     /// Places for those who listen to events.
     listeners: Arc<Semaphore>,
+    /// Places for what is done to many torrents at once.
+    bulks: Arc<Semaphore>,
     /// Places for bodies in memory.
     bodies: Arc<Semaphore>,
     /// Places for long ones.
@@ -128,6 +130,7 @@ impl Api {
             facts,
             body_max: usize::try_from(settings.body_max.bytes()).unwrap_or(usize::MAX),
             listeners: Arc::new(Semaphore::new(feed::LISTENERS_MAX)),
+            bulks: Arc::new(Semaphore::new(bulk::UNDER_WAY_MAX)),
             bodies: Arc::new(Semaphore::new(input::BODIES_MAX)),
             large: Arc::new(Semaphore::new(input::LARGE_MAX)),
             cells,

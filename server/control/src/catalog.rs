@@ -179,6 +179,10 @@ pub struct Catalog {
     sums: Sums,
     labels: Groups,
     categories: Groups,
+    /// What the server has sent and received, torrents among them that are gone.
+    totals: Totals,
+    /// What of it was before this run.
+    totals_before: Totals,
 }
 
 /// Sums over all torrents.
@@ -244,6 +248,9 @@ impl Groups {
 pub struct Changes<'a> {
     /// By which the next question begins.
     pub revision: u64,
+    /// While a reader is being told of all torrents for the first time: when that began. It is to
+    /// bring it with the next question, for it holds nothing that was removed before.
+    pub begun: Option<u64>,
     /// Whether what is held from before is to be forgotten first: too much has happened since.
     pub begins_anew: bool,
     /// Whether there is more since [`Changes::revision`].
@@ -252,6 +259,24 @@ pub struct Changes<'a> {
     pub changed: Vec<&'a Torrent>,
     /// Those that were removed. One that was added again since is among the changed ones only.
     pub removed: Vec<InfoHashV1>,
+}
+
+/// What a reader of [`Catalog::changes`] knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Known {
+    /// The last [`Changes::revision`] that it was told; 0: nothing.
+    pub revision: u64,
+    /// [`Changes::begun`] beside it.
+    pub begun: Option<u64>,
+}
+
+impl From<u64> for Known {
+    fn from(revision: u64) -> Known {
+        Known {
+            revision,
+            begun: None,
+        }
+    }
 }
 
 impl Catalog {
@@ -358,6 +383,39 @@ impl Catalog {
         self.sums
     }
 
+    /// The server's totals of earlier runs. Torrents may say more, who were taken over from another
+    /// client with what that had counted.
+    pub fn begin_totals(&mut self, before: Totals) {
+        let sums = self.sums;
+        let before = Totals {
+            uploaded_bytes: before.uploaded_bytes.max(sums.uploaded_bytes),
+            downloaded_bytes: before.downloaded_bytes.max(sums.downloaded_bytes),
+            ..before
+        };
+        (self.totals, self.totals_before) = (before, before);
+    }
+
+    /// Payload was sent, received, and received for nothing, in bytes.
+    pub fn transferred(&mut self, (sent, received, wasted): (u64, u64, u64)) {
+        self.totals.uploaded_bytes += sent;
+        self.totals.downloaded_bytes += received;
+        self.totals.wasted_bytes += wasted;
+    }
+
+    /// What the server has sent and received in all its runs.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// What it has sent and received in this run, in bytes.
+    pub fn session(&self) -> (u64, u64) {
+        let (now, before) = (self.totals, self.totals_before);
+        (
+            now.uploaded_bytes - before.uploaded_bytes,
+            now.downloaded_bytes - before.downloaded_bytes,
+        )
+    }
+
     /// Labels that torrents have, by name, and how many have each.
     pub fn labels(&self) -> impl Iterator<Item = (&str, usize)> {
         self.labels.iter()
@@ -379,22 +437,27 @@ impl Catalog {
         entries.filter_map(|info_hash| self.get(info_hash))
     }
 
-    /// What is new since `since`, a [`Changes::revision`] or 0 for all; at most `max` torrents, of
-    /// which the removed ones come first.
-    pub fn changes(&self, since: u64, max: usize) -> Changes<'_> {
-        let begins_anew = since != 0 && (since < self.gone_since || since > self.revision);
-        let since = if begins_anew { 0 } else { since };
-        let changed = self.by_revision.range(since.saturating_add(1)..);
-        let mut changed = changed.peekable();
+    /// What is new to who knows so much; at most `max` torrents, of which the removed ones come
+    /// first.
+    pub fn changes(&self, known: Known, max: usize) -> Changes<'_> {
+        // Before this revision it can have been told of no torrent.
+        let begun = known.begun.unwrap_or(known.revision).max(known.revision);
+        let begins_anew = known.revision != 0 && (begun < self.gone_since || begun > self.revision);
+        let is_first = begins_anew || known.revision == 0;
+        let (since, begun) = match is_first {
+            true => (0, self.revision),
+            false => (known.revision, begun),
+        };
+        let mut changed = self.by_revision.range(since.saturating_add(1)..).peekable();
         let mut told = Changes {
             revision: since,
             begins_anew,
             ..Changes::default()
         };
-        // Both are in the order of their revisions. Who begins has nothing that could be removed.
+        // Both are in the order of their revisions.
         let first = self
             .gone
-            .partition_point(|(revision, _)| *revision <= since);
+            .partition_point(|(revision, _)| *revision <= begun);
         let mut gone = self.gone.range(first..).peekable();
         while told.changed.len() + told.removed.len() < max {
             let next_changed = changed.peek().map_or(u64::MAX, |(revision, _)| **revision);
@@ -404,7 +467,7 @@ impl Catalog {
                     break;
                 };
                 told.revision = *revision;
-                if since != 0 && !self.entries.contains_key(info_hash) {
+                if !self.entries.contains_key(info_hash) {
                     told.removed.push(*info_hash);
                 }
             } else if let Some((revision, info_hash)) = changed.next() {
@@ -418,6 +481,7 @@ impl Catalog {
         if !told.has_more {
             told.revision = self.revision;
         }
+        told.begun = (told.revision < begun).then_some(begun);
         told
     }
 

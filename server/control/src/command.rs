@@ -515,12 +515,12 @@ mod tests {
         seat.change(|catalog| assert!(catalog.add(torrent())));
         for since in [1, first - 1, first + 2] {
             let catalog = server.catalog();
-            let changes = catalog.changes(since, 10);
+            let changes = catalog.changes(since.into(), 10);
             assert!(changes.begins_anew, "{since}");
             assert_eq!(changes.changed.len(), 1);
         }
         let catalog = server.catalog();
-        assert!(!catalog.changes(first, 10).begins_anew);
+        assert!(!catalog.changes(first.into(), 10).begins_anew);
     }
 
     fn torrent() -> Torrent {

@@ -31,6 +31,7 @@ impl Manager {
             after = Some(last.info_hash);
             self.enter(page).await;
         }
+        self.load_totals().await?;
         // In the user's order, not the store's.
         for info_hash in order {
             self.start(info_hash).await;

@@ -11,7 +11,7 @@ use control::catalog::Catalog;
 use proto::ids::InfoHashV1;
 use seedring_io::fetch::Fetch;
 use seedring_io::torrent::SeededTorrent;
-use state::{Progress, Totals, Update, Write};
+use state::{Progress, ReadError, Totals, Update, Write};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -40,6 +40,8 @@ pub(crate) struct Clock {
     ticks: u64,
     last: Option<Instant>,
     changed: HashSet<InfoHashV1>,
+    /// The server's totals that were kept last.
+    ever: Totals,
 }
 
 impl Default for Clock {
@@ -50,6 +52,7 @@ impl Default for Clock {
             ticks: 0,
             last: None,
             changed: HashSet::new(),
+            ever: Totals::default(),
         }
     }
 }
@@ -73,6 +76,18 @@ fn rate(bytes: u64, seconds: f64) -> u64 {
 }
 
 impl Manager {
+    /// Reads what the server has sent and received in earlier runs.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub(crate) async fn load_totals(&mut self) -> Result<(), ReadError> {
+        let before = self.keeping.store.read(|view| view.server_totals()).await?;
+        self.seat.change(|catalog| catalog.begin_totals(before));
+        self.clock.ever = before;
+        Ok(())
+    }
+
     /// Once a second.
     pub(crate) async fn tick(&mut self) {
         let now = Instant::now();
@@ -138,6 +153,7 @@ impl Manager {
                     let progress = download.fetch.progress();
                     let new = since(&progress, download.counted);
                     download.counted = (progress.uploaded, progress.downloaded, progress.wasted);
+                    catalog.transferred(new);
                     catalog.change(info_hash, |torrent| {
                         add(torrent, new, now_s);
                         torrent.live.upload_rate = rate(new.0, seconds);
@@ -189,13 +205,23 @@ impl Manager {
             return;
         }
         let now_s = self.clock.now_s();
-        self.show(info_hash, |torrent| add(torrent, new, now_s));
+        self.seat.change(|catalog| {
+            catalog.transferred(new);
+            catalog.change(&info_hash, |torrent| add(torrent, new, now_s));
+        });
         self.clock.changed.insert(info_hash);
     }
 
     /// Has totals be kept that have changed.
     async fn keep_totals(&mut self) {
         let now_s = self.clock.now_s();
+        let ever = self.seat.catalog().totals();
+        if self.clock.ever != ever {
+            self.clock.ever = ever;
+            if self.keeping.store.server_totals_soon(ever).await.is_err() {
+                return;
+            }
+        }
         for info_hash in std::mem::take(&mut self.clock.changed) {
             let totals = {
                 let catalog = self.seat.catalog();
@@ -351,6 +377,7 @@ fn show_seed(
     (seconds, now_s): (f64, u64),
 ) {
     let (peers, seeds) = seeded.peers();
+    catalog.transferred((sent, 0, 0));
     catalog.change(info_hash, |torrent| {
         add(torrent, (sent, 0, 0), now_s);
         torrent.live.upload_rate = rate(sent, seconds);

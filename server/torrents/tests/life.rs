@@ -314,6 +314,8 @@ async fn a_torrent_goes_from_one_to_the_next_and_is_there_after_a_restart() {
 
     // A third fetches it of the second, which has been started anew and hashes nothing.
     let host = Host::start(1, two.path()).await;
+    assert!(host.server.catalog().totals().downloaded_bytes >= 790_301);
+    assert_eq!(host.server.catalog().session(), (0, 0));
     let torrent = host.torrent(info_hash).unwrap();
     assert_eq!(torrent.live.status, Status::Seeding);
     assert!(torrent.totals.downloaded_bytes >= 790_301);
@@ -323,6 +325,14 @@ async fn a_torrent_goes_from_one_to_the_next_and_is_there_after_a_restart() {
     third.add(of_file(metainfo, host.address())).await;
     third.until_status(info_hash, Status::Seeding).await;
     assert_same(&data, &three.path().join("downloads/data"));
+    // What a server has sent and received stays when a torrent is removed.
+    let remove = Action::Remove { with_data: false };
+    third.act(info_hash, remove).await.unwrap();
+    assert!(third.server.catalog().totals().downloaded_bytes >= 790_301);
+    third.stop().await;
+    let third = Host::start(2, three.path()).await;
+    assert!(third.server.catalog().is_empty());
+    assert!(third.server.catalog().totals().downloaded_bytes >= 790_301);
     third.stop().await;
     host.stop().await;
 }

@@ -53,6 +53,8 @@ pub(super) fn torrent(torrent: &catalog::Torrent) -> said::Torrent {
         limits: torrent_limits(&summary.limits),
         uploaded_bytes: totals.uploaded_bytes,
         downloaded_bytes: totals.downloaded_bytes,
+        uploaded_session_bytes: live.uploaded_session,
+        downloaded_session_bytes: live.downloaded_session,
         wasted_bytes: totals.wasted_bytes,
         ratio_permille: torrent.ratio_permille(),
         active_s: totals.active_s,
@@ -100,6 +102,7 @@ pub(super) fn changes(changes: &Changes<'_>) -> said::Changes {
     let removed = changes.removed.iter();
     said::Changes {
         revision: changes.revision,
+        begun: changes.begun,
         begins_anew: changes.begins_anew,
         has_more: changes.has_more,
         changed: changed.map(|changed| torrent(changed)).collect(),

@@ -10,7 +10,7 @@ use super::input::Query;
 use super::problem::{Kind, Refusal};
 use super::types::{Changes, ChangesQuery};
 use super::{Answer, Api, answer, ok};
-use crate::catalog::PAGE_MAX;
+use crate::catalog::{Known, PAGE_MAX};
 use crate::command::Server;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -44,7 +44,7 @@ pub(super) async fn changes(
     Query(query): Query<ChangesQuery>,
 ) -> Answer {
     api.count(ControlCounter::ApiChanges);
-    ok(&new_since(&api.server, query.since, limit(&query)?))
+    ok(&new_since(&api.server, known(&query), limit(&query)?))
 }
 
 fn limit(query: &ChangesQuery) -> Result<usize, Box<Refusal>> {
@@ -57,11 +57,36 @@ fn limit(query: &ChangesQuery) -> Result<usize, Box<Refusal>> {
     }
 }
 
-fn new_since(server: &Server, since: u64, limit: usize) -> Changes {
-    answer::changes(&server.catalog().changes(since, limit))
+fn known(query: &ChangesQuery) -> Known {
+    Known {
+        revision: query.since,
+        begun: query.begun,
+    }
 }
 
-/// The same as it happens: events `change`, each with the revision as its id.
+fn new_since(server: &Server, known: Known, limit: usize) -> Changes {
+    answer::changes(&server.catalog().changes(known, limit))
+}
+
+/// The id of an event: the revision and, behind a point, when the first telling of all torrents
+/// began, while that goes on.
+fn event_id(known: Known) -> String {
+    match known.begun {
+        None => known.revision.to_string(),
+        Some(begun) => format!("{}.{begun}", known.revision),
+    }
+}
+
+fn read_event_id(id: &str) -> Option<Known> {
+    let (revision, begun) = match id.split_once('.') {
+        None => (id, None),
+        Some((revision, begun)) => (revision, Some(begun.parse().ok()?)),
+    };
+    let revision = revision.parse().ok()?;
+    Some(Known { revision, begun })
+}
+
+/// The same as it happens: events `change`, each with an id by which `Last-Event-ID` goes on.
 #[utoipa::path(get, path = "/events", tag = "changes", params(ChangesQuery),
     responses((status = 200, description = "Events", content_type = "text/event-stream",
         body = Changes)))]
@@ -73,11 +98,11 @@ pub(super) async fn events(
     api.count(ControlCounter::ApiEvents);
     let limit = limit(&query)?;
     let last = headers.get("last-event-id");
-    let since = match last.map(|last| last.to_str().ok().and_then(|last| last.parse().ok())) {
-        None => query.since,
-        Some(Some(since)) => since,
+    let known = match last.map(|last| last.to_str().ok().and_then(read_event_id)) {
+        None => known(&query),
+        Some(Some(known)) => known,
         Some(None) => {
-            let detail = "Last-Event-ID: a revision, as the events have it";
+            let detail = "Last-Event-ID: as the events have it";
             return Err(Refusal::new(Kind::Malformed, detail));
         }
     };
@@ -91,7 +116,7 @@ pub(super) async fn events(
     let listener = Listener {
         server: api.server.clone(),
         revisions: api.server.revisions(),
-        since,
+        known,
         limit,
         next_at: now,
         ends_at: now + LISTENING_MAX,
@@ -131,8 +156,7 @@ impl Drop for Present {
 struct Listener {
     server: Server,
     revisions: watch::Receiver<u64>,
-    /// What it knows.
-    since: u64,
+    known: Known,
     limit: usize,
     /// When the next event may be told.
     next_at: Instant,
@@ -149,8 +173,11 @@ impl Listener {
                 .ok()?;
             // Seen before it is looked at, so that a change in between is not missed.
             self.revisions.borrow_and_update();
-            let changes = new_since(&self.server, self.since, self.limit);
-            self.since = changes.revision;
+            let changes = new_since(&self.server, self.known, self.limit);
+            self.known = Known {
+                revision: changes.revision,
+                begun: changes.begun,
+            };
             let is_news =
                 changes.begins_anew || !changes.changed.is_empty() || !changes.removed.is_empty();
             if is_news {
@@ -159,7 +186,7 @@ impl Listener {
                     false => Instant::now() + GATHERED_FOR,
                 };
                 let event = Event::default().event("change");
-                let event = event.id(changes.revision.to_string());
+                let event = event.id(event_id(self.known));
                 return Some(event.data(serde_json::to_string(&changes).ok()?));
             }
             if !changes.has_more {

@@ -18,7 +18,8 @@ pub(super) async fn server(State(api): State<Arc<Api>>) -> Answer {
     let facts = &api.facts;
     let status = {
         let catalog = api.server.catalog();
-        let sums = catalog.sums();
+        let (sums, totals) = (catalog.sums(), catalog.totals());
+        let (uploaded_session_bytes, downloaded_session_bytes) = catalog.session();
         ServerStatus {
             version: facts.version.clone(),
             commit: facts.commit.clone(),
@@ -28,8 +29,10 @@ pub(super) async fn server(State(api): State<Arc<Api>>) -> Answer {
             torrents: catalog.len(),
             by_status: counts(&catalog),
             total_bytes: catalog.bytes(),
-            uploaded_bytes: sums.uploaded_bytes,
-            downloaded_bytes: sums.downloaded_bytes,
+            uploaded_bytes: totals.uploaded_bytes,
+            downloaded_bytes: totals.downloaded_bytes,
+            uploaded_session_bytes,
+            downloaded_session_bytes,
             upload_rate: sums.upload_rate,
             download_rate: sums.download_rate,
         }

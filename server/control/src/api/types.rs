@@ -106,6 +106,10 @@ pub struct Torrent {
     pub uploaded_bytes: u64,
     /// Payload received, over all runs.
     pub downloaded_bytes: u64,
+    /// Payload sent since the server was started.
+    pub uploaded_session_bytes: u64,
+    /// Payload received since then.
+    pub downloaded_session_bytes: u64,
     /// Payload received that was of no use.
     pub wasted_bytes: u64,
     /// Payload sent for a thousand bytes of its length.
@@ -393,6 +397,9 @@ pub struct Pieces {
 pub struct Changes {
     /// What to ask `since` next.
     pub revision: u64,
+    /// What to ask `begun` next, while one is told of all torrents a part at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u64>,
     /// Whether all that is known from before is to be forgotten first.
     pub begins_anew: bool,
     /// Whether there is more: ask again at once.
@@ -438,10 +445,14 @@ pub struct ServerStatus {
     pub by_status: StatusCounts,
     /// The length of all of them.
     pub total_bytes: u64,
-    /// Payload sent of all of them, over all runs.
+    /// Payload sent over all runs, of torrents that are gone, too.
     pub uploaded_bytes: u64,
-    /// Payload received of all of them, over all runs.
+    /// Payload received over all runs.
     pub downloaded_bytes: u64,
+    /// Payload sent since the start.
+    pub uploaded_session_bytes: u64,
+    /// Payload received since the start.
+    pub downloaded_session_bytes: u64,
     /// Payload sent per second.
     pub upload_rate: u64,
     /// Payload received per second.

@@ -137,18 +137,26 @@ impl Both {
     }
 }
 
+/// What is known after an answer.
+fn next(changes: &Changes<'_>) -> Known {
+    Known {
+        revision: changes.revision,
+        begun: changes.begun,
+    }
+}
+
 #[test]
 fn whoever_watches_holds_what_is_there() {
     let mut both = Both::new(1);
     let mut held: BTreeMap<InfoHashV1, Torrent> = BTreeMap::new();
-    let mut since = 0;
+    let mut known = Known::default();
     for _ in 0..600 {
         for _ in 0..both.random.u32(0..8) {
             both.step();
         }
         both.check();
         // A few at a time, so that things change between the questions.
-        let changes = both.catalog.changes(since, both.random.usize(1..8));
+        let changes = both.catalog.changes(known, both.random.usize(1..8));
         assert!(!changes.begins_anew);
         for gone in &changes.removed {
             held.remove(gone);
@@ -156,18 +164,19 @@ fn whoever_watches_holds_what_is_there() {
         for changed in &changes.changed {
             held.insert(changed.info_hash, (*changed).clone());
         }
-        assert!(changes.revision >= since);
-        since = changes.revision;
+        assert!(changes.revision >= known.revision);
+        known = next(&changes);
         if !changes.has_more {
+            assert_eq!(known.begun, None);
             let due = both.naive.iter().map(|one| (one.info_hash, one.clone()));
             assert_eq!(held, due.collect());
         }
     }
-    while both.catalog.changes(since, 50).has_more {
-        since = both.catalog.changes(since, 50).revision;
+    while both.catalog.changes(known, 50).has_more {
+        known = next(&both.catalog.changes(known, 50));
     }
     assert_eq!(
-        both.catalog.changes(since, 50).revision,
+        both.catalog.changes(known, 50).revision,
         both.catalog.revision()
     );
 }
@@ -179,14 +188,14 @@ fn a_change_that_changes_nothing_is_not_told() {
     let (since, info_hash) = (both.catalog.revision(), both.naive[0].info_hash);
     assert!(both.catalog.change(&info_hash, |_| ()));
     assert_eq!(
-        both.catalog.changes(since, 10).changed,
+        both.catalog.changes(since.into(), 10).changed,
         Vec::<&Torrent>::new()
     );
     assert!(
         both.catalog
             .change(&info_hash, |torrent| torrent.live.peers += 1)
     );
-    let changes = both.catalog.changes(since, 10);
+    let changes = both.catalog.changes(since.into(), 10);
     assert_eq!((changes.changed.len(), changes.has_more), (1, false));
     assert!(
         !both
@@ -207,22 +216,69 @@ fn who_was_away_for_too_long_begins_anew() {
         assert!(both.catalog.remove(&hash(number)).is_some());
     }
     assert_eq!(both.catalog.gone.len(), GONE_MAX);
-    let changes = both.catalog.changes(early, usize::MAX);
+    let changes = both.catalog.changes(early.into(), usize::MAX);
     assert!(changes.begins_anew && changes.removed.is_empty());
     let all: Vec<_> = changes.changed.iter().map(|one| one.info_hash).collect();
     assert_eq!(all, [stays]);
     // So does who has a revision of another run.
     assert!(
         both.catalog
-            .changes(both.catalog.revision() + 1, 10)
+            .changes((both.catalog.revision() + 1).into(), 10)
             .begins_anew
     );
     assert!(
         !both
             .catalog
-            .changes(both.catalog.revision(), 10)
+            .changes(both.catalog.revision().into(), 10)
             .begins_anew
     );
+}
+
+/// A reader that takes a few at a time is done in the end, however many were removed before it
+/// began; what is removed while it reads it hears of, or begins anew.
+#[test]
+fn who_reads_in_parts_after_many_removals_comes_to_an_end() {
+    let mut both = Both::new(5);
+    (0..100).for_each(|_| both.add());
+    let remove_many = |both: &mut Both| {
+        for number in 1_000..1_000 + GONE_MAX as u32 + 1 {
+            let one = torrent(number, &mut both.random);
+            assert!(both.catalog.add(one));
+            assert!(both.catalog.remove(&hash(number)).is_some());
+        }
+    };
+    remove_many(&mut both);
+    let (mut known, mut held) = (Known::default(), BTreeSet::new());
+    let (mut parts, mut begun_anew) = (0, 0);
+    loop {
+        let changes = both.catalog.changes(known, 7);
+        parts += 1;
+        if changes.begins_anew {
+            held.clear();
+            begun_anew += 1;
+        }
+        held.extend(changes.changed.iter().map(|one| one.info_hash));
+        for gone in &changes.removed {
+            held.remove(gone);
+        }
+        known = next(&changes);
+        if !changes.has_more {
+            break;
+        }
+        match parts {
+            5 => {
+                // One that it has been told of.
+                let told = *held.first().unwrap();
+                both.catalog.remove(&told).unwrap();
+            }
+            10 => remove_many(&mut both),
+            11.. => assert_eq!(begun_anew, 1),
+            _ => assert_eq!(begun_anew, 0),
+        }
+        assert!(parts < 100);
+    }
+    let due: BTreeSet<_> = both.catalog.iter().map(|one| one.info_hash).collect();
+    assert_eq!(held, due);
 }
 
 #[test]

@@ -385,6 +385,11 @@ async fn the_server_tells_counts_sums_and_limits() {
             torrent.live.upload_rate = 10;
             torrent.totals.uploaded_bytes = 100;
         });
+        catalog.begin_totals(state::Totals {
+            downloaded_bytes: 7,
+            ..Default::default()
+        });
+        catalog.transferred((20, 30, 0));
         catalog.change(&hash(2), |torrent| torrent.live.upload_rate = 5);
         catalog.change(&hash(2), |torrent| torrent.live.upload_rate = 7);
         catalog.remove(&hash(4));
@@ -398,7 +403,13 @@ async fn the_server_tells_counts_sums_and_limits() {
     assert_eq!(server.torrents, 3);
     assert_eq!((server.by_status.paused, server.by_status.seeding), (1, 2));
     assert_eq!(server.total_bytes, 6_000_000);
-    assert_eq!((server.upload_rate, server.uploaded_bytes), (17, 100));
+    // What torrents say of their own counts where it is more; one that is removed takes none away.
+    assert_eq!((server.upload_rate, server.uploaded_bytes), (17, 120));
+    assert_eq!(server.uploaded_session_bytes, 20);
+    assert_eq!(
+        (server.downloaded_bytes, server.downloaded_session_bytes),
+        (37, 30)
+    );
     let limits = bench.get("/limits").await;
     assert_eq!(limits.json(), json!({}));
     let limits = bench.ask("PATCH /limits", r#"{"upload_rate": 0}"#).await;

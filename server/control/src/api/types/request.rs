@@ -428,6 +428,10 @@ pub struct NewTrackers {
 pub struct ChangesQuery {
     /// The revision that is known; 0 tells of all torrents.
     pub since: u64,
+    /// `begun` of the last answer, if it had one: without it who is told of all torrents a part at
+    /// a time may have to begin anew when many are removed meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u64>,
     /// Torrents that are told of at a time; at most 10,000.
     #[param(default = 1000, maximum = 10_000)]
     pub limit: usize,
@@ -437,6 +441,7 @@ impl Default for ChangesQuery {
     fn default() -> ChangesQuery {
         ChangesQuery {
             since: 0,
+            begun: None,
             limit: changes_default(),
         }
     }

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 
 /// Torrents that are named in one request; the API takes no more.
-const TOGETHER: usize = 10_000;
+pub const TOGETHER: usize = 10_000;
 
 const EXAMPLES: &str = "\
 Examples (pause stands for resume, recheck and announce, too):

@@ -158,6 +158,8 @@ pub mod tests {
             limits: TorrentLimits::default(),
             uploaded_bytes: 1 << 30,
             downloaded_bytes: 5 << 30,
+            uploaded_session_bytes: 1 << 20,
+            downloaded_session_bytes: 0,
             wasted_bytes: 0,
             ratio_permille: 100,
             active_s: 60,

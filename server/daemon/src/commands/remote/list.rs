@@ -10,8 +10,12 @@ use crate::failure::Failure;
 use crate::progress::{output_lost, print, print_json};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use control::api::types::{Changes, ChangesQuery, ListQuery, Order, SortKey, Torrent, TorrentList};
+use control::api::types::{
+    Changes, ChangesQuery, Filter, ListQuery, Order, SortKey, Torrent, TorrentList,
+};
 use indicatif::HumanCount;
+use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -34,6 +38,7 @@ Columns: hash, name, size, done, status, down, up, ratio, eta, peers, seeds, lab
 uploaded, downloaded, added, completed, active, path, error. On a terminal names are cut and \
 columns left out so that lines fit; elsewhere nothing is cut. --json prints a line for each \
 torrent, as the API has it; with --watch, lines {\"event\":\"changed\", torrent}, \
+{\"event\":\"passes-no-more\", info_hash} of those that the filter leaves out from now on, \
 {\"event\":\"removed\", info_hash} and {\"event\":\"begins-anew\"} follow. A server that goes \
 away while it is watched is waited for.")]
 pub struct ListArgs {
@@ -195,7 +200,20 @@ fn footer(page: &TorrentList) -> Option<String> {
 
 /// The changes since a revision.
 fn changes(remote: &Remote, since: u64, limit: usize) -> Result<Changes, Error> {
-    let asked = query(&ChangesQuery { since, limit });
+    further_changes(remote, (since, None), limit)
+}
+
+/// The changes since what an answer said was its revision, and where its first telling began.
+fn further_changes(
+    remote: &Remote,
+    (since, begun): (u64, Option<u64>),
+    limit: usize,
+) -> Result<Changes, Error> {
+    let asked = query(&ChangesQuery {
+        since,
+        begun,
+        limit,
+    });
     remote.get(&format!("/changes{asked}"))
 }
 
@@ -283,22 +301,18 @@ fn watch_lines(remote: &Remote, args: &ListArgs) -> Result<(), Failure> {
     let page = page(remote, args, args.limit())?;
     page.torrents.iter().for_each(print_json);
     let filter = args.filter.filter();
-    let mut since = page.revision;
+    let mut told: HashSet<String> = page.torrents.into_iter().map(|one| one.info_hash).collect();
+    let mut since = (page.revision, None);
     let mut patience = Patience { is_there: true };
     loop {
-        let Some(change) = patience.bear(changes(remote, since, PAGE_MAX), true)? else {
+        let asked = further_changes(remote, since, PAGE_MAX);
+        let Some(change) = patience.bear(asked, true)? else {
             continue;
         };
-        if change.begins_anew {
-            print_json(&serde_json::json!({ "event": "begins-anew" }));
-        }
-        for torrent in change.changed.iter().filter(|one| passes(&filter, one)) {
-            print_json(&serde_json::json!({ "event": "changed", "torrent": torrent }));
-        }
-        for info_hash in &change.removed {
-            print_json(&serde_json::json!({ "event": "removed", "info_hash": info_hash }));
-        }
-        since = change.revision;
+        since = (change.revision, change.begun);
+        news(&change, &filter, &mut told)
+            .iter()
+            .for_each(print_json);
         if output_lost() {
             return Ok(());
         }
@@ -308,8 +322,33 @@ fn watch_lines(remote: &Remote, args: &ListArgs) -> Result<(), Failure> {
     }
 }
 
+/// What a line says of each change: of those that pass, and of those that were `told` and pass no
+/// more.
+fn news(change: &Changes, filter: &Filter, told: &mut HashSet<String>) -> Vec<Value> {
+    let mut lines = Vec::new();
+    if change.begins_anew {
+        told.clear();
+        lines.push(json!({ "event": "begins-anew" }));
+    }
+    for torrent in &change.changed {
+        let hash = &torrent.info_hash;
+        if passes(filter, torrent) {
+            told.insert(hash.clone());
+            lines.push(json!({ "event": "changed", "torrent": torrent }));
+        } else if told.remove(hash) {
+            lines.push(json!({ "event": "passes-no-more", "info_hash": hash }));
+        }
+    }
+    for hash in &change.removed {
+        if told.remove(hash) {
+            lines.push(json!({ "event": "removed", "info_hash": hash }));
+        }
+    }
+    lines
+}
+
 /// Whether a torrent passes, as the server decides it.
-fn passes(filter: &control::api::types::Filter, torrent: &Torrent) -> bool {
+fn passes(filter: &Filter, torrent: &Torrent) -> bool {
     let status = filter.status.is_empty() || filter.status.contains(&torrent.status);
     let label = filter.label.as_ref();
     let label = label.is_none_or(|label| torrent.labels.contains(label));
@@ -326,7 +365,7 @@ mod tests {
     use super::super::columns::tests::torrent;
     use super::*;
     use clap::Parser;
-    use control::api::types::{Filter, Status};
+    use control::api::types::Status;
 
     #[derive(Parser)]
     struct Line {
@@ -389,6 +428,28 @@ mod tests {
              a name that is s…  downloading\x1b[K\r\n\
              2 of 3 torrents; --all shows …\x1b[K\r\n\x1b[J"
         );
+    }
+
+    #[test]
+    fn who_watches_by_a_filter_hears_of_what_passes_it_no_more() {
+        let filter = args(&["--match", "debian"]).filter.filter();
+        let hash = "a".repeat(40);
+        let mut told = HashSet::new();
+        let mut events = |name: &str, removed: Vec<String>| -> Vec<String> {
+            let change = Changes {
+                changed: vec![torrent(&hash, name)],
+                removed,
+                ..Changes::default()
+            };
+            let lines = news(&change, &filter, &mut told);
+            let event = |line: Value| line["event"].as_str().unwrap().to_owned();
+            lines.into_iter().map(event).collect()
+        };
+        assert!(events("ubuntu", vec![]).is_empty());
+        assert_eq!(events("debian", vec![]), ["changed"]);
+        assert_eq!(events("ubuntu", vec![]), ["passes-no-more"]);
+        assert!(events("ubuntu", vec!["b".repeat(40)]).is_empty());
+        assert_eq!(events("Debian", vec![hash.clone()]), ["changed", "removed"]);
     }
 
     #[test]

@@ -72,22 +72,23 @@ fn text(whole: &Whole) -> String {
     if !counts.is_empty() {
         let _ = writeln!(text, "            {}", counts.join(", "));
     }
-    let line = |now: u64, all: u64, limit: Option<u64>| {
+    let line = |now: u64, (session, all): (u64, u64), limit: Option<u64>| {
         format!(
-            "{}/s, {} in all, limit {}",
+            "{}/s, {} since the start, {} in all, limit {}",
             bytes(now),
+            bytes(session),
             bytes(all),
             rate_limit(limit)
         )
     };
     let up = line(
         server.upload_rate,
-        server.uploaded_bytes,
+        (server.uploaded_session_bytes, server.uploaded_bytes),
         whole.limits.upload_rate,
     );
     let down = line(
         server.download_rate,
-        server.downloaded_bytes,
+        (server.downloaded_session_bytes, server.downloaded_bytes),
         whole.limits.download_rate,
     );
     let _ = writeln!(text, "sent        {up}\nreceived    {down}");

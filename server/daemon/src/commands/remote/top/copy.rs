@@ -235,6 +235,7 @@ mod tests {
     fn changes(changed: Vec<Torrent>, removed: &[&str], begins_anew: bool) -> Changes {
         Changes {
             revision: 1,
+            begun: None,
             begins_anew,
             has_more: false,
             changed,

@@ -3,6 +3,7 @@
 use super::pieces::PieceMap;
 use super::screen::{Event, Part, Request, Tab};
 use crate::client::{Client, Error, query};
+use crate::commands::remote::act::TOGETHER;
 use crate::commands::remote::add;
 use crate::progress::counted;
 use base64::Engine;
@@ -12,6 +13,7 @@ use control::api::types::{
     EditServerLimits, FileList, PeerList, Pieces, ServerLimits, ServerStatus, TrackerList,
 };
 use reqwest::Method;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -27,18 +29,48 @@ const CHANGES_MAX: usize = 5000;
 /// What is looked at.
 pub type Watched = Option<(String, Tab)>;
 
+/// What the server has told.
+#[derive(Default)]
+struct Told {
+    since: u64,
+    begun: Option<u64>,
+    /// Parts of a telling that begins anew: shown when the last has come, so that what is looked at
+    /// or marked does not go in between.
+    anew: Option<Changes>,
+}
+
+impl Told {
+    /// What of it is to be shown now.
+    fn take(&mut self, changes: Changes) -> Option<Changes> {
+        (self.since, self.begun) = (changes.revision, changes.begun);
+        let is_last = !changes.has_more;
+        if changes.begins_anew {
+            self.anew = Some(changes);
+        } else if let Some(anew) = &mut self.anew {
+            // What is here is later than what is there.
+            let gone: HashSet<&String> = changes.removed.iter().collect();
+            anew.changed
+                .retain(|torrent| !gone.contains(&torrent.info_hash));
+            anew.changed.extend(changes.changed);
+        } else {
+            return Some(changes);
+        }
+        self.anew.take_if(|_| is_last)
+    }
+}
+
 /// Follows what changes until nobody listens.
 pub async fn follow(
     client: Client,
     events: SyncSender<Event>,
     mut watched: watch::Receiver<Watched>,
 ) {
-    let mut since = 0;
+    let mut told = Told::default();
     // What the server has refused to tell is not asked for again and again.
     let mut refused: Watched = None;
     loop {
         let looked_at = watched.borrow_and_update().clone();
-        let heard = round(&client, &events, &mut since, looked_at, &mut refused);
+        let heard = round(&client, &events, &mut told, looked_at, &mut refused);
         let heard = tokio::time::timeout(ROUND_MAX, heard)
             .await
             .unwrap_or_else(|_| {
@@ -65,22 +97,24 @@ pub async fn follow(
 async fn round(
     client: &Client,
     events: &SyncSender<Event>,
-    since: &mut u64,
+    told: &mut Told,
     looked_at: Watched,
     refused: &mut Watched,
 ) -> Result<bool, Option<Error>> {
     let send = |event| events.send(event).map_err(|_| None);
     let asked = query(&ChangesQuery {
-        since: *since,
+        since: told.since,
+        begun: told.begun,
         limit: CHANGES_MAX,
     });
     let changes: Changes = client
         .get(&format!("/changes{asked}"))
         .await
         .map_err(Some)?;
-    *since = changes.revision;
     let has_more = changes.has_more;
-    send(Event::Changes(Box::new(changes)))?;
+    if let Some(changes) = told.take(changes) {
+        send(Event::Changes(Box::new(changes)))?;
+    }
     if has_more {
         return Ok(true);
     }
@@ -192,17 +226,23 @@ async fn bulk(
     with_data: bool,
     edit: Option<BulkEdit>,
 ) -> Result<String, String> {
-    let request = Bulk {
-        action,
-        torrents: Some(torrents),
-        filter: None,
-        with_data,
-        edit,
-    };
-    let result: Result<BulkResult, Error> = client
-        .send(Method::POST, "/torrents/actions", &request)
-        .await;
-    let result = result.map_err(|error| error.to_string())?;
+    let mut result = BulkResult::default();
+    for together in torrents.chunks(TOGETHER) {
+        let request = Bulk {
+            action,
+            torrents: Some(together.to_vec()),
+            filter: None,
+            with_data,
+            edit: edit.clone(),
+        };
+        let part: Result<BulkResult, Error> = client
+            .send(Method::POST, "/torrents/actions", &request)
+            .await;
+        let part = part.map_err(|error| error.to_string())?;
+        result.done += part.done;
+        result.failed_total += part.failed_total;
+        result.failed.extend(part.failed);
+    }
     let verb = match action {
         BulkAction::Pause => "paused",
         BulkAction::Resume => "resumed",

@@ -409,6 +409,7 @@ pub mod tests {
         };
         Changes {
             revision: 1,
+            begun: None,
             begins_anew: true,
             has_more: false,
             changed: (0..torrents).map(one).collect(),

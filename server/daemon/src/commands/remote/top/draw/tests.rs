@@ -61,6 +61,8 @@ fn server() -> ServerStatus {
         total_bytes: 1,
         uploaded_bytes: 1,
         downloaded_bytes: 1,
+        uploaded_session_bytes: 0,
+        downloaded_session_bytes: 0,
         upload_rate: 0,
         download_rate: 3 << 20,
     }

@@ -22,6 +22,7 @@ fn serve(path: &Path, name: &'static str) -> JoinHandle<()> {
     let changes = move |RawQuery(query): RawQuery| async move {
         let changes = Changes {
             revision: 5,
+            begun: None,
             begins_anew: !query.unwrap_or_default().contains("since=0&"),
             has_more: false,
             changed: vec![torrent(&"a".repeat(40), name)],
@@ -33,7 +34,7 @@ fn serve(path: &Path, name: &'static str) -> JoinHandle<()> {
         json!({
             "version": "0.1.0", "commit": "abc", "uptime_s": 1, "peer_port": 1, "revision": 5,
             "torrents": 1, "by_status": {}, "total_bytes": 1, "uploaded_bytes": 0,
-            "downloaded_bytes": 0, "upload_rate": 0, "download_rate": 0
+            "downloaded_bytes": 0, "uploaded_session_bytes": 0, "downloaded_session_bytes": 0, "upload_rate": 0, "download_rate": 0
         })
         .to_string()
     };
@@ -142,4 +143,29 @@ fn what_was_asked_for_is_told_when_it_is_done_or_not() {
         Err("rechecking 0 torrents, 1 failure: busy".to_owned())
     );
     assert!(next().unwrap_err().contains("cannot read"), "of this side");
+}
+
+#[test]
+fn a_telling_that_begins_anew_is_shown_when_it_is_whole() {
+    let part = |names: &[&str], removed: &[&str], begins_anew, has_more| Changes {
+        begins_anew,
+        has_more,
+        changed: names.iter().map(|name| torrent(name, name)).collect(),
+        removed: removed.iter().map(ToString::to_string).collect(),
+        ..Changes::default()
+    };
+    let names = |changes: &Changes| -> Vec<String> {
+        changes.changed.iter().map(|one| one.name.clone()).collect()
+    };
+    let mut told = Told::default();
+    // The first telling is shown as it comes.
+    let shown = told.take(part(&["a"], &[], false, true)).unwrap();
+    assert_eq!(names(&shown), ["a"]);
+    assert!(told.take(part(&["a", "b"], &[], true, true)).is_none());
+    assert!(told.take(part(&["c"], &["b"], false, true)).is_none());
+    let shown = told.take(part(&["d", "b"], &[], false, false)).unwrap();
+    assert!(shown.begins_anew && shown.removed.is_empty());
+    assert_eq!(names(&shown), ["a", "c", "d", "b"]);
+    let shown = told.take(part(&[], &["a"], false, false)).unwrap();
+    assert_eq!(shown.removed, ["a"]);
 }
