@@ -7,6 +7,7 @@
 // A helper that cannot do its part fails the test that called it, with the reason.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod acknowledged;
 pub mod bencode;
 pub mod certificates;
 pub mod clients;

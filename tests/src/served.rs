@@ -57,7 +57,11 @@ impl Served {
 
     /// The same with keys of the configuration, such as `SEEDRING_API__AUTH`.
     pub fn start_with(settings: &[(&str, &str)]) -> Served {
-        let root = TempDir::new().unwrap();
+        Served::start_below(TempDir::new().unwrap(), settings)
+    }
+
+    /// The same with everything below this folder.
+    pub fn start_below(root: TempDir, settings: &[(&str, &str)]) -> Served {
         let own = |text: &&str| (*text).to_owned();
         let settings = settings.iter().map(|(key, value)| (own(key), own(value)));
         let settings: Vec<(String, String)> = settings.collect();

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The fields that a torrent can have, for those who select some.
-const FIELDS: [&str; 34] = [
+const FIELDS: [&str; 36] = [
     "info_hash",
     "info_hash_v2",
     "name",
@@ -46,6 +46,8 @@ const FIELDS: [&str; 34] = [
     "limits",
     "uploaded_bytes",
     "downloaded_bytes",
+    "uploaded_session_bytes",
+    "downloaded_session_bytes",
     "wasted_bytes",
     "ratio_permille",
     "active_s",

@@ -106,9 +106,15 @@ impl Listener {
             lines.find_map(|line| line.strip_prefix(name)).unwrap()
         };
         let changes: Changes = serde_json::from_str(field("data: ")).unwrap();
-        let id: u64 = field("id: ").parse().unwrap();
-        assert_eq!(id, changes.revision);
-        (id, changes)
+        let id = field("id: ");
+        // Behind a point is what a reader has to bring that is told of all torrents in parts.
+        let (revision, begun) = match id.split_once('.') {
+            None => (id, None),
+            Some((revision, begun)) => (revision, Some(begun.parse().unwrap())),
+        };
+        let revision: u64 = revision.parse().unwrap();
+        assert_eq!((revision, begun), (changes.revision, changes.begun));
+        (revision, changes)
     }
 }
 
