@@ -74,6 +74,15 @@ impl Served {
         }
     }
 
+    /// Starts one that has the torrents of this state folder, whose store is copied.
+    pub fn of_state(state: &Path) -> Served {
+        let root = TempDir::new().unwrap();
+        let own = root.path().join("state");
+        std::fs::create_dir(&own).unwrap();
+        std::fs::copy(state.join("seedring.redb"), own.join("seedring.redb")).unwrap();
+        Served::start_below(root, &[])
+    }
+
     /// Ends it and starts another with its state.
     pub fn restart(&mut self) {
         self.stop();

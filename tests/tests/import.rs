@@ -11,7 +11,8 @@ use seedring_tests::need;
 use seedring_tests::peer::Peer;
 use seedring_tests::process::{Process, run, run_ok};
 use seedring_tests::seeds::free_port;
-use seedring_tests::server::{SHORT, seedring};
+use seedring_tests::served::Served;
+use seedring_tests::server::{SHORT, metrics_of, seedring};
 use seedring_tests::skip::{Skip, program};
 use seedring_tests::torrent::{Torrent, sha1};
 use serde_json::Value;
@@ -239,8 +240,36 @@ fn imported(
     let check = ["state", "check", "--state-dir"].map(OsString::from);
     let check = check.into_iter().chain([state.path().into()]);
     run_ok("state check", &seedring(check), SHORT);
+    all_seed_at_once(place, state.path());
     a_change_is_noticed(place, &arguments[..2]);
     state
+}
+
+/// A server that takes the store over serves a piece of every torrent, having hashed nothing.
+fn all_seed_at_once(place: &Place, state: &Path) {
+    let server = Served::of_state(state);
+    let torrents = server.torrents();
+    assert_eq!(torrents.len(), TORRENTS);
+    let torrents: BTreeMap<&str, &Value> = torrents
+        .iter()
+        .map(|torrent| (torrent["info_hash"].as_str().unwrap(), torrent))
+        .collect();
+    let stats: Value = serde_json::from_str(&server.ok(["stats", "--json"])).unwrap();
+    let port = stats["peer_port"].as_u64().unwrap() as u16;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    for (number, (_, torrent)) in place.torrents.iter().enumerate() {
+        let listed = torrents[torrent.info_hash_hex().as_str()];
+        assert_eq!(listed["status"], "seeding", "{listed}");
+        let uploaded = listed["uploaded_bytes"].as_u64().unwrap();
+        assert_eq!(uploaded > 0, number < FETCHED, "{listed}");
+        let mut peer = Peer::connect(address, &torrent.info_hash).unwrap();
+        peer.unchoked().unwrap();
+        let last = torrent.pieces.len() as u32 - 1;
+        let piece = peer.piece(torrent, last).unwrap().unwrap();
+        assert!(torrent.is_piece(last, &piece), "torrent {number}");
+    }
+    let hashed = metrics_of(&server.api)["seedring_verified_bytes_total"];
+    assert_eq!(hashed, 0.0);
 }
 
 /// Whether only those torrents are to be checked whose data have changed since.

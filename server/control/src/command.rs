@@ -26,9 +26,9 @@ pub const COMMANDS_MAX: usize = 256;
 /// How long a command may wait until it is taken.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Changes for each second that a run lasts, as a power of two, before revisions of the next could
-/// be told before. All revisions stay below 2^53, which every reader of JSON takes.
-const REVISION_BITS: u32 = 20;
+/// Changes for each millisecond that a run lasts, as a power of two, before revisions of the next
+/// could be told before. All revisions stay below 2^53, which every reader of JSON takes.
+const REVISION_BITS: u32 = 10;
 
 /// A torrent to add, with all that the user may say of it.
 #[derive(Clone, Debug)]
@@ -408,7 +408,9 @@ pub struct Seat {
 /// of earlier runs, so that who watched one of those is told to begin again.
 pub fn pair() -> (Server, Seat) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let first = now.unwrap_or_default().as_secs() << REVISION_BITS;
+    // No two runs begin in the same millisecond.
+    let now_ms = u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(0);
+    let first = now_ms << REVISION_BITS;
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
     let (revision, watched) = watch::channel(first);
     let catalog = Arc::new(RwLock::new(Catalog::beginning_at(first)));

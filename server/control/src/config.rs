@@ -39,7 +39,7 @@ pub use keys::{
     State, Storage, Tracker, Verify,
 };
 pub use reference::reference;
-pub use rules::{Moment, NamedLimits, NoRule, RuleLimits, ScheduledLimits};
+pub use rules::{CategoryPath, Moment, NamedLimits, NoRule, RuleLimits, ScheduledLimits};
 pub use setting::{Interface, Interfaces, Nodes};
 pub use table::{Change, Reload};
 pub use units::{ByteRate, ByteSize, Seconds, parse_rate, parse_ratio, parse_time};

@@ -58,6 +58,11 @@ pub fn settings(config: &Config, keeps: bool, state_dir: &Path) -> anyhow::Resul
     Ok(Settings {
         keeps,
         save_path: save_path.unwrap_or_else(|| state_dir.join("downloads")),
+        category_paths: library
+            .category_paths
+            .iter()
+            .map(|rule| (rule.name.clone(), rule.path.clone()))
+            .collect(),
         sleep: SleepPolicy {
             awake_max: library.awake_max as usize,
             idle_min: library.idle_min_s.duration(),
@@ -82,6 +87,7 @@ pub fn settings(config: &Config, keeps: bool, state_dir: &Path) -> anyhow::Resul
             labels: config.limits.labels.clone(),
             categories: config.limits.categories.clone(),
             schedule: config.limits.schedule.clone(),
+            ..LimitRules::default()
         },
     })
 }

@@ -216,7 +216,10 @@ fn make(
     now_s: u64,
 ) -> Result<(InfoHashV1, NewTorrent), CommandError> {
     let folder = add.save_path.clone();
-    let folder = folder.unwrap_or_else(|| settings.save_path.clone());
+    let category = add.category.as_ref();
+    let usual = category.and_then(|name| settings.category_paths.get(name));
+    let usual = usual.unwrap_or(&settings.save_path);
+    let folder = folder.unwrap_or_else(|| usual.clone());
     match &add.source {
         AddSource::Metainfo(bytes) => {
             let metainfo = Metainfo::parse(bytes).map_err(|error| invalid("metainfo", error))?;

@@ -53,6 +53,8 @@ pub struct Settings {
     pub keeps: bool,
     /// Where data come that nobody said a folder for.
     pub save_path: PathBuf,
+    /// The same for the torrents of some categories.
+    pub category_paths: BTreeMap<String, PathBuf>,
     /// Which complete torrents without peers stay in memory.
     pub sleep: SleepPolicy,
     /// Downloads at a time, fetches of metadata among them; the others wait in the queue. 0 for no

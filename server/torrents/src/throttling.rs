@@ -30,6 +30,22 @@ pub struct LimitRules {
     pub categories: Vec<NamedLimits>,
     /// Other limits of the server at some times.
     pub schedule: Vec<ScheduledLimits>,
+    /// What time it is.
+    pub clock: WallClock,
+}
+
+/// Tells the time of the week by the clock on the wall; none if that is not known.
+#[derive(Clone, Copy, Debug)]
+pub struct WallClock(pub fn() -> Option<Moment>);
+
+impl Default for WallClock {
+    /// The system's.
+    fn default() -> WallClock {
+        WallClock(|| {
+            let (day, minute) = system::local_time()?;
+            Some(Moment { day, minute })
+        })
+    }
 }
 
 /// The limits of a server that runs.
@@ -129,12 +145,6 @@ impl Limits {
     }
 }
 
-/// What `now` is by the clock on the wall.
-fn moment() -> Option<Moment> {
-    let (day, minute) = system::local_time()?;
-    Some(Moment { day, minute })
-}
-
 impl Manager {
     /// Reads what was set in an earlier run, and tells the data plane.
     pub(crate) async fn load_limits(&mut self) -> Result<(), state::ReadError> {
@@ -155,10 +165,12 @@ impl Manager {
         Ok(())
     }
 
-    /// Tells the data plane of the server's limits, if they are others than before.
+    /// Tells the data plane of the server's limits, if they are others than before: by a change, or
+    /// because another time of the schedule has begun.
     pub(crate) fn tell_limits(&mut self) {
-        let now = (!self.limits.rules.schedule.is_empty()).then(moment);
-        let rates = self.limits.at(now.flatten());
+        let rules = &self.limits.rules;
+        let is_scheduled = !rules.schedule.is_empty();
+        let rates = self.limits.at(is_scheduled.then(rules.clock.0).flatten());
         if self.limits.told.replace(rates) != Some(rates) {
             let (upload, download) = rates;
             tracing::debug!(

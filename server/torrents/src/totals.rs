@@ -97,6 +97,7 @@ impl Manager {
             .map_or(1.0, |last| (now - last).as_secs_f64());
         self.clock.last = Some(now);
         self.clock.ticks += 1;
+        self.tell_limits();
         let (sent, wanting) = self.renew(seconds);
         for info_hash in wanting {
             self.wants_more(info_hash);

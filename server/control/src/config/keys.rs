@@ -5,7 +5,7 @@
 
 use super::access::{ApiSocket, ApiUsers};
 use super::hosts::{HostName, ProxyUrl};
-use super::rules::{NamedLimits, ScheduledLimits};
+use super::rules::{CategoryPath, NamedLimits, ScheduledLimits};
 use super::setting::{Interface, Interfaces, Nodes, choices};
 use super::table::section;
 use super::units::{ByteRate, ByteSize, Seconds};
@@ -547,6 +547,8 @@ section! {
         /// Folder that data come into when nobody named one; an absolute path. "" takes the
         /// folder "downloads" in the state's.
         live save_path: Option<PathBuf> = None;
+        /// Folders that data of a category come into when nobody named one, "CATEGORY: /ABSOLUTE/PATH".
+        live category_paths: Vec<CategoryPath> = Vec::new(), 0..=1000;
         /// Downloads at a time, magnet links that are looked up among them; others wait in the
         /// queue. 0 is no limit.
         live downloads_max: u32 = 20, 0..=100_000;

@@ -10,6 +10,7 @@
 use super::keys::AtLimit;
 use super::units::{format_ratio, format_size, format_time, parse_rate, parse_ratio, parse_time};
 use std::fmt;
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 /// The names of days, as [`Moment::day`] counts them.
@@ -56,6 +57,15 @@ pub struct NamedLimits {
     pub name: String,
     /// What they are.
     pub limits: RuleLimits,
+}
+
+/// The folder that data of a category come into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CategoryPath {
+    /// The category.
+    pub name: String,
+    /// The folder; absolute.
+    pub path: PathBuf,
 }
 
 /// A time of the week, by the clock on the wall.
@@ -166,6 +176,23 @@ impl FromStr for NamedLimits {
     }
 }
 
+impl FromStr for CategoryPath {
+    type Err = NoRule;
+
+    fn from_str(text: &str) -> Result<CategoryPath, NoRule> {
+        let (name, path) = text.split_once(": ").ok_or(NoRule)?;
+        let (name, path) = (name.trim(), Path::new(path.trim()));
+        let goes_up = path.components().any(|part| part == Component::ParentDir);
+        let is_one = (1..=NAME_BYTES_MAX).contains(&name.len()) && path.is_absolute() && !goes_up;
+        is_one
+            .then(|| CategoryPath {
+                name: name.to_owned(),
+                path: path.to_owned(),
+            })
+            .ok_or(NoRule)
+    }
+}
+
 impl FromStr for ScheduledLimits {
     type Err = NoRule;
 
@@ -242,6 +269,12 @@ impl fmt::Display for RuleLimits {
 impl fmt::Display for NamedLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name, self.limits)
+    }
+}
+
+impl fmt::Display for CategoryPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.path.display())
     }
 }
 
@@ -361,5 +394,26 @@ mod tests {
         let day = "mon 12:00-12:00";
         assert!(holds(day, 0, "12:00") && holds(day, 1, "11:59"));
         assert!(!holds(day, 0, "11:59") && !holds(day, 1, "12:00"));
+    }
+
+    #[test]
+    fn folders_of_categories_are_absolute_and_go_nowhere_else() {
+        let rule: CategoryPath = "tv: /srv/tv shows".parse().unwrap();
+        assert_eq!(
+            (rule.name.as_str(), rule.path.to_str()),
+            ("tv", Some("/srv/tv shows"))
+        );
+        assert_eq!(rule.to_string().parse(), Ok(rule));
+        for text in [
+            "tv",
+            "tv: shows: /srv",
+            "tv:",
+            ": /srv",
+            "tv: srv",
+            "tv: /srv/../etc",
+            "tv /srv",
+        ] {
+            assert_eq!(text.parse::<CategoryPath>(), Err(NoRule), "{text}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! How the value of a key is read, checked and printed, one implementation a type.
 
-use super::rules::{NamedLimits, ScheduledLimits};
+use super::rules::{CategoryPath, NamedLimits, ScheduledLimits};
 use super::table::WrongEntry;
 use super::units::{self, ByteRate, ByteSize, Seconds};
 use crate::tracker::LabelledNetwork;
@@ -445,6 +445,7 @@ macro_rules! rule_settings {
 }
 rule_settings! {
     NamedLimits, "\"linux: upload=1MB/s peers=50\", \"tv: ratio=2 seeding_time=14d at_limit=remove\"";
+    CategoryPath, "\"tv: /srv/tv\", \"films: /srv/films\"";
     ScheduledLimits, "\"mon-fri 08:00-18:00 upload=2MB/s download=5MB/s\"";
 }
 

@@ -2,6 +2,11 @@
 
 use super::*;
 use control::command::{LimitsEdit, ServerLimits, ServerLimitsEdit};
+use control::config::Moment;
+use seedring_metrics::ControlGauge;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
+use torrents::WallClock;
 
 /// What a label says holds until something narrower says otherwise; meanwhile peers and who named
 /// them are told.
@@ -209,5 +214,32 @@ async fn what_a_label_says_is_enough_ends_the_seeding_of_those_that_have_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(data.join("a").exists(), "its data stay");
+    host.stop().await;
+}
+
+/// The minute of a Monday, for the one test that has it pass.
+static MINUTE: AtomicU16 = AtomicU16::new(0);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schedule_holds_when_its_time_comes_and_no_longer() {
+    let folder = TempDir::new().unwrap();
+    let host = Host::start_with(0, folder.path(), |settings| {
+        settings.limits.schedule = vec!["mon 08:00-09:00 upload=5MB/s".parse().unwrap()];
+        settings.limits.clock = WallClock(|| {
+            let minute = MINUTE.load(Relaxed);
+            Some(Moment { day: 0, minute })
+        });
+    })
+    .await;
+    let rate = || host.cells.gauge(ControlGauge::UploadRateLimit);
+    assert_eq!(rate(), 0);
+    for (minute, due) in [(8 * 60, 5_000_000), (9 * 60, 0)] {
+        MINUTE.store(minute, Relaxed);
+        let until = Instant::now() + PATIENCE;
+        while rate() != due {
+            assert!(Instant::now() < until, "at minute {minute}: {}", rate());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
     host.stop().await;
 }
