@@ -177,7 +177,7 @@ async fn main() {
     let (server, mut seat) = command::pair();
     let (_, none) = mpsc::channel(1);
     let commands = std::mem::replace(&mut seat.commands, none);
-    let facts = Arc::new(Facts::new(&build));
+    let facts = Arc::new(Facts::new(&build, Arc::default()));
     let api = Api::open(&settings, folder.path(), server, facts, registry.control()).unwrap();
     let listener = http::listen(&settings, Some(folder.path())).await.unwrap();
     let address = listener.address.unwrap();

@@ -20,6 +20,7 @@ mod decode;
 mod document;
 mod feed;
 mod input;
+mod log;
 mod parts;
 mod problem;
 mod status;
@@ -33,6 +34,7 @@ use crate::command::{Command, CommandError, Reply, Server};
 use crate::config::Api as Settings;
 use crate::exporter::BuildInfo;
 use crate::http::Client;
+use crate::logging::KeptLines;
 use auth::Gate;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -69,16 +71,19 @@ pub struct Facts {
     pub started: Instant,
     /// The port at which peers reach it; 0 until it is open.
     pub peer_port: AtomicU16,
+    /// The last lines of its log.
+    pub log: Arc<KeptLines>,
 }
 
 impl Facts {
     /// What is known when the server starts.
-    pub fn new(build: &BuildInfo) -> Facts {
+    pub fn new(build: &BuildInfo, log: Arc<KeptLines>) -> Facts {
         Facts {
             version: build.version.clone(),
             commit: build.commit.clone(),
             started: Instant::now(),
             peer_port: AtomicU16::new(0),
+            log,
         }
     }
 }
@@ -229,6 +234,7 @@ pub(crate) fn router(api: Option<Arc<Api>>) -> Router {
         .route("/changes", get(feed::changes))
         .route("/events", get(feed::events))
         .route("/server", get(status::server))
+        .route("/log", get(log::log))
         .route("/limits", get(status::limits).patch(status::set_limits))
         .route("/labels", get(status::labels))
         .route("/categories", get(status::categories))

@@ -7,6 +7,7 @@
 //!
 //! Does not: rotate files; that is journald's or the container engine's work.
 
+mod kept;
 mod writer;
 
 #[cfg(test)]
@@ -25,6 +26,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+pub(crate) use kept::Keep;
+pub use kept::{Found, KeptLines, LINE_CHARACTERS_MAX, LINES_MAX, Line};
 pub use writer::LogGuard;
 
 /// Characters of one field of a log line; what is longer is cut.
@@ -53,9 +56,15 @@ pub struct LogHandle {
     filter: reload::Handle<EnvFilter, Registry>,
     /// Whether RUST_LOG says what is logged.
     is_overridden: bool,
+    kept: Arc<KeptLines>,
 }
 
 impl LogHandle {
+    /// The last lines.
+    pub fn kept(&self) -> Arc<KeptLines> {
+        Arc::clone(&self.kept)
+    }
+
     /// Logs from now on what `log.level` says. False if RUST_LOG says it: that stays.
     pub fn set_level(&self, log: &Log) -> bool {
         if self.is_overridden {
@@ -99,10 +108,12 @@ pub fn init(
     let handle = LogHandle {
         filter: handle,
         is_overridden: said.is_some(),
+        kept: Arc::default(),
     };
     let counted = tracing_subscriber::registry()
         .with(filter)
-        .with(Count(Arc::clone(cells)));
+        .with(Count(Arc::clone(cells)))
+        .with(Keep(handle.kept()));
     let (queue, guard) = match log.format {
         LogFormat::Journald => {
             let journal = tracing_journald::layer().map_err(LoggingError::Journal)?;

@@ -230,7 +230,7 @@ async fn start(
         Arc::clone(&cells),
     ));
     let (stop, stopped) = watch::channel(false);
-    let facts = Arc::new(Facts::new(&build));
+    let facts = Arc::new(Facts::new(&build, log.kept()));
     let api = open_api(plan, server, &facts, &cells)?;
     let service = http::Service {
         exporter: Arc::new(exporter),

@@ -1,7 +1,7 @@
 //! The API's description (OpenAPI), made from the code, and a page that shows it. Both tell nothing
 //! of this server, so nobody is asked who it is.
 
-use super::{PREFIX, bulk, feed, parts, status, torrents};
+use super::{PREFIX, bulk, feed, log, parts, status, torrents};
 use axum::Router;
 use axum::http::header::{self, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -43,6 +43,7 @@ use utoipa::OpenApi;
         feed::changes,
         feed::events,
         status::server,
+        log::log,
         status::limits,
         status::set_limits,
         status::labels,

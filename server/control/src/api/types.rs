@@ -17,8 +17,8 @@ mod request;
 
 pub use request::{
     AddTorrent, Bulk, BulkAction, BulkEdit, ChangesQuery, EditFiles, EditLimits, EditServerLimits,
-    EditTorrent, FilePriority, Filter, ListQuery, MoveTorrent, NewPeers, NewTrackers, Order, Place,
-    QueuePlace, RemoveQuery, RenameFile, SecretsQuery, SortKey,
+    EditTorrent, FilePriority, Filter, ListQuery, LogQuery, MoveTorrent, NewPeers, NewTrackers,
+    Order, Place, QueuePlace, RemoveQuery, RenameFile, SecretsQuery, SortKey,
 };
 
 /// What a torrent is doing.
@@ -493,6 +493,51 @@ pub struct ServerLimits {
     /// Payload that is received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download_rate: Option<u64>,
+}
+
+/// How important a line of the log is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// An operator should look at it.
+    Warn,
+    /// Something happened to the server as a whole.
+    Info,
+    /// Something happened to a single peer or request.
+    Debug,
+    /// All else.
+    #[default]
+    Trace,
+}
+
+/// A line of the server's log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// Higher than those before it, also than those of earlier runs.
+    pub number: u64,
+    /// When it was logged, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How important it is.
+    pub level: LogLevel,
+    /// The part of the program that has logged it.
+    pub target: String,
+    /// What it says, and its fields, with strangers' text escaped.
+    pub text: String,
+}
+
+/// Lines of the server's log, in their order.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct LogLines {
+    /// The lines.
+    pub lines: Vec<LogLine>,
+    /// What to ask for as `since` next.
+    pub last: u64,
+    /// Whether there are more now.
+    pub has_more: bool,
+    /// Whether lines since then are kept no more.
+    pub missed: bool,
 }
 
 /// Why something was not done (RFC 9457), as `application/problem+json`.

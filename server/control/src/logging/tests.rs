@@ -133,6 +133,7 @@ fn the_level_changes_while_it_runs_unless_the_environment_has_said_it() {
         let handle = LogHandle {
             filter: handle,
             is_overridden,
+            kept: Arc::default(),
         };
         let cells = Registry::new(0).control();
         let subscriber = tracing_subscriber::registry()

@@ -251,7 +251,7 @@ async fn a_token_that_others_can_read_keeps_the_api_from_opening() {
         &config::Api::default(),
         bench.folder.path(),
         server,
-        Arc::new(Facts::new(&build)),
+        Arc::new(Facts::new(&build, Arc::default())),
         Arc::clone(&bench.cells),
     );
     let refused = opened.err().unwrap().to_string();

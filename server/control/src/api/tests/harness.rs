@@ -143,7 +143,7 @@ pub(super) async fn bench(change: impl FnOnce(&mut Settings)) -> Bench {
     let (_, none) = mpsc::channel(1);
     let asked = std::mem::replace(&mut seat.commands, none);
     let seat = Arc::new(seat);
-    let facts = Arc::new(Facts::new(&build));
+    let facts = Arc::new(Facts::new(&build, Arc::default()));
     let state_dir = folder.path();
     let api = Api::open(&settings, state_dir, server, facts, Arc::clone(&cells)).unwrap();
     let listener = http::listen(&settings, Some(state_dir)).await.unwrap();

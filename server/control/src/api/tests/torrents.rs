@@ -5,6 +5,7 @@ use crate::api::types::{self, Torrent};
 use crate::catalog::{self, Live, Status};
 use seedring_metrics::ControlCounter;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 fn magnet(number: u8) -> String {
     format!("magnet:?xt=urn:btih:{}", hash(number))
@@ -414,5 +415,41 @@ async fn the_server_tells_counts_sums_and_limits() {
     assert_eq!(limits.json(), json!({}));
     let limits = bench.ask("PATCH /limits", r#"{"upload_rate": 0}"#).await;
     assert_eq!(limits.json(), json!({"upload_rate": 0}));
+    let limits = bench.ask("PATCH /limits", r#"{"upload_rate": null}"#).await;
+    assert_eq!(limits.json(), json!({}));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn the_log_is_told_from_a_line_on_and_by_level() {
+    use tracing_subscriber::layer::SubscriberExt;
+    let bench = bench(|_| {}).await;
+    let keep = crate::logging::Keep(Arc::clone(&bench.api.facts.log));
+    let subscriber = tracing_subscriber::registry().with(keep);
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::warn!(client = "a\u{1b}[2J", "one");
+        tracing::info!("two");
+        tracing::debug!("three");
+    });
+    let told = |answer: &super::harness::Answer| {
+        let log: types::LogLines = serde_json::from_value(answer.json()).unwrap();
+        let texts = log.lines.iter().map(|line| line.text.clone());
+        (texts.collect::<Vec<_>>(), log.last)
+    };
+    let all = bench.get("/log").await;
+    assert!(!String::from_utf8_lossy(&all.body).contains('\u{1b}'));
+    assert_eq!(all.json()["lines"][0]["level"], "warn");
+    let (texts, last) = told(&all);
+    assert_eq!(texts[1..], ["two", "three"]);
+    assert!(texts[0].starts_with("one client="), "{}", texts[0]);
+    let path = format!("/log?since={}&level=info", last - 2);
+    assert_eq!(told(&bench.get(&path).await), (vec!["two".into()], last));
+    let path = format!("/log?since={last}");
+    assert_eq!(told(&bench.get(&path).await), (vec![], last));
+    assert_eq!(told(&bench.get("/log?limit=1").await).0, ["three"]);
+    for wrong in ["/log?limit=0", "/log?level=loud", "/log?since=-1"] {
+        assert_eq!(bench.get(wrong).await.status, 422, "{wrong}");
+    }
+    assert_eq!(bench.send("GET /log", "", b"").await.status, 401);
     bench.stop().await;
 }

@@ -1,6 +1,6 @@
 //! What requests say.
 
-use super::{IntoParams, LimitAction, Status, ToSchema, TorrentLimits, present};
+use super::{IntoParams, LimitAction, LogLevel, Status, ToSchema, TorrentLimits, present};
 use serde::{Deserialize, Serialize};
 
 /// Torrents of a page if nothing is said.
@@ -443,6 +443,32 @@ impl Default for ChangesQuery {
             since: 0,
             begun: None,
             limit: changes_default(),
+        }
+    }
+}
+
+/// The query of `GET /log`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct LogQuery {
+    /// The number of the last line that is known; without it the last lines are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    /// The least important level that is told.
+    #[param(inline)]
+    pub level: LogLevel,
+    /// Lines that are told at a time; at most 1,000.
+    #[param(default = 200, maximum = 1000)]
+    pub limit: usize,
+}
+
+impl Default for LogQuery {
+    fn default() -> LogQuery {
+        LogQuery {
+            since: None,
+            level: LogLevel::default(),
+            limit: 200,
         }
     }
 }

@@ -68,6 +68,7 @@ fn requests_take_nothing_that_they_do_not_know() {
         refusal::<NewTrackers>(json!({"tiers": [], "unknown_thing": 1})),
         refusal::<ListQuery>(unknown.clone()),
         refusal::<ChangesQuery>(unknown.clone()),
+        refusal::<LogQuery>(unknown.clone()),
         refusal::<RemoveQuery>(unknown.clone()),
         refusal::<SecretsQuery>(unknown),
     ] {

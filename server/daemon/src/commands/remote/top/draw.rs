@@ -8,7 +8,7 @@ use crate::commands::remote::server::by_status;
 use crate::commands::remote::table::{Column, Layout, layout};
 use crate::commands::remote::text::{bytes, cut, duration, fitted, name, percent, width};
 use crate::commands::remote::trackers::tracker_table;
-use control::api::types::{Status, Torrent};
+use control::api::types::{LogLevel, Status, Torrent};
 use indicatif::HumanCount;
 use ratatui::Frame;
 use ratatui::style::{Color, Modifier, Style};
@@ -344,7 +344,10 @@ fn body_lines(
     text.lines().map(str::to_owned).collect()
 }
 
-/// The torrent's last error, and what was said, the newest first.
+/// What was said here, of which so much is shown above the server's log.
+const SAID_SHOWN_MAX: usize = 5;
+
+/// The torrent's last error, what was said here, and what the server has logged; the newest first.
 fn log(screen: &Screen, detail: &Detail) -> String {
     let torrent = screen.copy.torrent(&detail.hash);
     let error = torrent.and_then(|torrent| torrent.last_error.as_ref());
@@ -358,9 +361,23 @@ fn log(screen: &Screen, detail: &Detail) -> String {
         }
         None => "This torrent has had no error.\n".to_owned(),
     };
-    text += "\nSaid here, the newest first:\n";
-    for line in screen.log.iter().rev() {
+    if !screen.log.is_empty() {
+        text += "\nSaid here, the newest first:\n";
+    }
+    for line in screen.log.iter().rev().take(SAID_SHOWN_MAX) {
         text += &format!("  {}\n", name(line));
+    }
+    text += "\nThe server's log, the newest first:\n";
+    for line in screen.server_log.iter().rev() {
+        let when = crate::commands::remote::text::moment(line.at_ms / 1000);
+        let level = match line.level {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn ",
+            LogLevel::Info => "info ",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        };
+        text += &format!("  {when}  {level}  {}\n", name(&line.text));
     }
     text
 }

@@ -10,7 +10,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use control::api::types::{
     AddTorrent, Added, Bulk, BulkAction, BulkEdit, BulkResult, Changes, ChangesQuery, EditLimits,
-    EditServerLimits, FileList, PeerList, Pieces, ServerLimits, ServerStatus, TrackerList,
+    EditServerLimits, FileList, LogLines, LogQuery, PeerList, Pieces, ServerLimits, ServerStatus,
+    TrackerList,
 };
 use reqwest::Method;
 use std::collections::HashSet;
@@ -25,6 +26,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 const ROUND_MAX: Duration = Duration::from_secs(15);
 /// Torrents that are told of at a time.
 const CHANGES_MAX: usize = 5000;
+
+/// Lines of the server's log that are shown.
+const LOG_LINES_MAX: usize = 200;
 
 /// What is looked at.
 pub type Watched = Option<(String, Tab)>;
@@ -142,7 +146,15 @@ async fn round(
 async fn part(client: &Client, hash: &str, tab: Tab) -> Result<Part, Error> {
     let path = |rest: &str| format!("/torrents/{hash}{rest}");
     Ok(match tab {
-        Tab::Overview | Tab::Log => Part::Overview(client.get(&path("")).await?),
+        Tab::Overview => Part::Overview(client.get(&path("")).await?),
+        Tab::Log => {
+            let asked = query(&LogQuery {
+                limit: LOG_LINES_MAX,
+                ..LogQuery::default()
+            });
+            let log: LogLines = client.get(&format!("/log{asked}")).await?;
+            Part::Log(log.lines)
+        }
         Tab::Files => Part::Files(client.get::<FileList>(&path("/files")).await?.files),
         Tab::Peers => Part::Peers(client.get::<PeerList>(&path("/peers")).await?.peers),
         Tab::Trackers => {

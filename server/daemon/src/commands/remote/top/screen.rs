@@ -7,7 +7,8 @@ use super::copy::{Copy, View};
 use super::history::History;
 use super::pieces::PieceMap;
 use control::api::types::{
-    BulkAction, Changes, FileStatus, PeerStatus, ServerStatus, TorrentDetails, TrackerStatus,
+    BulkAction, Changes, FileStatus, LogLine, PeerStatus, ServerStatus, TorrentDetails,
+    TrackerStatus,
 };
 use ratatui::crossterm::event::KeyEvent;
 use std::collections::{BTreeSet, VecDeque};
@@ -56,6 +57,8 @@ pub enum Part {
     Trackers(Vec<TrackerStatus>),
     /// Its pieces.
     Pieces(PieceMap),
+    /// The last lines of the server's log, of which it is no part; the newest last.
+    Log(Vec<LogLine>),
 }
 
 /// Something to do.
@@ -231,6 +234,8 @@ pub struct Screen {
     pub down: History,
     /// What was said, the newest last.
     pub log: VecDeque<String>,
+    /// What the server has logged, the newest last.
+    pub server_log: Vec<LogLine>,
     /// What is to be said now, and whether it is something that failed.
     pub message: Option<(String, bool)>,
     /// The terminal's columns and rows.
@@ -298,6 +303,13 @@ impl Screen {
     }
 
     fn learn(&mut self, hash: &str, part: Part) {
+        let part = match part {
+            Part::Log(lines) => {
+                self.server_log = lines;
+                return;
+            }
+            part => part,
+        };
         let Some(detail) = self.detail.as_mut().filter(|detail| detail.hash == hash) else {
             return;
         };
@@ -311,6 +323,8 @@ impl Screen {
             Part::Peers(peers) => detail.peers = Some(peers),
             Part::Trackers(trackers) => detail.trackers = Some(trackers),
             Part::Pieces(pieces) => detail.pieces = Some(pieces),
+            // No part of a torrent: taken above.
+            Part::Log(_) => {}
         }
     }
 

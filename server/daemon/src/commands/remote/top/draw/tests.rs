@@ -5,7 +5,7 @@ use super::super::screen::tests::{all, hash, screen};
 use super::super::screen::{Event, Part};
 use super::*;
 use control::api::types::{
-    FileStatus, LastError, PeerStatus, ServerStatus, StatusCounts, TorrentDetails,
+    FileStatus, LastError, LogLine, PeerStatus, ServerStatus, StatusCounts, TorrentDetails,
 };
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -212,6 +212,23 @@ fn the_tabs_of_a_torrent_show_what_is_known() {
         verified_bytes: 2048,
         priority: 4,
     };
+    let line = |number, level, text: &str| LogLine {
+        number,
+        at_ms: 1_700_000_000_123,
+        level,
+        target: "io".into(),
+        text: text.into(),
+    };
+    let logged = vec![
+        line(1, LogLevel::Info, "older"),
+        line(2, LogLevel::Warn, "newer"),
+    ];
+    learn(&mut screen, Part::Log(logged));
+    typed(&mut screen, "6");
+    let lines = shown(&screen);
+    let at = |text: &str| lines.iter().position(|line| line.contains(text)).unwrap();
+    assert!(at("The server's log") < at("warn   newer"));
+    assert!(at("warn   newer") < at("info   older"));
     learn(&mut screen, Part::Files(vec![file; 40]));
     typed(&mut screen, "2");
     assert_eq!(shown(&screen)[5], "0  a/b.iso  2.00 KiB  100%  usual");
