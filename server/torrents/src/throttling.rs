@@ -277,6 +277,7 @@ mod tests {
                 "mon-fri 08:00-18:00 upload=10".parse().unwrap(),
                 "daily 12:00-13:00 upload=20 download=30".parse().unwrap(),
             ],
+            ..LimitRules::default()
         }
     }
 
