@@ -35,7 +35,15 @@ impl Manager {
                 }
             });
         }
-        let edit_limits = edit.limits != LimitsEdit::default();
+        // A rate says nothing of when it has given enough.
+        let LimitsEdit {
+            ratio_permille,
+            seeding_time_s,
+            at_limit,
+            ..
+        } = edit.limits;
+        let edit_limits =
+            ratio_permille.is_some() || seeding_time_s.is_some() || at_limit.is_some();
         let edited = Edited {
             info_hash,
             files,

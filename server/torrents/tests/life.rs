@@ -654,7 +654,13 @@ async fn a_torrent_that_has_given_enough_is_paused_or_removed() {
     assert!(torrent.summary.paused && torrent.ratio_permille() >= 900);
     let why = torrent.summary.last_error.unwrap().text;
     assert!(why.contains("has given what its limits say"), "{why}");
-    // Who resumes it means that it is to go on: another one gets all of it.
+    // Who resumes it means that it is to go on: another one gets all of it, in some seconds.
+    let slow = limit(command::LimitsEdit {
+        upload_rate: Some(Some(150_000)),
+        ..Default::default()
+    });
+    let edit = |reply| Command::Edit(info_hash, Box::new(slow), reply);
+    seed.server.ask(edit).await.unwrap();
     seed.act(info_hash, Action::Resume).await.unwrap();
     let torrent = seed.until_status(info_hash, Status::Seeding).await;
     assert_eq!(torrent.summary.last_error, None);
