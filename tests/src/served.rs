@@ -79,7 +79,7 @@ impl Served {
         let root = TempDir::new().unwrap();
         let own = root.path().join("state");
         std::fs::create_dir(&own).unwrap();
-        std::fs::copy(state.join("seedring.redb"), own.join("seedring.redb")).unwrap();
+        std::fs::copy(state.join("store.redb"), own.join("store.redb")).unwrap();
         Served::start_below(root, &[])
     }
 

@@ -202,7 +202,7 @@ fn imported(
         "{last} {stderr}"
     );
     assert!(
-        !state.path().join("seedring.redb").exists(),
+        !state.path().join("store.redb").exists(),
         "a dry run makes nothing"
     );
     assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
