@@ -185,10 +185,11 @@ impl Catalog {
             return self.page_as_added(query, limit);
         }
         let text = query.filter.text_in_lower_case();
-        let passing = self
-            .iter()
-            .filter(|torrent| query.filter.passes(torrent, text.as_deref()));
-        type Found<'a> = (Option<Rank<'a>>, usize, &'a Torrent);
+        // As they lie in memory: to look each up in the order in which they were added costs more
+        // than to compare its number.
+        let entries = self.entries.values();
+        let passing = entries.filter(|entry| query.filter.passes(&entry.torrent, text.as_deref()));
+        type Found<'a> = (Option<Rank<'a>>, u64, &'a Torrent);
         let order = |one: &Found<'_>, other: &Found<'_>| -> Ordering {
             let order = one.0.cmp(&other.0).then(one.1.cmp(&other.1));
             match query.descending {
@@ -201,13 +202,17 @@ impl Catalog {
         let end = query.offset.saturating_add(limit);
         let kept_max = end.max(KEPT_MIN).saturating_mul(2);
         let (mut found, mut total) = (Vec::new(), 0);
-        for (place, torrent) in passing.enumerate() {
-            total = place + 1;
+        for entry in passing {
+            total += 1;
             if found.len() >= kept_max {
                 found.select_nth_unstable_by(kept_max / 2, order);
                 found.truncate(kept_max / 2);
             }
-            found.push((query.sort.rank(torrent), place, torrent));
+            found.push((
+                query.sort.rank(&entry.torrent),
+                entry.number,
+                &entry.torrent,
+            ));
         }
         if 0 < end && end < found.len() {
             found.select_nth_unstable_by(end - 1, order);
