@@ -5,15 +5,12 @@
 // Helpers outside #[test] functions: a panic there fails the test with its reason.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use rustix::process::Signal;
+use seedring_tests::acknowledged::Acknowledged;
 use seedring_tests::content::{MIB, assert_same_tree};
 use seedring_tests::need;
 use seedring_tests::served::Served;
-use seedring_tests::server::SHORT;
-use seedring_tests::torrent::Torrent;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
