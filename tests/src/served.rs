@@ -4,14 +4,17 @@
 
 use crate::content::write_file;
 use crate::process::{Process, run};
-use crate::server::{SHORT, event, seedring};
+use crate::server::{SHORT, event, metrics_of, seedring};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// The configuration, if there is one.
+const CONFIGURATION: &str = "seedring.toml";
 /// Longest wait for the server to be ready, and for what it is asked for to be so.
 const READY: Duration = Duration::from_secs(60);
 /// How often the server is asked whether it is so.
@@ -81,6 +84,40 @@ impl Served {
         std::fs::create_dir(&own).unwrap();
         std::fs::copy(state.join("store.redb"), own.join("store.redb")).unwrap();
         Served::start_below(root, &[])
+    }
+
+    /// The same with a configuration, in which `@` stands for the folder that holds all others: it is
+    /// there, with the folders `in` and `out`, when `prepare` is called.
+    pub fn start_configured(text: &str, prepare: impl FnOnce(&Path)) -> Served {
+        let root = TempDir::new().unwrap();
+        for folder in ["in", "out"] {
+            std::fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        prepare(root.path());
+        let text = text.replace('@', root.path().to_str().unwrap());
+        std::fs::write(root.path().join(CONFIGURATION), text).unwrap();
+        let (process, api) = launch(root.path(), &[]);
+        Served {
+            process,
+            root,
+            api,
+            settings: Vec::new(),
+        }
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        metrics_of(&self.api)
+    }
+
+    /// Waits until something is so.
+    pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let until = Instant::now() + READY;
+        while !is_so() {
+            let transcript = || self.process.transcript();
+            assert!(Instant::now() < until, "no {what}\n{}", transcript());
+            std::thread::sleep(POLL);
+        }
     }
 
     /// Ends it and starts another with its state.
@@ -186,6 +223,10 @@ pub fn said(command: &Command) -> Said {
 }
 
 fn launch(root: &Path, settings: &[(String, String)]) -> (Process, String) {
+    let file = root.join(CONFIGURATION);
+    let configured = file
+        .exists()
+        .then(|| [OsString::from("--config"), file.into()]);
     let mut command = seedring(["serve", "--json"]);
     command
         .arg("--state-dir")
@@ -193,6 +234,7 @@ fn launch(root: &Path, settings: &[(String, String)]) -> (Process, String) {
         .env("HOME", root)
         .env("SEEDRING_PEERS__PORT", "0")
         .env("SEEDRING_API__LISTEN", "127.0.0.1:0")
+        .args(configured.into_iter().flatten())
         .envs(settings.iter().map(|(key, value)| (key, value)));
     let mut process = Process::spawn("serve", &command);
     let ready = process.wait_for("ready line", READY, |process| event(process, "ready"));

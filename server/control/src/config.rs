@@ -18,6 +18,7 @@ mod error;
 mod hosts;
 mod kernel;
 mod keys;
+mod lists;
 mod load;
 mod reference;
 mod rules;
@@ -38,6 +39,7 @@ pub use keys::{
     Limits, Log, LogFormat, LogLevel, Lsd, PastCache, Peers, RegisteredBuffers, SendPath, Shards,
     State, Storage, Tracker, Verify,
 };
+pub use lists::{After, HookEntry, WatchEntry};
 pub use reference::reference;
 pub use rules::{CategoryPath, Moment, NamedLimits, NoRule, RuleLimits, ScheduledLimits};
 pub use setting::{Interface, Interfaces, Nodes};
@@ -59,6 +61,10 @@ macro_rules! sections {
             pub torrents: Vec<TorrentEntry>,
             /// Files and folders to seed, `[[seed]]`.
             pub seeds: Vec<SeedEntry>,
+            /// Folders to watch, `[[watch]]`.
+            pub watches: Vec<WatchEntry>,
+            /// What is told of torrents, `[[hook]]`.
+            pub hooks: Vec<HookEntry>,
             /// The file that was read, if there was one.
             pub file: Option<PathBuf>,
         }
@@ -84,13 +90,15 @@ macro_rules! sections {
             }
 
             /// Takes from `new` what a running server can change: the keys that are live, the lists
-            /// of torrents and of what is seeded, and which file it was. Answers with every key that
+            /// of torrents, of what is seeded, of watch folders and hooks, and which file it was. Answers with every key that
             /// is another there, also those that stay as they are until the next start.
             pub fn renew(&mut self, new: &Config) -> Vec<Change> {
                 let mut changes = Vec::new();
                 $(self.$name.renew(&new.$name, stringify!($name), &mut changes);)+
                 self.torrents.clone_from(&new.torrents);
                 self.seeds.clone_from(&new.seeds);
+                self.watches.clone_from(&new.watches);
+                self.hooks.clone_from(&new.hooks);
                 self.file.clone_from(&new.file);
                 changes
             }

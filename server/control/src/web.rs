@@ -315,7 +315,7 @@ fn builder(config: &AnnounceConfig, scope: Scope) -> ClientBuilder {
 }
 
 /// An error with what caused it: the outermost alone says little more than that there was one.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -7,6 +7,7 @@
 use crate::settings;
 use control::config::{Config, SendPath};
 use control::hashing::Limits;
+use control::{hooks, watching};
 use engine::ip_filter;
 use engine::metadata;
 use engine::queue::RequestQueue;
@@ -126,10 +127,14 @@ impl Budget {
         // A tracker with two addresses is told over both; with few descriptors announces wait
         // instead.
         let announces = (2 * u64::from(config.announce.requests_max)).min(descriptor_limit / 4);
+        // Hooks and watch folders wait for each other where there are few.
+        let automation = automation_descriptors(config).min(descriptor_limit / 16);
         let pipes = descriptor_limit / PIPE_DESCRIPTORS_SHARE / (2 * shards.max(1));
         let pipes_per_shard = pipes.clamp(1, PIPES_MAX as u64);
-        let fixed =
-            DESCRIPTORS_BASE + shards * (DESCRIPTORS_PER_SHARD + 2 * pipes_per_shard) + announces;
+        let fixed = DESCRIPTORS_BASE
+            + shards * (DESCRIPTORS_PER_SHARD + 2 * pipes_per_shard)
+            + announces
+            + automation;
         let wanted_files = match u64::from(config.storage.open_files_max) {
             0 => OPEN_FILES_MAX,
             files => files,
@@ -163,8 +168,25 @@ impl Budget {
                 + control::api::bodies_bytes_max(&config.api)
                 + tracked_peers * MEMORY_PER_TRACKED_PEER
                 + dht
-                + ip_filter,
+                + ip_filter
+                + automation_bytes(config),
         }
+    }
+}
+
+/// Descriptors of hooks and watch folders.
+fn automation_descriptors(config: &Config) -> u64 {
+    let told = config.hooks.iter().map(|hook| u64::from(hook.concurrency));
+    let watches = config.watches.len() as u64;
+    told.sum::<u64>() * hooks::DESCRIPTORS + watches * watching::DESCRIPTORS
+}
+
+/// Memory for what waits for hooks, and for what comes by watch folders, in bytes.
+fn automation_bytes(config: &Config) -> u64 {
+    let hooks = (config.hooks.len() * hooks::WAITING_BYTES_MAX) as u64;
+    match config.watches.is_empty() {
+        true => hooks,
+        false => hooks + watching::MEMORY_BYTES_MAX,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The `seedring` binary: composition of the layers and the command line, nothing else.
 #![forbid(unsafe_code)]
 
+mod automation;
 mod budget;
 mod cli;
 mod client;

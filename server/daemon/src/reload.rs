@@ -5,6 +5,7 @@
 //! Limits: one reading at a time; who asks meanwhile has it read once more after it.
 //! Does not: change anything of the server; see `server::reloading`.
 
+use crate::automation::Wanted;
 use crate::{keeping, settings};
 use anyhow::{Context, anyhow};
 use control::api::Access;
@@ -36,6 +37,7 @@ pub struct Fresh {
     pub settings: Settings,
     pub http: Renewal,
     pub access: Access,
+    pub automation: Wanted,
     pub ip_filter: Arc<IpFilter>,
 }
 
@@ -94,6 +96,7 @@ fn read(origin: &Origin, mut config: Config, environment: &Environment) -> anyho
         settings: keeping::settings(&config, origin.keeps, &origin.state_dir)?,
         http: Renewal::read(&config.api)?,
         access: Access::read(&config.api, &origin.state_dir)?,
+        automation: Wanted::read(&config)?,
         // The last, because it shows in the metrics what it has read.
         ip_filter: settings::read_ip_filter(&config.peers.ip_filter, &origin.cells)
             .context("peers.ip_filter")?,

@@ -6,6 +6,7 @@
 //! has been accepted; from then on the server serves what is ready and minds faults and signals
 //! while it hashes the rest. `reloading` has it go by a configuration that has been read again.
 
+use crate::automation::Automation;
 use crate::budget::Budget;
 use crate::control_plane::{self, PLANE_STOP};
 use crate::dht;
@@ -111,6 +112,7 @@ async fn serve(plan: Plan, registry: Arc<Registry>, log: LogHandle) -> Result<()
     }
     let state = Arc::new(State::open(&plan.state_dir).map_err(anyhow::Error::from)?);
     let store = keeping::open(&plan.state_dir, plan.keeps)?;
+    let automation = Automation::start(&plan, store.handle(), registry.control()).await?;
     let (server, seat) = control::command::pair();
     let asked = plan.keeps.then(|| server.clone());
     let started = start(&plan, &registry, &budget, asked, log).await?;
@@ -126,11 +128,12 @@ async fn serve(plan: Plan, registry: Arc<Registry>, log: LogHandle) -> Result<()
         dht: running.dht.clone(),
         disk: BACKGROUND,
         cells: registry.control(),
+        hooks: automation.hooks(),
         peer_id: announcement.peer_id,
         peer_port: announcement.peer_port,
     };
     let settings = keeping::settings(&plan.config, plan.keeps, &plan.state_dir)?;
-    let (manager, kept) = Manager::new(settings, kept, (server, seat), store.handle());
+    let (manager, kept) = Manager::new(settings, kept, (server.clone(), seat), store.handle());
     let reading = keeping::run(manager);
     let services = Services {
         plane: Arc::clone(&running.plane),
@@ -175,6 +178,8 @@ async fn serve(plan: Plan, registry: Arc<Registry>, log: LogHandle) -> Result<()
         is_ready: false,
         running,
         kept,
+        server,
+        automation,
         reading: Some(reading),
         torrents,
         looks,
@@ -197,9 +202,10 @@ async fn serve(plan: Plan, registry: Arc<Registry>, log: LogHandle) -> Result<()
     if ended.is_ok() || watch.torrents.iter().next().is_some() {
         watch.teller.stopping();
     }
+    watch.automation.stop_watching().await;
     // Downloads end before the data plane does, so that what they have is synced and kept.
     watch.kept.stop().await;
-    watch.running.stop().await;
+    tokio::join!(watch.running.stop(), watch.automation.stop_hooks());
     keeping::close(store, &watch.state_dir, watch.keeps);
     ended
 }
@@ -353,6 +359,8 @@ async fn when(mut stopped: watch::Receiver<bool>) {
 struct Watch {
     running: Running,
     kept: ManagerHandle,
+    server: Server,
+    automation: Automation,
     /// Says when the torrents that are kept have been read.
     reading: Option<Reading>,
     torrents: Torrents,
@@ -401,6 +409,7 @@ impl Watch {
                     read?;
                     self.reading = None;
                     self.running.readiness.met(TORRENTS_READ);
+                    self.automation.watch(self.server.clone()).await;
                     if loading.is_none() {
                         self.ready();
                     }

@@ -285,7 +285,7 @@ pub fn announce(config: &Config) -> anyhow::Result<AnnounceConfig> {
 /// # Errors
 ///
 /// A file of certificates cannot be read.
-fn authorities(config: &Config) -> anyhow::Result<Vec<Authority>> {
+pub fn authorities(config: &Config) -> anyhow::Result<Vec<Authority>> {
     let read = |path: &PathBuf| {
         let read = Authority::read(path);
         read.with_context(|| format!("cannot read the certificates in {}", path.display()))

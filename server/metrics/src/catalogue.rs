@@ -501,6 +501,18 @@ metrics! {
             by "reason" { ApiRefusedLogin = "login", ApiRefusedLogins = "logins_max",
                 ApiRefusedOrigin = "origin", ApiRefusedBody = "body_max",
                 ApiRefusedListener = "listeners_max" }
+        summed "seedring_watched_files_total",
+            "Files in watch folders that were dealt with, by what came of them: added, present (the \
+             torrent was there already), invalid (renamed to NAME.invalid), deferred (they could not be \
+             read or added now, and are tried again).",
+            by "result" { WatchedAdded = "added", WatchedPresent = "present",
+                WatchedInvalid = "invalid", WatchedDeferred = "deferred" }
+        summed "seedring_hooks_total",
+            "Times that a hook was told of an event, by what came of it: ok, failed, timeout (hook.timeout_s).",
+            by "result" { HooksOk = "ok", HooksFailed = "failed", HooksTimedOut = "timeout" }
+        summed "seedring_hook_events_dropped_total",
+            "Events that a hook was not told because too many waited for it."
+            { HookEventsDropped }
     }
 }
 
@@ -513,6 +525,12 @@ metrics! {
         summed "seedring_api_listeners",
             "Clients that listen to the API's events."
             { ApiListeners }
+        summed "seedring_hook_events_waiting",
+            "Events that wait for hooks, counted once for each hook."
+            { HookEventsWaiting }
+        summed "seedring_watch_folders_absent",
+            "Watch folders that are not there or cannot be read."
+            { WatchFoldersAbsent }
         summed "seedring_shards",
             "Shards that are running."
             { Shards }

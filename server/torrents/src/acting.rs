@@ -1,5 +1,6 @@
 //! What a torrent is to do, by its summary: begun, stopped, begun anew.
 
+use crate::hooking::Told;
 use crate::keeping::{After, Change, Next, refusal};
 use crate::manager::{Inner, Manager, Phase};
 use control::catalog::{Status, Torrent};
@@ -222,9 +223,24 @@ impl Manager {
         next: Next,
         reply: Option<Reply<()>>,
     ) {
+        self.update_telling(info_hash, update, change, next, reply, None)
+            .await;
+    }
+
+    /// The same, and tells hooks.
+    pub(crate) async fn update_telling(
+        &mut self,
+        info_hash: InfoHashV1,
+        update: Update,
+        change: Change,
+        next: Next,
+        reply: Option<Reply<()>>,
+        told: Told,
+    ) {
+        let notice = self.note_change(info_hash, &change, told);
         let write = Write::Update(info_hash, Box::new(update));
         let after = shown_after(info_hash, change, next, reply);
-        self.keeping.write(write, after).await;
+        self.keeping.write_telling(vec![write], notice, after).await;
     }
 
     /// The same without anybody who waits for it: it is tried again while the state disk fails.
@@ -235,6 +251,20 @@ impl Manager {
         change: Change,
         next: Next,
     ) {
+        self.settle_telling(info_hash, update, change, next, None)
+            .await;
+    }
+
+    /// The same, and tells hooks.
+    pub(crate) async fn settle_telling(
+        &mut self,
+        info_hash: InfoHashV1,
+        update: impl Fn() -> Update + Send + Sync + 'static,
+        change: Change,
+        next: Next,
+        told: Told,
+    ) {
+        let notice = self.note_change(info_hash, &change, told);
         let kept = Arc::clone(&change);
         let make = move || {
             let kept = Arc::clone(&kept);
@@ -242,7 +272,7 @@ impl Manager {
             Write::Update(info_hash, Box::new(update))
         };
         let after = shown_after(info_hash, change, next, None);
-        self.insist(info_hash, Arc::new(make), after).await;
+        self.insist(info_hash, Arc::new(make), notice, after).await;
     }
 
     /// Notes what a torrent waits for, and why.
@@ -254,6 +284,7 @@ impl Manager {
         restart: bool,
     ) {
         let at_s = self.clock.now_s();
+        let told = self.told_of(info_hash, condition, &text);
         let change: Change = Arc::new(move |summary: &mut state::Summary| {
             summary.condition = condition;
             let text = text.clone();
@@ -263,7 +294,8 @@ impl Manager {
             true => Next::Restart(info_hash),
             false => Next::Done,
         };
-        self.settle(info_hash, Update::new, change, next).await;
+        self.settle_telling(info_hash, Update::new, change, next, told)
+            .await;
     }
 
     /// Keeps what went wrong with a torrent that goes on, or that nothing is wrong any more.

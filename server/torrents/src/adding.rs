@@ -8,6 +8,7 @@ use crate::manager::{Inner, Manager, Services, Settings};
 use control::catalog::{Torrent, describe};
 use control::command::{AddSource, AddTorrent, Added, CommandError, Reply};
 use control::create::{self, CreateOptions};
+use control::hooks::HookEvent;
 use control::library::Ready;
 use control::web;
 use engine::layout::FileStamp;
@@ -105,6 +106,7 @@ impl Manager {
             live: Default::default(),
         };
         let place = new.place;
+        let notice = self.note(&torrent, HookEvent::Added, None);
         let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
             let name = torrent.summary.name.clone();
             match written {
@@ -131,7 +133,8 @@ impl Manager {
             }
         };
         let write = Write::Add(info_hash, Box::new(new));
-        self.keeping.write(write, Box::new(after)).await;
+        let after = Box::new(after);
+        self.keeping.write_telling(vec![write], notice, after).await;
     }
 
     fn name_of(&self, info_hash: InfoHashV1) -> Option<String> {

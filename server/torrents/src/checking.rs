@@ -4,9 +4,11 @@
 //! Limits: [`CHECKS_MAX`] at a time, which read at low priority, and [`HUNG_MAX`] that hang. Does not: delete or write anything
 //! but what is known of the torrent.
 
+use crate::keeping::Next;
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::{Kept, KeptError};
 use control::catalog::Status;
+use control::hooks::HookEvent;
 use control::resume::{Resume, ResumeError, Resumed};
 use control::verify::VerifyError;
 use proto::ids::InfoHashV1;
@@ -315,6 +317,16 @@ impl Manager {
             let update = Update::new().verified(verified.clone());
             update.all_stamps(stamps.iter().copied())
         };
+        // What was there when it was added was not completed by us; the rest of a download that
+        // the check has found was.
+        let is_completed = {
+            let catalog = self.seat.catalog();
+            catalog.get(&info_hash).is_some_and(|torrent| {
+                let is_new = torrent.summary.completed_at_s.is_none();
+                complete && is_new && torrent.totals.downloaded_bytes > 0
+            })
+        };
+        let told = is_completed.then_some((HookEvent::Completed, None));
         self.show(info_hash, |torrent| torrent.pieces_verified = found);
         // One that has a place keeps it.
         match complete {
@@ -322,8 +334,9 @@ impl Manager {
             false if !self.queue.has(&info_hash) => self.place(info_hash, Place::Last).await,
             false => {}
         }
-        let next = crate::keeping::Next::Restart(info_hash);
-        self.settle(info_hash, update, change, next).await;
+        let next = Next::Restart(info_hash);
+        self.settle_telling(info_hash, update, change, next, told)
+            .await;
     }
 
     /// Puts a torrent into the queue, or takes it out, without anybody having asked.
@@ -338,7 +351,7 @@ impl Manager {
             crate::keeping::Next::Done
         };
         let make = move || state::Write::Queue(info_hash, place);
-        self.insist(info_hash, Arc::new(make), Box::new(after))
+        self.insist(info_hash, Arc::new(make), None, Box::new(after))
             .await;
     }
 }

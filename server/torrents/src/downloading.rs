@@ -9,6 +9,7 @@ use crate::manager::{Inner, Manager, Phase};
 use crate::reading::{Kept, KeptError};
 use crate::seeding::Awake;
 use control::catalog::Status;
+use control::hooks::HookEvent;
 use control::resume::{Claim, Resume, ResumeError, Resumed};
 use control::verify::PieceSet;
 use engine::layout::{FileIndex, FileStamp};
@@ -337,6 +338,17 @@ impl Manager {
         self.keeping.note_progress(info_hash, progress).await;
     }
 
+    /// Tells that all is there that is wanted, if any of it was downloaded now: a download that is
+    /// begun again at a start finds it there.
+    pub(crate) async fn tell_selection(&self, info_hash: InfoHashV1) {
+        let Some(Phase::Downloading(download)) = self.phases.get(&info_hash) else {
+            return;
+        };
+        if download.fetch.progress().downloaded > 0 {
+            self.tell(info_hash, HookEvent::Completed, None).await;
+        }
+    }
+
     /// All is there: it goes on as a torrent that is awake.
     async fn complete(&mut self, info_hash: InfoHashV1, number: u64, torrent: Arc<SeededTorrent>) {
         let now_s = self.clock.now_s();
@@ -358,8 +370,10 @@ impl Manager {
         };
         let pieces = torrent.metainfo().piece_count;
         self.show(info_hash, |torrent| torrent.pieces_verified = pieces);
+        let told = Some((HookEvent::Completed, None));
         let next = Next::Completed(info_hash);
-        self.settle(info_hash, update, change, next).await;
+        self.settle_telling(info_hash, update, change, next, told)
+            .await;
         self.place(info_hash, Place::Out).await;
         let Some((fetch, counted)) = mine else {
             // It became complete while it was being stopped.

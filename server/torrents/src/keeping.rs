@@ -5,6 +5,7 @@
 
 use crate::manager::Inner;
 use control::command::CommandError;
+use control::hooks::Notice;
 use proto::ids::InfoHashV1;
 use state::{Ack, Handle, Progress, Summary, Update, Write, WriteError};
 use std::sync::Arc;
@@ -35,10 +36,13 @@ pub(crate) enum Next {
     Leave(InfoHashV1, Option<Box<crate::removing::Remains>>),
 }
 
+/// Writes that are under way, how many of them were asked for, and what is done then.
+type Asked = (Option<Ack>, usize, After<crate::Manager>);
+
 /// Writes that wait to be acknowledged.
 pub(crate) struct Keeping {
     pub store: Handle,
-    written: mpsc::UnboundedSender<(Option<Ack>, After<crate::Manager>)>,
+    written: mpsc::UnboundedSender<Asked>,
     /// Writes whose acknowledgement has not been taken yet.
     pending: AtomicUsize,
 }
@@ -47,11 +51,12 @@ impl Keeping {
     /// Acknowledgements arrive as [`Inner::Written`].
     pub(crate) fn new(store: Handle, inner: mpsc::UnboundedSender<Inner>) -> Keeping {
         // Bounded by the store, which takes so many requests and no more.
-        let (written, mut acks) = mpsc::unbounded_channel::<(Option<Ack>, After<crate::Manager>)>();
+        let (written, mut acks) = mpsc::unbounded_channel::<Asked>();
         tokio::spawn(async move {
-            while let Some((ack, after)) = acks.recv().await {
+            while let Some((ack, asked, after)) = acks.recv().await {
                 let result = match ack {
-                    Some(ack) => ack.await.into_iter().collect(),
+                    // What is written beside has no say.
+                    Some(ack) => ack.await.into_iter().take(asked).collect(),
                     None => Err(WriteError::Closed),
                 };
                 if inner.send(Inner::Written(result, after)).is_err() {
@@ -88,9 +93,42 @@ impl Keeping {
 
     /// Writes in one transaction, and has `after` be done then with the first refusal, if any.
     pub(crate) async fn write_all(&self, writes: Vec<Write>, after: After<crate::Manager>) {
+        self.write_telling(writes, None, after).await;
+    }
+
+    /// The same, and has hooks be told when it is durable: what they are to be told is kept by the
+    /// same transaction.
+    pub(crate) async fn write_telling(
+        &self,
+        writes: Vec<Write>,
+        notice: Option<Notice>,
+        after: After<crate::Manager>,
+    ) {
+        let kept = notice.as_ref().and_then(Notice::write);
+        let after: After<crate::Manager> = match notice {
+            None => after,
+            Some(notice) => Box::new(move |manager, written| {
+                let is_written = written.is_ok();
+                let next = after(manager, written);
+                manager.told(notice, is_written);
+                next
+            }),
+        };
+        self.write_beside(writes, kept, after).await;
+    }
+
+    /// Writes in one transaction, with something that has no say in how it went.
+    pub(crate) async fn write_beside(
+        &self,
+        mut writes: Vec<Write>,
+        beside: Option<Write>,
+        after: After<crate::Manager>,
+    ) {
         self.pending.fetch_add(1, Ordering::Relaxed);
+        let asked = writes.len();
+        writes.extend(beside);
         let ack = self.store.submit(writes).await.ok();
-        let _ = self.written.send((ack, after));
+        let _ = self.written.send((ack, asked, after));
     }
 
     /// Writes what of a download has reached the disk. If the state disk fails the store writes it

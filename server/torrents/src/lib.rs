@@ -29,6 +29,7 @@ mod doubting;
 mod downloading;
 mod editing;
 mod finding;
+mod hooking;
 mod keeping;
 mod limiting;
 mod loading;

@@ -22,6 +22,7 @@ use control::catalog::{Status, Torrent};
 use control::command::{Command, CommandError, Seat, Server};
 use control::dht::DhtHandle;
 use control::hashing::Disk;
+use control::hooks::Hooks;
 use control::lsd::LsdHandle;
 use control::tracker::TrackerHandle;
 use proto::ids::{InfoHashV1, PeerId};
@@ -96,6 +97,8 @@ pub struct Services {
     pub disk: &'static dyn Disk,
     /// Where hashing is counted.
     pub cells: Arc<ControlCells>,
+    /// Who is told what happens to torrents.
+    pub hooks: Option<Hooks>,
     /// How we name ourselves to peers.
     pub peer_id: PeerId,
     /// Where they reach us.

@@ -1,10 +1,11 @@
 //! Torrents of which only a magnet link is known: peers are asked for the rest (BEP 9).
 
 use crate::finding::Seeker;
-use crate::keeping::Change;
+use crate::keeping::{Change, Next};
 use crate::manager::{Inner, Manager, Phase};
 use control::announce::is_global;
 use control::catalog::{Status, describe};
+use control::hooks::HookEvent;
 use engine::picker::Priority;
 use proto::ids::InfoHashV1;
 use proto::magnet::{Magnet, PeerAddress};
@@ -126,7 +127,10 @@ impl Manager {
                     details.priorities = priorities;
                 }
             });
-        self.update(info_hash, update, change, true, None).await;
+        let told = Some((HookEvent::Metadata, None));
+        let next = Next::Restart(info_hash);
+        self.update_telling(info_hash, update, change, next, None, told)
+            .await;
     }
 }
 

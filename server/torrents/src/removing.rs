@@ -10,6 +10,7 @@ use crate::keeping::{Next, refusal};
 use crate::manager::{Manager, Phase};
 use crate::reading::Kept;
 use control::command::{CommandError, Reply};
+use control::hooks::{HookEvent, Notice};
 use proto::ids::InfoHashV1;
 use state::{Write, WriteError};
 use std::collections::BTreeSet;
@@ -40,6 +41,8 @@ impl Manager {
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         self.keeping.begun();
         let suffix = self.settings.partial_suffix.clone();
+        let torrent = self.seat.catalog().get(&info_hash).cloned();
+        let notice = torrent.and_then(|torrent| self.note(&torrent, HookEvent::Removed, None));
         tokio::task::spawn_blocking(move || {
             // Which files they are is known as long as the torrent is.
             let remains = match with_data.then(|| Kept::read(&store, info_hash)) {
@@ -51,12 +54,16 @@ impl Manager {
                          it can be"
                     );
                     let _ = reply.send(Err(CommandError::Failed(why)));
-                    let nothing = |_: &mut Manager, _| Next::Done;
+                    let nothing = |manager: &mut Manager, _| {
+                        manager.tell_removed(notice, false);
+                        Next::Done
+                    };
                     let event = crate::manager::Inner::Written(Ok(()), Box::new(nothing));
                     let _ = inner.send(event);
                     return;
                 }
             };
+            let kept = notice.as_ref().and_then(Notice::write);
             let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
                 // One that an earlier try has removed, though it said otherwise, is removed.
                 let written = match written {
@@ -65,16 +72,21 @@ impl Manager {
                 };
                 let next = match &written {
                     Ok(()) => {
-                        manager.seat.change(|catalog| catalog.remove(&info_hash));
+                        let removed = manager.seat.change(|catalog| catalog.remove(&info_hash));
+                        manager.tell_removed(notice, removed.is_some());
                         Next::Leave(info_hash, remains)
                     }
-                    Err(_) => Next::Done,
+                    Err(_) => {
+                        manager.tell_removed(notice, false);
+                        Next::Done
+                    }
                 };
                 let _ = reply.send(written.map_err(refusal));
                 next
             };
             let no_move = Write::Setting(crate::moving::intent(info_hash), None);
-            let ack = store.submit_blocking(vec![Write::Remove(info_hash), no_move]);
+            let writes = [Write::Remove(info_hash), no_move];
+            let ack = store.submit_blocking(writes.into_iter().chain(kept).collect());
             let written = match ack {
                 Ok(ack) => ack.wait().into_iter().next().unwrap_or(Ok(())),
                 Err(error) => Err(error),
@@ -84,12 +96,21 @@ impl Manager {
         });
     }
 
+    /// Tells that a torrent is gone, or that it is not after all.
+    fn tell_removed(&self, notice: Option<Notice>, is_gone: bool) {
+        if let Some(notice) = notice {
+            self.told(notice, is_gone);
+        }
+    }
+
     /// A torrent is gone from the store: stops what it is doing, and deletes its files.
     pub(crate) async fn leave(&mut self, info_hash: InfoHashV1, remains: Option<Box<Remains>>) {
         self.named.remove(&info_hash);
         self.damaged.remove(&info_hash);
         self.waived.remove(&info_hash);
-        self.unkept.forget(&info_hash);
+        for notice in self.unkept.forget(&info_hash) {
+            self.told(notice, false);
+        }
         self.queue.forget(&info_hash);
         self.returned.forget(&info_hash);
         self.moves.forget(&info_hash);

@@ -88,6 +88,7 @@ impl Manager {
         self.phases.give_turn_back(&info_hash);
         self.queue.note_gain(&info_hash);
         self.set_status(info_hash, Status::Seeding);
+        self.tell_selection(info_hash).await;
         self.next_downloads().await;
     }
 

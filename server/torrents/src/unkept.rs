@@ -10,6 +10,7 @@
 
 use crate::keeping::{After, Next};
 use crate::manager::Manager;
+use control::hooks::Notice;
 use proto::ids::InfoHashV1;
 use state::{Write, WriteError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,19 +28,26 @@ pub(crate) type Make = Arc<dyn Fn() -> Write + Send + Sync>;
 /// A write, and what is done when it is.
 struct Try<T> {
     make: Make,
+    /// What hooks are told then, which is kept with it.
+    notice: Option<Notice>,
     /// Nobody else has it: the lock is for those who may only look at what waits.
     after: Mutex<After<T>>,
 }
 
 impl<T> Try<T> {
-    fn new(make: Make, after: After<T>) -> Try<T> {
+    fn new(make: Make, notice: Option<Notice>, after: After<T>) -> Try<T> {
         let after = Mutex::new(after);
-        Try { make, after }
+        Try {
+            make,
+            notice,
+            after,
+        }
     }
 
-    fn done(self, owner: &mut T, written: Result<(), WriteError>) -> Next {
+    fn done(self, owner: &mut T, written: Result<(), WriteError>) -> (Next, Option<Notice>) {
         let after = self.after.into_inner();
-        after.unwrap_or_else(PoisonError::into_inner)(owner, written)
+        let next = after.unwrap_or_else(PoisonError::into_inner)(owner, written);
+        (next, self.notice)
     }
 }
 
@@ -94,11 +102,11 @@ impl<T> Unkept<T> {
         Some((info_hash, number, it))
     }
 
-    /// A torrent is gone.
-    pub(crate) fn forget(&mut self, info_hash: &InfoHashV1) {
-        for number in self.torrents.remove(info_hash).into_iter().flatten() {
-            self.tries.remove(&number);
-        }
+    /// A torrent is gone: what hooks are not told then.
+    pub(crate) fn forget(&mut self, info_hash: &InfoHashV1) -> Vec<Notice> {
+        let numbers = self.torrents.remove(info_hash).into_iter().flatten();
+        let tries = numbers.filter_map(|number| self.tries.remove(&number));
+        tries.filter_map(|(_, it)| it.notice).collect()
     }
 }
 
@@ -109,9 +117,10 @@ impl Manager {
         &mut self,
         info_hash: InfoHashV1,
         make: Make,
+        notice: Option<Notice>,
         after: After<Manager>,
     ) {
-        let (number, it) = (self.unkept.number(), Try::new(make, after));
+        let (number, it) = (self.unkept.number(), Try::new(make, notice, after));
         let it = match self.unkept.has_older(&info_hash, number) {
             true => self.unkept.put(info_hash, number, it).err(),
             false => Some(it),
@@ -122,23 +131,35 @@ impl Manager {
     }
 
     async fn attempt(&self, info_hash: InfoHashV1, number: u64, it: Try<Manager>) {
-        let write = (it.make)();
+        let writes = vec![(it.make)()];
+        let kept = it.notice.as_ref().and_then(Notice::write);
         let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
             let has_failed = matches!(written, Err(WriteError::Failed(_)));
             // What was made before and has failed must not be done after this.
             let is_early = written.is_ok() && manager.unkept.has_older(&info_hash, number);
             if !has_failed && !is_early {
-                return it.done(manager, written);
+                return manager.is_done(it, written);
             }
             if let Err(error) = &written {
                 tracing::warn!(torrent = %info_hash, %error, "it is tried again");
             }
             match manager.unkept.put(info_hash, number, it) {
                 Ok(()) => Next::Done,
-                Err(it) => it.done(manager, written),
+                Err(it) => manager.is_done(it, written),
             }
         };
-        self.keeping.write(write, Box::new(after)).await;
+        self.keeping
+            .write_beside(writes, kept, Box::new(after))
+            .await;
+    }
+
+    fn is_done(&mut self, it: Try<Manager>, written: Result<(), WriteError>) -> Next {
+        let is_written = written.is_ok();
+        let (next, notice) = it.done(self, written);
+        if let Some(notice) = notice {
+            self.told(notice, is_written);
+        }
+        next
     }
 
     /// Tries again to write what could not be kept.
@@ -161,7 +182,7 @@ mod tests {
 
     fn a_try() -> Try<()> {
         let make = || Write::Setting("x".into(), None);
-        Try::new(Arc::new(make), Box::new(|(), _| Next::Done))
+        Try::new(Arc::new(make), None, Box::new(|(), _| Next::Done))
     }
 
     #[test]
@@ -177,7 +198,7 @@ mod tests {
         assert!(unkept.put(a, numbers[0], a_try()).is_ok());
         let (torrent, number, _) = unkept.take().unwrap();
         assert_eq!((torrent, number), (a, numbers[0]));
-        unkept.forget(&a);
+        assert!(unkept.forget(&a).is_empty());
         let (torrent, number, _) = unkept.take().unwrap();
         assert_eq!((torrent, number), (b, numbers[2]));
         assert!(unkept.take().is_none() && unkept.torrents.is_empty());

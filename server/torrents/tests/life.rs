@@ -146,6 +146,7 @@ impl Host {
             dht: None,
             disk,
             cells: registry.control(),
+            hooks: None,
             peer_id,
             peer_port: plane.addresses()[0].port(),
         };

@@ -2,6 +2,10 @@
 //!
 //! Does not: look at the machine, such as whether a port is free.
 
+mod lists;
+
+pub(super) use lists::{of_hook, of_watches};
+
 use super::{Config, Tracker};
 use crate::tracker::LabelledNetwork;
 use std::collections::HashMap;

@@ -11,6 +11,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
+mod lists;
+
 /// The largest configuration file: room for 100,000 `[[torrent]]` entries.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -40,6 +42,7 @@ pub(super) fn load(
     }
     loader.read_environment(environment);
     loader.check_relations();
+    loader.check_lists(environment);
     loader.finish()
 }
 
@@ -155,7 +158,17 @@ impl Loader {
                         self.read_seed(source, item.span(), item.get_ref());
                     }
                 }
-                ("torrent" | "seed", _) => {
+                ("watch", DeValue::Array(items)) => {
+                    for item in items.iter() {
+                        self.read_watch(source, item.span(), item.get_ref());
+                    }
+                }
+                ("hook", DeValue::Array(items)) => {
+                    for item in items.iter() {
+                        self.read_hook(source, item.span(), item.get_ref());
+                    }
+                }
+                ("torrent" | "seed" | "watch" | "hook", _) => {
                     let message = format!(
                         "is a list: write [[{section}]] in double brackets before each entry"
                     );
@@ -169,7 +182,7 @@ impl Loader {
                     self.problem(place, section, message);
                 }
                 _ => {
-                    let lists = ["torrent", "seed"];
+                    let lists = ["torrent", "seed", "watch", "hook"];
                     let known: Vec<&str> = Config::SECTIONS.iter().copied().chain(lists).collect();
                     let message = unknown("section", section, &known);
                     self.problem(place, escape(section, 60), message);

@@ -1,7 +1,7 @@
 //! The reference file: every key with its comment and its default, itself a valid configuration.
 
-use super::Config;
-use super::table::Reload;
+use super::table::{Reload, Section};
+use super::{Config, HookEntry, WatchEntry};
 use std::fmt::Write;
 
 const HEAD: &str = "\
@@ -17,7 +17,8 @@ const HEAD: &str = "\
 # On SIGHUP (systemctl reload seedring) a running `serve` reads it again. What is wrong is logged and changes
 # nothing. Keys with \"Reload: yes\" take their new values then; of the others that have changed, the log
 # names each, and they count from the next start. [[torrent]] and [[seed]] are compared: what is new is
-# loaded, what is gone is withdrawn, and of the rest what could not be served before is tried again.
+# loaded, what is gone is withdrawn, and of the rest what could not be served before is tried again. [[watch]]
+# and [[hook]] are taken as they are then.
 ";
 
 const LISTS: &str = "
@@ -34,6 +35,16 @@ const LISTS: &str = "
 #[[seed]]
 #path = \"/srv/release\"
 ";
+
+/// The lists whose entries are declared as sections are.
+fn entries() -> [(&'static str, Box<dyn Section>, &'static str); 2] {
+    let watch = "path = \"/srv/watch\"";
+    let hook = "on = [\"completed\"]\n#run = [\"/usr/local/bin/completed\", \"{info_hash}\"]";
+    [
+        ("watch", Box::new(WatchEntry::default()), watch),
+        ("hook", Box::new(HookEntry::default()), hook),
+    ]
+}
 
 /// The text of the reference file.
 pub fn reference() -> String {
@@ -60,6 +71,22 @@ pub fn reference() -> String {
         }
     }
     text.push_str(LISTS);
+    for (name, section, example) in entries() {
+        text.push('\n');
+        for line in section.doc() {
+            comment(&mut text, line);
+        }
+        let _ = writeln!(text, "#\n#[[{name}]]\n#{example}");
+        text.push_str("#\n# Its keys, with their defaults:\n");
+        for key in section.keys() {
+            text.push_str("#\n");
+            for line in key.doc {
+                comment(&mut text, line);
+            }
+            comment(&mut text, &format!(" Allowed: {}.", key.allowed));
+            let _ = writeln!(text, "#{} = {}", key.name, key.default);
+        }
+    }
     text
 }
 

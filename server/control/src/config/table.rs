@@ -150,6 +150,7 @@ macro_rules! section {
         impl $Section {
             /// Takes from `new` the keys that a running server can change, and notes all that are
             /// others there.
+            #[allow(dead_code, reason = "entries of lists are taken as wholes")]
             pub(crate) fn renew(
                 &mut self,
                 new: &Self,

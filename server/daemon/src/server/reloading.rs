@@ -54,6 +54,7 @@ impl Watch {
             settings,
             http,
             access,
+            automation,
             ip_filter,
         } = fresh;
         let is_live = |change: &&Change| change.reload == Reload::Live;
@@ -76,6 +77,8 @@ impl Watch {
             announcer.set_limits(&settings.web);
         }
         self.kept.reload(settings);
+        let server = self.server.clone();
+        self.automation.renew(automation, server).await;
         self.running.stop_timeout = config.announce.stop_timeout_s.duration();
         self.renewable.http.set(http);
         if let Some(api) = &self.renewable.api {

@@ -1,0 +1,189 @@
+//! Which files are in a watch folder. Blocks on the disk.
+//!
+//! Limits: [`FILES_MAX`] files that concern us and [`FOLDERS_MAX`] folders, [`DEPTH_MAX`] deep; what
+//! is beyond is not seen until there are fewer.
+
+use super::content::Kind;
+use super::spot::{Stamp, There};
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Files of one watch that are minded at once.
+pub(super) const FILES_MAX: usize = 32_768;
+
+/// Folders of one watch.
+const FOLDERS_MAX: usize = 4096;
+
+/// How deep they lie.
+const DEPTH_MAX: usize = 32;
+
+/// When the folders of a watch were changed last.
+pub(super) type Folders = BTreeMap<PathBuf, (u64, i64, i64)>;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Files that concern us, by their paths below the watch; no stamp if they are no ordinary
+    /// files.
+    pub files: BTreeMap<PathBuf, Option<Stamp>>,
+    pub folders: Folders,
+    /// Whether there is more than the limits let be seen.
+    pub is_cut: bool,
+}
+
+/// Looks into a watch folder; none if no folder has changed since `before`.
+pub(super) fn look(
+    root: &Path,
+    recursive: bool,
+    before: Option<&Folders>,
+) -> io::Result<Option<Found>> {
+    // It is what says that the folder is there, at each look.
+    let changed = changed_at(&std::fs::metadata(root)?);
+    if let Some(before) = before {
+        let is_same = |(path, known): (&PathBuf, &(u64, i64, i64))| {
+            let now = std::fs::symlink_metadata(root.join(path));
+            now.is_ok_and(|now| changed_at(&now) == *known)
+        };
+        let root_is_same = before.get(Path::new("")) == Some(&changed);
+        let mut below = before
+            .iter()
+            .filter(|(path, _)| !path.as_os_str().is_empty());
+        if root_is_same && below.all(is_same) {
+            return Ok(None);
+        }
+    }
+    let mut found = Found::default();
+    found.folders.insert(PathBuf::new(), changed);
+    let mut left = vec![(PathBuf::new(), 0)];
+    while let Some((folder, depth)) = left.pop() {
+        let listed = list(root, &folder, &mut found);
+        let below = match listed {
+            // One that vanished meanwhile, or that nobody may read, hides no other.
+            Err(_) if depth > 0 => continue,
+            listed => listed?,
+        };
+        for (path, changed) in below {
+            if !recursive {
+                break;
+            }
+            if depth == DEPTH_MAX || found.folders.len() == FOLDERS_MAX {
+                found.is_cut = true;
+                break;
+            }
+            found.folders.insert(path.clone(), changed);
+            left.push((path, depth + 1));
+        }
+    }
+    Ok(Some(found))
+}
+
+/// Lists one folder: its files into `found`; returns the folders in it.
+fn list(
+    root: &Path,
+    folder: &Path,
+    found: &mut Found,
+) -> io::Result<Vec<(PathBuf, (u64, i64, i64))>> {
+    let mut below = Vec::new();
+    for entry in std::fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_dotted = name.as_encoded_bytes().first() == Some(&b'.');
+        let is_folder = entry.file_type()?.is_dir();
+        let is_ours = Kind::of(&name).is_some();
+        if is_dotted || !(is_folder || is_ours) {
+            continue;
+        }
+        // It may have gone.
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        let path = folder.join(&name);
+        if metadata.is_dir() {
+            below.push((path, changed_at(&metadata)));
+        } else if found.files.len() == FILES_MAX {
+            found.is_cut = true;
+        } else {
+            let stamp = match there(&metadata) {
+                There::File(stamp) => Some(stamp),
+                There::Folder | There::Special => None,
+            };
+            found.files.insert(path, stamp);
+        }
+    }
+    Ok(below)
+}
+
+fn changed_at(metadata: &Metadata) -> (u64, i64, i64) {
+    (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+fn there(metadata: &Metadata) -> There {
+    match metadata.is_file() {
+        true => There::File(Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            changed_ns: i128::from(metadata.mtime()) * 1_000_000_000
+                + i128::from(metadata.mtime_nsec()),
+        }),
+        false => There::Special,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn names(found: &Found) -> Vec<&str> {
+        found
+            .files
+            .keys()
+            .map(|path| path.to_str().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn files_that_concern_us_are_found_and_links_are_not_walked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("sub/deep")).unwrap();
+        fs::create_dir_all(path(".hidden")).unwrap();
+        for name in [
+            "a.torrent",
+            "b.txt",
+            ".c.torrent",
+            "sub/d.magnet",
+            "sub/deep/e.torrent",
+        ] {
+            fs::write(path(name), "x").unwrap();
+        }
+        fs::write(path(".hidden/f.torrent"), "x").unwrap();
+        std::os::unix::fs::symlink(folder.path(), path("round")).unwrap();
+        std::os::unix::fs::symlink("a.torrent", path("g.torrent")).unwrap();
+        let found = look(folder.path(), false, None).unwrap().unwrap();
+        assert_eq!(names(&found), ["a.torrent", "g.torrent"]);
+        assert!(found.files[Path::new("g.torrent")].is_none());
+        let found = look(folder.path(), true, None).unwrap().unwrap();
+        let all = [
+            "a.torrent",
+            "g.torrent",
+            "sub/d.magnet",
+            "sub/deep/e.torrent",
+        ];
+        assert_eq!(names(&found), all);
+        assert_eq!(found.folders.len(), 3);
+        assert!(!found.is_cut);
+        // Nothing has changed, then something has, deep below.
+        let again = look(folder.path(), true, Some(&found.folders)).unwrap();
+        assert!(again.is_none());
+        fs::remove_file(path("sub/deep/e.torrent")).unwrap();
+        fs::remove_dir(path("sub/deep")).unwrap();
+        let again = look(folder.path(), true, Some(&found.folders)).unwrap();
+        assert_eq!(names(&again.unwrap()), all[..3]);
+        assert!(look(&path("absent"), false, None).is_err());
+    }
+}

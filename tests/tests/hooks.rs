@@ -1,0 +1,512 @@
+//! Hooks of `serve`: real programs and real web servers are told what happens to torrents.
+// Helpers outside #[test] functions: a panic there fails the test with its reason.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use rustix::process::Signal;
+use seedring_tests::certificates::Authority;
+use seedring_tests::content::write_file;
+use seedring_tests::need;
+use seedring_tests::process::{Process, run_ok};
+use seedring_tests::served::{Served, said};
+use seedring_tests::server::{SHORT, Seed, seedring};
+use seedring_tests::torrent::Torrent;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Writes a program into `root`.
+fn script(root: &Path, name: &str, body: &str) {
+    let path = root.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What a file says so far, a line each.
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn metric(server: &Served, result: &str) -> f64 {
+    server.metrics()[&format!("seedring_hooks_total{{result=\"{result}\"}}")]
+}
+
+/// Adds a torrent, paused, of data that are there: its info-hash.
+fn add(server: &Served, name: &str, more: &[&str]) -> String {
+    let torrent = server.make(name, 20_000);
+    let data = server.path("data");
+    let (file, data) = (torrent.to_str().unwrap(), data.to_str().unwrap());
+    server.ok(["add", file, "-d", data, "--paused"].iter().chain(more));
+    Torrent::read(&torrent).info_hash_hex()
+}
+
+/// One after another, with names that would be commands, options or lines elsewhere: each is one
+/// argument, no shell reads it, and nothing that configures the server is in the environment.
+#[test]
+fn a_program_is_told_all_in_order_and_no_name_is_read_by_a_shell() {
+    let text = "[[hook]]\non = [\"added\", \"removed\"]\n\
+                run = [\"@/told\", \"{event}\", \"{name}\", \"--name={name}\", \"{info_hash}\", \"{{}}\"]\n";
+    let server = Served::start_configured(text, |root| {
+        let body = format!(
+            "out='{}/out'\nfor argument; do printf '%s\\0' \"$argument\"; done >> \"$out/arguments\"\n\
+             env -0 | sort -z >> \"$out/environment\"\n\
+             printf '%s %s\\n' \"$SEEDRING_EVENT\" \"$(pwd)\" >> \"$out/done\"",
+            root.display()
+        );
+        script(root, "told", &body);
+    });
+    let name = "-rf $(touch pwned) `id`; \"x'";
+    let hash = add(&server, name, &[]);
+    let done = server.path("out/done");
+    server.until("added", || lines(&done).len() == 1);
+    server.ok(["remove", &hash]);
+    server.until("removed", || lines(&done).len() == 2);
+    assert_eq!(lines(&done), ["added /", "removed /"]);
+    let arguments = fs::read_to_string(server.path("out/arguments")).unwrap();
+    let arguments: Vec<_> = arguments.split('\0').collect();
+    let safe = name.replacen('-', "_", 1);
+    let named = format!("--name={name}");
+    assert_eq!(arguments[..5], ["added", &safe, &named, &hash, "{}"]);
+    assert_eq!(arguments[5], "removed");
+    let environment = fs::read_to_string(server.path("out/environment")).unwrap();
+    let data = server.path("data");
+    for expected in [
+        "SEEDRING_EVENT=added".to_owned(),
+        format!("SEEDRING_NAME={name}"),
+        format!("SEEDRING_INFO_HASH={hash}"),
+        format!("SEEDRING_SAVE_PATH={}", data.display()),
+        "SEEDRING_BYTES=20000".to_owned(),
+    ] {
+        assert!(
+            environment.split('\0').any(|it| it == expected),
+            "{expected}"
+        );
+    }
+    assert!(
+        !environment.contains("SEEDRING_API__LISTEN"),
+        "our own setting is told"
+    );
+    assert_eq!(metric(&server, "ok"), 2.0);
+}
+
+/// A program that fails, one that hangs with a child of its own, and one that floods its output: each
+/// ends, is counted, and holds up neither the server nor the others.
+#[test]
+fn programs_that_fail_hang_and_flood_are_ended_and_counted() {
+    let hook =
+        |name: &str| format!("[[hook]]\non = [\"added\"]\nrun = [\"@/{name}\"]\ntimeout_s = 1\n");
+    let text: String = ["fails", "hangs", "floods", "absent"].map(hook).concat();
+    let server = Served::start_configured(&text, |root| {
+        let out = root.join("out");
+        let out = out.display();
+        script(root, "fails", "printf 'wh\\033[2Jy\\n' >&2; exit 3");
+        let hangs =
+            format!("trap '' TERM\nsleep 1000 &\necho $! > '{out}/child'\nwait; wait; sleep 1000");
+        script(root, "hangs", &hangs);
+        script(
+            root,
+            "floods",
+            &format!("head -c 50000000 /dev/zero; touch '{out}/flooded'"),
+        );
+        // It goes between the check and the first event.
+        script(root, "absent", "exit 0");
+    });
+    fs::remove_file(server.path("absent")).unwrap();
+    add(&server, "one", &[]);
+    server.until("flood", || server.path("out/flooded").exists());
+    server.until("end of what hangs", || metric(&server, "timeout") == 1.0);
+    let child = fs::read_to_string(server.path("out/child")).unwrap();
+    let child = PathBuf::from("/proc").join(child.trim());
+    server.until("end of its child", || {
+        let state = fs::read_to_string(child.join("stat")).unwrap_or_default();
+        state.is_empty() || state.contains(") Z ")
+    });
+    server.until("the others", || metric(&server, "failed") == 2.0);
+    server.until("the flood's count", || metric(&server, "ok") == 1.0);
+    let log = server.process.stderr();
+    assert!(
+        log.contains("a hook has failed") && log.contains("wh"),
+        "{log}"
+    );
+    assert!(log.contains("a hook cannot be run"), "{log}");
+    assert!(
+        !log.contains('\u{1b}') && log.len() < 100_000,
+        "{}",
+        log.len()
+    );
+    assert_eq!(server.torrents().len(), 1);
+}
+
+/// Filters say of which torrents a hook is told.
+#[test]
+fn a_hook_is_told_of_the_torrents_that_it_asks_for() {
+    let hook = |filter: &str, out: &str| {
+        format!(
+            "[[hook]]\non = [\"added\"]\n{filter}\nrun = [\"@/told\", \"{out}\", \"{{name}}\"]\n"
+        )
+    };
+    let filters = ["", "categories = [\"films\"]", "labels = [\"x\", \"y\"]"];
+    let hooks = filters.iter().zip(["all", "films", "labels"]);
+    let text: String = hooks.map(|(filter, out)| hook(filter, out)).collect();
+    let server = Served::start_configured(&text, |root| {
+        script(
+            root,
+            "told",
+            &format!("echo \"$2\" >> '{}/out/'\"$1\"", root.display()),
+        );
+    });
+    add(&server, "plain", &[]);
+    add(&server, "film", &["--category", "films"]);
+    add(&server, "labelled", &["--label", "y"]);
+    server.until("all", || metric(&server, "ok") == 5.0);
+    let told = |out: &str| {
+        let mut told = lines(&server.path("out").join(out));
+        told.sort();
+        told
+    };
+    assert_eq!(told("all"), ["film", "labelled", "plain"]);
+    assert_eq!(told("films"), ["film"]);
+    assert_eq!(told("labels"), ["labelled"]);
+}
+
+/// A torrent that is downloaded is told once, with what it is; one whose data were there is not told
+/// as completed, and one whose data go away is told as offline.
+#[test]
+fn a_download_is_told_when_it_is_complete_and_data_when_they_are_away() {
+    let text = "[[hook]]\non = [\"added\", \"completed\", \"offline\", \"error\"]\nlabels = [\"told\"]\n\
+                run = [\"@/told\", \"{event}\", \"{name}\"]\n";
+    let mut server = Served::start_configured(text, |root| {
+        script(
+            root,
+            "told",
+            &format!("echo \"$1 $2\" >> '{}/out/told'", root.display()),
+        );
+    });
+    let told = server.path("out/told");
+    let there = add(&server, "there", &["--label", "told"]);
+    server.ok(["resume", &there]);
+    server.wait_status("seeding");
+    let seed = server.path("seed");
+    write_file(&seed.join("wanted"), 300_000, 5);
+    let file = server.path("wanted.torrent");
+    let mut command = seedring(["create"]);
+    command.arg(seed.join("wanted")).arg("-o").arg(&file);
+    run_ok("create", &command, SHORT);
+    let seeder = Seed::torrent(&file, &seed).start();
+    let peer = seeder.address().to_string();
+    let into = server.path("into");
+    let (path, into) = (file.to_str().unwrap(), into.to_str().unwrap());
+    server.ok(["add", path, "-d", into, "--label", "told", "--peer", &peer]);
+    server.until("completion", || lines(&told).len() == 3);
+    assert_eq!(
+        lines(&told),
+        ["added there", "added wanted", "completed wanted"]
+    );
+    // A restart tells nothing of it again.
+    server.restart();
+    server.wait_status("seeding");
+    fs::rename(server.path("data"), server.path("away")).unwrap();
+    server.ok(["recheck", &there]);
+    server.until("offline", || lines(&told).len() == 4);
+    assert_eq!(lines(&told)[3], "offline there");
+}
+
+/// What was not told is told at the next start, also after kill -9, and what was told is not.
+#[test]
+fn what_was_not_told_before_the_end_is_told_after_it() {
+    let text = "[[hook]]\non = [\"added\"]\nconcurrency = 1\nrun = [\"@/told\", \"{name}\"]\n";
+    let mut server = Served::start_configured(text, |root| {
+        let out = root.join("out");
+        let body = format!(
+            "echo \"$1\" >> '{0}/begun'\n[ -e '{0}/free' ] || sleep 1000\necho \"$1\" >> '{0}/told'",
+            out.display()
+        );
+        script(root, "told", &body);
+        fs::write(out.join("free"), "").unwrap();
+    });
+    let (begun, told) = (server.path("out/begun"), server.path("out/told"));
+    add(&server, "first", &[]);
+    server.until("first", || metric(&server, "ok") == 1.0);
+    fs::remove_file(server.path("out/free")).unwrap();
+    add(&server, "second", &[]);
+    add(&server, "third", &[]);
+    server.until("begun", || lines(&begun).len() == 2);
+    server.process.signal(Signal::KILL);
+    server.process.wait_exit(SHORT);
+    // It may have been the last word of the one that was told.
+    let had = lines(&begun).len();
+    server.again();
+    server.until("second again", || lines(&begun).len() == had + 1);
+    fs::write(server.path("out/free"), "").unwrap();
+    // The end does not wait for what hangs, and what it ended is told once more.
+    server.restart();
+    server.until("both", || lines(&told).len() == 3);
+    assert_eq!(lines(&told), ["first", "second", "third"]);
+    server.restart();
+    add(&server, "fourth", &[]);
+    server.until("fourth", || lines(&told).len() == 4);
+    assert_eq!(
+        lines(&told)[3],
+        "fourth",
+        "nothing is told twice that was told"
+    );
+}
+
+/// A request that a web server got.
+#[derive(Clone, Debug)]
+struct Request {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn header(&self, name: &str) -> Option<String> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let found = lines.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.to_owned())
+    }
+}
+
+/// A web server that gives these answers, the last of them for ever.
+fn receiver(answers: &[&str]) -> (u16, Arc<Mutex<Vec<Request>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let (seen, answers) = (Arc::clone(&requests), answers.iter());
+    let answers: Vec<String> = answers.map(|answer| (*answer).to_owned()).collect();
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut request = Request {
+                head: String::new(),
+                body: Vec::new(),
+            };
+            while stream.read_line(&mut request.head).unwrap_or(0) > 2 {}
+            let length = request.header("content-length");
+            let length = length.map_or(0, |it| it.trim().parse().unwrap());
+            request.body.resize(length, 0);
+            stream.read_exact(&mut request.body).unwrap();
+            seen.lock().unwrap().push(request);
+            let answer = &answers[number.min(answers.len() - 1)];
+            let answer =
+                format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    (port, requests)
+}
+
+/// A webhook says what happened, signed, and nothing of the trackers; it is tried again after a
+/// failure of the server, follows no redirect, and its URL is not logged.
+#[test]
+fn a_webhook_is_signed_tried_again_and_tells_no_secrets() {
+    let (port, requests) =
+        receiver(&["503 Later", "204 Done", "302 Found\r\nLocation: /elsewhere"]);
+    let text = format!(
+        "[[hook]]\non = [\"added\"]\nurl = \"http://127.0.0.1:{port}/hook?key=urlsecret\"\n\
+         secret_file = \"secret\"\ntoken_file = \"@/token\"\n"
+    );
+    let server = Served::start_configured(&text, |root| {
+        fs::write(root.join("secret"), "signingsecret\n").unwrap();
+        fs::write(root.join("token"), "tokensecret\n").unwrap();
+    });
+    let data = server.path("data/x");
+    write_file(&data, 20_000, 1);
+    let file = server.path("x.torrent");
+    let mut command = seedring([
+        "create",
+        "--tracker",
+        "http://tracker.example/passkey123/announce",
+    ]);
+    command.arg(&data).arg("-o").arg(&file);
+    run_ok("create", &command, SHORT);
+    server.ok([
+        "add",
+        file.to_str().unwrap(),
+        "--paused",
+        "--category",
+        "c",
+        "--label",
+        "l",
+    ]);
+    server.until("success", || metric(&server, "ok") == 1.0);
+    let got = requests.lock().unwrap().clone();
+    assert_eq!(got.len(), 2);
+    assert_eq!(got[0].body, got[1].body, "the same again");
+    let request = &got[1];
+    assert!(
+        request
+            .head
+            .starts_with("POST /hook?key=urlsecret HTTP/1.1"),
+        "{}",
+        request.head
+    );
+    assert_eq!(request.header("content-type").unwrap(), "application/json");
+    assert_eq!(
+        request.header("authorization").unwrap(),
+        "Bearer tokensecret"
+    );
+    assert_eq!(request.header("x-seedring-event").unwrap(), "added");
+    let body: Value = serde_json::from_slice(&request.body).unwrap();
+    assert_eq!(body["event"], "added");
+    assert_eq!(
+        body["torrent"]["info_hash"],
+        Torrent::read(&file).info_hash_hex()
+    );
+    assert_eq!(body["torrent"]["labels"], json!(["l"]));
+    assert_eq!(body["torrent"]["category"], "c");
+    assert_eq!(body["id"], request.header("x-seedring-id").unwrap());
+    assert!(!String::from_utf8_lossy(&request.body).contains("passkey123"));
+    let signature = request.header("x-seedring-signature").unwrap();
+    if let Some(expected) = hmac(server.root.path(), &request.body) {
+        assert_eq!(signature, format!("sha256={expected}"));
+    }
+    // What leads elsewhere is a failure, and not tried again.
+    add(&server, "y", &[]);
+    server.until("failure", || metric(&server, "failed") == 1.0);
+    let got = requests.lock().unwrap().clone();
+    assert_eq!(got.len(), 3);
+    let log = server.process.stderr();
+    for secret in ["urlsecret", "tokensecret", "signingsecret"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+    assert!(log.contains("302"), "{log}");
+}
+
+/// What OpenSSL, where it is, says that the signature is.
+fn hmac(root: &Path, body: &[u8]) -> Option<String> {
+    let openssl = seedring_tests::skip::program("openssl", "openssl").ok()?;
+    let file = root.join("body");
+    fs::write(&file, body).unwrap();
+    let mut command = Command::new(openssl);
+    command
+        .args(["dgst", "-sha256", "-hmac", "signingsecret"])
+        .arg(&file);
+    let said = run_ok("openssl", &command, SHORT);
+    said.trim().rsplit(' ').next().map(str::to_owned)
+}
+
+/// Over TLS only who is vouched for is told: by the authorities of announce.ca_files, too.
+#[test]
+fn a_webhook_over_tls_tells_who_is_vouched_for() {
+    let authority = need!("hooks", Authority::new());
+    let python = need!("hooks", seedring_tests::skip::program("python3", "python3"));
+    let (certificate, key) = authority.vouch("IP:127.0.0.1", 2);
+    let folder = tempfile::TempDir::new().unwrap();
+    let body = folder.path().join("body");
+    const SERVER: &str = "
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        data = self.rfile.read(int(self.headers['Content-Length']))
+        open(sys.argv[3], 'ab').write(data + b'\\n')
+        self.send_response(200)
+        self.send_header('Content-Length', '0')
+        self.end_headers()
+server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+";
+    let mut command = Command::new(python);
+    command
+        .args(["-c", SERVER])
+        .args([&certificate, &key, &body]);
+    let mut receiver = Process::spawn("receiver", &command);
+    let port: u16 = receiver.wait_for("port", SHORT, |it| it.stdout().trim().parse().ok());
+    let hook = format!("[[hook]]\non = [\"added\"]\nurl = \"https://127.0.0.1:{port}/\"\n");
+    let trusted = format!(
+        "[announce]\nca_files = [{:?}]\n{hook}",
+        authority.certificate()
+    );
+    let server = Served::start_configured(&trusted, |_| {});
+    add(&server, "one", &[]);
+    server.until("success", || metric(&server, "ok") == 1.0);
+    assert_eq!(lines(&body).len(), 1);
+    drop(server);
+    let server = Served::start_configured(&hook, |_| {});
+    add(&server, "two", &[]);
+    server.until("refusal", || {
+        server
+            .process
+            .stderr()
+            .contains("a webhook is not told yet")
+    });
+    assert_eq!(lines(&body).len(), 1, "nobody vouches for it");
+    // An end does not wait for what is tried again.
+    drop(server);
+}
+
+/// What cannot be meant is refused before anything starts.
+#[test]
+fn hooks_that_cannot_be_are_refused() {
+    let root = tempfile::TempDir::new().unwrap();
+    let file = root.path().join("seedring.toml");
+    let cases = [
+        ("run = [\"/bin/true\"]", "hook.on"),
+        ("on = [\"finished\"]\nrun = [\"/bin/true\"]", "hook.on"),
+        ("on = [\"added\"]", "run and url are both missing"),
+        (
+            "on = [\"added\"]\nrun = [\"/bin/true\"]\nurl = \"http://x/\"",
+            "run or url",
+        ),
+        ("on = [\"added\"]\nrun = [\"true\"]", "absolute path"),
+        (
+            "on = [\"added\"]\nrun = [\"/absent/program\"]",
+            "/absent/program",
+        ),
+        (
+            "on = [\"added\"]\nrun = [\"/bin/true\", \"{nme}\"]",
+            "entry 2",
+        ),
+        ("on = [\"added\"]\nurl = \"ftp://x/\"", "hook.url"),
+        (
+            "on = [\"added\"]\nurl = \"https://me:pw123@x/\"",
+            "hook.url",
+        ),
+        (
+            "on = [\"added\"]\nurl = \"https://x/\"\nsecret_file = \"absent\"",
+            "hook.secret_file",
+        ),
+        (
+            "on = [\"added\"]\nrun = [\"/bin/true\"]\ntoken_file = \"x\"",
+            "a program reads its own",
+        ),
+    ];
+    for (text, expected) in cases {
+        fs::write(&file, format!("[[hook]]\n{text}\n")).unwrap();
+        let mut command = seedring(["config", "check"]);
+        command.arg(&file);
+        let said = said(&command);
+        assert_eq!(said.code, 2, "{text}: {said:?}");
+        assert!(said.stderr.contains(expected), "{text}: {}", said.stderr);
+        assert!(!said.stderr.contains("pw123"), "{}", said.stderr);
+    }
+}
+
+/// A server with hooks that never end stops in its time.
+#[test]
+fn a_hook_that_never_ends_does_not_hold_up_the_end() {
+    let text = "[[hook]]\non = [\"added\"]\nrun = [\"@/hangs\"]\ntimeout_s = 80000\n";
+    let mut server = Served::start_configured(text, |root| {
+        let body = format!(
+            "trap '' TERM\ntouch '{}/out/begun'\nsleep 1000; sleep 1000",
+            root.display()
+        );
+        script(root, "hangs", &body);
+    });
+    add(&server, "one", &[]);
+    let begun = server.path("out/begun");
+    server.until("begun", || begun.exists());
+    server.process.terminate();
+    // What is promised is ten seconds; a machine that does something else is given more.
+    server.process.wait_exit(Duration::from_secs(30));
+}
