@@ -56,6 +56,7 @@ fn a_program_is_told_all_in_order_and_no_name_is_read_by_a_shell() {
         let body = format!(
             "out='{}/out'\nfor argument; do printf '%s\\0' \"$argument\"; done >> \"$out/arguments\"\n\
              env -0 | sort -z >> \"$out/environment\"\n\
+             ls -l /proc/$$/fd >> \"$out/descriptors\"\n\
              printf '%s %s\\n' \"$SEEDRING_EVENT\" \"$(pwd)\" >> \"$out/done\"",
             root.display()
         );
@@ -92,6 +93,11 @@ fn a_program_is_told_all_in_order_and_no_name_is_read_by_a_shell() {
         !environment.contains("SEEDRING_API__LISTEN"),
         "our own setting is told"
     );
+    let descriptors = fs::read_to_string(server.path("out/descriptors")).unwrap();
+    assert!(descriptors.contains("/dev/null") && descriptors.contains("pipe:"));
+    for ours in ["socket:", "anon_inode:", ".redb"] {
+        assert!(!descriptors.contains(ours), "{descriptors}");
+    }
     assert_eq!(metric(&server, "ok"), 2.0);
 }
 
@@ -490,6 +496,42 @@ fn hooks_that_cannot_be_are_refused() {
         assert!(said.stderr.contains(expected), "{text}: {}", said.stderr);
         assert!(!said.stderr.contains("pw123"), "{}", said.stderr);
     }
+}
+
+/// A reload takes other hooks and other watch folders; one with a mistake changes nothing.
+#[test]
+fn a_reload_takes_other_hooks_and_watches() {
+    let hook = |word: &str| {
+        format!("[[hook]]\non = [\"added\"]\nrun = [\"@/told\", \"{word}\", \"{{name}}\"]\n")
+    };
+    let server = Served::start_configured(&hook("before"), |root| {
+        let body = format!("echo \"$1 $2\" >> '{}/out/told'", root.display());
+        script(root, "told", &body);
+    });
+    let told = server.path("out/told");
+    add(&server, "one", &[]);
+    server.until("one", || lines(&told).len() == 1);
+    let reload = |text: &str, word: &str| {
+        let text = text.replace('@', server.root.path().to_str().unwrap());
+        fs::write(server.path("seedring.toml"), text).unwrap();
+        server.process.signal(Signal::HUP);
+        server.until(word, || server.process.stderr().contains(word));
+    };
+    reload("[[hook]]\non = [\"added\"]\n", "stays as it was");
+    add(&server, "two", &[]);
+    server.until("two", || lines(&told).len() == 2);
+    let watch = "[[watch]]\npath = \"@/in\"\nsave_path = \"@/data\"\npaused = true\n";
+    reload(&format!("{}{watch}", hook("after")), "read again");
+    let third = server.make("three", 20_000);
+    fs::copy(third, server.path("in/three.torrent")).unwrap();
+    server.until("three", || lines(&told).len() == 3);
+    assert_eq!(lines(&told), ["before one", "before two", "after three"]);
+    reload("", "other folders are watched from now on folders=0");
+    let fourth = server.make("four", 20_000);
+    fs::copy(&fourth, server.path("in/four.torrent")).unwrap();
+    add(&server, "five", &[]);
+    assert!(server.path("in/four.torrent").exists());
+    assert_eq!(lines(&told).len(), 3);
 }
 
 /// A server with hooks that never end stops in its time.

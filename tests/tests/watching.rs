@@ -265,7 +265,7 @@ fn a_file_that_cannot_be_read_is_tried_again() {
     let server = Served::start_configured(WATCH, |root| {
         let path = root.join("in/a.torrent");
         fs::write(&path, torrent(root, "a")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     });
     let path = server.path("in/a.torrent");
     server.until("warning", || {

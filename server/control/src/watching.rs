@@ -16,6 +16,7 @@
 
 mod content;
 mod folder;
+mod job;
 mod look;
 mod seen;
 mod spot;

@@ -650,8 +650,49 @@ fn the_reference_says_of_every_key_whether_it_can_be_reloaded() {
     }
 }
 
+/// What the reference says of the lists can be read, and means the defaults.
+#[test]
+fn the_keys_of_lists_have_the_defaults_that_the_reference_shows() {
+    let keys = |keys: Vec<table::Key>, but: &[&str]| -> String {
+        let keys = keys.into_iter().filter(|key| !but.contains(&key.name));
+        keys.map(|key| format!("{} = {}\n", key.name, key.default))
+            .collect()
+    };
+    let watch = keys(WatchEntry::default().keys(), &["path"]);
+    let hook = keys(HookEntry::default().keys(), &["on", "run"]);
+    let config = load(&format!(
+        "[[watch]]\npath = \"/absent/watch\"\n{watch}[[hook]]\non = [\"added\"]\nrun = \
+         [\"/bin/sh\"]\n{hook}"
+    ));
+    let config = config.unwrap();
+    let path = config.watches[0].path.clone();
+    let expected = WatchEntry {
+        path,
+        ..WatchEntry::default()
+    };
+    assert_eq!(config.watches, [expected]);
+    let HookEntry { on, run, .. } = config.hooks[0].clone();
+    let expected = HookEntry {
+        on,
+        run,
+        ..HookEntry::default()
+    };
+    assert_eq!(config.hooks, [expected]);
+}
+
 #[test]
 fn every_key_is_explained() {
+    let lists: [(&str, &dyn Section); 2] = [
+        ("watch", &WatchEntry::default()),
+        ("hook", &HookEntry::default()),
+    ];
+    for (name, entry) in lists {
+        for key in entry.keys() {
+            assert!(!key.doc.is_empty(), "{name}.{} has no comment", key.name);
+            let long = key.doc.iter().find(|line| line.len() > 99);
+            assert!(long.is_none(), "{name}.{}: {long:?}", key.name);
+        }
+    }
     for name in Config::SECTIONS {
         for key in Config::default().section(name).unwrap().keys() {
             assert!(!key.doc.is_empty(), "{name}.{} has no comment", key.name);

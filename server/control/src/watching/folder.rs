@@ -1,13 +1,10 @@
-//! The watch over one folder: looks, decides which files are due, has them added, and deals with them
-//! then.
+//! The watch over one folder: looks, and decides which files are due and what is known of them.
 
-use super::content::{Kind, Wrong};
+use super::job::{Job, Outcome};
 use super::look::{FILES_MAX, Folders, Found, look};
-use super::spot::{Content, Spot, Stamp, There};
-use super::{ADDS_MAX, FILE_KIB_MIN, MEMORY_BYTES_MAX, Shared, seen};
-use crate::command::{AddSource, AddTorrent, Added, Command, CommandError};
-use crate::config::{After, WatchEntry};
-use ::state::TorrentLimits;
+use super::spot::Stamp;
+use super::{ADDS_MAX, Shared, seen};
+use crate::config::WatchEntry;
 use seedring_metrics::{ControlCounter, ControlGauge};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -25,16 +22,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// anew in its place, and times of folders are coarse on some file systems.
 const LOOK_AT_ALL: Duration = Duration::from_secs(60);
 
-/// How long a link without an end of line must have been quiet.
-const LINK_QUIET: Duration = Duration::from_secs(2);
-
 /// How long after a failure a file is tried again, at first and at most; it doubles in between.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 /// See [`RETRY_MIN`].
 const RETRY_MAX: Duration = Duration::from_secs(600);
-
-/// How often a URL is asked before its file counts as invalid: over an hour and a half.
-const URL_TRIES_MAX: u32 = 14;
 
 /// What is known of a file.
 struct File {
@@ -58,20 +49,6 @@ enum State {
     Busy,
     /// It stays, and there is nothing to do as long as it is what it is.
     Done,
-}
-
-/// What came of a file.
-enum Outcome {
-    /// It is dealt with, and gone from its name.
-    Gone,
-    /// It is dealt with and stays.
-    Stays,
-    /// It is being written: this is its stamp now.
-    Wait(Stamp),
-    /// It is not whole.
-    Incomplete,
-    /// It could not be done now.
-    Later(String),
 }
 
 struct Folder {
@@ -315,205 +292,5 @@ impl Folder {
                 }
             }
         }
-    }
-}
-
-/// One file, dealt with.
-struct Job {
-    root: PathBuf,
-    path: PathBuf,
-    entry: Arc<WatchEntry>,
-    shared: Arc<Shared>,
-    stamp: Stamp,
-    /// For how long it has had this stamp.
-    quiet: Duration,
-    is_incomplete: bool,
-    tries: u32,
-}
-
-/// What reading a file came to.
-enum Read {
-    Source(AddSource),
-    Wait(Stamp),
-    Incomplete,
-    Refused(String),
-    Gone,
-}
-
-impl Job {
-    async fn run(self) -> (PathBuf, Outcome) {
-        let outcome = self.deal().await;
-        (self.path, outcome)
-    }
-
-    async fn deal(&self) -> Outcome {
-        let key = seen::key(&self.root, &self.path, self.stamp);
-        if self.shared.seen.has(&key).await {
-            return Outcome::Stays;
-        }
-        // What is read stays in memory until it is added.
-        let kib_max = u32::try_from(MEMORY_BYTES_MAX >> 10).unwrap_or(u32::MAX);
-        let kib = u32::try_from(self.stamp.bytes >> 10).unwrap_or(u32::MAX);
-        let kib = kib.clamp(FILE_KIB_MIN, kib_max);
-        let Ok(_room) = Arc::clone(&self.shared.room).acquire_many_owned(kib).await else {
-            return Outcome::Later("the server is stopping".to_owned());
-        };
-        let read = self.blocking(read).await;
-        match read {
-            Err(error) => Outcome::Later(error.to_string()),
-            Ok(Read::Gone) => Outcome::Gone,
-            Ok(Read::Wait(stamp)) => Outcome::Wait(stamp),
-            Ok(Read::Incomplete) => Outcome::Incomplete,
-            Ok(Read::Refused(why)) => self.refuse(why).await,
-            Ok(Read::Source(source)) => self.add(source).await,
-        }
-    }
-
-    /// Does what blocks on the disk.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Spot, &Ask) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        let (root, path) = (self.root.clone(), self.path.clone());
-        let ask = Ask {
-            stamp: self.stamp,
-            quiet: self.quiet,
-            is_incomplete: self.is_incomplete,
-            settle: self.entry.settle_s.duration(),
-            after: self.entry.after.clone(),
-        };
-        let work = move || work(&Spot::open(&root, &path)?, &ask);
-        let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|error| Err(io::Error::other(error)))
-    }
-
-    async fn add(&self, source: AddSource) -> Outcome {
-        let is_url = matches!(source, AddSource::Url(_));
-        let add = Box::new(self.request(source));
-        let added = self
-            .shared
-            .server
-            .ask(|reply| Command::Add(add, reply))
-            .await;
-        match added {
-            Ok(added) => self.added(added).await,
-            Err(error @ (CommandError::Invalid { .. } | CommandError::Unsupported(_))) => {
-                self.refuse(error.to_string()).await
-            }
-            Err(error @ CommandError::Failed(_)) if is_url && self.tries >= URL_TRIES_MAX => {
-                self.refuse(error.to_string()).await
-            }
-            Err(error) => Outcome::Later(error.to_string()),
-        }
-    }
-
-    fn request(&self, source: AddSource) -> AddTorrent {
-        let entry = &self.entry;
-        AddTorrent {
-            save_path: entry.save_path.0.clone(),
-            category: entry.category.0.clone(),
-            labels: entry.labels.0.clone(),
-            paused: entry.paused,
-            seed_mode: entry.seed_mode,
-            sequential: entry.sequential,
-            limits: TorrentLimits {
-                upload_rate: entry.upload_rate.map(|rate| rate.0),
-                download_rate: entry.download_rate.map(|rate| rate.0),
-                ratio_permille: entry.ratio_permille.map(u64::from),
-                seeding_time_s: entry.seeding_time_s.map(|time| time.duration().as_secs()),
-                ..TorrentLimits::default()
-            },
-            ..AddTorrent::new(source)
-        }
-    }
-
-    async fn added(&self, added: Added) -> Outcome {
-        let (counter, what) = match added.was_there {
-            true => (ControlCounter::WatchedPresent, "is there already"),
-            false => (ControlCounter::WatchedAdded, "is added"),
-        };
-        self.shared.cells.add(counter, 1);
-        tracing::info!(torrent = %added.info_hash, name = ?added.name, folder = ?self.root,
-            file = ?self.path, "a torrent of a watch folder {what}");
-        let settled = self.blocking(|spot, ask| match &ask.after {
-            After::Rename => spot.rename(ask.stamp, ".added").map(drop),
-            After::Delete => spot.delete(ask.stamp),
-            After::Move(folder) => spot.move_into(ask.stamp, folder),
-            After::Keep => Ok(()),
-        });
-        self.settled(settled.await).await
-    }
-
-    /// A file that is wrong for good.
-    async fn refuse(&self, why: String) -> Outcome {
-        self.shared.cells.add(ControlCounter::WatchedInvalid, 1);
-        tracing::error!(folder = ?self.root, file = ?self.path, error = ?why,
-            "a file in a watch folder cannot be added");
-        let settled = self.blocking(|spot, ask| match &ask.after {
-            After::Keep => Ok(()),
-            _ => spot.rename(ask.stamp, ".invalid").map(drop),
-        });
-        self.settled(settled.await).await
-    }
-
-    /// A file was dealt with; if it stays it is remembered.
-    async fn settled(&self, settled: io::Result<()>) -> Outcome {
-        if let Err(error) = &settled {
-            tracing::warn!(folder = ?self.root, file = ?self.path, %error,
-                "the file stays in the watch folder, and is remembered: it cannot be dealt with as \
-                 watch.after says");
-        }
-        if settled.is_ok() && self.entry.after != After::Keep {
-            return Outcome::Gone;
-        }
-        let key = seen::key(&self.root, &self.path, self.stamp);
-        self.shared.seen.insert(key).await;
-        Outcome::Stays
-    }
-}
-
-/// What is said of a file to who does what blocks.
-struct Ask {
-    stamp: Stamp,
-    quiet: Duration,
-    is_incomplete: bool,
-    settle: Duration,
-    after: After,
-}
-
-/// Reads a file and finds out what it is, or that it may still be written.
-fn read(spot: &Spot, ask: &Ask) -> io::Result<Read> {
-    let stamp = match spot.look() {
-        Ok(There::File(stamp)) => stamp,
-        // Something else has taken its name; the next look tells of it.
-        Ok(There::Folder | There::Special) => return Ok(Read::Gone),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Read::Gone),
-        Err(error) => return Err(error),
-    };
-    let kind = Kind::of(spot.name()).ok_or_else(|| io::Error::other("it has no known kind"))?;
-    if stamp != ask.stamp {
-        return Ok(Read::Wait(stamp));
-    }
-    let is_quiet = ask.quiet >= ask.settle;
-    if ask.is_incomplete && !is_quiet {
-        return Ok(Read::Incomplete);
-    }
-    let content = match spot.read(stamp, kind)? {
-        Content::Whole(content) => content,
-        Content::Changing => return Ok(Read::Wait(stamp)),
-        Content::TooLong if !is_quiet => return Ok(Read::Incomplete),
-        Content::TooLong => {
-            let max = kind.bytes_max();
-            let why = format!("it has {} bytes; at most {max} are read", stamp.bytes);
-            return Ok(Read::Refused(why));
-        }
-    };
-    if kind.may_go_on(&content) && ask.quiet < LINK_QUIET {
-        return Ok(Read::Wait(stamp));
-    }
-    match kind.read(content) {
-        Ok(source) => Ok(Read::Source(source)),
-        Err(Wrong(_)) if !is_quiet => Ok(Read::Incomplete),
-        Err(Wrong(why)) => Ok(Read::Refused(why)),
     }
 }

@@ -20,8 +20,11 @@ const FOLDERS_MAX: usize = 4096;
 /// How deep they lie.
 const DEPTH_MAX: usize = 32;
 
-/// When the folders of a watch were changed last.
-pub(super) type Folders = BTreeMap<PathBuf, (u64, i64, i64)>;
+/// Which folder it is, and when it was changed last: its inode, seconds and nanoseconds.
+pub(super) type Changed = (u64, i64, i64);
+
+/// The folders of a watch.
+pub(super) type Folders = BTreeMap<PathBuf, Changed>;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -43,7 +46,7 @@ pub(super) fn look(
     // It is what says that the folder is there, at each look.
     let changed = changed_at(&std::fs::metadata(root)?);
     if let Some(before) = before {
-        let is_same = |(path, known): (&PathBuf, &(u64, i64, i64))| {
+        let is_same = |(path, known): (&PathBuf, &Changed)| {
             let now = std::fs::symlink_metadata(root.join(path));
             now.is_ok_and(|now| changed_at(&now) == *known)
         };
@@ -81,11 +84,7 @@ pub(super) fn look(
 }
 
 /// Lists one folder: its files into `found`; returns the folders in it.
-fn list(
-    root: &Path,
-    folder: &Path,
-    found: &mut Found,
-) -> io::Result<Vec<(PathBuf, (u64, i64, i64))>> {
+fn list(root: &Path, folder: &Path, found: &mut Found) -> io::Result<Vec<(PathBuf, Changed)>> {
     let mut below = Vec::new();
     for entry in std::fs::read_dir(root.join(folder))? {
         let entry = entry?;
@@ -116,7 +115,7 @@ fn list(
     Ok(below)
 }
 
-fn changed_at(metadata: &Metadata) -> (u64, i64, i64) {
+fn changed_at(metadata: &Metadata) -> Changed {
     (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
 }
 
