@@ -1,6 +1,7 @@
 //! `seedring serve` in a child process, and the commands that ask it.
 //!
-//! It listens at a socket in its state folder and at any port of loopback; nothing outside is asked.
+//! It listens at a socket in its state folder and at any port of loopback; nothing outside is
+//! asked.
 
 use crate::content::write_file;
 use crate::process::{Process, run};
@@ -86,8 +87,8 @@ impl Served {
         Served::start_below(root, &[])
     }
 
-    /// The same with a configuration, in which `@` stands for the folder that holds all others: it is
-    /// there, with the folders `in` and `out`, when `prepare` is called.
+    /// The same with a configuration, in which `@` stands for the folder that holds all others: it
+    /// is there, with the folders `in` and `out`, when `prepare` is called.
     pub fn start_configured(text: &str, prepare: impl FnOnce(&Path)) -> Served {
         let root = TempDir::new().unwrap();
         for folder in ["in", "out"] {

@@ -101,8 +101,8 @@ fn a_program_is_told_all_in_order_and_no_name_is_read_by_a_shell() {
     assert_eq!(metric(&server, "ok"), 2.0);
 }
 
-/// A program that fails, one that hangs with a child of its own, and one that floods its output: each
-/// ends, is counted, and holds up neither the server nor the others.
+/// A program that fails, one that hangs with a child of its own, and one that floods its output:
+/// each ends, is counted, and holds up neither the server nor the others.
 #[test]
 fn programs_that_fail_hang_and_flood_are_ended_and_counted() {
     let hook =
@@ -181,8 +181,8 @@ fn a_hook_is_told_of_the_torrents_that_it_asks_for() {
     assert_eq!(told("labels"), ["labelled"]);
 }
 
-/// A torrent that is downloaded is told once, with what it is; one whose data were there is not told
-/// as completed, and one whose data go away is told as offline.
+/// A torrent that is downloaded is told once, with what it is; one whose data were there is not
+/// told as completed, and one whose data go away is told as offline.
 #[test]
 fn a_download_is_told_when_it_is_complete_and_data_when_they_are_away() {
     let text = "[[hook]]\non = [\"added\", \"completed\", \"offline\", \"error\"]\nlabels = [\"told\"]\n\

@@ -46,8 +46,8 @@ fn metric(server: &Served, result: &str) -> f64 {
     server.metrics()[&format!("seedring_watched_files_total{{result=\"{result}\"}}")]
 }
 
-/// What waits when the server starts is added as what comes later is, by the rules of its folder; what
-/// is there already is dealt with, too, and links are taken.
+/// What waits when the server starts is added as what comes later is, by the rules of its folder;
+/// what is there already is dealt with, too, and links are taken.
 #[test]
 fn what_is_put_into_a_folder_is_added_by_its_rules() {
     let rules = "recursive = true\ncategory = \"films\"\nlabels = [\"a\", \"b c\"]\npaused = true\n\

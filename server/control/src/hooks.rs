@@ -2,17 +2,17 @@
 //!
 //! Whoever keeps the torrents makes a [`Notice`] of what happens, writes it into the store with the
 //! change itself, in one transaction, and hands it over when that is durable. It is forgotten when
-//! all hooks that it is for have ended with it: so each is told *at least once*, also after a crash.
-//! A notice that was read back at [`STARTS_MAX`] starts is given up: its hook may be what ends the
-//! server.
+//! all hooks that it is for have ended with it: so each is told *at least once*, also after a
+//! crash. A notice that was read back at [`STARTS_MAX`] starts is given up: its hook may be what
+//! ends the server.
 //!
 //! Of one torrent a hook is told one event after another, in their order; of different torrents so
 //! many at a time as its `concurrency` says. Hooks do not wait for each other, and nobody waits for
 //! a hook.
 //!
-//! Limits: [`WAITING_MAX`] and [`WAITING_BYTES_MAX`] events wait for a hook, beyond which the new one
-//! is dropped for it, counted and logged; [`KEPT_MAX`] are in the store, others in memory alone.
-//! Texts are cut to [`TEXT_BYTES_MAX`]. Does not: use a shell, or know what a torrent is.
+//! Limits: [`WAITING_MAX`] and [`WAITING_BYTES_MAX`] events wait for a hook, beyond which the new
+//! one is dropped for it, counted and logged; [`KEPT_MAX`] are in the store, others in memory
+//! alone. Texts are cut to [`TEXT_BYTES_MAX`]. Does not: use a shell, or know what a torrent is.
 
 mod argument;
 mod chains;
@@ -114,6 +114,17 @@ pub enum HookError {
 }
 
 impl Hook {
+    /// What the log calls it: its program, or the host that is posted to.
+    fn name(&self) -> String {
+        match &self.target {
+            Target::Run(arguments) => {
+                let program = arguments.first().map_or("", Argument::as_written);
+                program.escape_debug().to_string()
+            }
+            Target::Post(webhook) => webhook.url.host_str().unwrap_or_default().to_owned(),
+        }
+    }
+
     /// Whether it is told of this.
     fn takes(&self, happened: &Happened) -> bool {
         let Subject {

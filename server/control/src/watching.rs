@@ -1,17 +1,19 @@
 //! Folders whose .torrent files, and links in .magnet and .url files, are added as they come.
 //!
-//! Each folder has a task, which looks into it once in [`LOOK`](folder): at the times of its folders
-//! first, which costs next to nothing, and at its files when one of those has changed, and at all of
-//! them once a minute. So it needs no notification by the kernel, of which file systems of the
-//! network have none, and nothing is missed. A folder that is not there is looked for until it is.
+//! Each folder has a task, which looks into it once in [`LOOK`](folder): at the times of its
+//! folders first, which costs next to nothing, and at its files when one of those has changed, and
+//! at all of them once a minute. So it needs no notification by the kernel, of which file systems
+//! of the network have none, and nothing is missed. A folder that is not there is looked for until
+//! it is.
 //!
 //! A .torrent file is taken as soon as it is whole, which its own structure shows; a link when it
 //! ends with a line or has been quiet for a while. What stays wrong while nobody writes is no
-//! torrent, and is renamed. Torrents are added by [`command`](crate::command), as the API adds them.
+//! torrent, and is renamed. Torrents are added by [`command`](crate::command), as the API adds
+//! them.
 //!
 //! Limits: files that are read or added at a time, of a folder ([`ADDS_MAX`]) and of all
-//! ([`MEMORY_BYTES_MAX`], taken in turn); files of a folder that are minded at once and folders below
-//! it (`look.rs`); files that are remembered because they stay (`seen.rs`). Does not: follow
+//! ([`MEMORY_BYTES_MAX`], taken in turn); files of a folder that are minded at once and folders
+//! below it (`look.rs`); files that are remembered because they stay (`seen.rs`). Does not: follow
 //! symbolic links below the folder, or open what is no ordinary file.
 
 mod content;

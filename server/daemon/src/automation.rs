@@ -1,5 +1,5 @@
-//! Watch folders and hooks of `serve`: made of the configuration, started and stopped in order. `seed`
-//! has neither: what it serves is on its command line.
+//! Watch folders and hooks of `serve`: made of the configuration, started and stopped in order.
+//! `seed` has neither: what it serves is on its command line.
 //!
 //! After a reload both go by what it says; those that have not changed go on as they were.
 
@@ -171,7 +171,8 @@ fn secret(path: &Path) -> Result<String, HookError> {
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode();
     if mode & 0o007 != 0 {
-        tracing::warn!(file = ?path, "everybody on this machine can read a hook's secret: chmod o= it");
+        tracing::warn!(file = ?path,
+            "everybody on this machine can read a hook's secret: chmod o= it");
     }
     let mut text = String::new();
     let mut file = file.take(SECRET_BYTES_MAX + 1);

@@ -1,7 +1,7 @@
 //! What hooks are told of torrents, and when: with the write that makes it true.
 //!
-//! Torrents that the configuration or the command line names are not told of: they are there at each
-//! start, and no user adds, downloads or removes them.
+//! Torrents that the configuration or the command line names are not told of: they are there at
+//! each start, and no user adds, downloads or removes them.
 
 use crate::keeping::{Change, Next};
 use crate::manager::Manager;
@@ -14,8 +14,8 @@ use state::Condition;
 pub(crate) type Told = Option<(HookEvent, Option<String>)>;
 
 impl Manager {
-    /// What is to be kept with a write that has this happen to a torrent that is not in the catalog,
-    /// or not as it will be.
+    /// What is to be kept with a write that has this happen to a torrent that is not in the
+    /// catalog, or not as it will be.
     pub(crate) fn note(
         &self,
         torrent: &Torrent,

@@ -28,8 +28,8 @@ const URL_BYTES_MAX: usize = 4096;
 
 section! {
     /// Folders whose .torrent files, and links in .magnet and .url files, are added as they come,
-    /// one [[watch]] each, by `serve`. Names that begin with a dot are left alone, and so is what is
-    /// no ordinary file. docs/WATCHING.md says more.
+    /// one [[watch]] each, by `serve`. Names that begin with a dot are left alone, and so is what
+    /// is no ordinary file. docs/WATCHING.md says more.
     WatchEntry {
         /// The folder, an absolute path. It need not be there at the start; it is looked for until
         /// it is. Whoever can write there adds torrents, so data of torrents must not come into it.
@@ -74,9 +74,9 @@ section! {
     /// Programs that are run and URLs that are posted to when something happens to a torrent, one
     /// [[hook]] each, by `serve`. docs/HOOKS.md says what they are told.
     HookEntry {
-        /// What it is told: "added", "metadata" (of a magnet link, they are known), "completed" (all
-        /// that is wanted of it is downloaded), "error", "offline" (its data are not there) and
-        /// "removed".
+        /// What it is told: "added", "metadata" (of a magnet link, they are known), "completed"
+        /// (all that is wanted of it is downloaded), "error", "offline" (its data are not there)
+        /// and "removed".
         live on: Events = Events::default(), 1..=6;
         /// Only of torrents in one of these categories; [] is any.
         live categories: Names = Names::default(), 0..=256;
@@ -84,7 +84,8 @@ section! {
         live labels: Names = Names::default(), 0..=256;
         /// The program, an absolute path, and its arguments, in which {event}, {id}, {info_hash},
         /// {name}, {save_path}, {category}, {labels}, {bytes} and {error} are replaced. No shell
-        /// reads it, and an argument that begins with a name of a stranger's does not begin with "-".
+        /// reads it, and an argument that begins with a name of a stranger's does not begin with
+        /// "-".
         live run: Arguments = Arguments::default(), 0..=64;
         /// In place of a program, where the event is posted to as JSON. It leaves past
         /// announce.proxy and announce.bind_*, and redirects are not followed.
@@ -94,8 +95,8 @@ section! {
         live secret_file: Option<PathBuf> = None;
         /// File with a token that is sent as "Authorization: Bearer TOKEN".
         live token_file: Option<PathBuf> = None;
-        /// Seconds after which a program is ended with all that it has started, or an attempt to post
-        /// is given up.
+        /// Seconds after which a program is ended with all that it has started, or an attempt to
+        /// post is given up.
         live timeout_s: Seconds = Seconds(60), 1..=86_400;
         /// How many torrents it is told of at a time. Of one torrent it is told one event after
         /// another.
@@ -193,7 +194,10 @@ impl Setting for Name {
 
 /// Lists of texts, of which each has to be allowed.
 macro_rules! list_settings {
-    ($($(#[doc = $doc:literal])* $List:ident($Item:ty), $is_allowed:expr, $read:expr, $shown:expr, $allowed:literal;)+) => {
+    ($(
+        $(#[doc = $doc:literal])*
+        $List:ident($Item:ty), $is_allowed:expr, $read:expr, $shown:expr, $allowed:literal;
+    )+) => {
         $(
             $(#[doc = $doc])*
             #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -235,14 +239,15 @@ list_settings! {
     Names(String), is_name, name, |item| quote(item),
         "a list of {} to {} names, each without control characters";
     /// What a hook is told.
-    Events(HookEvent), |text| HookEvent::of(text).is_some(), HookEvent::of, |item| quote(item.name()),
+    Events(HookEvent), |text| HookEvent::of(text).is_some(), HookEvent::of,
+        |item| quote(item.name()),
         "a list of {} to {} of \"added\", \"metadata\", \"completed\", \"error\", \"offline\", \
          \"removed\"";
     /// A program and its arguments.
     Arguments(Argument), |text| argument(text).is_some(), argument, |item| quote(item.as_written()),
-        "a list of {} to {} strings: the absolute path of a program, then arguments, in which {{event}}, {{id}}, \
-         {{info_hash}}, {{name}}, {{save_path}}, {{category}}, {{labels}}, {{bytes}} and {{error}} are \
-         replaced, and {{{{ and }}}} stand for braces";
+        "a list of {} to {} strings: the absolute path of a program, then arguments, in which \
+         {{event}}, {{id}}, {{info_hash}}, {{name}}, {{save_path}}, {{category}}, {{labels}}, \
+         {{bytes}} and {{error}} are replaced, and {{{{ and }}}} stand for braces";
 }
 
 /// Where events are posted to. Its path and its query may be secrets.

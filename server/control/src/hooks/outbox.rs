@@ -94,8 +94,8 @@ impl Outbox {
         let _ = self.store.write(Write::Setting(key(id), None)).await;
     }
 
-    /// The events that an earlier run has left, in their order, with their ids. Those that were read
-    /// back too often are forgotten.
+    /// The events that an earlier run has left, in their order, with their ids. Those that were
+    /// read back too often are forgotten.
     pub(super) async fn left(&self) -> Result<Vec<(u64, Happened)>, ReadError> {
         let settings = self.store.read(|view| view.settings(PREFIX)).await?;
         let (mut left, mut writes) = (Vec::new(), Vec::new());

@@ -113,7 +113,8 @@ pub(super) async fn run(
             Outcome::Done
         }
         End::Exited(Ok(status)) => {
-            tracing::warn!(torrent, event, ?program, %status, ?stdout, ?stderr, "a hook has failed");
+            tracing::warn!(torrent, event, ?program, %status, ?stdout, ?stderr,
+                "a hook has failed");
             Outcome::Failed
         }
         End::Exited(Err(error)) => {

@@ -1,4 +1,5 @@
-//! The hooks of a running server: a line for each, in which events wait, and a task that tells them.
+//! The hooks of a running server: a line for each, in which events wait, and a task that tells
+//! them.
 
 use super::chains::Chains;
 use super::event::Happened;
@@ -17,7 +18,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
-/// How long the server waits for hooks at its end: what they may take, and what it takes to end them.
+/// How long the server waits for hooks at its end: what they may take, and what it takes to end
+/// them.
 const STOP: Duration = Duration::from_secs(5);
 
 /// What became of telling a hook.
@@ -218,8 +220,12 @@ impl Hooks {
     fn dropped(&self, line: &Line, pending: &Arc<Pending>) {
         self.0.cells.add(ControlCounter::HookEventsDropped, 1);
         if !line.is_full.swap(true, Ordering::Relaxed) {
-            tracing::error!(target = ?line.hook.target, "too many events wait for a hook: it is not \
-                told of what happens until it has caught up; raise its concurrency, or have it do less");
+            tracing::error!(
+                hook = line.hook.name(),
+                "too many events wait for a hook: it is \
+                not told of what happens until it has caught up; raise its concurrency, or have \
+                it do less"
+            );
         }
         self.ended(pending);
     }

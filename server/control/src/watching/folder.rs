@@ -120,7 +120,8 @@ impl Folder {
         }
     }
 
-    /// Looks into the folder, on a thread for blocking work: a disk that hangs holds up nobody else.
+    /// Looks into the folder, on a thread for blocking work: a disk that hangs holds up nobody
+    /// else.
     async fn look(&mut self) {
         let at_all = self
             .looked_at_all
@@ -175,8 +176,8 @@ impl Folder {
             is_cut,
         } = found;
         if is_cut && !self.was_cut {
-            tracing::warn!(folder = ?self.path, "the watch folder holds more than {FILES_MAX} files \
-                or too many folders: others are seen when there are fewer");
+            tracing::warn!(folder = ?self.path, "the watch folder holds more than {FILES_MAX} \
+                files or too many folders: others are seen when there are fewer");
         }
         self.was_cut = is_cut;
         self.files

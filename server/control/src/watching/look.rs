@@ -1,7 +1,7 @@
 //! Which files are in a watch folder. Blocks on the disk.
 //!
-//! Limits: [`FILES_MAX`] files that concern us and [`FOLDERS_MAX`] folders, [`DEPTH_MAX`] deep; what
-//! is beyond is not seen until there are fewer.
+//! Limits: [`FILES_MAX`] files that concern us and [`FOLDERS_MAX`] folders, [`DEPTH_MAX`] deep;
+//! what is beyond is not seen until there are fewer.
 
 use super::content::Kind;
 use super::spot::{Stamp, There};

@@ -1,8 +1,8 @@
-//! Files that stay where they are though their torrents were added, or though they are none: they are
-//! not to be added again when the user has removed the torrent, also after a restart.
+//! Files that stay where they are though their torrents were added, or though they are none: they
+//! are not to be added again when the user has removed the torrent, also after a restart.
 //!
-//! A file is known by its path, its length and its time. Numbers of devices and inodes are left out:
-//! of many file systems they are others after each mount.
+//! A file is known by its path, its length and its time. Numbers of devices and inodes are left
+//! out: of many file systems they are others after each mount.
 //!
 //! Kept in the store as [`BUCKETS`] settings, so that one more file writes a small part of them.
 //! Limits: [`BUCKET_FILES_MAX`] in each; when one is full its files are remembered by nobody, and

@@ -141,8 +141,8 @@ impl Spot {
         )?)
     }
 
-    /// Moves the file that has this stamp into another folder, which is made if it is not there, and
-    /// which may be on another file system.
+    /// Moves the file that has this stamp into another folder, which is made if it is not there,
+    /// and which may be on another file system.
     pub(super) fn move_into(&self, stamp: Stamp, folder: &Path) -> io::Result<()> {
         std::fs::create_dir_all(folder)?;
         let into = rustix::fs::open(folder, FOLDER, Mode::empty())?;

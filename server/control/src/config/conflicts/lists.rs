@@ -46,8 +46,8 @@ pub(in crate::config) fn of_watches(config: &Config, environment: &Environment) 
         let mut folders = own.chain([&library]);
         if let Some(folder) = folders.find(|folder| mixes(watch, path, folder)) {
             let message = format!(
-                "data of torrents come into {folder:?}, so that a .torrent file among them would be \
-                 added as if you had put it there; watch a folder that is apart from it"
+                "data of torrents come into {folder:?}, so that a .torrent file among them would \
+                 be added as if you had put it there; watch a folder that is apart from it"
             );
             problems.push((number, "watch.path", message));
         }
@@ -80,8 +80,8 @@ fn again(config: &Config, watch: &WatchEntry) -> Option<String> {
         .find_map(|other| other.path.0.as_ref());
     seen.map(|path| {
         format!(
-            "what is moved to {folder:?} would be found there again by the watch on {path:?}; name a \
-             folder that is not watched"
+            "what is moved to {folder:?} would be found there again by the watch on {path:?}; \
+             name a folder that is not watched"
         )
     })
 }
