@@ -151,11 +151,12 @@ fn what_is_no_torrent_is_put_aside_and_holds_up_nobody() {
         assert!(left.contains(name), "{name} of {left:?}");
     }
     assert_eq!(server.torrents().len(), 1);
+    // The log is written by a thread of its own.
+    server.until("the reasons", || {
+        let log = server.process.stderr();
+        log.contains("several links") && log.contains("cut.torrent")
+    });
     let log = server.process.stderr();
-    assert!(
-        log.contains("several links") && log.contains("cut.torrent"),
-        "{log}"
-    );
     assert!(!log.contains('\u{1b}'), "{log}");
 }
 

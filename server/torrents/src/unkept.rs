@@ -29,7 +29,7 @@ pub(crate) type Make = Arc<dyn Fn() -> Write + Send + Sync>;
 struct Try<T> {
     make: Make,
     /// What hooks are told then, which is kept with it.
-    notice: Option<Notice>,
+    notice: Option<Box<Notice>>,
     /// Nobody else has it: the lock is for those who may only look at what waits.
     after: Mutex<After<T>>,
 }
@@ -39,7 +39,7 @@ impl<T> Try<T> {
         let after = Mutex::new(after);
         Try {
             make,
-            notice,
+            notice: notice.map(Box::new),
             after,
         }
     }
@@ -47,7 +47,7 @@ impl<T> Try<T> {
     fn done(self, owner: &mut T, written: Result<(), WriteError>) -> (Next, Option<Notice>) {
         let after = self.after.into_inner();
         let next = after.unwrap_or_else(PoisonError::into_inner)(owner, written);
-        (next, self.notice)
+        (next, self.notice.map(|notice| *notice))
     }
 }
 
@@ -106,7 +106,9 @@ impl<T> Unkept<T> {
     pub(crate) fn forget(&mut self, info_hash: &InfoHashV1) -> Vec<Notice> {
         let numbers = self.torrents.remove(info_hash).into_iter().flatten();
         let tries = numbers.filter_map(|number| self.tries.remove(&number));
-        tries.filter_map(|(_, it)| it.notice).collect()
+        tries
+            .filter_map(|(_, it)| it.notice.map(|notice| *notice))
+            .collect()
     }
 }
 
@@ -132,7 +134,7 @@ impl Manager {
 
     async fn attempt(&self, info_hash: InfoHashV1, number: u64, it: Try<Manager>) {
         let writes = vec![(it.make)()];
-        let kept = it.notice.as_ref().and_then(Notice::write);
+        let kept = it.notice.as_deref().and_then(Notice::write);
         let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
             let has_failed = matches!(written, Err(WriteError::Failed(_)));
             // What was made before and has failed must not be done after this.
