@@ -8,8 +8,8 @@
 //!
 //! That a torrent is to be moved is kept before it is acknowledged, so a move that a crash has
 //! interrupted is begun again at the next start: files of the right length that are there already
-//! are hashed with the others. Another file under a name that is needed ends the move; what it has
-//! made is taken away then.
+//! are hashed with the others. Another file under a name that the torrent needs, now or when it is
+//! complete, ends the move; what it has made is taken away then.
 //!
 //! Limits: [`MOVES_MAX`] at a time, which read and write in the background; the others wait. Does
 //! not: serve a torrent that is not complete while it is moved (it is stopped, moved and begun
@@ -17,6 +17,7 @@
 
 mod apart;
 mod deciding;
+mod taken;
 mod way;
 mod work;
 

@@ -1,6 +1,7 @@
 //! The files of a move, brought from one folder to another: on a thread for blocking work, which
 //! tells the manager how far it is and waits for it where the torrent goes on from the new folder.
 
+use super::taken::{self, Names};
 use super::way::{Phase, Way};
 use super::{MoveEvent, Moving, apart, intent};
 use crate::beneath::Beneath;
@@ -14,7 +15,6 @@ use proto::ids::{InfoHashV1, PieceIndex};
 use seedring_io::torrent::Place;
 use state::{Condition, Handle, Verified, Write};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io::{self, Read, Seek, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
@@ -30,7 +30,8 @@ const COPY_BYTES: usize = 1 << 20;
 const COPY_SUFFIX: &str = ".moving";
 
 /// Why a file is not written over.
-const ANOTHER: &str = "another file is there; if it is the torrent's, move with `data_are_there`";
+pub(super) const ANOTHER: &str =
+    "another file is there; if it is the torrent's, move with `data_are_there`";
 
 /// Why a move ends that nobody wants any more.
 const GIVEN_UP: &str = "it was given up";
@@ -84,6 +85,7 @@ impl Work {
         let (from, to) = self.open().map_err(not_moved)?;
         let items = self.items(&from).map_err(not_moved)?;
         apart::check(self, &from, &to, &items).map_err(not_moved)?;
+        taken::check(self, &from, &to, &items).map_err(not_moved)?;
         let mut made = Vec::new();
         let gave_up = match self.bring(&from, &to, &items, &mut made) {
             Ok(Some(true)) => {
@@ -137,17 +139,8 @@ impl Work {
     fn items(&self, folder: &Beneath) -> Result<Vec<Item>, String> {
         let metainfo = self.kept.described().map_err(|error| error.to_string())?;
         let mut items = Vec::new();
-        for (index, file) in (0..).zip(&metainfo.files) {
-            if file.pad || file.symlink_target.is_some() {
-                continue;
-            }
-            let said = || file.path.iter().collect::<PathBuf>();
-            let own = self.kept.details.renames.get(&index).cloned();
-            let own = own.unwrap_or_else(said);
-            let mut partial = OsString::from(&own);
-            partial.push(&self.suffix);
-            let names = [own, partial.into()];
-            let found = names.into_iter().find(|name| folder.read(name).is_ok());
+        for Names { index, both } in taken::names(self, metainfo) {
+            let found = both.into_iter().find(|name| folder.read(name).is_ok());
             match found {
                 Some(path) => items.push(Item {
                     index,
@@ -475,7 +468,11 @@ impl Work {
     }
 
     /// Takes those folders of files away that are empty.
-    fn clear_folders<'a>(&self, folder: &Beneath, paths: impl Iterator<Item = &'a Path>) {
+    pub(super) fn clear_folders<'a>(
+        &self,
+        folder: &Beneath,
+        paths: impl Iterator<Item = &'a Path>,
+    ) {
         let above = paths.flat_map(|path| path.ancestors().skip(1));
         let folders: BTreeSet<_> = above.filter(|path| !path.as_os_str().is_empty()).collect();
         for path in folders.iter().rev() {
@@ -500,7 +497,7 @@ pub(super) fn is_as_before(found: Option<FileStamp>, known: Option<FileStamp>) -
 }
 
 /// Whether two names are of one file, which has more than one.
-fn is_same(from: &Beneath, old: &Path, to: &Beneath, new: &Path) -> bool {
+pub(super) fn is_same(from: &Beneath, old: &Path, to: &Beneath, new: &Path) -> bool {
     let found = |folder: &Beneath, path: &Path| {
         let metadata = folder.read(path).and_then(|file| file.metadata()).ok()?;
         let stamp = stamp_of(&metadata);

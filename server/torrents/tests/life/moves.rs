@@ -540,3 +540,63 @@ async fn a_start_takes_no_old_file_away_by_the_name_of_the_new_folder_alone() {
         }
     }
 }
+
+/// Tries to move a download to `to` while a name that it has there, or will have, is another's.
+async fn another_stays_as_it_was(to: &Path) {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    let metainfo = seed.metainfo(info_hash).await;
+    seed.stop().await;
+    // Of one file there is a part; nothing is there yet of the others, and nobody has it.
+    let downloads = two.path().join("downloads");
+    fs::create_dir_all(downloads.join("data")).unwrap();
+    let part = fs::read(data.join("a")).unwrap()[..300_000].to_vec();
+    fs::write(downloads.join("data/a.part"), &part).unwrap();
+    let host = Host::start(1, two.path()).await;
+    host.add(AddTorrent::new(AddSource::Metainfo(metainfo)))
+        .await;
+    host.until_status(info_hash, Status::Downloading).await;
+    for name in ["data/a", "data/a.part", "data/b/c", "data/b/c.part"] {
+        let another = to.join(name);
+        fs::create_dir_all(another.parent().unwrap()).unwrap();
+        fs::write(&another, b"another's").unwrap();
+        move_to(&host, info_hash, to).await;
+        let torrent = host
+            .until(info_hash, |torrent| {
+                let error = torrent.summary.last_error.as_ref();
+                let is_refused =
+                    error.is_some_and(|error| error.text.contains(&format!("{name}\"")));
+                let has_ended = torrent.live.status == Status::Downloading;
+                torrent.summary.save_path == to || is_refused && has_ended
+            })
+            .await;
+        assert_eq!(torrent.summary.save_path, downloads, "{name}");
+        let error = torrent.summary.last_error.unwrap().text;
+        assert!(error.contains("another file"), "{name}: {error}");
+        assert_eq!(fs::read(&another).unwrap(), b"another's");
+        assert!(fs::read(downloads.join("data/a.part")).unwrap() == part);
+        fs::remove_dir_all(to.join("data")).unwrap();
+    }
+    move_to(&host, info_hash, to).await;
+    host.until(info_hash, |torrent| torrent.summary.save_path == to)
+        .await;
+    host.until_status(info_hash, Status::Downloading).await;
+    assert!(fs::read(to.join("data/a.part")).unwrap() == part);
+    host.stop().await;
+}
+
+/// A download writes into what has the name of one of its files, so it does not come to where
+/// another file has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_is_not_moved_to_where_another_file_has_one_of_its_names() {
+    let folder = TempDir::new().unwrap();
+    another_stays_as_it_was(&folder.path().join("to")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_is_not_copied_to_where_another_file_has_one_of_its_names() {
+    let Some(other) = elsewhere() else { return };
+    another_stays_as_it_was(&other.path().join("to")).await;
+}
