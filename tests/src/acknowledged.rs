@@ -109,7 +109,8 @@ fn found(server: &Served, subject: &Subject) -> Wanted {
     };
     let may_be = |torrents: &[serde_json::Value]| subject.may_be.contains(&wanted(torrents));
     // A move that was acknowledged goes on after the start.
-    wanted(&server.wait("torrent as it was acknowledged", may_be))
+    let what = format!("torrent {} as any of {:?}", subject.hash, subject.may_be);
+    wanted(&server.wait(&what, may_be))
 }
 
 /// A server's torrents, as they must be by what it has acknowledged.

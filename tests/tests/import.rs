@@ -255,7 +255,7 @@ fn all_seed_at_once(place: &Place, state: &Path) {
         .map(|torrent| (torrent["info_hash"].as_str().unwrap(), torrent))
         .collect();
     let stats: Value = serde_json::from_str(&server.ok(["stats", "--json"])).unwrap();
-    let port = stats["peer_port"].as_u64().unwrap() as u16;
+    let port = stats["server"]["peer_port"].as_u64().unwrap() as u16;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     for (number, (_, torrent)) in place.torrents.iter().enumerate() {
         let listed = torrents[torrent.info_hash_hex().as_str()];

@@ -788,3 +788,19 @@ fn addresses_that_no_host_has_are_refused() {
     }
     load("announce.bind_v4 = \"0.0.0.0\"\nannounce.bind_v6 = \"::\"\n").unwrap();
 }
+
+#[test]
+fn no_watch_sees_the_folder_of_a_category() {
+    let watching = |path: &str| {
+        format!(
+            "[library]\ncategory_paths = [\"tv: /absent/tv\"]\n[[watch]]\npath = \"{path}\"\n\
+             recursive = true\n"
+        )
+    };
+    for path in ["/absent/tv", "/absent"] {
+        let found = problems(&watching(path));
+        let why = "data of torrents come into \"/absent/tv\"";
+        assert!(found[0].contains(why), "{found:?}");
+    }
+    load(&watching("/other")).unwrap();
+}

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Variables of ours that a program has.
@@ -79,7 +80,7 @@ pub(super) async fn run(
     arguments: &[Argument],
     limit: Duration,
     (id, happened): (u64, &Happened),
-    stopping: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
 ) -> Outcome {
     let torrent = happened.torrent.info_hash.as_str();
     let event = happened.event.name();
@@ -87,7 +88,15 @@ pub(super) async fn run(
     let Some(program) = filled.next() else {
         return Outcome::Failed;
     };
-    let mut child = match spawn(&program, filled, variables(id, happened)) {
+    // Beside the tasks: whoever starts a program waits until the disk that it is on has read it.
+    let (start, filled) = (program.clone(), filled.collect());
+    let variables = variables(id, happened);
+    let started = spawn_blocking(move || spawn(&start, filled, variables));
+    let started = tokio::select! {
+        started = started => started.unwrap_or_else(|error| Err(error.into())),
+        _ = stopping.wait_for(|is_stopping| *is_stopping) => return Outcome::Interrupted,
+    };
+    let mut child = match started {
         Ok(child) => child,
         Err(error) => {
             tracing::warn!(torrent, event, ?program, %error, "a hook cannot be run");
@@ -147,7 +156,7 @@ pub(super) async fn run(
 
 fn spawn(
     program: &OsString,
-    arguments: impl Iterator<Item = OsString>,
+    arguments: Vec<OsString>,
     variables: Vec<(String, OsString)>,
 ) -> std::io::Result<Child> {
     let own = INHERITED
@@ -163,6 +172,8 @@ fn spawn(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
+        // One that is started when nobody waits for it any more.
+        .kill_on_drop(true)
         .spawn()
 }
 

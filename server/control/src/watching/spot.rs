@@ -152,11 +152,8 @@ impl Spot {
             result => return result.map(drop),
         }
         // A copy under a name that no watch takes, and that gets its own when it is whole.
-        let draft = Spot {
-            folder: into,
-            name: fit(&[b".", self.name.as_bytes()].concat(), ".part"),
-        };
-        let copied = self.copy_to(&draft).and_then(|()| {
+        let (draft, to) = self.draft(into)?;
+        let copied = self.copy_to(stamp, to).and_then(|()| {
             let into = draft.folder.try_clone()?;
             rename_as(&draft, &into, &self.name, "")
         });
@@ -167,18 +164,30 @@ impl Spot {
         self.delete(stamp)
     }
 
-    fn copy_to(&self, draft: &Spot) -> io::Result<()> {
+    /// A new file with a name that nothing has: others of this name may be on their way.
+    fn draft(&self, into: OwnedFd) -> io::Result<(Spot, File)> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o666);
+        let hidden = [b".", self.name.as_bytes()].concat();
+        for number in 1..=NAMES_MAX {
+            let name = fit(&hidden, &format!(".{number}.part"));
+            match rustix::fs::openat(&into, &name, flags, mode) {
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+                Ok(file) => return Ok((Spot { folder: into, name }, File::from(file))),
+            }
+        }
+        Err(Errno::EXIST.into())
+    }
+
+    fn copy_to(&self, stamp: Stamp, mut to: File) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let from = rustix::fs::openat(&self.folder, &self.name, flags, Mode::empty())?;
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o666);
-        let to = rustix::fs::openat(&draft.folder, &draft.name, flags, mode)?;
-        let mut to = File::from(to);
-        io::copy(
-            &mut File::from(from).take(Kind::Torrent.bytes_max()),
-            &mut to,
-        )?;
+        let mut from = File::from(from);
+        let copied = io::copy(&mut (&mut from).take(Kind::Torrent.bytes_max()), &mut to)?;
+        if copied != stamp.bytes || Stamp::of(&rustix::fs::fstat(&from)?) != stamp {
+            return Err(io::Error::other("another file is there now"));
+        }
         to.sync_all()
     }
 
@@ -329,6 +338,9 @@ mod tests {
         let far = tempfile::tempdir_in("/dev/shm").ok();
         let folders = [Some(near), far.as_ref().map(|far| far.path().join("done"))];
         for to in folders.into_iter().flatten() {
+            fs::create_dir_all(&to).unwrap();
+            // Somebody else's on its way.
+            fs::write(to.join(".a.torrent.1.part"), "theirs").unwrap();
             for content in ["one", "two"] {
                 fs::write(folder.path().join("a.torrent"), content).unwrap();
                 let spot = Spot::open(folder.path(), Path::new("a.torrent")).unwrap();
@@ -337,7 +349,8 @@ mod tests {
             }
             assert_eq!(fs::read(to.join("a.torrent")).unwrap(), b"one");
             assert_eq!(fs::read(to.join("a.torrent.2")).unwrap(), b"two");
-            assert_eq!(fs::read_dir(&to).unwrap().count(), 2);
+            assert_eq!(fs::read(to.join(".a.torrent.1.part")).unwrap(), b"theirs");
+            assert_eq!(fs::read_dir(&to).unwrap().count(), 3);
         }
     }
 }

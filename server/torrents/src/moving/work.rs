@@ -188,6 +188,15 @@ impl Work {
                 }
             }
         }
+        // A loss of power must not bring them back when the move is known to have ended: another move
+        // to where they were would be refused for them.
+        let mut synced = BTreeSet::new();
+        for path in &taken {
+            if synced.insert(path.parent()) {
+                let gone = from.sync_above(path);
+                result = result.and(gone.map_err(|error| format!("{path:?}: {error}")));
+            }
+        }
         self.clear_folders(from, taken.into_iter());
         let mut stamps = self.found(to, &items)?;
         if self.phase == Phase::Switched {

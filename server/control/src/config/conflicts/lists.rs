@@ -43,7 +43,9 @@ pub(in crate::config) fn of_watches(config: &Config, environment: &Environment) 
             .watches
             .iter()
             .filter_map(|it| it.save_path.0.as_ref());
-        let mut folders = own.chain([&library]);
+        let categories = config.library.category_paths.iter();
+        let categories = categories.map(|category| &category.path);
+        let mut folders = own.chain([&library]).chain(categories);
         if let Some(folder) = folders.find(|folder| mixes(watch, path, folder)) {
             let message = format!(
                 "data of torrents come into {folder:?}, so that a .torrent file among them would \
