@@ -497,9 +497,27 @@ fn a_server_that_asks_everybody_takes_the_token_of_its_folder() {
 #[test]
 fn every_command_that_asks_a_server_has_examples() {
     for command in [
-        "add", "list", "info", "files", "peers", "trackers", "pause", "resume", "remove",
-        "recheck", "announce", "move", "queue", "limit", "label", "category", "rename", "export",
-        "stats", "top",
+        "add",
+        "list",
+        "info",
+        "files",
+        "peers",
+        "trackers",
+        "pause",
+        "resume",
+        "remove",
+        "recheck",
+        "announce",
+        "move",
+        "queue",
+        "limit",
+        "label",
+        "category",
+        "super-seed",
+        "rename",
+        "export",
+        "stats",
+        "top",
     ] {
         let help = said(&seedring([command, "--help"]));
         assert_eq!(help.code, 0, "{help:?}");

@@ -22,4 +22,5 @@ pub mod rate;
 pub mod readahead;
 pub mod runs;
 pub mod session;
+pub mod super_seed;
 pub mod time;

@@ -38,9 +38,12 @@ use crate::time::Time;
 mod config;
 mod disconnect;
 mod messages;
+mod telling;
 
 pub use config::{PeerIdentity, PieceBits, Pieces, SessionConfig, TorrentView};
 pub use disconnect::{Disconnect, DisconnectKind};
+pub use telling::Heard;
+use telling::SuperSeeded;
 
 /// How long a queue keeps its memory after the last message, so that a busy one does not allocate
 /// anew.
@@ -139,6 +142,8 @@ pub struct Session {
     peer_dht_port_told: bool,
     /// Blocks are fetched from the peer.
     fetching: bool,
+    /// What is to be known of a peer that is super-seeded.
+    super_seeded: Option<Box<SuperSeeded>>,
 
     metadata_queue: VecDeque<u32>,
     metadata_in_flight: u32,
@@ -239,6 +244,7 @@ impl Session {
             peer_dht_port: None,
             peer_dht_port_told: false,
             fetching: false,
+            super_seeded: None,
             metadata_queue: VecDeque::new(),
             metadata_in_flight: 0,
             metadata_accepted: 0,
@@ -291,6 +297,9 @@ impl Session {
             Message::HaveAll | Message::HaveNone => {
                 self.require_fast(message)?;
                 let all = matches!(message, Message::HaveAll);
+                if all {
+                    self.hear(|| Heard::All);
+                }
                 self.set_peer_pieces(if all { self.torrent.piece_count } else { 0 }, now);
             }
             Message::Suggest(_) | Message::AllowedFast(_) | Message::Reject(_) => {
@@ -349,6 +358,8 @@ impl Session {
         self.fast
             && self.wants_unchoke()
             && self.allowed_fast.is_none()
+            // It would tell of pieces.
+            && !matches!(self.pieces, Pieces::Told(_))
             && (self.peer_pieces as usize) < ALLOWED_FAST_PIECES_MAX
     }
 
@@ -537,6 +548,7 @@ impl Session {
         self.take_off_flight(batch);
         self.counters.blocks_sent += u64::from(batch.count);
         self.counters.uploaded_bytes += u64::from(batch.bytes);
+        self.note_sent(batch);
         self.sent_at = now;
         self.useful_at = now;
     }

@@ -29,6 +29,7 @@ use crate::roster::TorrentUse;
 use crate::sending::send_round;
 use crate::shard::{Shard, Visit};
 use crate::sockets;
+use crate::super_seeding::{Following, Part};
 use crate::torrent::SeededTorrent;
 use engine::choker::{PeerKey, PeerView};
 use engine::peer_list::PeerSource;
@@ -96,6 +97,8 @@ pub(crate) struct Connection {
     /// The download that it serves, if the torrent was not complete when the peer came.
     pub(crate) fetching: Option<Fetching>,
     pub(crate) exchange: Exchange,
+    /// Its part in super-seeding, if it is told of pieces one after another.
+    pub(crate) part: Option<Part>,
     place: PeerPlace,
     pub(crate) speeds: Speeds,
 }
@@ -222,6 +225,11 @@ impl Connection {
             self.work.notify_one();
         }
         let mut session = self.session.borrow_mut();
+        if let Some(part) = &self.part
+            && part.look(&mut session, now)
+        {
+            self.work.notify_one();
+        }
         if session.next_timeout() > now {
             return;
         }
@@ -274,9 +282,13 @@ impl Connection {
         }
         let told = session.take_named();
         self.note_input(shard, &mut session, now);
+        let heard = self.part.as_ref().map(|part| (part, session.take_heard()));
         drop(session);
         if !told.is_empty() {
             shard.take_told(&self.torrent, &told);
+        }
+        if let Some((part, heard)) = heard.filter(|(_, heard)| !heard.is_empty()) {
+            part.heard(heard, now);
         }
         Ok((consumed, needed))
     }
@@ -293,6 +305,11 @@ impl Connection {
         }
         self.torrent.add_uploaded(u64::from(batch.bytes));
         self.publish(shard, &session);
+        let heard = self.part.as_ref().map(|part| (part, session.take_heard()));
+        drop(session);
+        if let Some((part, heard)) = heard.filter(|(_, heard)| !heard.is_empty()) {
+            part.heard(heard, shard.now());
+        }
     }
 
     /// Notes that `bytes` are about to be given to the socket.
@@ -533,9 +550,25 @@ async fn converse(
     };
     let called = caller.is_called.then_some(caller.peer);
     let is_introduced = caller.is_called || caller.continued.is_some();
-    let session = begin_session(shard, &caller, &theirs, &torrent, fetching.is_some());
+    let is_seeding = fetching.is_none() && caller.continued.is_none();
+    let part = is_seeding.then(|| {
+        let chance = shard
+            .config
+            .peer_id
+            .0
+            .iter()
+            .fold(0, |sum: u64, byte| sum.rotate_left(7) ^ u64::from(*byte));
+        Part::enter(&torrent, theirs.peer_id, chance ^ torrent.id(), shard.now())
+    });
+    let part = part.flatten();
+    let begun = Begun {
+        is_fetching: fetching.is_some(),
+        is_super_seeded: part.is_some(),
+    };
+    let session = begin_session(shard, &caller, &theirs, &torrent, begun);
     let received = caller.continued.take().unwrap_or_default();
-    let connection = connect(shard, caller, session, (torrent, place), fetching);
+    let connection = connect(shard, caller, session, (torrent, place), (fetching, part));
+    let _following = Following::begin(&connection);
     let _registered = shard.register(&connection);
     let fast = theirs.reserved.fast() && shard.session_config().fast_extension;
     let _joined = connection
@@ -566,13 +599,20 @@ async fn converse(
     connection.closing().unwrap_or(CloseReason::PeerClosed)
 }
 
+/// What a session is for.
+#[derive(Clone, Copy)]
+struct Begun {
+    is_fetching: bool,
+    is_super_seeded: bool,
+}
+
 /// The session of a peer whose handshake is done.
 fn begin_session(
     shard: &Shard,
     caller: &Caller<'_>,
     theirs: &Handshake,
     torrent: &SeededTorrent,
-    is_fetching: bool,
+    begun: Begun,
 ) -> Session {
     let ip = caller.peer.ip();
     let identity = PeerIdentity {
@@ -582,6 +622,7 @@ fn begin_session(
     };
     let begin = match &caller.continued {
         Some(_) => Session::continued,
+        None if begun.is_super_seeded => Session::super_seeding,
         None => Session::new,
     };
     let mut session = begin(
@@ -590,7 +631,7 @@ fn begin_session(
         identity,
         shard.now(),
     );
-    session.set_fetching(is_fetching);
+    session.set_fetching(begun.is_fetching);
     if let Some(own) = sockets::own_ip(&*caller.socket) {
         session.set_own_ip(own);
     }
@@ -610,7 +651,7 @@ fn connect(
     caller: Caller<'_>,
     session: Session,
     (torrent, place): (TorrentUse, PeerPlace),
-    fetching: Option<Fetching>,
+    (fetching, part): (Option<Fetching>, Option<Part>),
 ) -> Rc<Connection> {
     let called = caller.is_called.then_some(caller.peer);
     let (socket, peer) = (caller.socket, caller.peer);
@@ -634,6 +675,7 @@ fn connect(
         clock: RefCell::default(),
         published: Cell::default(),
         fetching,
+        part,
         place,
         speeds: Speeds::new(shard.now()),
     })

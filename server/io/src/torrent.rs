@@ -11,6 +11,7 @@ use crate::fetch::{takes_suffix, with_suffix};
 use crate::own_limits::OwnLimits;
 use crate::presence::Presence;
 use crate::roster::Uses;
+use crate::super_seeding::SharedSuperSeed;
 use engine::layout::{FileIndex, FileStamp, LayoutError, StorageLayout};
 use engine::peer_list::{PeerSource, SourceCounts};
 use engine::session::{PieceBits, Pieces, TorrentView};
@@ -60,6 +61,7 @@ pub struct SeededTorrent {
     presence: Presence,
     /// The peers that are connected for it.
     swarm: SharedSwarm,
+    super_seeding: SharedSuperSeed,
     uses: Uses,
 }
 
@@ -204,6 +206,7 @@ impl SeededTorrent {
             limits: OwnLimits::default(),
             presence: Presence::default(),
             swarm: SharedSwarm::default(),
+            super_seeding: SharedSuperSeed::default(),
             uses: Uses::default(),
         })
     }
@@ -341,6 +344,18 @@ impl SeededTorrent {
     /// The peers that are connected for it.
     pub(crate) fn swarm(&self) -> &SharedSwarm {
         &self.swarm
+    }
+
+    /// Super-seeds it from now on (BEP 16), or does not any more. Peers that are connected are told
+    /// of everything at once when that ends, and go on as they are when it begins. One that is
+    /// being downloaded is super-seeded when it is complete.
+    pub fn set_super_seeding(&self, on: bool) {
+        self.super_seeding.set(on);
+    }
+
+    /// What its connections share for that.
+    pub(crate) fn super_seeding(&self) -> &SharedSuperSeed {
+        &self.super_seeding
     }
 
     /// How many use it.

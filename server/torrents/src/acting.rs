@@ -345,6 +345,7 @@ fn shown_after(
             manager.show(info_hash, |torrent| change(&mut torrent.summary));
             manager.date(info_hash);
             manager.tell_torrent_limits(info_hash);
+            manager.tell_super_seeding(info_hash);
         } else if let Err(error) = &result {
             tracing::warn!(torrent = %info_hash, %error, "a change is not kept");
         }

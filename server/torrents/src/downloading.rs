@@ -387,6 +387,7 @@ impl Manager {
             let services = &self.services;
             tracker.register_local(info_hash, services.peer_id, services.peer_port);
         }
+        torrent.set_super_seeding(self.is_super_seeded(info_hash));
         let counted = torrent.uploaded_bytes();
         self.phases
             .insert(info_hash, Phase::Awake(Awake { torrent, counted }));

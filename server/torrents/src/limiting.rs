@@ -228,12 +228,23 @@ impl Manager {
             .await;
     }
 
+    /// It is super-seeded from now on.
+    async fn super_seed(&mut self, info_hash: InfoHashV1) {
+        if self.is_super_seeded(info_hash) {
+            return;
+        }
+        tracing::info!(torrent = %info_hash, "it has given what its limits say: it is super-seeded");
+        let change: Change = Arc::new(|summary: &mut Summary| summary.super_seeding = true);
+        self.settle(info_hash, state::Update::new, change, Next::Done)
+            .await;
+    }
+
     async fn end_seeding(&mut self, info_hash: InfoHashV1, action: LimitAction) {
         let action = match action {
             LimitAction::Pause => return self.pause_at_limit(info_hash).await,
             LimitAction::Remove => Action::Remove { with_data: false },
             LimitAction::RemoveWithData => Action::Remove { with_data: true },
-            LimitAction::SuperSeed => return,
+            LimitAction::SuperSeed => return self.super_seed(info_hash).await,
         };
         tracing::info!(torrent = %info_hash, ?action, "it has given what its limits say");
         // Nobody waits for the answer; a failure is logged where it is.

@@ -119,6 +119,7 @@ impl Manager {
         self.catch_up(&torrent);
         let limits = self.limits_of(info_hash);
         self.services.plane.set_torrent_limits(&torrent, limits);
+        torrent.set_super_seeding(self.is_super_seeded(info_hash));
         let hand = Hand {
             torrent: Mutex::new(Some(Arc::clone(&torrent))),
             ..Hand::default()
@@ -132,6 +133,21 @@ impl Manager {
             self.phases.insert(info_hash, Phase::Awake(awake));
         }
         self.retired(hand.into_retired());
+    }
+
+    /// Whether a torrent is to be super-seeded, when it is complete.
+    pub(crate) fn is_super_seeded(&self, info_hash: InfoHashV1) -> bool {
+        let catalog = self.seat.catalog();
+        let torrent = catalog.get(&info_hash);
+        torrent.is_some_and(|torrent| torrent.summary.super_seeding)
+    }
+
+    /// Has the data plane do with an awake torrent what its summary says of super-seeding.
+    pub(crate) fn tell_super_seeding(&self, info_hash: InfoHashV1) {
+        if let Some(Phase::Awake(awake)) = self.phases.get(&info_hash) {
+            let on = self.is_super_seeded(info_hash);
+            awake.torrent.set_super_seeding(on);
+        }
     }
 
     /// Has those torrents fall asleep that nobody has used for a while.

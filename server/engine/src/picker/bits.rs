@@ -6,11 +6,11 @@
 use proto::ids::PieceIndex;
 
 /// Pieces in a word.
-pub(super) const WORD_PIECES: usize = 64;
+pub(crate) const WORD_PIECES: usize = 64;
 
 /// A set of pieces. An empty one may hold no words at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bits {
+pub(crate) struct Bits {
     words: Vec<u64>,
 }
 

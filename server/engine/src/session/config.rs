@@ -71,6 +71,8 @@ pub enum Pieces {
     Some(Arc<[u8]>),
     /// Those of a torrent that is being downloaded, which change under all its sessions.
     Growing(Arc<PieceBits>),
+    /// All of them, of which this peer is told of these only: it is super-seeded (BEP 16).
+    Told(Arc<PieceBits>),
 }
 
 impl Pieces {
@@ -81,8 +83,13 @@ impl Pieces {
             Pieces::Some(bits) => bits
                 .get(piece.0 as usize / 8)
                 .is_some_and(|byte| byte & (0x80 >> (piece.0 % 8)) != 0),
-            Pieces::Growing(bits) => bits.has(piece),
+            Pieces::Growing(bits) | Pieces::Told(bits) => bits.has(piece),
         }
+    }
+
+    /// Whether we have them all, though a peer may not be told so.
+    pub fn is_seed(&self) -> bool {
+        matches!(self, Pieces::All | Pieces::Told(_))
     }
 
     /// Whether they are all, for good.

@@ -6,7 +6,7 @@ use proto::ids::PieceIndex;
 use proto::pex::PexMessage;
 use proto::wire::{self, BlockRequest, Message};
 
-use super::{Disconnect, Pieces, Session};
+use super::{Disconnect, Heard, Pieces, Session};
 use crate::pex::TooOften;
 use crate::queue::Batch;
 use crate::time::Time;
@@ -25,7 +25,7 @@ impl Session {
             Pieces::All if self.fast => Message::HaveAll.encode(&mut self.control),
             Pieces::All => queue_full_bitfield(self.torrent.piece_count, &mut self.control),
             Pieces::Some(bits) => Message::Bitfield(bits).encode(&mut self.control),
-            Pieces::Growing(bits) => match bits.set_count() {
+            Pieces::Growing(bits) | Pieces::Told(bits) => match bits.set_count() {
                 0 if self.fast => Message::HaveNone.encode(&mut self.control),
                 // A bitfield may be left out where there is no piece (BEP 3).
                 0 => {}
@@ -45,6 +45,7 @@ impl Session {
         if self.may_exchange_peers() {
             taken.push(Extension::PeerExchange);
         }
+        // Whoever is super-seeded is not to know that we have everything: it might leave (BEP 21).
         let mut upload_only = self.pieces.is_all();
         if let Pieces::Growing(bits) = &self.pieces {
             taken.push(Extension::DontHave);
@@ -207,6 +208,7 @@ impl Session {
         if piece.0 >= piece_count {
             return Err(Disconnect::HaveOutside { piece, piece_count });
         }
+        self.hear(|| Heard::Has(piece));
         if self.peer_pieces < piece_count {
             self.peer_pieces += 1;
             self.useful_at = now;
@@ -225,6 +227,7 @@ impl Session {
 
     pub(super) fn handle_bitfield(&mut self, bits: &[u8], now: Time) -> Result<(), Disconnect> {
         wire::check_bitfield(bits, self.torrent.piece_count)?;
+        self.hear(|| Heard::These(bits.to_vec()));
         let pieces = bits.iter().map(|byte| byte.count_ones()).sum();
         self.set_peer_pieces(pieces, now);
         Ok(())
@@ -379,7 +382,7 @@ impl Session {
             && self.metadata_in_flight == 0;
         // Haves may be said twice, so they prove nothing while the peer still wants something.
         let done = self.peer_pieces == self.torrent.piece_count || self.peer_upload_only;
-        idle && self.pieces.is_all() && (self.peer_complete || (done && !self.interested))
+        idle && self.pieces.is_seed() && (self.peer_complete || (done && !self.interested))
     }
 }
 

@@ -15,6 +15,7 @@ mod allowed_fast;
 mod exchange;
 mod growing;
 mod metadata;
+mod super_seeding;
 mod timeouts;
 
 const FAST: Reserved = Reserved::NONE.with(ReservedBit::FAST);

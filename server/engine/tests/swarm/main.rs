@@ -89,6 +89,7 @@ fn scenario(hosts: Vec<Host>, leech: LeechPolicy) -> Scenario {
         hosts,
         connects: 10,
         leave: false,
+        super_seeding: false,
         seed: 1,
     }
 }
@@ -136,6 +137,32 @@ fn a_slow_seed_sends_less_than_two_copies() {
 fn a_slow_seed_with_few_slots_sends_little_twice() {
     let outcome = around_a_slow_seed("slow seed, 4 slots", 1_000, 4);
     assert!(outcome.last() < 1.3 && outcome.seed_copies < 1.3);
+}
+
+/// What a super-seed sends until every piece is among the others: little more than each once.
+#[test]
+fn a_super_seed_sends_hardly_a_piece_twice_until_all_are_out() {
+    for (name, hosts, slots) in [("300", 300, 0), ("300, 4 slots", 300, 4), ("8", 8, 0)] {
+        let outcome = |super_seeding| {
+            let hosts = crowd(hosts_in_swarm(hosts), 100 * KB, |_| home(0, 400 * KB));
+            let mut scenario = scenario(hosts, LeechPolicy::default());
+            scenario.choker.slots = slots;
+            scenario.super_seeding = super_seeding;
+            let how = if super_seeding { "super-seed" } else { "seed" };
+            run(&format!("{name} around a slow {how}"), &scenario)
+        };
+        let (without, with) = (outcome(false), outcome(true));
+        let copies = [without.first_copy, with.first_copy];
+        println!(
+            "{name}: copies sent for the first: {:.3}, super-seeding {:.3}",
+            copies[0], copies[1]
+        );
+        assert!(
+            with.first_copy <= 1.05 && with.first_copy < without.first_copy,
+            "{copies:?}"
+        );
+        assert!(with.waste < 0.01);
+    }
 }
 
 /// Hosts whose links are as fast in both directions, and a seed with four of their links.

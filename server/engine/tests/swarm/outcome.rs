@@ -45,6 +45,8 @@ pub struct Outcome {
     pub classes: Vec<Class>,
     /// How many times its size the seeds sent the torrent.
     pub seed_copies: f64,
+    /// The same of the first host, when the others had a copy of every piece for the first time.
+    pub first_copy: f64,
     /// What was received and of no use, as a part of what was received.
     pub waste: f64,
     /// Jain's index of what contributors get for what they can give: rate of the download over rate
@@ -81,6 +83,7 @@ impl Outcome {
             all: class(classes.concat()),
             classes: classes.into_iter().map(class).collect(),
             seed_copies: seeds.map(|peer| peer.uploaded).sum::<u64>() as f64 / size,
+            first_copy: swarm.sent_for_first_copy as f64 / size,
             waste: 1.0 - useful / received as f64,
             fairness: jain(&worth),
         }

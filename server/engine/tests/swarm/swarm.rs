@@ -10,7 +10,7 @@
 //! than blocks weigh nothing; hashing and writing take no time.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::time::Duration;
 
 use engine::choker::{ChokeChange, Choker, ChokerConfig, PeerKey};
@@ -18,8 +18,9 @@ use engine::download::{Action, Download, DownloadConfig};
 use engine::layout::StorageLayout;
 use engine::picker::PeerPieces;
 use engine::random::Random;
+use engine::super_seed::{SuperKey, SuperSeed};
 use engine::time::Time;
-use proto::ids::PieceIndex;
+use proto::ids::{PeerId, PieceIndex};
 use proto::limits::BLOCK_LENGTH;
 use proto::wire::BlockRequest;
 
@@ -61,6 +62,8 @@ pub struct Scenario {
     pub connects: usize,
     /// Who is complete leaves.
     pub leave: bool,
+    /// The first host, a seed, super-seeds (BEP 16).
+    pub super_seeding: bool,
     pub seed: u64,
 }
 
@@ -81,6 +84,7 @@ enum Message {
     Request(Wanted),
     Cancel(Wanted),
     Reject(Wanted),
+    Have(u32),
 }
 
 /// A block, in an order.
@@ -151,6 +155,12 @@ pub struct Swarm {
     agenda: BinaryHeap<Reverse<(Time, u64, usize, Event)>>,
     planned: u64,
     incomplete: usize,
+    /// Of the first host, if it super-seeds; and who each of its links is there.
+    super_seed: Option<SuperSeed>,
+    super_keys: Vec<SuperKey>,
+    /// Pieces that no host but seeds has, and what the first had sent when there were none left.
+    missing: HashSet<u32>,
+    pub sent_for_first_copy: u64,
 }
 
 impl Swarm {
@@ -166,6 +176,12 @@ impl Swarm {
             agenda: BinaryHeap::new(),
             planned: 0,
             incomplete: scenario.hosts.iter().filter(|host| !host.seed).count(),
+            super_seed: scenario
+                .super_seeding
+                .then(|| SuperSeed::new(scenario.pieces, scenario.seed)),
+            super_keys: Vec::new(),
+            missing: (0..scenario.pieces).collect(),
+            sent_for_first_copy: 0,
         };
         for (index, host) in scenario.hosts.iter().enumerate() {
             let begins_at = Time(swarm.random.below(START.0));
@@ -234,10 +250,45 @@ impl Swarm {
                 if let Some(download) = &mut self.peers[index].download {
                     download.tick(self.now);
                 }
+                if let Some(policy) = self.super_seed.as_mut().filter(|_| index == 0) {
+                    for (key, link) in self.super_keys.iter().zip(&self.peers[0].links) {
+                        let asked: Vec<PieceIndex> =
+                            link.queue.iter().map(|block| block.piece).collect();
+                        let waits = link.wants_unchoke();
+                        if waits || link.in_flight > 0 || !asked.is_empty() {
+                            policy.serves(*key, &asked, waits, self.now);
+                        }
+                    }
+                    policy.tick(self.now);
+                    policy.check_invariants();
+                }
                 self.drive(index);
                 self.rechoke(index);
                 self.plan(self.now + TICK, index, Event::Tick);
             }
+        }
+        self.tell_super_seeded();
+    }
+
+    /// The first host tells others of pieces, as its super-seeding has it.
+    fn tell_super_seeded(&mut self) {
+        let Some(policy) = &mut self.super_seed else {
+            return;
+        };
+        let mut told = Vec::new();
+        for key in policy.take_changed() {
+            let link = self.super_keys.iter().position(|known| *known == key);
+            let news = policy.take_news(key);
+            let all = 0..if news.all {
+                self.layout.piece_count()
+            } else {
+                0
+            };
+            let pieces = news.pieces.into_iter().map(|piece| piece.0).chain(all);
+            told.extend(pieces.map(|piece| (link.expect("a link"), piece)));
+        }
+        for (link, piece) in told {
+            self.tell(0, link, Message::Have(piece));
         }
     }
 
@@ -276,6 +327,16 @@ impl Swarm {
         for (here, there, back) in [(one, other, backs[0]), (other, one, backs[1])] {
             let link = self.peers[here].links.len() as u64;
             let bits = self.bitfield(there);
+            if let Some(policy) = self.super_seed.as_mut().filter(|_| here == 0) {
+                let id = (there as u128).to_le_bytes();
+                let id = std::array::from_fn(|at| id.get(at).copied().unwrap_or(0));
+                let key = policy.join(PeerId(id), self.now);
+                match &bits {
+                    Some(bits) => policy.has_these(key, bits, self.now),
+                    None => policy.has_all(key, self.now),
+                }
+                self.super_keys.push(key);
+            }
             let peer = &mut self.peers[here];
             if let Some(download) = &mut peer.download {
                 let pieces = bits
@@ -291,6 +352,9 @@ impl Swarm {
 
     /// What a host has, as a bitfield message says it; nothing if that is all.
     fn bitfield(&self, index: usize) -> Option<Vec<u8>> {
+        if index == 0 && self.super_seed.is_some() {
+            return Some(vec![0; self.layout.piece_count().div_ceil(8) as usize]);
+        }
         let picker = self.peers[index].download.as_ref()?.picker();
         let mut bits = vec![0_u8; picker.piece_count().div_ceil(8) as usize];
         for piece in (0..picker.piece_count()).map(PieceIndex) {
@@ -343,6 +407,9 @@ impl Swarm {
                     download.piece_stored(piece);
                 }
                 Action::Announce(piece) => {
+                    if self.missing.remove(&piece.0) && self.missing.is_empty() {
+                        self.sent_for_first_copy = self.peers[0].uploaded;
+                    }
                     let latency = self.peers[index].host.latency;
                     self.plan(self.now + latency, index, Event::Have(piece.0));
                 }
@@ -385,6 +452,9 @@ impl Swarm {
         for link in 0..self.peers[index].links.len() {
             let (other, back) = self.ends(index, link);
             let is_open = !self.peers[index].links[link].closed;
+            if let Some(policy) = self.super_seed.as_mut().filter(|_| is_open && other == 0) {
+                policy.has(self.super_keys[back], piece, self.now);
+            }
             if let Some(download) = &mut self.peers[other].download
                 && is_open
             {
@@ -433,6 +503,12 @@ impl Swarm {
                     (None, _) => {}
                 }
                 self.drive(index);
+            }
+            Message::Have(piece) => {
+                if let Some(download) = &mut peer.download {
+                    download.have(key, PieceIndex(piece));
+                    self.drive(index);
+                }
             }
             Message::Reject(block) => {
                 if let Some(download) = &mut peer.download {
@@ -532,6 +608,9 @@ impl Swarm {
                 continue;
             }
             let (other, back) = self.ends(index, link);
+            if let Some(policy) = self.super_seed.as_mut().filter(|_| other == 0) {
+                policy.leave(self.super_keys[back], self.now);
+            }
             let peer = &mut self.peers[other];
             peer.links[back].closed = true;
             peer.links[back].queue.clear();

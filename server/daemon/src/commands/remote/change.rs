@@ -1,4 +1,4 @@
-//! `seedring move`, `queue`, `limit`, `label`, `category`: what is kept of torrents.
+//! `seedring move`, `queue`, `limit`, `label`, `category`, `super-seed`: what is kept of torrents.
 
 use super::act::{EDIT, bulk};
 use super::limits::LimitOptions;
@@ -13,8 +13,8 @@ use crate::progress::{counted, print, print_json};
 use anyhow::anyhow;
 use clap::Args;
 use control::api::types::{
-    BulkEdit, EditServerLimits, GroupList, MoveTorrent, Place, QueuePlace, ServerLimits,
-    TorrentDetails,
+    BulkEdit, EditServerLimits, EditTorrent, GroupList, MoveTorrent, Place, QueuePlace,
+    ServerLimits, TorrentDetails,
 };
 use reqwest::Method;
 use std::path::PathBuf;
@@ -94,6 +94,34 @@ pub struct LimitArgs {
     which: Which,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+/// Arguments of `seedring super-seed`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  seedring super-seed debian-12.iso on
+  seedring super-seed 3fa9 off            peers that are connected are told of everything
+
+For the first seed of something new: each piece is sent about once until all are in the swarm. \
+Peers that are connected go on as they are; `seedring add --super-seeding` begins with it.")]
+pub struct SuperSeedArgs {
+    /// The torrent: its info-hash, the beginning of it, or its name
+    #[arg(value_name = "TORRENT")]
+    torrent: String,
+    /// Whether it is super-seeded from now on
+    #[arg(value_name = "on|off", value_parser = on_or_off, action = clap::ArgAction::Set)]
+    on: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+fn on_or_off(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is on or off"),
+    }
 }
 
 /// Arguments of `seedring label`.
@@ -293,6 +321,29 @@ pub fn label(global: &Global, args: &LabelArgs) -> Result<(), Failure> {
     };
     let targets = args.which.targets(&remote)?;
     bulk(&remote, targets, &EDIT, false, Some(edit))
+}
+
+/// Runs `super-seed`.
+pub fn super_seed(global: &Global, args: &SuperSeedArgs) -> Result<(), Failure> {
+    let remote = Remote::new(global, &args.server)?;
+    let torrent = one(&remote, &args.torrent)?;
+    let edit = EditTorrent {
+        super_seeding: Some(args.on),
+        ..EditTorrent::default()
+    };
+    let path = format!("/torrents/{}", torrent.info_hash);
+    remote.send(Method::PATCH, &path, &edit)?;
+    match remote.json {
+        true => print_json(&serde_json::json!({
+            "event": "changed", "info_hash": torrent.info_hash, "super_seeding": args.on
+        })),
+        false => print(&format!(
+            "super-seeding {}: {}\n",
+            if args.on { "on" } else { "off" },
+            name(&torrent.name)
+        )),
+    }
+    Ok(())
 }
 
 /// Runs `category`.

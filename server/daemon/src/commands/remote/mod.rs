@@ -62,7 +62,9 @@ pub enum Command {
     Label(change::LabelArgs),
     /// Put torrents into a category, or list all categories
     Category(change::CategoryArgs),
-    /// Give a torrent, or one of its files, another name
+    /// Send each piece of a new torrent about once, until all are in the swarm
+    SuperSeed(change::SuperSeedArgs),
+    /// Give a torrent, or files of it, another name
     Rename(content::RenameArgs),
     /// Write a torrent's .torrent file
     Export(export::ExportArgs),
@@ -91,6 +93,7 @@ pub fn run(global: &Global, command: &Command) -> Result<(), Failure> {
         Command::Limit(args) => change::limit(global, args),
         Command::Label(args) => change::label(global, args),
         Command::Category(args) => change::category(global, args),
+        Command::SuperSeed(args) => change::super_seed(global, args),
         Command::Rename(args) => content::rename(global, args),
         Command::Export(args) => export::run(global, args),
         Command::Stats(args) => server::stats(global, args),

@@ -1,0 +1,120 @@
+//! A session whose peer is super-seeded (BEP 16): it is told of pieces one after another, and what
+//! it says that it has is passed on to [`crate::super_seed`], which decides of which.
+
+use super::{PeerIdentity, PieceBits, Pieces, Session, SessionConfig, TorrentView};
+use crate::queue::Batch;
+use crate::time::Time;
+use proto::ids::PieceIndex;
+use proto::wire::Message;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a peer has said that it has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// This piece; also one that it was sent.
+    Has(PieceIndex),
+    /// The pieces of a bitfield message (BEP 3).
+    These(Vec<u8>),
+    /// All pieces.
+    All,
+}
+
+/// What is to be known of a peer that is super-seeded.
+#[derive(Default)]
+pub(super) struct SuperSeeded {
+    /// What it has said since that was taken.
+    heard: Vec<Heard>,
+    /// How much of each piece it was sent that it was not sent all of, in bytes.
+    sent: HashMap<PieceIndex, u32>,
+    /// When it is told of everything: of the pieces before this one it has been.
+    rest_from: u32,
+}
+
+impl Session {
+    /// The session of a peer that is super-seeded, whose handshakes are done: to it we have
+    /// nothing. `torrent` is one that we have all of.
+    pub fn super_seeding(
+        config: Arc<SessionConfig>,
+        torrent: Arc<TorrentView>,
+        peer: PeerIdentity,
+        now: Time,
+    ) -> Session {
+        assert!(torrent.pieces.is_all(), "who has everything super-seeds");
+        let bits = PieceBits::new(torrent.piece_count, &[]);
+        let mut session = Session::silent(config, torrent, peer, now);
+        session.pieces = Pieces::Told(Arc::new(bits));
+        session.super_seeded = Some(Box::default());
+        session.queue_pieces();
+        session.queue_extension_handshake();
+        session
+    }
+
+    /// Notes what the peer says that it has, if anybody wants to know.
+    pub(super) fn hear(&mut self, heard: impl FnOnce() -> Heard) {
+        if let (Some(seeded), Pieces::Told(_)) = (&mut self.super_seeded, &self.pieces) {
+            seeded.heard.push(heard());
+        }
+    }
+
+    /// Notes what the peer was sent: it has a piece that it was sent all of, though it may say so
+    /// late. rTorrent says it with its next request, and it has nothing to ask for before it is
+    /// told of the next piece.
+    pub(super) fn note_sent(&mut self, batch: &Batch) {
+        let Some(seeded) = &mut self.super_seeded else {
+            return;
+        };
+        for block in batch.blocks() {
+            let sent = seeded.sent.entry(block.piece).or_default();
+            *sent = sent.saturating_add(block.length);
+            if *sent >= self.torrent.piece_length_of(block.piece) {
+                seeded.sent.remove(&block.piece);
+                seeded.heard.push(Heard::Has(block.piece));
+            }
+        }
+    }
+
+    /// What the peer has said that it has, since the last call, in its order.
+    pub fn take_heard(&mut self) -> Vec<Heard> {
+        let heard = self.super_seeded.as_mut().map(|one| &mut one.heard);
+        heard.map_or_else(Vec::new, std::mem::take)
+    }
+
+    /// Tells a peer that is super-seeded of pieces.
+    pub fn tell_pieces(&mut self, pieces: &[PieceIndex]) {
+        let Pieces::Told(told) = &self.pieces else {
+            return;
+        };
+        for piece in pieces.iter().filter(|piece| !told.has(**piece)) {
+            told.set(*piece, true);
+            Message::Have(*piece).encode(&mut self.control);
+        }
+    }
+
+    /// Tells a peer that is super-seeded of everything, of so many pieces at once: to be called
+    /// until there is nothing left to tell, which it says by false. From then on this is a seed's
+    /// session.
+    pub fn tell_rest(&mut self, haves_max: usize) -> bool {
+        let (Pieces::Told(told), Some(seeded)) = (&self.pieces, &mut self.super_seeded) else {
+            return false;
+        };
+        let rest = (seeded.rest_from..self.torrent.piece_count).map(PieceIndex);
+        let untold = rest.filter(|piece| !told.has(*piece)).take(haves_max);
+        let mut end = self.torrent.piece_count;
+        let mut count = 0;
+        for piece in untold {
+            told.set(piece, true);
+            Message::Have(piece).encode(&mut self.control);
+            count += 1;
+            if count == haves_max {
+                end = piece.0 + 1;
+            }
+        }
+        seeded.rest_from = end;
+        if end == self.torrent.piece_count {
+            self.super_seeded = None;
+            self.complete();
+        }
+        true
+    }
+}
