@@ -44,6 +44,7 @@ impl Manager {
         } = edit.limits;
         let edit_limits =
             ratio_permille.is_some() || seeding_time_s.is_some() || at_limit.is_some();
+        let ends_super_seeding = edit.super_seeding == Some(false);
         let edited = Edited {
             info_hash,
             files,
@@ -56,6 +57,8 @@ impl Manager {
         let update = update.summary(move |summary| kept(summary));
         if edit_limits {
             self.waived.remove(&info_hash);
+        } else if ends_super_seeding {
+            self.waive_super_seeding(info_hash);
         }
         let next = Next::Edited(Box::new(edited));
         self.update_then(info_hash, update, change, next, Some(reply))

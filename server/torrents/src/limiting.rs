@@ -153,6 +153,21 @@ impl Manager {
         }
     }
 
+    /// The user ends a torrent's super-seeding: if that is what its limits have begun, they do not
+    /// begin it again, for as long as [`Manager::waive_limits`] says.
+    pub(crate) fn waive_super_seeding(&mut self, info_hash: InfoHashV1) {
+        let is_by_limits = {
+            let catalog = self.seat.catalog();
+            let torrent = catalog.get(&info_hash);
+            torrent.is_some_and(|torrent| {
+                self.enough(&torrent.summary).action == LimitAction::SuperSeed
+            })
+        };
+        if is_by_limits {
+            self.waive_limits(info_hash);
+        }
+    }
+
     /// Notes when a torrent has been seeded for long enough, as it is now.
     pub(crate) fn date(&mut self, info_hash: InfoHashV1) {
         let now_s = self.clock.now_s();
@@ -233,7 +248,7 @@ impl Manager {
         if self.is_super_seeded(info_hash) {
             return;
         }
-        tracing::info!(torrent = %info_hash, "it has given what its limits say: it is super-seeded");
+        tracing::info!(torrent = %info_hash, "it has given what its limits say: it super-seeds");
         let change: Change = Arc::new(|summary: &mut Summary| summary.super_seeding = true);
         self.settle(info_hash, state::Update::new, change, Next::Done)
             .await;

@@ -98,6 +98,12 @@ async fn one_that_has_given_enough_is_super_seeded() {
     seed.stop().await;
     let seed = Host::start(0, one.path()).await;
     is_super_seeded(&seed, info_hash).await;
+    // Who ends it has it end, though what its limits say is given: for as long as that is looked
+    // at some times.
+    seed.until_status(info_hash, Status::Seeding).await;
+    set(&seed, info_hash, false).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(!seed.torrent(info_hash).unwrap().summary.super_seeding);
     seed.stop().await;
 }
 
