@@ -2,8 +2,9 @@
 //!
 //! On the same file system each file gets a second name in the new folder, the torrent goes on from
 //! there, and the old names are taken away: no byte is copied, and other hard links of the files
-//! stay theirs. Else all files are copied, forced to the disk, and hashed where they are; only then
-//! is the torrent served from there, and the old files are deleted. At every moment the store names
+//! stay theirs. Else all files are copied, forced to the disk, and hashed where they are, and what is
+//! not verified is compared with what it was copied of; only then is the torrent served from there,
+//! and the old files are deleted. At every moment the store names
 //! a folder in which all files are.
 //!
 //! That a torrent is to be moved is kept before it is acknowledged, so a move that a crash has
@@ -16,6 +17,7 @@
 //! again).
 
 mod apart;
+mod comparing;
 mod deciding;
 mod taken;
 mod way;

@@ -3,7 +3,7 @@
 
 use super::taken::{self, Names};
 use super::way::{Phase, Way};
-use super::{MoveEvent, Moving, apart, intent};
+use super::{MoveEvent, Moving, apart, comparing, intent};
 use crate::beneath::Beneath;
 use crate::manager::Inner;
 use crate::reading::Kept;
@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 /// How much is copied at once, in bytes.
-const COPY_BYTES: usize = 1 << 20;
+pub(super) const COPY_BYTES: usize = 1 << 20;
 
 /// What is appended to the name of a file that is being copied.
 const COPY_SUFFIX: &str = ".moving";
@@ -34,7 +34,7 @@ pub(super) const ANOTHER: &str =
     "another file is there; if it is the torrent's, move with `data_are_there`";
 
 /// Why a move ends that nobody wants any more.
-const GIVEN_UP: &str = "it was given up";
+pub(super) const GIVEN_UP: &str = "it was given up";
 
 /// What is to be done with one file.
 pub(super) struct Item {
@@ -232,7 +232,7 @@ impl Work {
         }
         let stamps = match linked {
             true => self.as_kept(to, items)?,
-            false => self.hashed(to)?,
+            false => self.hashed(from, to, items)?,
         };
         // The time of change of the old files moves when they are taken away.
         self.renaming()?;
@@ -377,9 +377,18 @@ impl Work {
         Ok(())
     }
 
-    /// Hashes what was copied where it is now: the stamps of the files, if all is right.
-    fn hashed(&self, to: &Beneath) -> Result<Vec<Option<FileStamp>>, String> {
+    /// Hashes what was copied where it is now, and compares it where not all of it is verified: the
+    /// stamps of the files, if all is right.
+    fn hashed(
+        &self,
+        from: &Beneath,
+        to: &Beneath,
+        items: &[Item],
+    ) -> Result<Vec<Option<FileStamp>>, String> {
         let metainfo = self.kept.described().map_err(|error| error.to_string())?;
+        if !matches!(self.kept.verified, Verified::All) {
+            comparing::check(self, from, to, items)?;
+        }
         let resume = Resume {
             claim: None,
             always_hash: true,

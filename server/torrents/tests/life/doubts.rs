@@ -7,7 +7,7 @@ use seedring_metrics::ControlCounter;
 use state::{Condition, Update, Verified, Write};
 
 /// Has the store of a server that does not run know no piece of a torrent, nor its files.
-fn forget_pieces(folder: &Path, info_hash: InfoHashV1, condition: Condition) {
+pub(super) fn forget_pieces(folder: &Path, info_hash: InfoHashV1, condition: Condition) {
     let store = Store::open(&folder.join("state"), Options::default()).unwrap();
     let update = Update::new()
         .verified(Verified::None)

@@ -600,3 +600,51 @@ async fn a_download_is_not_copied_to_where_another_file_has_one_of_its_names() {
     let Some(other) = elsewhere() else { return };
     another_stays_as_it_was(&other.path().join("to")).await;
 }
+
+/// Where no hash says that a copy is right it has to be what it was copied of, or the old file, the
+/// only right one, would go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_nothing_verifies_is_compared_before_the_old_file_goes() {
+    let one = TempDir::new().unwrap();
+    let Some(other) = elsewhere() else { return };
+    let data = data(one.path());
+    let seed = Host::start(0, one.path()).await;
+    let info_hash = made(&seed, &data).await;
+    seed.act(info_hash, Action::Pause).await.unwrap();
+    seed.stop().await;
+    super::doubts::forget_pieces(one.path(), info_hash, state::Condition::NeedsCheck);
+    // As if the disk had changed a byte of a copy that an earlier run has made.
+    let to = other.path().join("to");
+    fs::create_dir_all(to.join("data")).unwrap();
+    let mut bytes = fs::read(data.join("a")).unwrap();
+    bytes[650_000] ^= 1;
+    fs::write(to.join("data/a"), bytes).unwrap();
+    let modified = fs::metadata(data.join("a")).unwrap().modified().unwrap();
+    let copy = fs::File::options().write(true).open(to.join("data/a"));
+    copy.unwrap().set_modified(modified).unwrap();
+    let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
+    let intent = intent(info_hash, one.path(), &to, COPYING);
+    store.handle().write_blocking(intent).unwrap();
+    store.close();
+    let seed = Host::start(0, one.path()).await;
+    let error = until_refused(&seed, info_hash).await;
+    assert!(error.contains("differs"), "{error}");
+    for name in ["a", "b/c", "b/d"] {
+        assert!(data.join(name).exists(), "{name} is gone");
+    }
+    let before = one.path().join("before");
+    fs::create_dir_all(before.join("b")).unwrap();
+    for name in ["a", "b/c", "b/d"] {
+        fs::copy(data.join(name), before.join(name)).unwrap();
+    }
+    // What is right is moved.
+    fs::remove_dir_all(&to).unwrap();
+    move_to(&seed, info_hash, &to).await;
+    seed.until(info_hash, |torrent| {
+        torrent.summary.save_path == to && torrent.live.status != Status::Moving
+    })
+    .await;
+    seed.stop().await;
+    assert_same(&before, &to.join("data"));
+    assert!(!data.exists());
+}
