@@ -35,6 +35,8 @@ struct Wanted {
     label: Option<String>,
     upload_rate: Option<u64>,
     folder: PathBuf,
+    /// The path of its file in it.
+    path: String,
 }
 
 /// A torrent of the kill test.
@@ -52,18 +54,20 @@ fn command(dice: &mut Dice, subject: &Subject, folders: &[PathBuf]) -> (Vec<Stri
     let text = |path: &Path| path.display().to_string();
     let hash = subject.hash.clone();
     if !now.is_there {
-        // Its data stay where they were when it was removed.
-        let has_it = |folder: &&PathBuf| folder.join(&subject.name).exists();
+        // Its data stay where they were when it was removed, under the name that they had.
+        let has_it = |folder: &&PathBuf| !names(folder, &subject.name).is_empty();
         let folder = folders.iter().find(has_it).unwrap().clone();
+        call_as_made(&folder, &subject.name);
         let words = ["add", &text(&subject.file), "-d", &text(&folder)];
         let then = Wanted {
             is_there: true,
             folder,
+            path: subject.name.clone(),
             ..Wanted::default()
         };
         return (words.map(str::to_owned).to_vec(), then);
     }
-    match dice.below(4) {
+    match dice.below(5) {
         0 => {
             let words = vec!["remove".to_owned(), hash];
             (words, Wanted::default())
@@ -83,6 +87,13 @@ fn command(dice: &mut Dice, subject: &Subject, folders: &[PathBuf]) -> (Vec<Stri
             let words = words.map(str::to_owned).to_vec();
             (words, Wanted { upload_rate, ..now })
         }
+        3 => {
+            let path = format!("{}.v{}", subject.name, dice.below(1000));
+            let words = ["rename", &hash, "--file", "0", &path]
+                .map(str::to_owned)
+                .to_vec();
+            (words, Wanted { path, ..now })
+        }
         _ => {
             let folder = folders[usize::from(now.folder == folders[0])].clone();
             let words = ["move", &hash, "--to", &text(&folder)]
@@ -91,6 +102,31 @@ fn command(dice: &mut Dice, subject: &Subject, folders: &[PathBuf]) -> (Vec<Stri
             (words, Wanted { folder, ..now })
         }
     }
+}
+
+/// The names in a folder that a torrent's file has.
+fn names(folder: &Path, name: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|found| found == name || found.starts_with(&format!("{name}.v")))
+        .collect()
+}
+
+/// Gives a file that is nobody's the name again that its torrent says, also after a loss of power.
+fn call_as_made(folder: &Path, name: &str) {
+    let found = names(folder, name);
+    assert_eq!(found.len(), 1, "{name} has more names than one");
+    std::fs::rename(folder.join(&found[0]), folder.join(name)).unwrap();
+    std::fs::File::open(folder).unwrap().sync_all().unwrap();
+}
+
+/// The path of a torrent's file, as the server says it.
+fn path(server: &Served, hash: &str) -> String {
+    let files = server.say(["files", hash, "--json"]).json();
+    files[0]["path"].as_str().unwrap().to_owned()
 }
 
 /// What the server says of a torrent; it may be on its way to its folder.
@@ -103,6 +139,7 @@ fn found(server: &Served, subject: &Subject) -> Wanted {
                 label: torrent["labels"][0].as_str().map(str::to_owned),
                 upload_rate: torrent["limits"]["upload_rate"].as_u64(),
                 folder: torrent["save_path"].as_str().unwrap().into(),
+                path: path(server, &subject.hash),
             },
             None => Wanted::default(),
         }
@@ -179,13 +216,14 @@ impl Acknowledged {
         }
     }
 
-    /// Fails unless the data of all that is there are whole where they are said to be.
+    /// Fails unless the data of all that is there are whole where they are said to be, under the
+    /// name that is said, and there alone.
     pub fn check_data(&self, server: &Served) {
         let there = self
             .subjects
             .iter()
             .filter(|subject| subject.may_be[0].is_there);
-        for subject in there {
+        for subject in there.clone() {
             server.ok(["recheck", &subject.hash]);
         }
         server.wait("check without fault", |torrents| {
@@ -194,5 +232,16 @@ impl Acknowledged {
                 is_whole && torrent["status"] == "seeding"
             })
         });
+        for subject in there {
+            let wanted = &subject.may_be[0];
+            let found = self.folders.each_ref().map(|folder| {
+                let is_it = *folder == wanted.folder;
+                (is_it, names(folder, &subject.name))
+            });
+            for (is_it, names) in found {
+                let expected = is_it.then(|| wanted.path.clone());
+                assert_eq!(names, Vec::from_iter(expected), "{wanted:?}");
+            }
+        }
     }
 }

@@ -277,20 +277,19 @@ fn data_are_moved_and_files_renamed_and_chosen() {
     });
     assert!(other.join("mover.bin").is_file());
     assert!(!server.path("data/mover.bin").exists());
-    // Not every server gives files other names; it says so.
-    let renamed = server.say(["rename", &hash, "--file", "0", "moved.bin"]);
-    let name = match renamed.code {
-        0 => "moved.bin",
-        _ => "mover.bin",
-    };
-    assert!(
-        renamed.code == 0 || renamed.stderr.contains("rename"),
-        "{renamed:?}"
-    );
-    server.wait("the file's name", |_| {
-        server.say(["files", &hash, "--json"]).json()[0]["path"] == name
-            && other.join(name).is_file()
-    });
+    let path = || server.say(["files", &hash, "--json"]).json()[0]["path"].clone();
+    server.ok(["rename", &hash, "--file", "0", "moved.bin"]);
+    assert_eq!(path(), "moved.bin");
+    let said = server.ok(["rename", &hash, "--path", "moved.bin", "in a/folder"]);
+    assert_eq!(said, "renamed to in a/folder\n");
+    assert!(path() == "in a/folder" && other.join("in a/folder").is_file());
+    server.ok(["rename", &hash, "--path", "in a", "in b"]);
+    assert!(other.join("in b/folder").is_file() && !other.join("in a").exists());
+    for (from, to, word) in [("nothing", "x", "no file"), ("in b", "../x", "without")] {
+        let refused = server.say(["rename", &hash, "--path", from, to]);
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.stderr.contains(word), "{refused:?}");
+    }
     assert_eq!(server.ok(["announce", &hash]), "announcing 1 torrent\n");
     assert_eq!(
         server.ok(["peers", &hash, "--add", "127.0.0.1:9"]),

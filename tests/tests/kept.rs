@@ -87,6 +87,48 @@ fn data_are_moved_under_a_real_client() {
     assert_eq!(accepted(&server), before, "it had to come again");
 }
 
+/// A real client goes on downloading while the file gets one name after another.
+#[test]
+fn a_file_is_renamed_under_a_real_client() {
+    let length = 16 * MIB;
+    let server = Served::start();
+    let torrent = server.make("big", length);
+    let data = server.path("data");
+    let (file, folder) = (torrent.to_str().unwrap(), data.to_str().unwrap());
+    server.ok(["add", file, "-d", folder]);
+    server.wait_status("seeding");
+    // It would take ten minutes: until the last rename is done.
+    server.ok(["limit", "big", "--up", &format!("{}B/s", length / 600)]);
+    let port = server.say(["stats", "--json"]).json()[0]["server"]["peer_port"].clone();
+    let into = TempDir::new().unwrap();
+    let peer = format!("127.0.0.1:{port}");
+    let mut client = need!("kept", libtorrent_of(&torrent, into.path(), &peer));
+    server.wait("peer", |torrents| {
+        torrents[0]["upload_rate"].as_u64() > Some(0)
+    });
+    let before = accepted(&server);
+    for name in ["a", "b", "in/some/folder/c", "d"] {
+        server.ok(["rename", "big", "--file", "0", name]);
+        assert!(data.join(name).is_file(), "what is acknowledged is done");
+    }
+    let left = std::fs::read_dir(&data).unwrap().count();
+    assert_eq!(left, 1, "old names stay");
+    assert!(
+        client.try_wait().unwrap().is_none(),
+        "it was to be under way still"
+    );
+    server.ok(["limit", "big", "--up", "default"]);
+    let until = std::time::Instant::now() + LIMIT;
+    while client.try_wait().unwrap().is_none() {
+        assert!(std::time::Instant::now() < until, "it did not complete");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_same_tree(&data.join("d"), &into.path().join("big"));
+    assert_eq!(accepted(&server), before, "it had to come again");
+    let torrents = server.torrents();
+    assert_eq!(torrents[0]["status"], "seeding", "{torrents:?}");
+}
+
 /// Connections that the server has accepted so far.
 fn accepted(server: &Served) -> u64 {
     let metrics = seedring_tests::http::get(&format!("{}/metrics", server.api)).text();

@@ -221,6 +221,7 @@ pub(crate) fn router(api: Option<Arc<Api>>) -> Router {
             "/torrents/{hash}/files/{index}/rename",
             post(parts::rename_file),
         )
+        .route("/torrents/{hash}/rename", post(parts::rename_path))
         .route(
             "/torrents/{hash}/peers",
             get(parts::peers).post(parts::add_peers),

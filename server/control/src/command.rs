@@ -321,6 +321,35 @@ impl ServerLimitsEdit {
     }
 }
 
+/// Files of a torrent, and what they are to be called: paths below the save path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Rename {
+    /// One file, by its number.
+    File {
+        /// Its number.
+        index: u32,
+        /// Its path from now on.
+        to: PathBuf,
+    },
+    /// The file at a path, or all files below it.
+    Path {
+        /// The path of now.
+        from: PathBuf,
+        /// The path from now on.
+        to: PathBuf,
+    },
+}
+
+impl Rename {
+    /// The field of the request that says what they are to be called.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Rename::File { .. } => "path",
+            Rename::Path { .. } => "to",
+        }
+    }
+}
+
 /// By which an answer comes.
 pub type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
 
@@ -335,8 +364,8 @@ pub enum Command {
     Edit(InfoHashV1, Box<Edit>, Reply<()>),
     /// Have a torrent's data elsewhere.
     Move(InfoHashV1, Move, Reply<()>),
-    /// Call a file of a torrent otherwise.
-    RenameFile(InfoHashV1, u32, PathBuf, Reply<()>),
+    /// Call files of a torrent otherwise.
+    Rename(InfoHashV1, Rename, Reply<()>),
     /// Ask these peers for a torrent.
     AddPeers(InfoHashV1, Vec<SocketAddr>, Reply<()>),
     /// Tell more of a torrent.

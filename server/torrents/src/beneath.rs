@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path};
 
 const FOLDER: OFlags = OFlags::DIRECTORY
@@ -77,11 +77,25 @@ impl Beneath {
     /// Gives a file a name, in the same folder, that nothing has yet.
     pub(crate) fn rename(&self, path: &Path, new: &Path) -> Result<(), Errno> {
         let folder = self.above(path, false)?;
+        self.name_anew((&folder, path), (&folder, new))
+    }
+
+    /// Gives a file a name, in any folder, that nothing has yet; folders above it are made.
+    pub(crate) fn rename_beneath(&self, path: &Path, new: &Path) -> Result<(), Errno> {
+        let (from, into) = (self.above(path, false)?, self.above(new, true)?);
+        self.name_anew((&from, path), (&into, new))
+    }
+
+    fn name_anew(
+        &self,
+        (from, path): (&OwnedFd, &Path),
+        (into, new): (&OwnedFd, &Path),
+    ) -> Result<(), Errno> {
         let (old, name) = (Self::name(path)?, Self::name(new)?);
-        match rustix::fs::renameat_with(&folder, old, &folder, name, RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(from, old, into, name, RenameFlags::NOREPLACE) {
             // NFS and FUSE know no such rename: it is looked first.
             Err(Errno::INVAL | Errno::NOSYS) if !self.exists(new) => {
-                rustix::fs::renameat(&folder, old, &folder, name)
+                rustix::fs::renameat(from, old, into, name)
             }
             Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST),
             result => result,
@@ -104,6 +118,17 @@ impl Beneath {
             names.push(OsString::from_vec(entry?.file_name().to_bytes().to_vec()));
         }
         Ok(names)
+    }
+
+    /// Whether its folder lists exactly this name.
+    pub(crate) fn lists(&self, path: &Path) -> bool {
+        let Ok(name) = Self::name(path) else {
+            return false;
+        };
+        let names = self.names_beside(path).unwrap_or_default();
+        names
+            .iter()
+            .any(|listed| listed.as_bytes() == name.as_bytes())
     }
 
     /// Gives a file another name in `to`, which nothing has yet; it keeps this one.
@@ -138,12 +163,16 @@ impl Beneath {
 
     /// Has the names in the folder of `path`, and in those above it, be on stable storage.
     pub(crate) fn sync_above(&self, path: &Path) -> io::Result<()> {
-        for above in path.ancestors().skip(1) {
-            // A path below it, so that its own folder is opened.
-            let folder = self.above(&above.join("x"), false)?;
-            rustix::fs::fsync(folder)?;
-        }
-        Ok(())
+        path.ancestors()
+            .skip(1)
+            .try_for_each(|above| self.sync_folder(above))
+    }
+
+    /// Has the names in a folder be on stable storage.
+    pub(crate) fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        // A path below it, so that its own folder is opened.
+        let folder = self.above(&path.join("x"), false)?;
+        Ok(rustix::fs::fsync(folder)?)
     }
 }
 

@@ -218,7 +218,8 @@ impl Manager {
         match self.leaving.remove(&info_hash) {
             Some(remains) => self.bury(info_hash, remains),
             None => {
-                // It may have been stopped to be moved.
+                // It may have been stopped to be moved, or to have its files renamed.
+                self.next_rename(info_hash);
                 self.next_move().await;
                 self.start(info_hash).await;
             }

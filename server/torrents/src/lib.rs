@@ -41,6 +41,7 @@ mod queue;
 mod reading;
 mod reloading;
 mod removing;
+mod renaming;
 mod seeding;
 mod telling;
 mod throttling;

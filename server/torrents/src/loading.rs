@@ -20,6 +20,8 @@ impl Manager {
     ///
     /// [`ReadError`]; some torrents may be there then.
     pub async fn load(&mut self) -> Result<(), ReadError> {
+        // Before anybody looks for a file.
+        self.resume_renames().await?;
         self.load_limits().await?;
         let order = self.keeping.store.read(|view| view.queue()).await?;
         self.queue.fill(&order);

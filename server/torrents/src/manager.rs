@@ -13,6 +13,7 @@ use crate::moving::{MoveEvent, Moves};
 use crate::phases::Phases;
 use crate::queue::Queue;
 use crate::removing::Remains;
+use crate::renaming::Planned;
 use crate::seeding::{Awake, Loaded};
 use crate::throttling::{LimitRules, Limits};
 use crate::totals::Clock;
@@ -141,6 +142,8 @@ pub(crate) enum Inner {
     /// The files of a torrent that was removed are gone.
     Buried(InfoHashV1),
     Moved(InfoHashV1, u64, MoveEvent),
+    /// Files of a torrent can be renamed as the user says, or not.
+    Rename(Box<Planned>),
     /// Stamps of the torrent's files count whole again, unless they have got other names since.
     Strict(InfoHashV1, u64),
 }
@@ -389,6 +392,7 @@ impl Manager {
             Inner::Moved(info_hash, number, event) => {
                 self.moved(info_hash, number, event).await;
             }
+            Inner::Rename(planned) => self.planned(*planned).await,
             Inner::Strict(info_hash, number) => self.strict(info_hash, number),
             Inner::Trackers(trackers) => {
                 for (info_hash, tiers) in trackers {
@@ -404,9 +408,8 @@ impl Manager {
             Command::Act(info_hash, action, reply) => self.act(info_hash, action, reply).await,
             Command::Edit(info_hash, edit, reply) => self.edit(info_hash, *edit, reply).await,
             Command::Move(info_hash, to, reply) => self.relocate(info_hash, to, reply).await,
-            Command::RenameFile(_, _, _, reply) => {
-                let why = "files of a torrent are not renamed yet; rename it before it is added";
-                let _ = reply.send(Err(CommandError::Unsupported(why.into())));
+            Command::Rename(info_hash, rename, reply) => {
+                self.rename(info_hash, rename, reply).await;
             }
             Command::AddPeers(info_hash, peers, reply) => {
                 let _ = reply.send(self.add_peers(info_hash, &peers));

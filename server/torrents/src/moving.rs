@@ -20,20 +20,21 @@ mod apart;
 mod comparing;
 mod deciding;
 mod taken;
-mod way;
-mod work;
+pub(crate) mod way;
+pub(crate) mod work;
 
 use crate::keeping::{Change, Next};
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::Kept;
+use crate::renaming::Renames;
 use control::catalog::Status;
+use control::command::CommandError;
 use proto::ids::InfoHashV1;
 use seedring_io::torrent::{Place, SeededTorrent};
 use state::{Summary, Update, Write};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use way::Way;
@@ -68,6 +69,8 @@ pub(crate) struct Moves {
     /// Torrents whose files get other names, or have got them lately, and where they are, if that
     /// has changed.
     pub renaming: HashMap<InfoHashV1, Option<Place>>,
+    /// Those that wait, and who is told when they have ended.
+    pub renames: Renames,
     /// For each of [`Moves::renaming`] that has ended, the number of its last end.
     ends: HashMap<InfoHashV1, u64>,
 }
@@ -76,7 +79,7 @@ impl Moves {
     /// Whether the torrent must not be touched meanwhile.
     pub(crate) fn holds(&self, info_hash: &InfoHashV1) -> bool {
         let running = self.running.get(info_hash);
-        running.is_some_and(|moving| !moving.served)
+        running.is_some_and(|moving| !moving.is_served())
     }
 
     /// Whether the torrent is being moved.
@@ -89,6 +92,12 @@ impl Moves {
         self.waiting.iter().any(|(waiting, _)| waiting == info_hash)
     }
 
+    /// How many torrents are being moved; renames are over soon, and no move waits for them.
+    fn moved_now(&self) -> usize {
+        let running = self.running.values();
+        running.filter(|moving| !moving.is_rename()).count()
+    }
+
     /// The move that may begin next.
     fn take_next(&mut self) -> Option<(InfoHashV1, Way)> {
         let free = |(info_hash, _): &(InfoHashV1, Way)| !self.deciding.contains(info_hash);
@@ -96,11 +105,38 @@ impl Moves {
         self.waiting.remove(at)
     }
 
+    /// Whether it is being moved, or is to be.
+    pub(crate) fn concerns(&self, info_hash: &InfoHashV1) -> bool {
+        self.waits(info_hash) || self.deciding.contains(info_hash) || self.runs(info_hash)
+    }
+
+    /// Notes that work at the names of a torrent's files has begun.
+    pub(crate) fn begin(
+        &mut self,
+        info_hash: InfoHashV1,
+        number: u64,
+        way: Way,
+        served: bool,
+    ) -> Arc<Moving> {
+        let moving = Arc::new(Moving {
+            number,
+            cancelled: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            switched: OnceLock::new(),
+            done_permille: AtomicU16::new(0),
+            served: AtomicBool::new(served),
+            way,
+        });
+        self.running.insert(info_hash, Arc::clone(&moving));
+        moving
+    }
+
     /// Forgets what is known of a torrent that is gone.
     pub(crate) fn forget(&mut self, info_hash: &InfoHashV1) {
         self.cancel(info_hash);
         self.renaming.remove(info_hash);
         self.ends.remove(info_hash);
+        self.renames.forget(info_hash);
     }
 
     /// Gives up moves of a torrent.
@@ -120,11 +156,12 @@ impl Moves {
         }
     }
 
-    /// How far those are that run.
+    /// How far those are that run and take long.
     pub(crate) fn progress(&self) -> Vec<(InfoHashV1, u16)> {
         let done = |moving: &Moving| moving.done_permille.load(Ordering::Relaxed);
         let running = self.running.iter();
         running
+            .filter(|(_, moving)| !moving.is_rename())
             .map(|(info_hash, moving)| (*info_hash, done(moving)))
             .collect()
     }
@@ -133,15 +170,15 @@ impl Moves {
 /// A move that is under way.
 pub(crate) struct Moving {
     /// Which one: what an earlier one tells of the same torrent is not its own.
-    number: u64,
+    pub(crate) number: u64,
     cancelled: AtomicBool,
     /// Whether the next start goes on with it: what is made stays.
     stopping: AtomicBool,
-    /// Whether the torrent is in the new folder.
-    switched: AtomicBool,
+    /// Where the torrent's files are, once the store says so.
+    switched: OnceLock<Place>,
     done_permille: AtomicU16,
     /// Whether the torrent is served meanwhile.
-    served: bool,
+    served: AtomicBool,
     way: Way,
 }
 
@@ -149,25 +186,36 @@ pub(crate) struct Moving {
 pub(crate) enum MoveEvent {
     /// Its files are about to get other names.
     Renaming(oneshot::Sender<()>),
+    /// For a moment its files have no names that are known: nobody is to open them.
+    Halt(oneshot::Sender<()>),
     /// All files are in the new folder, with these stamps: the torrent is to go on from there.
     There(Box<Place>, oneshot::Sender<bool>),
     /// The old names are gone, and these are the stamps now.
     Settled(Box<Place>),
     /// It has ended, well or not.
     Ended(Result<(), String>),
+    /// Files of it were renamed, or not.
+    Renamed(Result<(), CommandError>),
 }
 
 impl Moving {
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+    /// Whether the torrent is served meanwhile.
+    pub(crate) fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
-    /// Where the torrent's files are.
-    fn folder(&self) -> &Path {
-        match self.switched.load(Ordering::Relaxed) {
-            true => &self.way.to,
-            false => &self.way.from,
-        }
+    /// Notes that it is not served any more.
+    fn set_unserved(&self) {
+        self.served.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether files get other names where they are: nothing goes to another folder.
+    fn is_rename(&self) -> bool {
+        self.way.from == self.way.to
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
     }
 
     fn note(&self, done: u64, all: u64) {
@@ -195,7 +243,7 @@ impl Manager {
 
     /// Begins those moves whose turn it is.
     pub(crate) async fn next_move(&mut self) {
-        while self.moves.running.len() < MOVES_MAX {
+        while self.moves.moved_now() < MOVES_MAX {
             let Some((info_hash, way)) = self.moves.take_next() else {
                 return;
             };
@@ -219,16 +267,7 @@ impl Manager {
 
     fn begin_move(&mut self, info_hash: InfoHashV1, way: Way, served: bool) {
         let number = self.number();
-        let moving = Arc::new(Moving {
-            number,
-            cancelled: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            switched: AtomicBool::new(false),
-            done_permille: AtomicU16::new(0),
-            served,
-            way: way.clone(),
-        });
-        self.moves.running.insert(info_hash, Arc::clone(&moving));
+        let moving = self.moves.begin(info_hash, number, way.clone(), served);
         self.set_status(info_hash, Status::Moving);
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         let (suffix, services) = (
@@ -282,7 +321,16 @@ impl Manager {
                 self.keeping.note(info_hash, update).await;
                 self.set_place(info_hash, *place);
             }
+            MoveEvent::Halt(done) => {
+                self.halt(info_hash).await;
+                if let Some(moving) = self.moves.running.get(&info_hash) {
+                    moving.set_unserved();
+                    self.set_status(info_hash, Status::Moving);
+                }
+                let _ = done.send(());
+            }
             MoveEvent::Ended(result) => self.move_ended(info_hash, result).await,
+            MoveEvent::Renamed(result) => self.rename_ended(info_hash, result).await,
         }
     }
 
@@ -326,17 +374,22 @@ impl Manager {
             summary.save_path.clone_from(&folder);
         });
         let kept = Arc::clone(&change);
+        let paths = place.paths.clone();
         let update = Update::new()
             .summary(move |summary| kept(summary))
+            .details(move |details| details.renames = paths)
             .all_stamps(place.stamps.clone());
-        let writes = vec![
-            Write::Update(info_hash, Box::new(update)),
-            Write::Setting(intent(info_hash), Some(way.encode())),
-        ];
+        let mut writes = vec![Write::Update(info_hash, Box::new(update))];
+        // A rename has an intent of its own. By one to move, the next start would set about taking
+        // files away whose only names these are.
+        if !moving.is_rename() {
+            let write = Write::Setting(intent(info_hash), Some(way.encode()));
+            writes.push(write);
+        }
         let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
             match written {
                 Ok(()) => {
-                    moving.switched.store(true, Ordering::Relaxed);
+                    let _ = moving.switched.set(place.clone());
                     manager.show(info_hash, |torrent| change(&mut torrent.summary));
                     manager.set_place(info_hash, place);
                     let _ = done.send(true);
@@ -366,8 +419,10 @@ impl Manager {
         let moving = self.moves.running.remove(&info_hash)?;
         if let Some(remains) = self.leaving.remove(&info_hash) {
             self.moves.forget(&info_hash);
-            let folder = moving.folder();
-            let remains = remains.map(|remains| Box::new(remains.of_folder(folder)));
+            let remains = remains.map(|remains| match moving.switched.get() {
+                Some(place) => Box::new(remains.at(place, &self.settings.partial_suffix)),
+                None => Box::new(remains.of_folder(&moving.way.from)),
+            });
             self.bury(info_hash, remains);
         }
         Some(moving)
@@ -375,6 +430,7 @@ impl Manager {
 
     async fn move_ended(&mut self, info_hash: InfoHashV1, result: Result<(), String>) {
         let moving = self.end_move(info_hash);
+        let served = moving.is_some_and(|moving| moving.is_served());
         if let Err(why) = result {
             tracing::error!(torrent = %info_hash, why, "a move did not end well");
             let (at_s, text) = (self.clock.now_s(), why);
@@ -393,11 +449,17 @@ impl Manager {
             let after = |_: &mut Manager, _| Next::Done;
             self.keeping.write(write, Box::new(after)).await;
         }
+        self.go_on(info_hash, served).await;
+    }
+
+    /// What was done at the names of a torrent's files has ended: it goes on, and others have their
+    /// turn.
+    pub(crate) async fn go_on(&mut self, info_hash: InfoHashV1, served: bool) {
         let status = {
             let catalog = self.seat.catalog();
             catalog.get(&info_hash).map(|torrent| torrent.live.status)
         };
-        match moving.is_some_and(|moving| moving.served) {
+        match served {
             // Whoever paused it meanwhile, or found a fault, has said so.
             true if status != Some(Status::Moving) => {}
             true if matches!(self.phases.get(&info_hash), Some(Phase::Awake(_))) => {
@@ -444,7 +506,7 @@ impl Manager {
 }
 
 /// The info-hash that is written as 40 hexadecimal digits.
-fn unhex(text: &str) -> Option<InfoHashV1> {
+pub(crate) fn unhex(text: &str) -> Option<InfoHashV1> {
     let mut hash = [0; 20];
     if text.len() != 40 || !text.is_ascii() {
         return None;

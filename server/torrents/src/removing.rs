@@ -12,6 +12,7 @@ use crate::reading::Kept;
 use control::command::{CommandError, Reply};
 use control::hooks::{HookEvent, Notice};
 use proto::ids::InfoHashV1;
+use seedring_io::torrent::Place;
 use state::{Write, WriteError};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -34,6 +35,28 @@ impl Remains {
             ..self
         }
     }
+
+    /// The same files where a move or a rename, which ended when the torrent was gone, has brought
+    /// them; those that are not complete have `suffix`.
+    pub(crate) fn at(mut self, place: &Place, suffix: &str) -> Remains {
+        self.folder.clone_from(&place.data_dir);
+        for own in place.paths.values() {
+            self.files.extend(names(own.clone(), suffix));
+        }
+        self
+    }
+}
+
+/// The names that a file may have.
+fn names(own: PathBuf, suffix: &str) -> Vec<PathBuf> {
+    let mut names = Vec::new();
+    if !suffix.is_empty() {
+        let mut partial = OsString::from(&own);
+        partial.push(suffix);
+        names.push(partial.into());
+    }
+    names.push(own);
+    names
 }
 
 impl Manager {
@@ -85,7 +108,8 @@ impl Manager {
                 next
             };
             let no_move = Write::Setting(crate::moving::intent(info_hash), None);
-            let writes = [Write::Remove(info_hash), no_move];
+            let no_rename = Write::Setting(crate::renaming::intent(info_hash), None);
+            let writes = [Write::Remove(info_hash), no_move, no_rename];
             let ack = store.submit_blocking(writes.into_iter().chain(kept).collect());
             let written = match ack {
                 Ok(ack) => ack.wait().into_iter().next().unwrap_or(Ok(())),
@@ -147,13 +171,7 @@ fn remains(kept: &Kept, suffix: &str) -> Option<Remains> {
         }
         let said = || file.path.iter().collect::<PathBuf>();
         let own = kept.details.renames.get(&index).cloned();
-        let own = own.unwrap_or_else(said);
-        if !suffix.is_empty() {
-            let mut partial = OsString::from(&own);
-            partial.push(suffix);
-            files.push(partial.into());
-        }
-        files.push(own);
+        files.extend(names(own.unwrap_or_else(said), suffix));
     }
     let folder = kept.summary.save_path.clone();
     Some(Remains {
@@ -201,6 +219,39 @@ fn delete(remains: &Remains) {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn what_was_renamed_when_it_was_gone_is_deleted_under_its_new_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let remains = |place: Option<&Place>| {
+            let remains = Remains {
+                folder: "/nowhere".into(),
+                files: vec!["old/a".into(), "old/b".into()],
+                had_data: true,
+            };
+            match place {
+                Some(place) => remains.at(place, ".part"),
+                None => remains.of_folder(folder.path()),
+            }
+        };
+        let place = Place {
+            data_dir: folder.path().to_owned(),
+            stamps: Vec::new(),
+            paths: [(0, "new/a".into()), (1, "new/b".into())].into(),
+        };
+        for place in [None, Some(&place)] {
+            fs::create_dir_all(path("new")).unwrap();
+            fs::create_dir_all(path("old")).unwrap();
+            for name in ["new/a", "new/b.part", "new/mine", "old/a"] {
+                fs::write(path(name), b"x").unwrap();
+            }
+            delete(&remains(place));
+            assert_eq!(path("new/a").exists(), place.is_none());
+            assert_eq!(path("new/b.part").exists(), place.is_none());
+            assert!(path("new/mine").exists() && !path("old").exists());
+        }
+    }
 
     #[test]
     fn files_and_their_empty_folders_go_and_nothing_else() {

@@ -270,7 +270,11 @@ impl Manager {
                     self.bury_leaving(info_hash);
                 }
                 // Of a removed torrent it says where its files are.
-                Ok(Some(Inner::Moved(info_hash, _, MoveEvent::Ended(_)))) => {
+                Ok(Some(Inner::Moved(
+                    info_hash,
+                    _,
+                    MoveEvent::Ended(_) | MoveEvent::Renamed(_),
+                ))) => {
                     self.end_move(info_hash);
                 }
                 // Nothing is begun any more.
@@ -301,7 +305,11 @@ impl Manager {
         let until = tokio::time::Instant::now() + LAST;
         while self.keeping.is_waiting() || !self.burying.is_empty() || self.moves_away() {
             match tokio::time::timeout_at(until, inner.recv()).await {
-                Ok(Some(Inner::Moved(info_hash, _, MoveEvent::Ended(_)))) => {
+                Ok(Some(Inner::Moved(
+                    info_hash,
+                    _,
+                    MoveEvent::Ended(_) | MoveEvent::Renamed(_),
+                ))) => {
                     self.end_move(info_hash);
                 }
                 Ok(Some(Inner::Written(result, after))) => {

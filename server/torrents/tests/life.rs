@@ -38,6 +38,8 @@ mod limits;
 mod moves;
 #[path = "life/overtaken.rs"]
 mod overtaken;
+#[path = "life/renames.rs"]
+mod renames;
 #[path = "life/super_seeding.rs"]
 mod super_seeding;
 #[path = "life/turns.rs"]

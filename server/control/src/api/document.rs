@@ -34,6 +34,7 @@ use utoipa::OpenApi;
         parts::files,
         parts::edit_files,
         parts::rename_file,
+        parts::rename_path,
         parts::peers,
         parts::add_peers,
         parts::trackers,

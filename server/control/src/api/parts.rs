@@ -5,11 +5,11 @@ use super::input::{Json, Query, Target};
 use super::problem::{Kind, Refusal};
 use super::torrents::secrets_allowed;
 use super::types::{
-    EditFiles, FileList, NewPeers, NewTrackers, PeerList, Pieces, RenameFile, SecretsQuery,
-    TrackerList,
+    EditFiles, FileList, NewPeers, NewTrackers, PeerList, Pieces, RenameFile, RenamePath,
+    SecretsQuery, TrackerList,
 };
 use super::{Answer, Api, answer, convert, done, ok};
-use crate::command::{Command, Edit};
+use crate::command::{Command, Edit, Rename};
 use axum::Extension;
 use axum::extract::State;
 use axum::http::header::{self, HeaderValue};
@@ -66,10 +66,30 @@ pub(super) async fn rename_file(
     Json(rename): Json<RenameFile>,
 ) -> Answer {
     api.count(ControlCounter::ApiChange);
-    let path = convert::relative("path", &rename.path)?;
-    let (hash, index) = (target.info_hash, target.index);
+    let to = convert::relative("path", &rename.path)?;
+    let index = target.index;
+    call_otherwise(&api, target, Rename::File { index, to }).await
+}
+
+/// Calls a file, or a folder with all that is in it, otherwise.
+#[utoipa::path(post, path = "/torrents/{hash}/rename", tag = "files",
+    params(("hash" = String, Path, description = "The info-hash")), request_body = RenamePath,
+    responses((status = 204, description = "It is called so")))]
+pub(super) async fn rename_path(
+    State(api): State<Arc<Api>>,
+    target: Target,
+    Json(rename): Json<RenamePath>,
+) -> Answer {
+    api.count(ControlCounter::ApiChange);
+    let from = convert::relative("from", &rename.from)?;
+    let to = convert::relative("to", &rename.to)?;
+    call_otherwise(&api, target, Rename::Path { from, to }).await
+}
+
+async fn call_otherwise(api: &Api, target: Target, rename: Rename) -> Answer {
+    let hash = target.info_hash;
     api.torrent(&hash)?;
-    api.ask(|reply| Command::RenameFile(hash, index, path, reply))
+    api.ask(|reply| Command::Rename(hash, rename, reply))
         .await?;
     done()
 }

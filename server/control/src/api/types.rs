@@ -18,7 +18,7 @@ mod request;
 pub use request::{
     AddTorrent, Bulk, BulkAction, BulkEdit, ChangesQuery, EditFiles, EditLimits, EditServerLimits,
     EditTorrent, FilePriority, Filter, ListQuery, LogQuery, MoveTorrent, NewPeers, NewTrackers,
-    Order, Place, QueuePlace, RemoveQuery, RenameFile, SecretsQuery, SortKey,
+    Order, Place, QueuePlace, RemoveQuery, RenameFile, RenamePath, SecretsQuery, SortKey,
 };
 
 /// What a torrent is doing.

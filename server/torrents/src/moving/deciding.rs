@@ -28,8 +28,11 @@ impl Manager {
             let summary = &torrent.summary;
             (summary.pieces, summary.save_path == to.save_path)
         };
-        if self.moves.runs(&info_hash) || self.moves.deciding.contains(&info_hash) {
-            let why = "it is being moved already; wait until that has ended".to_owned();
+        if self.moves.runs(&info_hash)
+            || self.moves.deciding.contains(&info_hash)
+            || self.moves.renames.waits(&info_hash)
+        {
+            let why = "its files are being moved or renamed; wait until that has ended".to_owned();
             let _ = reply.send(Err(CommandError::Conflict(why)));
         } else if same {
             self.stay(info_hash, reply).await;

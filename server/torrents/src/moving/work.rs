@@ -37,30 +37,30 @@ pub(super) const ANOTHER: &str =
 pub(super) const GIVEN_UP: &str = "it was given up";
 
 /// What is to be done with one file.
-pub(super) struct Item {
-    pub(super) index: u32,
-    pub(super) old: PathBuf,
-    pub(super) new: PathBuf,
+pub(crate) struct Item {
+    pub(crate) index: u32,
+    pub(crate) old: PathBuf,
+    pub(crate) new: PathBuf,
 }
 
 /// The work of a move, beside the manager.
-pub(super) struct Work {
-    pub(super) info_hash: InfoHashV1,
-    pub(super) kept: Kept,
-    pub(super) from: PathBuf,
-    pub(super) to: PathBuf,
+pub(crate) struct Work {
+    pub(crate) info_hash: InfoHashV1,
+    pub(crate) kept: Kept,
+    pub(crate) from: PathBuf,
+    pub(crate) to: PathBuf,
     /// How far an earlier run has come.
-    pub(super) phase: Phase,
-    pub(super) store: Handle,
-    pub(super) suffix: String,
-    pub(super) moving: Arc<Moving>,
-    pub(super) services: Arc<crate::Services>,
-    pub(super) inner: tokio::sync::mpsc::UnboundedSender<Inner>,
+    pub(crate) phase: Phase,
+    pub(crate) store: Handle,
+    pub(crate) suffix: String,
+    pub(crate) moving: Arc<Moving>,
+    pub(crate) services: Arc<crate::Services>,
+    pub(crate) inner: tokio::sync::mpsc::UnboundedSender<Inner>,
 }
 
 impl Work {
     /// The folders that files come from and go to.
-    pub(super) fn open(&self) -> Result<(Beneath, Beneath), String> {
+    pub(crate) fn open(&self) -> Result<(Beneath, Beneath), String> {
         let from = &self.from;
         let old = Beneath::open(from).map_err(|error| format!("{from:?}: {error}"))?;
         std::fs::create_dir_all(&self.to).map_err(|error| format!("{:?}: {error}", self.to))?;
@@ -136,7 +136,7 @@ impl Work {
     }
 
     /// The files that are there.
-    fn items(&self, folder: &Beneath) -> Result<Vec<Item>, String> {
+    pub(crate) fn items(&self, folder: &Beneath) -> Result<Vec<Item>, String> {
         let metainfo = self.kept.described().map_err(|error| error.to_string())?;
         let mut items = Vec::new();
         for Names { index, both } in taken::names(self, metainfo) {
@@ -148,7 +148,7 @@ impl Work {
                     old: path,
                 }),
                 // What was verified has to be there; the rest may be still to come.
-                None if self.moving.served || self.known(index).is_some() => {
+                None if self.moving.is_served() || self.known(index).is_some() => {
                     return Err(format!("file {index} is missing, or cannot be read"));
                 }
                 None => {}
@@ -250,7 +250,7 @@ impl Work {
         }
     }
 
-    fn renaming(&self) -> Result<(), String> {
+    pub(crate) fn renaming(&self) -> Result<(), String> {
         let (done, told) = oneshot::channel();
         self.tell(MoveEvent::Renaming(done));
         let told = told.blocking_recv();
@@ -432,13 +432,17 @@ impl Work {
     }
 
     /// The stamp that a file had when it was verified.
-    fn known(&self, index: u32) -> Option<FileStamp> {
+    pub(crate) fn known(&self, index: u32) -> Option<FileStamp> {
         self.kept.stamps.get(index as usize).copied().flatten()
     }
 
     /// The stamps that the files have now, if they are those that were verified but for the time of
     /// change, which our own names move.
-    fn as_kept(&self, folder: &Beneath, items: &[Item]) -> Result<Vec<Option<FileStamp>>, String> {
+    pub(crate) fn as_kept(
+        &self,
+        folder: &Beneath,
+        items: &[Item],
+    ) -> Result<Vec<Option<FileStamp>>, String> {
         let stamps = self.found(folder, items)?;
         match stamps.iter().zip(&self.kept.stamps).all(|pair| match pair {
             (Some(found), Some(known)) => {
@@ -455,7 +459,11 @@ impl Work {
     }
 
     /// The stamps of those files that have been verified, as they are now.
-    fn found(&self, folder: &Beneath, items: &[Item]) -> Result<Vec<Option<FileStamp>>, String> {
+    pub(crate) fn found(
+        &self,
+        folder: &Beneath,
+        items: &[Item],
+    ) -> Result<Vec<Option<FileStamp>>, String> {
         let mut stamps = vec![None; self.kept.summary.files as usize];
         for item in items.iter().filter(|item| self.known(item.index).is_some()) {
             let found = folder.read(&item.new).and_then(|file| file.metadata());
@@ -467,7 +475,7 @@ impl Work {
         Ok(stamps)
     }
 
-    fn place(&self, data_dir: PathBuf, stamps: Vec<Option<FileStamp>>) -> Place {
+    pub(crate) fn place(&self, data_dir: PathBuf, stamps: Vec<Option<FileStamp>>) -> Place {
         Place {
             data_dir,
             stamps,
@@ -476,7 +484,11 @@ impl Work {
     }
 
     /// Takes files away, and those of their folders that are empty then.
-    fn clear<'a>(&self, folder: &Beneath, paths: impl Iterator<Item = &'a Path> + Clone) {
+    pub(crate) fn clear<'a>(
+        &self,
+        folder: &Beneath,
+        paths: impl Iterator<Item = &'a Path> + Clone,
+    ) {
         for path in paths.clone() {
             if let Err(error) = folder.unlink(path) {
                 tracing::warn!(torrent = %self.info_hash, ?path, %error, "cannot be taken away");
@@ -498,7 +510,7 @@ impl Work {
         }
     }
 
-    fn tell(&self, event: MoveEvent) {
+    pub(crate) fn tell(&self, event: MoveEvent) {
         let _ = self
             .inner
             .send(Inner::Moved(self.info_hash, self.moving.number, event));
@@ -506,7 +518,7 @@ impl Work {
 }
 
 /// Whether a file is what it was, but for the time of change, which our own names move.
-pub(super) fn is_as_before(found: Option<FileStamp>, known: Option<FileStamp>) -> bool {
+pub(crate) fn is_as_before(found: Option<FileStamp>, known: Option<FileStamp>) -> bool {
     let (Some(found), Some(known)) = (found, known) else {
         return false;
     };
@@ -515,7 +527,7 @@ pub(super) fn is_as_before(found: Option<FileStamp>, known: Option<FileStamp>) -
 }
 
 /// Whether two names are of one file, which has more than one.
-pub(super) fn is_same(from: &Beneath, old: &Path, to: &Beneath, new: &Path) -> bool {
+pub(crate) fn is_same(from: &Beneath, old: &Path, to: &Beneath, new: &Path) -> bool {
     let found = |folder: &Beneath, path: &Path| {
         let metadata = folder.read(path).and_then(|file| file.metadata()).ok()?;
         let stamp = stamp_of(&metadata);

@@ -3,7 +3,8 @@
 use crate::api::decode::info_hash;
 use crate::api::types::{
     AddTorrent, Bulk, ChangesQuery, EditFiles, EditServerLimits, EditTorrent, FilePriority,
-    ListQuery, MoveTorrent, NewPeers, NewTrackers, QueuePlace, RenameFile, TorrentLimits,
+    ListQuery, MoveTorrent, NewPeers, NewTrackers, QueuePlace, RenameFile, RenamePath,
+    TorrentLimits,
 };
 use crate::api::{answer, convert, input};
 use crate::command::AddSource;
@@ -99,6 +100,11 @@ fn read_all(bytes: &[u8]) {
     }
     if let Ok(rename) = input::json::<RenameFile>(bytes)
         && let Ok(path) = convert::relative("path", &rename.path)
+    {
+        assert!(path.is_relative() && path.components().count() > 0);
+    }
+    if let Ok(rename) = input::json::<RenamePath>(bytes)
+        && let Ok(path) = convert::relative("to", &rename.to)
     {
         assert!(path.is_relative() && path.components().count() > 0);
     }

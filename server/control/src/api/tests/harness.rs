@@ -6,7 +6,7 @@ use crate::api::{Api, Facts, TOKEN_FILE};
 use crate::catalog::{self, Catalog, Live, Status};
 use crate::command::{
     self, Action, AddSource, AddTorrent, Added, Command, CommandError, Described, Edit, FileStatus,
-    PeerStatus, Pieces, Seat, SourceStatus,
+    PeerStatus, Pieces, Rename, Seat, SourceStatus,
 };
 use crate::config::Api as Settings;
 use crate::exporter::{BuildInfo, Exporter};
@@ -297,10 +297,12 @@ async fn answer(
                 });
                 let _ = reply.send(Ok(()));
             }
-            Command::RenameFile(_, index, _, reply) => {
-                let _ = reply.send(match index {
-                    0..2 => Ok(()),
-                    _ => Err(CommandError::Invalid {
+            Command::Rename(_, rename, reply) => {
+                let _ = reply.send(match rename {
+                    Rename::File { index: 0..2, .. } => Ok(()),
+                    Rename::Path { from, .. } if from.starts_with("folder") => Ok(()),
+                    Rename::Path { .. } => Err(CommandError::Conflict("no such path".into())),
+                    Rename::File { .. } => Err(CommandError::Invalid {
                         field: "index",
                         reason: "the torrent has 2 files".to_owned(),
                     }),

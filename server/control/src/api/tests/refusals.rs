@@ -52,6 +52,11 @@ POST ONE/queue {"place": {"after": "me"}}  =>  422 invalid place
 POST ONE/files/0/rename {"path": "../x"}  =>  422 invalid path
 POST ONE/files/0/rename {"path": "/x"}  =>  422 invalid path
 POST ONE/files/x/rename {"path": "x"}  =>  400 malformed index
+POST ONE/rename {"from": "../x", "to": "x"}  =>  422 invalid from
+POST ONE/rename {"from": "x", "to": "/x"}  =>  422 invalid to
+POST ONE/rename {"from": "x", "to": "y/"}  =>  422 invalid to
+POST ONE/rename {"from": "x"}  =>  422 invalid to
+POST ONE/rename {"from": "x", "to": "y"}  =>  409 conflict
 PUT ONE/trackers {"tiers": ["http://a/"]}  =>  422 invalid tiers[0]
 PATCH /limits {"upload_rate": "fast"}  =>  422 invalid upload_rate
 POST /torrents/actions {"action": "pause"}  =>  422 invalid torrents
@@ -92,7 +97,7 @@ async fn bodies_that_cannot_be_meant_are_refused_by_their_field() {
     }
     // Those that the server itself refuses came to it, and changed nothing.
     let (revision, commands) = bench.revision();
-    assert_eq!((revision, commands), (before.0, before.1 + 4));
+    assert_eq!((revision, commands), (before.0, before.1 + 5));
     assert_eq!(bench.get(&one).await.status, 200);
 }
 
@@ -341,7 +346,7 @@ async fn the_description_is_true() {
             operations += 1;
         }
     }
-    assert_eq!(operations, 29);
+    assert_eq!(operations, 30);
     // Every reference leads somewhere.
     let text = document.to_string();
     let named = document["components"]["schemas"].as_object().unwrap();

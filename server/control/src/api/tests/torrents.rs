@@ -276,6 +276,7 @@ async fn parts_of_a_torrent_are_told_and_changed() {
     for (line, body) in [
         ("PATCH", r#"files {"files": [{"index": 1, "priority": 0}]}"#),
         ("POST", r#"files/1/rename {"path": "folder/other"}"#),
+        ("POST", r#"rename {"from": "folder", "to": "other"}"#),
         ("POST", r#"peers {"peers": ["192.0.2.7:6881"]}"#),
         (
             "PUT",

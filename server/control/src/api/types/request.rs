@@ -405,6 +405,16 @@ pub struct RenameFile {
     pub path: String,
 }
 
+/// What a file, or a folder with all in it, is to be called: paths below the save path.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenamePath {
+    /// What it is called now.
+    pub from: String,
+    /// What it is to be called.
+    pub to: String,
+}
+
 /// Peers to ask.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -61,6 +61,7 @@ fn requests_take_nothing_that_they_do_not_know() {
         refusal::<EditServerLimits>(unknown.clone()),
         refusal::<MoveTorrent>(json!({"save_path": "/", "unknown_thing": 1})),
         refusal::<RenameFile>(json!({"path": "a", "unknown_thing": 1})),
+        refusal::<RenamePath>(json!({"from": "a", "to": "b", "unknown_thing": 1})),
         refusal::<QueuePlace>(json!({"place": "last", "unknown_thing": 1})),
         refusal::<Bulk>(json!({"action": "pause", "unknown_thing": 1})),
         refusal::<EditFiles>(json!({"files": [], "unknown_thing": 1})),

@@ -12,7 +12,9 @@ use crate::getting::Choice;
 use crate::progress::{counted, print, print_json};
 use anyhow::anyhow;
 use clap::Args;
-use control::api::types::{EditFiles, EditTorrent, FileList, FilePriority, FileStatus, RenameFile};
+use control::api::types::{
+    EditFiles, EditTorrent, FileList, FilePriority, FileStatus, RenameFile, RenamePath,
+};
 use reqwest::Method;
 
 /// Arguments of `seedring files`.
@@ -42,7 +44,10 @@ pub struct FilesArgs {
 #[command(after_help = "\
 Examples:
   seedring rename 3fa9 'Debian 12'                    the name that is shown; files keep theirs
-  seedring rename 3fa9 --file 2 videos/second.mkv     the third file, below the save path")]
+  seedring rename 3fa9 --file 2 videos/second.mkv     the third file, below the save path
+  seedring rename 3fa9 --path Film.2024 'Film (2024)' a folder of it, or a file by its path
+
+Files are served meanwhile. Nothing that is there already is written over.")]
 pub struct RenameArgs {
     /// The torrent: its info-hash, the beginning of it, or its name
     #[arg(value_name = "TORRENT")]
@@ -50,7 +55,10 @@ pub struct RenameArgs {
     /// The number of a file, as `seedring files` shows it: the name is for it
     #[arg(long, value_name = "N")]
     file: Option<u32>,
-    /// The name; of a file its path below the save path
+    /// The path of a file, or of a folder with all in it, below the save path: the name is for it
+    #[arg(long, value_name = "OLD", conflicts_with = "file")]
+    path: Option<String>,
+    /// The name; of a file or folder its path below the save path
     #[arg(value_name = "NAME")]
     name: String,
     #[command(flatten)]
@@ -166,15 +174,20 @@ pub fn rename(global: &Global, args: &RenameArgs) -> Result<(), Failure> {
     let remote = Remote::new(global, &args.server)?;
     let torrent = one(&remote, &args.torrent)?;
     let path = format!("/torrents/{}", torrent.info_hash);
-    match args.file {
-        Some(index) => {
+    match (args.file, &args.path) {
+        (None, Some(from)) => {
+            let path = format!("{path}/rename");
+            let (from, to) = (from.clone(), args.name.clone());
+            remote.send(Method::POST, &path, &RenamePath { from, to })?;
+        }
+        (Some(index), _) => {
             let path = format!("{path}/files/{index}/rename");
             let request = RenameFile {
                 path: args.name.clone(),
             };
             remote.send(Method::POST, &path, &request)?;
         }
-        None => {
+        (None, None) => {
             let request = EditTorrent {
                 name: Some(args.name.clone()),
                 ..EditTorrent::default()
@@ -184,7 +197,8 @@ pub fn rename(global: &Global, args: &RenameArgs) -> Result<(), Failure> {
     }
     match remote.json {
         true => print_json(&serde_json::json!({
-            "event": "renamed", "info_hash": torrent.info_hash, "file": args.file, "name": args.name
+            "event": "renamed", "info_hash": torrent.info_hash, "file": args.file,
+            "path": args.path, "name": args.name
         })),
         false => print(&format!("renamed to {}\n", name(&args.name))),
     }
