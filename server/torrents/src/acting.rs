@@ -333,7 +333,7 @@ impl Manager {
 }
 
 /// What is done when a change of a summary is durable: it is shown, and what is next is done.
-fn shown_after(
+pub(crate) fn shown_after(
     info_hash: InfoHashV1,
     change: Change,
     next: Next,

@@ -83,9 +83,10 @@ impl Manager {
                 return;
             }
         };
-        if self.leaving.contains_key(&info_hash) || self.burying.contains(&info_hash) {
-            let why = "it was just removed, and its files are being closed or deleted; try again in \
-                       a moment";
+        let is_leaving = self.removals.runs(&info_hash) || self.leaving.contains_key(&info_hash);
+        if is_leaving || self.burying.contains(&info_hash) {
+            let why = "it is being removed, or was just now, and its files are being closed or \
+                       deleted; try again in a moment";
             let _ = reply.send(Err(CommandError::Conflict(why.into())));
             return;
         }

@@ -30,6 +30,8 @@ mod downloading;
 mod editing;
 mod finding;
 mod hooking;
+#[cfg(test)]
+mod idle;
 mod keeping;
 mod limiting;
 mod loading;

@@ -5,15 +5,17 @@
 //! A torrent's own limit comes before those of its labels, these before its category's, and that
 //! before the server's; 0 is none.
 //!
-//! Limits: a date for each torrent that has a limit of time and is being seeded.
+//! Limits: a date for each torrent that has a limit of time and is being seeded; one write for each
+//! that has given enough, which is tried again while the state disk fails.
 
-use crate::keeping::{Change, Next};
+use crate::acting::shown_after;
+use crate::keeping::{After, Change, Next};
 use crate::manager::Manager;
 use control::catalog::{Status, Torrent};
 use control::command::Action;
 use control::config::{AtLimit, RuleLimits};
 use proto::ids::InfoHashV1;
-use state::{LastError, LimitAction, Summary, TorrentLimits};
+use state::{LastError, LimitAction, Summary, TorrentLimits, Update, Write};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -202,7 +204,9 @@ impl Manager {
         let now_s = self.clock.now_s();
         let due = self.dates.take_due(now_s);
         for &info_hash in sent.iter().chain(&due) {
-            if self.waived.contains(&info_hash) {
+            // What is being done with it is done once, however long the state disk takes for it.
+            let is_ending = self.ending.contains(&info_hash) || self.removals.runs(&info_hash);
+            if is_ending || self.waived.contains(&info_hash) {
                 continue;
             }
             let action = {
@@ -238,9 +242,19 @@ impl Manager {
                 text: text.to_owned(),
             });
         });
-        let next = Next::Restart(info_hash);
-        self.settle(info_hash, state::Update::new, change, next)
-            .await;
+        let kept = Arc::clone(&change);
+        let make = move || {
+            let kept = Arc::clone(&kept);
+            let update = Update::new().summary(move |summary| kept(summary));
+            Write::Update(info_hash, Box::new(update))
+        };
+        let shown = shown_after(info_hash, change, Next::Restart(info_hash), None);
+        let after: After<Manager> = Box::new(move |manager, written| {
+            manager.ending.remove(&info_hash);
+            shown(manager, written)
+        });
+        self.ending.insert(info_hash);
+        self.insist(info_hash, Arc::new(make), None, after).await;
     }
 
     /// It is super-seeded from now on.
@@ -271,7 +285,57 @@ impl Manager {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::idle::{Idle, full};
+    use crate::manager::Inner;
     use state::Totals;
+
+    /// While the state disk fails, or takes long, there is one write of it and not one a second.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_has_given_enough_is_ended_once() {
+        for action in [LimitAction::Pause, LimitAction::Remove] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut idle = Idle::new(folder.path());
+            let seeded = Summary {
+                total_bytes: 1000,
+                pieces: 1,
+                completed_at_s: Some(10),
+                ..Summary::default()
+            };
+            let info_hash = idle.keep(seeded, Status::Seeding).await;
+            let sent = |torrent: &mut Torrent| torrent.totals.uploaded_bytes = 5_000;
+            idle.manager.show(info_hash, sent);
+            idle.manager.settings.enough = Enough {
+                ratio_permille: 2_000,
+                seeding_time_s: 0,
+                action,
+            };
+            idle.manager.limit(&[info_hash]).await;
+            idle.manager.limit(&[info_hash]).await;
+            if action == LimitAction::Pause {
+                let Inner::Written(_, after) = idle.next().await else {
+                    panic!("it is kept that it is paused");
+                };
+                let failed = Inner::Written(Err(full()), after);
+                idle.manager.inner(failed).await;
+                assert!(
+                    !idle.manager.keeping.is_waiting(),
+                    "it waits to be tried again"
+                );
+                idle.manager.limit(&[info_hash]).await;
+                assert!(!idle.manager.keeping.is_waiting(), "and nothing else does");
+                idle.manager.write_unkept().await;
+            }
+            idle.step().await;
+            assert!(!idle.manager.keeping.is_waiting(), "{action:?} once");
+            assert!(idle.manager.ending.is_empty());
+            let status = {
+                let catalog = idle.manager.seat.catalog();
+                catalog.get(&info_hash).map(|torrent| torrent.live.status)
+            };
+            let left = (action == LimitAction::Pause).then_some(Status::Paused);
+            assert_eq!(status, left);
+        }
+    }
 
     fn torrent(sent: u64, seeded_s: u64) -> Torrent {
         let mut torrent = Torrent {

@@ -12,7 +12,7 @@ use crate::metadata::Metadata;
 use crate::moving::{MoveEvent, Moves};
 use crate::phases::Phases;
 use crate::queue::Queue;
-use crate::removing::Remains;
+use crate::removing::{Remains, Removals};
 use crate::renaming::Planned;
 use crate::seeding::{Awake, Loaded};
 use crate::throttling::{LimitRules, Limits};
@@ -184,6 +184,7 @@ pub struct Manager {
     pub(crate) leaving: HashMap<InfoHashV1, Option<Box<Remains>>>,
     /// Torrents that are gone and whose files are being deleted.
     pub(crate) burying: HashSet<InfoHashV1>,
+    pub(crate) removals: Removals,
     /// Looks and preparations at a time: a disk that hangs must not take all threads.
     pub(crate) looks: Arc<Semaphore>,
     pub(crate) prepares: Arc<Semaphore>,
@@ -199,6 +200,8 @@ pub struct Manager {
     pub(crate) unkept: Unkept<Manager>,
     /// Torrents that have given enough and were resumed: their limits do not end them again.
     pub(crate) waived: HashSet<InfoHashV1>,
+    /// Torrents that have given enough, and are paused when that is kept.
+    pub(crate) ending: HashSet<InfoHashV1>,
     /// Torrents of which what is kept is damaged.
     pub(crate) damaged: HashSet<InfoHashV1>,
     /// Torrents that were in doubt and have come back lately.
@@ -299,6 +302,7 @@ impl Manager {
             is_loaded: false,
             leaving: HashMap::new(),
             burying: HashSet::new(),
+            removals: Removals::default(),
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             prepares: Arc::new(Semaphore::new(PREPARES_MAX)),
             adds: Arc::new(Semaphore::new(crate::adding::ADDS_MAX)),
@@ -308,6 +312,7 @@ impl Manager {
             named: BTreeMap::new(),
             unkept: Unkept::default(),
             waived: HashSet::new(),
+            ending: HashSet::new(),
             damaged: HashSet::new(),
             returned: Returned::default(),
             clock: Clock::default(),
@@ -317,6 +322,12 @@ impl Manager {
             outer,
         };
         (manager, ManagerHandle { outer: way })
+    }
+
+    /// What comes back to a manager that does not run.
+    #[cfg(test)]
+    pub(crate) fn take_events(&mut self) -> Option<mpsc::UnboundedReceiver<Inner>> {
+        self.received.take()
     }
 
     /// Runs until it is told to stop.

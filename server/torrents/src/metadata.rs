@@ -1,7 +1,8 @@
 //! Torrents of which only a magnet link is known: peers are asked for the rest (BEP 9).
 
+use crate::acting::shown_after;
 use crate::finding::Seeker;
-use crate::keeping::{Change, Next};
+use crate::keeping::{After, Change, Next};
 use crate::manager::{Inner, Manager, Phase};
 use control::announce::is_global;
 use control::catalog::{Status, describe};
@@ -11,7 +12,7 @@ use proto::ids::InfoHashV1;
 use proto::magnet::{Magnet, PeerAddress};
 use proto::metainfo::{Metainfo, with_trackers};
 use seedring_io::fetch::{GatheredInfo, MetadataEvent, MetadataFetch};
-use state::{Condition, Update};
+use state::{Condition, Update, Write, WriteError};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -86,6 +87,12 @@ impl Manager {
         Magnet::parse(&link).ok()
     }
 
+    /// Whether a torrent's metadata are being fetched, and by this fetch.
+    fn fetches_metadata(&self, info_hash: InfoHashV1, number: u64) -> bool {
+        let phase = self.phases.get(&info_hash);
+        matches!(phase, Some(Phase::Metadata(metadata)) if metadata.number == number)
+    }
+
     /// Peers have given a torrent's `info` dictionary: bytes of its hash.
     pub(crate) async fn described(
         &mut self,
@@ -93,9 +100,8 @@ impl Manager {
         number: u64,
         info: GatheredInfo,
     ) {
-        match self.phases.get(&info_hash) {
-            Some(Phase::Metadata(metadata)) if metadata.number == number => {}
-            _ => return,
+        if !self.fetches_metadata(info_hash, number) {
+            return;
         }
         let Some(magnet) = self.magnet(info_hash) else {
             return;
@@ -128,10 +134,25 @@ impl Manager {
                 }
             });
         let told = Some((HookEvent::Metadata, None));
-        let next = Next::Restart(info_hash);
-        self.update_telling(info_hash, update, change, next, None, told)
-            .await;
+        let notice = self.note_change(info_hash, &change, told);
+        let write = Write::Update(info_hash, Box::new(update));
+        let shown = shown_after(info_hash, change, Next::Restart(info_hash), None);
+        let after = or_fetched_anew(info_hash, number, shown);
+        self.keeping.write_telling(vec![write], notice, after).await;
     }
+}
+
+/// Does `after` when metadata are kept, or not. Their fetch has ended: if the state disk has failed
+/// they are fetched anew in a while, which takes no memory until then.
+fn or_fetched_anew(info_hash: InfoHashV1, number: u64, after: After<Manager>) -> After<Manager> {
+    Box::new(move |manager, written| {
+        let has_failed = matches!(written, Err(WriteError::Failed(_)));
+        let next = after(manager, written);
+        if has_failed && manager.fetches_metadata(info_hash, number) {
+            manager.later(info_hash);
+        }
+        next
+    })
 }
 
 /// The .torrent file of a link, from what peers gave.
@@ -172,4 +193,46 @@ fn selected(magnet: &Magnet, files: usize) -> Vec<Priority> {
         }
     }
     priorities
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idle::{Idle, full};
+    use state::Summary;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn metadata_that_cannot_be_kept_are_fetched_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        let hash = InfoHashV1([1; 20]);
+        let link = Summary {
+            magnet: Some(format!("magnet:?xt=urn:btih:{hash}")),
+            ..Summary::default()
+        };
+        let info_hash = idle.keep(link, Status::Queued).await;
+        idle.manager.start(info_hash).await;
+        let number_of = |manager: &Manager| match manager.phases.get(&info_hash) {
+            Some(Phase::Metadata(metadata)) => Some(metadata.number),
+            _ => None,
+        };
+        let first = number_of(&idle.manager).unwrap();
+        let nothing = || -> After<Manager> { Box::new(|_, _| Next::Done) };
+        let keeping = &idle.manager.keeping;
+        keeping.begun();
+        keeping.begun();
+        // Of an earlier fetch: this one goes on.
+        let after = or_fetched_anew(info_hash, first + 1, nothing());
+        idle.manager.inner(Inner::Written(Err(full()), after)).await;
+        assert_eq!(number_of(&idle.manager), Some(first));
+        let after = or_fetched_anew(info_hash, first, nothing());
+        idle.manager.inner(Inner::Written(Err(full()), after)).await;
+        let later = idle.manager.phases.get(&info_hash);
+        let Some(Phase::Later(number)) = later else {
+            panic!("its fetch has ended, and is not begun again");
+        };
+        idle.manager.begin_again(info_hash, *number).await;
+        let second = number_of(&idle.manager);
+        assert!(second.is_some_and(|second| second != first));
+    }
 }

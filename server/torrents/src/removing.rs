@@ -4,19 +4,31 @@
 //!
 //! Files are deleted beneath the save folder and nowhere else, with no link on the way; folders of
 //! the torrent go when they are empty.
+//!
+//! Limits: one removal of a torrent at a time, and none is added while it is removed; [`READS_MAX`]
+//! are read at a time, whose metainfo are in memory then, and files of [`DELETES_MAX`] deleted. The
+//! others wait.
 
 use crate::beneath::Beneath;
-use crate::keeping::{Next, refusal};
-use crate::manager::{Manager, Phase};
+use crate::keeping::{After, Next, refusal};
+use crate::manager::{Inner, Manager, Phase};
 use crate::reading::Kept;
 use control::command::{CommandError, Reply};
 use control::hooks::{HookEvent, Notice};
 use proto::ids::InfoHashV1;
 use seedring_io::torrent::Place;
-use state::{Write, WriteError};
-use std::collections::BTreeSet;
+use state::{Handle, Write, WriteError};
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Torrents that are read at a time, to know their files.
+const READS_MAX: usize = 4;
+
+/// Torrents whose files are deleted at a time.
+const DELETES_MAX: usize = 32;
 
 /// The files of a torrent that is gone.
 pub(crate) struct Remains {
@@ -59,65 +71,103 @@ fn names(own: PathBuf, suffix: &str) -> Vec<PathBuf> {
     names
 }
 
+/// Removals that are under way, of which there is one for a torrent: a second one would take away
+/// what is added after the first.
+pub(crate) struct Removals {
+    running: HashSet<InfoHashV1>,
+    /// Those that find out which files they are.
+    reads: Arc<Semaphore>,
+    /// Those that delete files: a disk that hangs must not take all threads.
+    deletes: Arc<Semaphore>,
+}
+
+impl Default for Removals {
+    fn default() -> Removals {
+        Removals {
+            running: HashSet::new(),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            deletes: Arc::new(Semaphore::new(DELETES_MAX)),
+        }
+    }
+}
+
+impl Removals {
+    /// Whether the torrent is being removed from the store.
+    pub(crate) fn runs(&self, info_hash: &InfoHashV1) -> bool {
+        self.running.contains(info_hash)
+    }
+}
+
 impl Manager {
     pub(crate) fn remove(&mut self, info_hash: InfoHashV1, with_data: bool, reply: Reply<()>) {
-        let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
+        if !self.removals.running.insert(info_hash) {
+            let why = "it is being removed already; wait until that has ended".to_owned();
+            let _ = reply.send(Err(CommandError::Conflict(why)));
+            return;
+        }
         self.keeping.begun();
-        let suffix = self.settings.partial_suffix.clone();
         let torrent = self.seat.catalog().get(&info_hash).cloned();
         let notice = torrent.and_then(|torrent| self.note(&torrent, HookEvent::Removed, None));
-        tokio::task::spawn_blocking(move || {
+        let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
+        let suffix = self.settings.partial_suffix.clone();
+        let reads = Arc::clone(&self.removals.reads);
+        tokio::spawn(async move {
             // Which files they are is known as long as the torrent is.
-            let remains = match with_data.then(|| Kept::read(&store, info_hash)) {
-                None => None,
-                Some(Ok(kept)) => remains(&kept, &suffix).map(Box::new),
-                Some(Err(error)) => {
-                    let why = format!(
-                        "its files are not known, so it is not removed: {error}; without its data \
-                         it can be"
-                    );
-                    let _ = reply.send(Err(CommandError::Failed(why)));
-                    let nothing = |manager: &mut Manager, _| {
+            let read = match with_data {
+                true => read_remains(&store, info_hash, suffix, &reads).await,
+                false => Ok(None),
+            };
+            let (written, after) = match read {
+                Ok(remains) => {
+                    let kept = notice.as_ref().and_then(Notice::write);
+                    let written = write_removed(&store, info_hash, kept).await;
+                    let after: After<Manager> = Box::new(move |manager, written| {
+                        manager.removed(info_hash, written, remains, notice, reply)
+                    });
+                    (written, after)
+                }
+                Err(why) => {
+                    let after: After<Manager> = Box::new(move |manager, _| {
+                        manager.removals.running.remove(&info_hash);
                         manager.tell_removed(notice, false);
+                        let _ = reply.send(Err(CommandError::Failed(why)));
                         Next::Done
-                    };
-                    let event = crate::manager::Inner::Written(Ok(()), Box::new(nothing));
-                    let _ = inner.send(event);
-                    return;
+                    });
+                    (Ok(()), after)
                 }
             };
-            let kept = notice.as_ref().and_then(Notice::write);
-            let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
-                // One that an earlier try has removed, though it said otherwise, is removed.
-                let written = match written {
-                    Err(WriteError::Unknown(_)) => Ok(()),
-                    written => written,
-                };
-                let next = match &written {
-                    Ok(()) => {
-                        let removed = manager.seat.change(|catalog| catalog.remove(&info_hash));
-                        manager.tell_removed(notice, removed.is_some());
-                        Next::Leave(info_hash, remains)
-                    }
-                    Err(_) => {
-                        manager.tell_removed(notice, false);
-                        Next::Done
-                    }
-                };
-                let _ = reply.send(written.map_err(refusal));
-                next
-            };
-            let no_move = Write::Setting(crate::moving::intent(info_hash), None);
-            let no_rename = Write::Setting(crate::renaming::intent(info_hash), None);
-            let writes = [Write::Remove(info_hash), no_move, no_rename];
-            let ack = store.submit_blocking(writes.into_iter().chain(kept).collect());
-            let written = match ack {
-                Ok(ack) => ack.wait().into_iter().next().unwrap_or(Ok(())),
-                Err(error) => Err(error),
-            };
-            let event = crate::manager::Inner::Written(written, Box::new(after));
-            let _ = inner.send(event);
+            let _ = inner.send(Inner::Written(written, after));
         });
+    }
+
+    /// The store has removed a torrent, or has not.
+    fn removed(
+        &mut self,
+        info_hash: InfoHashV1,
+        written: Result<(), WriteError>,
+        remains: Option<Box<Remains>>,
+        notice: Option<Notice>,
+        reply: Reply<()>,
+    ) -> Next {
+        self.removals.running.remove(&info_hash);
+        // One that an earlier try has removed, though it said otherwise, is removed.
+        let written = match written {
+            Err(WriteError::Unknown(_)) => Ok(()),
+            written => written,
+        };
+        let next = match &written {
+            Ok(()) => {
+                let removed = self.seat.change(|catalog| catalog.remove(&info_hash));
+                self.tell_removed(notice, removed.is_some());
+                Next::Leave(info_hash, remains)
+            }
+            Err(_) => {
+                self.tell_removed(notice, false);
+                Next::Done
+            }
+        };
+        let _ = reply.send(written.map_err(refusal));
+        next
     }
 
     /// Tells that a torrent is gone, or that it is not after all.
@@ -132,6 +182,7 @@ impl Manager {
         self.named.remove(&info_hash);
         self.damaged.remove(&info_hash);
         self.waived.remove(&info_hash);
+        self.ending.remove(&info_hash);
         for notice in self.unkept.forget(&info_hash) {
             self.told(notice, false);
         }
@@ -154,12 +205,48 @@ impl Manager {
         if let Some(remains) = remains {
             self.burying.insert(info_hash);
             let inner = self.inner.clone();
-            tokio::task::spawn_blocking(move || {
-                delete(&remains);
-                let _ = inner.send(crate::manager::Inner::Buried(info_hash));
+            let deletes = Arc::clone(&self.removals.deletes);
+            tokio::spawn(async move {
+                let _turn = deletes.acquire().await;
+                let _ = tokio::task::spawn_blocking(move || delete(&remains)).await;
+                let _ = inner.send(Inner::Buried(info_hash));
             });
         }
     }
+}
+
+/// Which files of a torrent are to be deleted; why that is not known, if it is not.
+async fn read_remains(
+    store: &Handle,
+    info_hash: InfoHashV1,
+    suffix: String,
+    reads: &Semaphore,
+) -> Result<Option<Box<Remains>>, String> {
+    let _turn = reads.acquire().await;
+    let store = store.clone();
+    let read = move || match Kept::read(&store, info_hash) {
+        Ok(kept) => Ok(remains(&kept, &suffix).map(Box::new)),
+        Err(error) => Err(error.to_string()),
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    let read = read.unwrap_or_else(|error| Err(error.to_string()));
+    read.map_err(|why| {
+        format!("its files are not known, so it is not removed: {why}; without its data it can be")
+    })
+}
+
+/// Removes a torrent from the store, and that it was to be moved; with `beside`, which has no say.
+async fn write_removed(
+    store: &Handle,
+    info_hash: InfoHashV1,
+    beside: Option<Write>,
+) -> Result<(), WriteError> {
+    let no_move = Write::Setting(crate::moving::intent(info_hash), None);
+    let no_rename = Write::Setting(crate::renaming::intent(info_hash), None);
+    let writes = [Write::Remove(info_hash), no_move, no_rename];
+    let ack = store.submit(writes.into_iter().chain(beside).collect());
+    let written = ack.await?.await;
+    written.into_iter().next().unwrap_or(Ok(()))
 }
 
 fn remains(kept: &Kept, suffix: &str) -> Option<Remains> {
@@ -218,7 +305,79 @@ fn delete(remains: &Remains) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::idle::Idle;
+    use control::catalog::Status;
+    use control::command::{AddSource, AddTorrent};
+    use proto::magnet::Magnet;
+    use state::Summary;
     use std::fs;
+    use tokio::sync::oneshot;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_torrent_that_is_being_removed_is_neither_removed_again_nor_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        let info_hash = idle.keep(Summary::default(), Status::Paused).await;
+        let (reply, first) = oneshot::channel();
+        idle.manager.remove(info_hash, true, reply);
+        let removed = idle.next().await;
+        let (reply, second) = oneshot::channel();
+        idle.manager.remove(info_hash, true, reply);
+        let second = idle.answer(second).await;
+        assert!(
+            matches!(second, Err(CommandError::Conflict(_))),
+            "{second:?}"
+        );
+        let link = Magnet::parse(&format!("magnet:?xt=urn:btih:{info_hash}")).unwrap();
+        let add = AddTorrent {
+            paused: true,
+            ..AddTorrent::new(AddSource::Magnet(Box::new(link)))
+        };
+        let (reply, early) = oneshot::channel();
+        idle.manager.add(add.clone(), reply);
+        let early = idle.answer(early).await;
+        assert!(matches!(early, Err(CommandError::Conflict(_))), "{early:?}");
+        // When it is gone it is another's turn, and nothing takes that away.
+        idle.manager.inner(removed).await;
+        assert_eq!(idle.answer(first).await, Ok(()));
+        let (reply, late) = oneshot::channel();
+        idle.manager.add(add, reply);
+        assert!(!idle.answer(late).await.unwrap().was_there);
+        let (reply, again) = oneshot::channel();
+        idle.manager.remove(info_hash, false, reply);
+        assert_eq!(idle.answer(again).await, Ok(()));
+        assert!(idle.manager.removals.running.is_empty());
+    }
+
+    /// Disks that hang have the others wait, but take no threads from what else blocks.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn so_many_are_read_and_deleted_at_a_time_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        let info_hash = idle.keep(Summary::default(), Status::Paused).await;
+        fs::write(folder.path().join("a"), b"x").unwrap();
+        let deletes = Arc::clone(&idle.manager.removals.deletes);
+        let reads = Arc::clone(&idle.manager.removals.reads);
+        let others = deletes.acquire_many(DELETES_MAX as u32).await.unwrap();
+        let reading = reads.acquire_many(READS_MAX as u32).await.unwrap();
+        let remains = Remains {
+            folder: folder.path().to_owned(),
+            files: vec!["a".into()],
+            had_data: true,
+        };
+        let (reply, removed) = oneshot::channel();
+        idle.manager.remove(info_hash, true, reply);
+        idle.manager.bury(info_hash, Some(Box::new(remains)));
+        // Whoever did not wait would have come by then.
+        let wait = std::time::Duration::from_millis(500);
+        let none = tokio::time::timeout(wait, idle.next()).await;
+        assert!(none.is_err() && folder.path().join("a").exists());
+        drop(others);
+        idle.step().await;
+        assert!(idle.manager.burying.is_empty() && !folder.path().join("a").exists());
+        drop(reading);
+        assert_eq!(idle.answer(removed).await, Ok(()));
+    }
 
     #[test]
     fn what_was_renamed_when_it_was_gone_is_deleted_under_its_new_name() {
