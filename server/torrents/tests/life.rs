@@ -499,32 +499,6 @@ async fn data_that_are_away_are_offline_and_come_back() {
     seed.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn data_of_a_category_come_into_its_folder_unless_another_is_named() {
-    let folder = TempDir::new().unwrap();
-    let host = Host::start(0, folder.path()).await;
-    let named = folder.path().join("named");
-    let cases = [
-        (1, "films", None, "films"),
-        (2, "tv", None, "downloads"),
-        (3, "films", Some(named), "named"),
-    ];
-    for (number, category, save_path, due) in cases {
-        let link = format!("magnet:?xt=urn:btih:{number:040}");
-        let magnet = Box::new(Magnet::parse(&link).unwrap());
-        let add = AddTorrent {
-            category: Some(category.to_owned()),
-            save_path,
-            paused: true,
-            ..AddTorrent::new(AddSource::Magnet(magnet))
-        };
-        let info_hash = host.add(add).await;
-        let torrent = host.torrent(info_hash).unwrap();
-        assert_eq!(torrent.summary.save_path, folder.path().join(due));
-    }
-    host.stop().await;
-}
-
 /// Never a byte that was not hashed: seed mode means that it is hashed when a peer comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_to_be_complete_is_hashed_before_it_is_served() {

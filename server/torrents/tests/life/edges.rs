@@ -158,3 +158,29 @@ async fn what_is_damaged_is_shown_and_can_be_removed_and_added_again() {
     assert!(torrent.is_complete());
     host.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_of_a_category_come_into_its_folder_unless_another_is_named() {
+    let folder = TempDir::new().unwrap();
+    let host = Host::start(0, folder.path()).await;
+    let named = folder.path().join("named");
+    let cases = [
+        (1, "films", None, "films"),
+        (2, "tv", None, "downloads"),
+        (3, "films", Some(named), "named"),
+    ];
+    for (number, category, save_path, due) in cases {
+        let link = format!("magnet:?xt=urn:btih:{number:040}");
+        let magnet = Box::new(Magnet::parse(&link).unwrap());
+        let add = AddTorrent {
+            category: Some(category.to_owned()),
+            save_path,
+            paused: true,
+            ..AddTorrent::new(AddSource::Magnet(magnet))
+        };
+        let info_hash = host.add(add).await;
+        let torrent = host.torrent(info_hash).unwrap();
+        assert_eq!(torrent.summary.save_path, folder.path().join(due));
+    }
+    host.stop().await;
+}
