@@ -205,11 +205,11 @@ fn rules_that_are_changed_count_from_the_next_round_on() {
         policy,
         ..ChokerConfig::default()
     };
-    assert_eq!(
-        of(rules(SeedPolicy::FastestUpload)),
-        BTreeSet::from([3, 4, 5])
-    );
-    assert_eq!(of(rules(SeedPolicy::RoundRobin)), BTreeSet::from([0, 1, 2]));
+    // One of the slots is optimistic, and anybody's.
+    let fastest = of(rules(SeedPolicy::FastestUpload));
+    assert!(fastest.is_superset(&BTreeSet::from([4, 5])), "{fastest:?}");
+    let in_turn = of(rules(SeedPolicy::RoundRobin));
+    assert!(in_turn.is_superset(&BTreeSet::from([0, 1])), "{in_turn:?}");
 }
 
 #[test]
