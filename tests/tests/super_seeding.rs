@@ -20,7 +20,7 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Longest wait for a download. Transmission, alone, gets on by being told of more each time that it
+/// Longest wait for a download. Transmission, alone, seems to get on by being told of more when it
 /// gets nowhere, which takes two minutes and a half.
 const LIMIT: Duration = Duration::from_secs(600);
 

@@ -205,11 +205,12 @@ fn rules_that_are_changed_count_from_the_next_round_on() {
         policy,
         ..ChokerConfig::default()
     };
-    // One of the slots is optimistic, and anybody's.
+    // One of the three slots is optimistic, and anybody's: 0 stands for a fifth, and one at least.
     let fastest = of(rules(SeedPolicy::FastestUpload));
     assert!(fastest.is_superset(&BTreeSet::from([4, 5])), "{fastest:?}");
     let in_turn = of(rules(SeedPolicy::RoundRobin));
     assert!(in_turn.is_superset(&BTreeSet::from([0, 1])), "{in_turn:?}");
+    assert_eq!((fastest.len(), in_turn.len()), (3, 3));
 }
 
 #[test]
