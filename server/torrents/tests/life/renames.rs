@@ -366,14 +366,14 @@ async fn a_rename_that_left_nothing_to_do_changes_nothing() {
     }
 }
 
-/// Files below a folder, as many of each length.
+/// Lengths of the files below a folder. What is deleted or renamed meanwhile counts as not there.
 fn lengths(folder: &Path) -> Vec<u64> {
     let mut lengths = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten() {
-        let entry = entry.unwrap();
-        match entry.file_type().unwrap().is_dir() {
-            true => lengths.extend(self::lengths(&entry.path())),
-            false => lengths.push(entry.metadata().unwrap().len()),
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => lengths.extend(self::lengths(&entry.path())),
+            Ok(metadata) => lengths.push(metadata.len()),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{entry:?}"),
         }
     }
     lengths.sort_unstable();
