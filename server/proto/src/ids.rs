@@ -24,6 +24,33 @@ impl fmt::Display for PieceIndex {
     }
 }
 
+impl InfoHashV1 {
+    /// The info-hash that is written as 40 hex digits, of either case; none if that is anything
+    /// else.
+    pub fn from_hex(digits: &str) -> Option<InfoHashV1> {
+        from_hex(digits).map(InfoHashV1)
+    }
+}
+
+/// The bytes that are written as two hex digits each, of either case: so many and no more.
+pub(crate) fn from_hex<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
+    }
+    Some(bytes)
+}
+
+/// The value of a hex digit.
+pub(crate) fn hex_digit(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
 /// Writes `bytes` in lower-case hex.
 fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -45,3 +72,25 @@ macro_rules! hex_display {
     )*};
 }
 hex_display!(InfoHashV1, InfoHashV2, PeerId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_info_hash_is_read_as_it_is_written_and_nothing_else_is_one() {
+        let hash = InfoHashV1(std::array::from_fn(|at| at as u8 * 13));
+        let text = hash.to_string();
+        assert_eq!(InfoHashV1::from_hex(&text), Some(hash));
+        assert_eq!(InfoHashV1::from_hex(&text.to_uppercase()), Some(hash));
+        let two_bytes = format!("{}\u{e9}", &text[..38]);
+        for other in ["", &text[1..], &format!("{text}00"), &two_bytes] {
+            assert_eq!(InfoHashV1::from_hex(other), None, "{other}");
+        }
+        // What the standard library takes for numbers.
+        for pair in ["+1", " 1", "1_", "-0", "g0"] {
+            let other = format!("{pair}{}", &text[2..]);
+            assert_eq!(InfoHashV1::from_hex(&other), None, "{other}");
+        }
+    }
+}

@@ -20,7 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::ids::{InfoHashV1, InfoHashV2};
+use crate::ids::{InfoHashV1, InfoHashV2, from_hex, hex_digit};
 use crate::limits::{
     MAGNET_BYTES_MAX, MAGNET_PARAMETERS_MAX, NODES_MAX, SELECTION_RANGES_MAX, TRACKERS_MAX,
     WEB_SEEDS_MAX,
@@ -387,7 +387,7 @@ impl Reader {
 
     fn hash(&mut self, urn: &str) -> Result<(), MagnetReason> {
         if let Some(digits) = strip_prefix_ignoring_case(urn, "urn:btih:") {
-            let hash = hex(digits)
+            let hash = from_hex(digits)
                 .or_else(|| base32(digits))
                 .ok_or(MagnetReason::HashV1)?;
             return set_once(&mut self.magnet.info_hash_v1, InfoHashV1(hash));
@@ -396,7 +396,7 @@ impl Reader {
             let digits = multihash
                 .strip_prefix(MULTIHASH_SHA256)
                 .ok_or(MagnetReason::HashV2)?;
-            let hash = hex(digits).ok_or(MagnetReason::HashV2)?;
+            let hash = from_hex(digits).ok_or(MagnetReason::HashV2)?;
             return set_once(&mut self.magnet.info_hash_v2, InfoHashV2(hash));
         }
         Ok(())
@@ -557,19 +557,6 @@ fn escaped_byte(text: &[u8]) -> Option<(u8, &[u8])> {
         return None;
     };
     Some((hex_digit(*high)? << 4 | hex_digit(*low)?, rest))
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|digit| digit as u8)
-}
-
-fn hex<const N: usize>(digits: &str) -> Option<[u8; N]> {
-    let mut rest = digits.as_bytes();
-    let mut hash = [0; N];
-    for byte in &mut hash {
-        (*byte, rest) = escaped_byte(rest)?;
-    }
-    rest.is_empty().then_some(hash)
 }
 
 /// 32 digits of RFC 4648 are 160 bits.

@@ -16,16 +16,7 @@ pub(super) enum DecodeError {
 
 /// Reads an info-hash: 40 hex digits.
 pub(super) fn info_hash(text: &str) -> Option<InfoHashV1> {
-    let mut hash = [0; 20];
-    if text.len() != 40 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        let (high, low) = (digit(*digits.first()?)?, digit(*digits.get(1)?)?);
-        *byte = u8::try_from(high << 4 | low).ok()?;
-    }
-    Some(InfoHashV1(hash))
+    InfoHashV1::from_hex(text)
 }
 
 /// Reads a query.

@@ -114,13 +114,8 @@ impl Happened {
 
     /// The torrent's info-hash.
     pub fn info_hash(&self) -> InfoHashV1 {
-        let hex = self.torrent.info_hash.as_bytes();
-        let mut hash = [0; 20];
-        for (byte, digits) in hash.iter_mut().zip(hex.chunks(2)) {
-            let digits = std::str::from_utf8(digits).unwrap_or_default();
-            *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
-        }
-        InfoHashV1(hash)
+        let hash = InfoHashV1::from_hex(&self.torrent.info_hash);
+        hash.unwrap_or(InfoHashV1([0; 20]))
     }
 
     /// About how much memory it holds, in bytes.

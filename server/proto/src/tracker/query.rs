@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{AnnounceEvent, AnnounceRequest};
-use crate::ids::{InfoHashV1, PeerId};
+use crate::ids::{InfoHashV1, PeerId, hex_digit};
 use crate::limits;
 use crate::text::printable;
 
@@ -265,8 +265,7 @@ fn decode(parameter: &'static str, value: &[u8]) -> Result<Vec<u8>, QueryError> 
 
 fn hex_byte(digits: &[u8]) -> Option<u8> {
     let [high, low] = digits else { return None };
-    let value = |digit: u8| char::from(digit).to_digit(16);
-    u8::try_from(value(*high)? << 4 | value(*low)?).ok()
+    Some(hex_digit(*high)? << 4 | hex_digit(*low)?)
 }
 
 /// Only digits: no sign, no space.
