@@ -6,6 +6,7 @@ use crate::encode::{decode_details, decode_stamp, decode_summary, decode_totals,
 use crate::error::{OpenError, ReadError};
 use crate::field::DecodeError;
 use crate::file::{self, FileMedium, Open, STORE_FILE};
+use crate::intent;
 use crate::limits::{self, PROBLEMS_MAX};
 use crate::panics::caught;
 use crate::record::Summary;
@@ -106,6 +107,10 @@ impl Check<'_> {
         self.belongings()?;
         self.stamps()?;
         self.queue()?;
+        // A copy of an older store has none of them yet.
+        if self.report.schema >= 2 {
+            self.intents()?;
+        }
         if let Err(error @ ReadError::DamagedStore { .. }) = self.view.server_totals() {
             self.problem(None, error.to_string());
         }
@@ -217,6 +222,27 @@ impl Check<'_> {
             };
             if let Some(wrong) = wrong {
                 self.problem(Some(torrent), wrong);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is known what is intended, and with what.
+    fn intents(&mut self) -> Result<(), ReadError> {
+        let view = self.view;
+        let table = view.table(tables::INTENTS)?;
+        for entry in table
+            .range::<&[u8]>(..)
+            .map_err(|error| view.failed(error))?
+        {
+            let (key, _) = entry.map_err(|error| view.failed(error))?;
+            let Some((intent, torrent)) = intent::key_parts(key.value()) else {
+                self.problem(None, "an intent has a key that is none");
+                continue;
+            };
+            if intent.needs_torrent() && !self.pieces_and_files.contains_key(&torrent) {
+                let text = format!("an intent ({intent:?}) of a torrent that is not there");
+                self.problem(Some(torrent), text);
             }
         }
         Ok(())

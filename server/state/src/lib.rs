@@ -22,6 +22,7 @@ pub mod encode;
 mod error;
 mod field;
 mod file;
+mod intent;
 pub mod limits;
 mod lock;
 mod panics;
@@ -39,6 +40,7 @@ pub use check::{Problem, Report, check};
 pub use error::{Failure, OpenError, ReadError, WriteError};
 pub use field::DecodeError;
 pub use file::STORE_FILE;
+pub use intent::Intent;
 pub use queue::Place;
 pub use record::{
     Condition, Details, LastError, LimitAction, NewTorrent, Summary, TorrentLimits, Totals,

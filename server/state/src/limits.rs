@@ -18,6 +18,8 @@ pub const SETTING_NAME_BYTES_MAX: usize = 128;
 pub const SETTING_BYTES_MAX: usize = 1 << 20;
 /// The most settings. One more is refused.
 pub const SETTINGS_MAX: u64 = 4096;
+/// The longest intent, in bytes: both names of each of a million files. A longer one is refused.
+pub const INTENT_BYTES_MAX: usize = 512 << 20;
 
 /// Requests that wait for the writer. Who brings one more waits for room.
 pub const REQUESTS_MAX: usize = 1024;

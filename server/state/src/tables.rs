@@ -11,13 +11,13 @@ pub(crate) type Bytes<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
 /// The layout of the tables below and of the records in them. A newer one is refused, never guessed
 /// at.
-pub const SCHEMA: u64 = 1;
+pub const SCHEMA: u64 = 2;
 
 /// A step from one schema to the next.
 pub(crate) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The steps: the first leads from schema 1 to 2.
-const STEPS: [Step; SCHEMA as usize - 1] = [];
+const STEPS: [Step; SCHEMA as usize - 1] = [crate::intent::from_settings];
 
 /// Name to a number or record of the whole store.
 pub(crate) const GLOBAL: Definition = TableDefinition::new("global");
@@ -39,9 +39,11 @@ pub(crate) const TOTALS: Definition = TableDefinition::new("totals");
 pub(crate) const QUEUE: Definition = TableDefinition::new("queue");
 /// Info-hash to rank.
 pub(crate) const RANKS: Definition = TableDefinition::new("ranks");
+/// Kind and info-hash to what is intended with the torrent's files; since schema 2.
+pub(crate) const INTENTS: Definition = TableDefinition::new("intents");
 
-const ALL: [Definition; 10] = [
-    GLOBAL, SETTINGS, SUMMARIES, DETAILS, METAINFO, VERIFIED, STAMPS, TOTALS, QUEUE, RANKS,
+const ALL: [Definition; 11] = [
+    GLOBAL, SETTINGS, SUMMARIES, DETAILS, METAINFO, VERIFIED, STAMPS, TOTALS, QUEUE, RANKS, INTENTS,
 ];
 
 /// The schema version (little-endian, 8 bytes). It has been where it is since schema 1, and stays
@@ -64,6 +66,7 @@ pub(crate) struct Tables<'t> {
     pub totals: Bytes<'t>,
     pub queue: Bytes<'t>,
     pub ranks: Bytes<'t>,
+    pub intents: Bytes<'t>,
 }
 
 impl<'t> Tables<'t> {
@@ -79,6 +82,7 @@ impl<'t> Tables<'t> {
             totals: transaction.open_table(TOTALS)?,
             queue: transaction.open_table(QUEUE)?,
             ranks: transaction.open_table(RANKS)?,
+            intents: transaction.open_table(INTENTS)?,
         })
     }
 }

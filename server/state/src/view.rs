@@ -5,6 +5,7 @@
 use crate::encode::{decode_details, decode_stamp, decode_summary, decode_totals, decode_verified};
 use crate::error::{Failure, ReadError};
 use crate::field::DecodeError;
+use crate::intent::{self, Intent};
 use crate::limits;
 use crate::record::{Details, Summary, Totals, Verified};
 use crate::tables::{self, Identity, KEY_TOTALS, info_hash, stamp_key, stamp_key_parts};
@@ -268,6 +269,50 @@ impl View {
             found.push((name, value.value().to_vec()));
         }
         Ok(found)
+    }
+
+    /// What is intended with a torrent's files.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    pub fn intent(
+        &self,
+        intent: Intent,
+        torrent: &InfoHashV1,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        self.get(tables::INTENTS, &intent::key(intent, torrent))
+    }
+
+    /// What of a kind is intended with at most `max` torrents' files (and [`limits::PAGE_MAX`])
+    /// behind `after`, in the order of their info-hashes; the last one's is the next page's `after`.
+    /// An empty page is the end.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    pub fn intents(
+        &self,
+        intent: Intent,
+        after: Option<InfoHashV1>,
+        max: usize,
+    ) -> Result<Vec<(InfoHashV1, Vec<u8>)>, ReadError> {
+        let table = self.table(tables::INTENTS)?;
+        let (first, last) = intent::keys(intent).into_inner();
+        let after = after.map(|after| intent::key(intent, &after));
+        let start = match &after {
+            Some(after) => Bound::Excluded(after.as_slice()),
+            None => Bound::Included(first.as_slice()),
+        };
+        let range = table.range::<&[u8]>((start, Bound::Included(last.as_slice())));
+        let range = range.map_err(|error| self.failed(error))?;
+        let mut page = Vec::new();
+        for entry in range.take(max.min(limits::PAGE_MAX)) {
+            let (key, value) = entry.map_err(|error| self.failed(error))?;
+            let parts = intent::key_parts(key.value());
+            page.extend(parts.map(|(_, torrent)| (torrent, value.value().to_vec())));
+        }
+        Ok(page)
     }
 
     /// What tells this store from all others, also from one that was begun anew in its place; a

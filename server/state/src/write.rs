@@ -7,6 +7,7 @@ use crate::encode::{
     encode_verified,
 };
 use crate::error::WriteError;
+use crate::intent::{self, Intent};
 use crate::limits;
 use crate::queue::{self, Place};
 use crate::record::{Details, NewTorrent, Summary, Totals, Verified};
@@ -16,7 +17,7 @@ use proto::ids::InfoHashV1;
 use redb::{ReadableTable, ReadableTableMetadata};
 use std::collections::BTreeMap;
 
-type Refusable<T> = Result<Result<T, WriteError>, redb::Error>;
+pub(crate) type Refusable<T> = Result<Result<T, WriteError>, redb::Error>;
 type Change<T> = Box<dyn FnOnce(&mut T) + Send>;
 
 /// A change of the store. It is durable when it is acknowledged.
@@ -25,13 +26,16 @@ pub enum Write {
     Add(InfoHashV1, Box<NewTorrent>),
     /// Changes parts of a torrent.
     Update(InfoHashV1, Box<Update>),
-    /// Removes a torrent and all that belongs to it.
+    /// Removes a torrent and all that belongs to it, but for an intent to delete its files.
     Remove(InfoHashV1),
     /// Moves a torrent in the queue, into it or out of it.
     Queue(InfoHashV1, Place),
     /// Keeps a value under a name, or removes it: what the server has to remember beside its
     /// torrents, such as its categories.
     Setting(String, Option<Vec<u8>>),
+    /// Keeps what is intended with a torrent's files, or that it is not any more. That of a torrent
+    /// that is not there is refused where the torrent is needed ([`Intent`]).
+    Intent(Intent, InfoHashV1, Option<Vec<u8>>),
     /// Replaces the totals of the server.
     ServerTotals(Totals),
 }
@@ -64,6 +68,7 @@ impl Write {
                 stamps(update.stamps.len()),
             ],
             Write::Setting(name, value) => [name.len(), metainfo(value), 0],
+            Write::Intent(_, _, value) => [0, metainfo(value), 0],
             Write::Remove(_) | Write::Queue(..) | Write::ServerTotals(_) => [0; 3],
         };
         // What every write has beside that.
@@ -199,6 +204,9 @@ pub(crate) fn apply(tables: &mut Tables<'_>, write: Write) -> Refusable<()> {
             queue::move_to(tables, &info_hash, place)
         }
         Write::Setting(name, value) => set(tables, &name, value.as_deref()),
+        Write::Intent(intent, info_hash, value) => {
+            intent::set(tables, intent, info_hash, value.as_deref())
+        }
         Write::ServerTotals(totals) => {
             let record = encode_totals(&totals);
             tables.global.insert(KEY_TOTALS, record.as_slice())?;
@@ -253,7 +261,7 @@ fn parts(
     Ok(parts)
 }
 
-fn at_most(what: &'static str, found: usize, max: usize) -> Result<(), WriteError> {
+pub(crate) fn at_most(what: &'static str, found: usize, max: usize) -> Result<(), WriteError> {
     match found <= max {
         true => Ok(()),
         false => Err(WriteError::TooMuch {
@@ -408,6 +416,7 @@ fn remove(tables: &mut Tables<'_>, info_hash: InfoHashV1) -> Refusable<()> {
     tables.verified.remove(key)?;
     tables.totals.remove(key)?;
     remove_stamps(tables, &info_hash)?;
+    intent::remove_with(tables, &info_hash)?;
     queue::take_out(tables, &info_hash)?;
     Ok(Ok(()))
 }
@@ -437,7 +446,7 @@ fn set(tables: &mut Tables<'_>, name: &str, value: Option<&[u8]>) -> Refusable<(
 }
 
 /// Keeps a value, or none.
-fn put(
+pub(crate) fn put(
     table: &mut crate::tables::Bytes<'_>,
     key: &[u8],
     value: Option<&[u8]>,

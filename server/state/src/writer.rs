@@ -364,7 +364,8 @@ fn torrent_of(write: &Write) -> Option<InfoHashV1> {
         Write::Add(torrent, _)
         | Write::Update(torrent, _)
         | Write::Remove(torrent)
-        | Write::Queue(torrent, _) => Some(*torrent),
+        | Write::Queue(torrent, _)
+        | Write::Intent(_, torrent, _) => Some(*torrent),
         Write::Setting(..) | Write::ServerTotals(_) => None,
     }
 }

@@ -9,8 +9,8 @@ use engine::picker::Priority;
 use proto::ids::InfoHashV1;
 use proto::metainfo::Metainfo;
 use state::{
-    Condition, Details, LastError, LimitAction, NewTorrent, Options, Place, SCHEMA, Store, Summary,
-    TorrentLimits, Totals, Verified, Write,
+    Condition, Details, Intent, LastError, LimitAction, NewTorrent, Options, Place, SCHEMA, Store,
+    Summary, TorrentLimits, Totals, Verified, Write,
 };
 use std::path::{Path, PathBuf};
 
@@ -108,6 +108,7 @@ fn link() -> (InfoHashV1, NewTorrent) {
 #[test]
 fn a_store_of_every_schema_is_read_as_it_was_written() {
     for schema in 1..=SCHEMA {
+        let with_intents = schema >= 2;
         let directory = tempfile::tempdir().unwrap();
         let restored = state::restore(directory.path(), &file(schema), false).unwrap();
         assert_eq!(restored.torrents, 2);
@@ -130,10 +131,60 @@ fn a_store_of_every_schema_is_read_as_it_was_written() {
             assert_eq!(view.queue()?, [link().0, full().0]);
             assert_eq!(view.server_totals()?, full().1.totals);
             assert_eq!(view.setting("a name")?, Some(b"a value".to_vec()));
+            for (kind, hash, value) in intents().iter().filter(|_| with_intents) {
+                assert_eq!(view.intent(*kind, hash)?.as_ref(), Some(value));
+            }
             Ok(())
         });
         read.unwrap();
         drop(store);
+        let report = state::check(directory.path()).unwrap();
+        assert_eq!((report.schema, report.problems), (SCHEMA, Vec::new()));
+    }
+}
+
+/// One of each kind; that to delete files is of a torrent that is gone.
+fn intents() -> [(Intent, InfoHashV1, Vec<u8>); 3] {
+    [
+        (Intent::Move, full().0, b"a move".to_vec()),
+        (Intent::Rename, link().0, b"a rename".to_vec()),
+        (Intent::Delete, InfoHashV1([0x22; 20]), b"files".to_vec()),
+    ]
+}
+
+/// In schema 1 moves and renames were settings. `schema-1-intents.redb` is as it was written by that
+/// version with these: a move and a rename of one torrent, a move of the other, one of a torrent
+/// that is not there, and two settings that are none but are called almost so.
+#[test]
+fn moves_and_renames_of_the_first_schema_are_taken_up() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let directory = tempfile::tempdir().unwrap();
+    let source = data.join("schema-1-intents.redb");
+    state::restore(directory.path(), &source, false).unwrap();
+    // Once with the step, once after it.
+    for _ in 0..2 {
+        let store = Store::open(directory.path(), Options::default()).unwrap();
+        let read = store.handle().read_blocking(|view| {
+            let moves = view.intents(Intent::Move, None, 9)?;
+            let expected = [
+                (link().0, b"/to\0/from".to_vec()),
+                (full().0, b"/to\0/from\0\x01".to_vec()),
+            ];
+            assert_eq!(moves, expected);
+            assert_eq!(view.intents(Intent::Move, None, 1)?, expected[..1]);
+            let after = view.intents(Intent::Move, Some(link().0), 9)?;
+            assert_eq!(after, expected[1..]);
+            let renames = view.intents(Intent::Rename, None, 9)?;
+            assert_eq!(renames, [(full().0, b"a rename".to_vec())]);
+            assert_eq!(view.intents(Intent::Delete, None, 9)?, []);
+            let left = view.settings("move")?;
+            let names: Vec<_> = left.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, ["move-nothing", "movement"]);
+            assert_eq!(view.settings("rename")?, []);
+            Ok(())
+        });
+        read.unwrap();
+        store.close();
         let report = state::check(directory.path()).unwrap();
         assert_eq!((report.schema, report.problems), (SCHEMA, Vec::new()));
     }
@@ -146,12 +197,14 @@ fn make() {
     let store = Store::open(directory.path(), Options::default()).unwrap();
     let ((first, torrent), (second, link)) = (full(), link());
     let totals = torrent.totals;
-    let writes = vec![
+    let mut writes = vec![
         Write::Add(first, Box::new(torrent)),
         Write::Add(second, Box::new(link)),
         Write::ServerTotals(totals),
         Write::Setting("a name".into(), Some(b"a value".to_vec())),
     ];
+    let intents = intents().into_iter();
+    writes.extend(intents.map(|(kind, hash, value)| Write::Intent(kind, hash, Some(value))));
     let outcomes = store.handle().submit_blocking(writes).unwrap().wait();
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     drop(store);

@@ -31,7 +31,7 @@ use control::catalog::Status;
 use control::command::CommandError;
 use proto::ids::InfoHashV1;
 use seedring_io::torrent::{Place, SeededTorrent};
-use state::{Summary, Update, Write};
+use state::{Intent, Summary, Update, Write};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -50,13 +50,12 @@ const OLD_NAMES: Duration = Duration::from_secs(150);
 /// When it is tried again to keep where a torrent's data are.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Under which name it is kept that a torrent is to be moved: this, and its info-hash. The value is
-/// a [`Way`].
-const INTENT: &str = "move-";
+/// Moves that are read of the store at once at the start.
+const PAGE: usize = 2_000;
 
-/// Under which name it is kept that this torrent is to be moved.
-pub(crate) fn intent(info_hash: InfoHashV1) -> String {
-    format!("{INTENT}{info_hash}")
+/// Keeps that a torrent is to be moved, or that it is not any more.
+pub(super) fn keep(info_hash: InfoHashV1, way: Option<&Way>) -> Write {
+    Write::Intent(Intent::Move, info_hash, way.map(Way::encode))
 }
 
 /// The moves that are under way and wait.
@@ -229,12 +228,17 @@ impl Moving {
 impl Manager {
     /// Goes on with the moves that an earlier run did not end.
     pub(crate) async fn resume_moves(&mut self) -> Result<(), state::ReadError> {
-        let read = move |view: &state::View| view.settings(INTENT);
-        for (name, value) in self.keeping.store.read(read).await? {
-            let hash = name.strip_prefix(INTENT).and_then(unhex);
-            let known = hash.filter(|hash| self.seat.catalog().get(hash).is_some());
-            if let (Some(info_hash), Some(way)) = (known, Way::decode(&value)) {
-                self.moves.waiting.push_back((info_hash, way));
+        let mut after = None;
+        loop {
+            let read = move |view: &state::View| view.intents(Intent::Move, after, PAGE);
+            let page = self.keeping.store.read(read).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            for (info_hash, value) in page {
+                let is_known = self.seat.catalog().get(&info_hash).is_some();
+                if let Some(way) = Way::decode(&value).filter(|_| is_known) {
+                    self.moves.waiting.push_back((info_hash, way));
+                }
             }
         }
         self.next_move().await;
@@ -383,8 +387,7 @@ impl Manager {
         // A rename has an intent of its own. By one to move, the next start would set about taking
         // files away whose only names these are.
         if !moving.is_rename() {
-            let write = Write::Setting(intent(info_hash), Some(way.encode()));
-            writes.push(write);
+            writes.push(keep(info_hash, Some(&way)));
         }
         let after = move |manager: &mut Manager, written: Result<(), state::WriteError>| {
             match written {
@@ -445,8 +448,8 @@ impl Manager {
             .iter()
             .all(|(waiting, _)| *waiting != info_hash)
         {
-            let write = Write::Setting(intent(info_hash), None);
             let after = |_: &mut Manager, _| Next::Done;
+            let write = keep(info_hash, None);
             self.keeping.write(write, Box::new(after)).await;
         }
         self.go_on(info_hash, served).await;
@@ -503,16 +506,4 @@ impl Manager {
             torrent.move_to(place.clone());
         }
     }
-}
-
-/// The info-hash that is written as 40 hexadecimal digits.
-pub(crate) fn unhex(text: &str) -> Option<InfoHashV1> {
-    let mut hash = [0; 20];
-    if text.len() != 40 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(InfoHashV1(hash))
 }

@@ -241,10 +241,8 @@ async fn write_removed(
     info_hash: InfoHashV1,
     beside: Option<Write>,
 ) -> Result<(), WriteError> {
-    let no_move = Write::Setting(crate::moving::intent(info_hash), None);
-    let no_rename = Write::Setting(crate::renaming::intent(info_hash), None);
-    let writes = [Write::Remove(info_hash), no_move, no_rename];
-    let ack = store.submit(writes.into_iter().chain(beside).collect());
+    let writes = [Write::Remove(info_hash)].into_iter();
+    let ack = store.submit(writes.chain(beside).collect());
     let written = ack.await?.await;
     written.into_iter().next().unwrap_or(Ok(()))
 }

@@ -22,24 +22,23 @@ use crate::moving::work::Work;
 use crate::reading::Kept;
 use control::catalog::Status;
 use control::command::{CommandError, Rename, Reply};
-use names::{Names, decode};
+use names::{Change, Names, decode};
 use proto::ids::InfoHashV1;
-use state::{Handle, Write};
+use state::{Handle, Intent, Write};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Under which name it is kept that files of a torrent are being renamed: this, and its info-hash.
-/// The value is [`names::encode`]'s.
-const INTENT: &str = "rename-";
-
 /// How long a start waits for what an earlier run did not end: a disk may hang.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// Under which name it is kept that files of this torrent are being renamed.
-pub(crate) fn intent(info_hash: InfoHashV1) -> String {
-    format!("{INTENT}{info_hash}")
+/// Renames that are read of the store at once at the start. Each may be of all files.
+const PAGE: usize = 64;
+
+/// Keeps that files of this torrent are being renamed, or that they are not any more.
+fn keep(info_hash: InfoHashV1, changes: Option<&[Change]>) -> Write {
+    Write::Intent(Intent::Rename, info_hash, changes.map(names::encode))
 }
 
 /// Renames that are under way.
@@ -223,17 +222,21 @@ impl Manager {
 
     /// Takes the names away that renames of an earlier run have left, before anything is served.
     pub(crate) async fn resume_renames(&self) -> Result<(), state::ReadError> {
-        let read = move |view: &state::View| view.settings(INTENT);
-        let kept = self.keeping.store.read(read).await?;
-        let recover = kept.into_iter().map(|(name, value)| {
-            let store = self.keeping.store.clone();
-            let suffix = self.settings.partial_suffix.clone();
-            tokio::task::spawn_blocking(move || recover(&store, name, &value, &suffix))
-        });
-        // All are begun, then each is waited for.
-        let recover: Vec<_> = recover.collect();
+        let (mut after, mut begun) = (None, Vec::new());
+        loop {
+            let read = move |view: &state::View| view.intents(Intent::Rename, after, PAGE);
+            let page = self.keeping.store.read(read).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            // All are begun, then each is waited for.
+            begun.extend(page.into_iter().map(|(info_hash, value)| {
+                let store = self.keeping.store.clone();
+                let suffix = self.settings.partial_suffix.clone();
+                tokio::task::spawn_blocking(move || recover(&store, info_hash, &value, &suffix))
+            }));
+        }
         let until = tokio::time::Instant::now() + RECOVERY;
-        for recover in recover {
+        for recover in begun {
             if tokio::time::timeout_at(until, recover).await.is_err() {
                 tracing::warn!("a disk does not answer; a rename that was cut off is tidied later");
             }
@@ -242,17 +245,16 @@ impl Manager {
     }
 }
 
-/// Takes the names away that one rename has left, as it is kept under `name`.
-fn recover(store: &Handle, name: String, value: &[u8], suffix: &str) {
-    let hash = name.strip_prefix(INTENT).and_then(crate::moving::unhex);
-    let recovered = match (hash, decode(value)) {
-        (Some(info_hash), Some(changes)) => work::recover(store, info_hash, &changes, suffix),
-        _ => Ok(()),
+/// Takes the names away that one rename has left, as it is kept.
+fn recover(store: &Handle, info_hash: InfoHashV1, value: &[u8], suffix: &str) {
+    let recovered = match decode(value) {
+        Some(changes) => work::recover(store, info_hash, &changes, suffix),
+        None => Ok(()),
     };
     match recovered {
-        Ok(()) => drop(store.write_blocking(Write::Setting(name, None))),
+        Ok(()) => drop(store.write_blocking(keep(info_hash, None))),
         Err(why) => tracing::error!(
-            name,
+            torrent = %info_hash,
             why,
             "files may have two names still: what a rename that was cut off has left is looked at \
              again at the next start"

@@ -34,6 +34,8 @@ mod doubts;
 mod edges;
 #[path = "life/limits.rs"]
 mod limits;
+#[path = "life/many_moves.rs"]
+mod many_moves;
 #[path = "life/moves.rs"]
 mod moves;
 #[path = "life/overtaken.rs"]

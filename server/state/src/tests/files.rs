@@ -96,7 +96,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
             assert!(matches!(error, OpenError::Newer { found, .. } if found == SCHEMA + 1));
             let text = error.to_string();
             assert!(
-                text.contains("schema 2") && text.contains("restore"),
+                text.contains(&format!("schema {}", SCHEMA + 1)) && text.contains("restore"),
                 "{text}"
             );
         }

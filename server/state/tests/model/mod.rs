@@ -9,8 +9,8 @@ use engine::layout::FileStamp;
 use engine::picker::Priority;
 use proto::ids::InfoHashV1;
 use state::{
-    Condition, Details, Handle, LastError, NewTorrent, Place, Summary, TorrentLimits, Totals,
-    Update, Verified, Write, WriteError,
+    Condition, Details, Handle, Intent, LastError, NewTorrent, Place, Summary, TorrentLimits,
+    Totals, Update, Verified, Write, WriteError,
 };
 use std::collections::BTreeMap;
 
@@ -32,6 +32,7 @@ pub enum Op {
     AllStamps(u8, u64),
     Queue(u8, At),
     Setting(u8, Option<u64>),
+    Intent(u8, u8, Option<u64>),
     ServerTotals(u64),
 }
 
@@ -42,7 +43,7 @@ impl Op {
         let torrent = random.u8(..TORRENTS);
         let tag = random.u64(..1 << 40);
         let at = At(random.u8(..8), random.u8(..TORRENTS));
-        match random.u8(..12) {
+        match random.u8(..13) {
             0..3 => Op::Add(torrent, tag, at),
             3..5 => Op::Remove(torrent),
             5 | 6 => Op::Change(torrent, tag),
@@ -50,6 +51,11 @@ impl Op {
             8 => Op::Progress(torrent, tag),
             9 => Op::AllStamps(torrent, tag),
             10 => Op::Queue(torrent, at),
+            11 => Op::Intent(
+                torrent % 3,
+                torrent,
+                (!tag.is_multiple_of(3)).then_some(tag),
+            ),
             _ if tag.is_multiple_of(3) => Op::ServerTotals(tag),
             _ => Op::Setting(torrent % 5, (!tag.is_multiple_of(4)).then_some(tag)),
         }
@@ -85,6 +91,9 @@ impl Op {
             }
             Op::Queue(torrent, at) => Write::Queue(hash(torrent), place(at)),
             Op::Setting(name, tag) => Write::Setting(format!("name {name}"), tag.map(metainfo)),
+            Op::Intent(kind, torrent, tag) => {
+                Write::Intent(intent(kind), hash(torrent), tag.map(metainfo))
+            }
             Op::ServerTotals(tag) => Write::ServerTotals(totals(tag)),
         }
     }
@@ -95,6 +104,10 @@ pub fn hash(torrent: u8) -> InfoHashV1 {
     let mut hash = [torrent / 4; 20];
     hash[19] = torrent;
     InfoHashV1(hash)
+}
+
+fn intent(kind: u8) -> Intent {
+    [Intent::Move, Intent::Rename, Intent::Delete][usize::from(kind)]
 }
 
 fn pieces(torrent: u8) -> u32 {
@@ -244,6 +257,7 @@ pub struct Model {
     torrents: BTreeMap<InfoHashV1, NewTorrent>,
     queue: Vec<InfoHashV1>,
     settings: BTreeMap<String, Vec<u8>>,
+    intents: BTreeMap<(Intent, InfoHashV1), Vec<u8>>,
     server: Totals,
 }
 
@@ -271,6 +285,10 @@ impl Model {
                 self.known(torrent)?;
                 self.torrents.remove(&hash(torrent));
                 self.queue.retain(|queued| *queued != hash(torrent));
+                let stays = |(intent, of): &(Intent, InfoHashV1)| {
+                    *of != hash(torrent) || *intent == Intent::Delete
+                };
+                self.intents.retain(|key, _| stays(key));
             }
             Op::Change(torrent, tag) => {
                 let kept = self.known(torrent)?;
@@ -301,6 +319,17 @@ impl Model {
                     Some(tag) => self.settings.insert(name, metainfo(tag)),
                     None => self.settings.remove(&name),
                 };
+            }
+            Op::Intent(kind, torrent, tag) => {
+                let key = (intent(kind), hash(torrent));
+                let Some(tag) = tag else {
+                    self.intents.remove(&key);
+                    return Ok(());
+                };
+                if intent(kind) != Intent::Delete {
+                    self.known(torrent)?;
+                }
+                self.intents.insert(key, metainfo(tag));
             }
             Op::ServerTotals(tag) => self.server = totals(tag),
         }
@@ -387,6 +416,20 @@ impl Model {
             for name in (0..5).map(|name| format!("name {name}")) {
                 if let Some(value) = view.setting(&name)? {
                     model.settings.insert(name, value);
+                }
+            }
+            for kind in (0..3).map(intent) {
+                let mut after = None;
+                loop {
+                    let page = view.intents(kind, after, 2)?;
+                    let Some((last, _)) = page.last() else {
+                        break;
+                    };
+                    after = Some(*last);
+                    let page = page.into_iter();
+                    model
+                        .intents
+                        .extend(page.map(|(hash, value)| ((kind, hash), value)));
                 }
             }
             let mut after = None;

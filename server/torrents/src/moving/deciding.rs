@@ -1,7 +1,7 @@
 //! Where a torrent's data are to be, as the user says: kept before it is acknowledged, and nothing of
 //! it is begun before.
 
-use super::intent;
+use super::keep;
 use super::way::{Phase, Way};
 use crate::keeping::{Change, Next, refusal};
 use crate::manager::Manager;
@@ -55,7 +55,7 @@ impl Manager {
             to: path,
             phase: Phase::Waiting,
         };
-        let write = Write::Setting(intent(info_hash), Some(way.encode()));
+        let write = keep(info_hash, Some(&way));
         let then = move |manager: &mut Manager| {
             manager.moves.waiting.push_back((info_hash, way));
             Next::Move
@@ -69,7 +69,7 @@ impl Manager {
             let _ = reply.send(Ok(()));
             return;
         }
-        let write = Write::Setting(intent(info_hash), None);
+        let write = keep(info_hash, None);
         self.decide(info_hash, vec![write], |_| Next::Done, reply)
             .await;
     }
@@ -87,7 +87,7 @@ impl Manager {
         let update = Update::new().summary(move |summary| kept(summary));
         let writes = vec![
             Write::Update(info_hash, Box::new(update)),
-            Write::Setting(intent(info_hash), None),
+            keep(info_hash, None),
         ];
         let then = move |manager: &mut Manager| {
             manager.show(info_hash, |torrent| change(&mut torrent.summary));

@@ -3,7 +3,7 @@
 
 use super::taken::{self, Names};
 use super::way::{Phase, Way};
-use super::{MoveEvent, Moving, apart, comparing, intent};
+use super::{MoveEvent, Moving, apart, comparing, keep};
 use crate::beneath::Beneath;
 use crate::manager::Inner;
 use crate::reading::Kept;
@@ -13,7 +13,7 @@ use control::verify::PieceSet;
 use engine::layout::FileStamp;
 use proto::ids::{InfoHashV1, PieceIndex};
 use seedring_io::torrent::Place;
-use state::{Condition, Handle, Verified, Write};
+use state::{Condition, Handle, Verified};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, Write as _};
 use std::ops::ControlFlow;
@@ -322,8 +322,7 @@ impl Work {
             to: self.to.clone(),
             phase: Phase::Copying,
         };
-        let write = Write::Setting(intent(self.info_hash), Some(way.encode()));
-        let kept = self.store.write_blocking(write);
+        let kept = self.store.write_blocking(keep(self.info_hash, Some(&way)));
         kept.map_err(|error| error.to_string())
     }
 

@@ -1,8 +1,8 @@
 //! Files get other names on the disk: on a thread for blocking work, which waits for the manager
 //! where the torrent goes on under the new ones.
 
-use super::intent;
-use super::names::{Change, Names, encode};
+use super::keep;
+use super::names::{Change, Names};
 use crate::beneath::Beneath;
 use crate::moving::MoveEvent;
 use crate::moving::work::{Item, Work, is_as_before, is_same};
@@ -33,9 +33,8 @@ pub(super) fn rename(work: &Work, rename: &Rename) -> Result<(), CommandError> {
     };
     check_free(&folder, &names, &work.suffix)?;
     let items = items(work, &folder, &names).map_err(failed)?;
-    let keep = Write::Setting(intent(work.info_hash), Some(encode(&names.changes)));
     store
-        .write_blocking(keep)
+        .write_blocking(keep(work.info_hash, Some(&names.changes)))
         .map_err(crate::keeping::refusal)?;
     let brought = bring(work, &folder, &items, &names);
     if let Ok(None) = brought {
@@ -62,7 +61,7 @@ pub(super) fn rename(work: &Work, rename: &Rename) -> Result<(), CommandError> {
         work.tell(MoveEvent::Settled(Box::new(place)));
     }
     match tidied {
-        Ok(()) => drop(store.write_blocking(Write::Setting(intent(work.info_hash), None))),
+        Ok(()) => drop(store.write_blocking(keep(work.info_hash, None))),
         Err(why) => {
             tracing::warn!(torrent = %work.info_hash, why, "files may have two names still");
         }

@@ -77,17 +77,22 @@ impl Disk for Gate {
 
 /// A folder on another file system than that of temporary files.
 pub(super) fn elsewhere() -> Option<TempDir> {
-    let one = TempDir::new().unwrap();
-    let device = |path: &Path| fs::metadata(path).unwrap().dev();
     let Ok(other) = TempDir::new_in("/dev/shm") else {
         eprintln!("SKIP: there is no /dev/shm to move to");
         return None;
     };
-    if device(one.path()) == device(other.path()) {
-        eprintln!("SKIP: /dev/shm is on the file system of temporary files");
+    elsewhere_than(other.path()).map(|_| other)
+}
+
+/// A folder of temporary files, on another file system than `folder`.
+pub(super) fn elsewhere_than(folder: &Path) -> Option<TempDir> {
+    let one = TempDir::new().unwrap();
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    if device(one.path()) == device(folder) {
+        eprintln!("SKIP: {folder:?} is on the file system of temporary files");
         return None;
     }
-    Some(other)
+    Some(one)
 }
 
 /// Waits until a move has said what went wrong.
@@ -229,7 +234,7 @@ fn intent(info_hash: InfoHashV1, from: &Path, to: &Path, phase: u8) -> state::Wr
     if phase != WAITING {
         value.extend([0, phase]);
     }
-    state::Write::Setting(format!("move-{info_hash}"), Some(value))
+    state::Write::Intent(state::Intent::Move, info_hash, Some(value))
 }
 
 /// A move that was acknowledged is done, whatever happens in between.

@@ -92,11 +92,7 @@ async fn a_folder_and_a_file_are_renamed_while_they_are_served() {
     );
     host.stop().await;
     seed.stop().await;
-    assert_eq!(
-        intents(one.path()),
-        [""; 0],
-        "it would go on at the next start"
-    );
+    assert_eq!(intents(one.path()), [], "it would go on at the next start");
     // So it is after a restart, with nothing hashed; it is moved, checked and removed so.
     let seed = Host::start(0, one.path()).await;
     let torrent = seed.torrent(info_hash).unwrap();
@@ -257,7 +253,7 @@ fn intent(info_hash: InfoHashV1, changes: &[(u32, &str, &str)]) -> state::Write 
             bytes.extend(path.as_bytes());
         }
     }
-    state::Write::Setting(format!("rename-{info_hash}"), Some(bytes))
+    state::Write::Intent(state::Intent::Rename, info_hash, Some(bytes))
 }
 
 /// As it is when a crash came before the store said so, and behind that; and where the file system
@@ -362,7 +358,7 @@ async fn a_rename_that_left_nothing_to_do_changes_nothing() {
             rename_path(&seed, info_hash, "data", "new").await.unwrap();
         }
         seed.stop().await;
-        assert_eq!(intents(one.path()), [""; 0]);
+        assert_eq!(intents(one.path()), []);
     }
 }
 
@@ -492,16 +488,16 @@ async fn root(host: &Host, info_hash: InfoHashV1) -> String {
 }
 
 /// What the store says that is to be gone on with.
-fn intents(folder: &Path) -> Vec<String> {
+pub(super) fn intents(folder: &Path) -> Vec<InfoHashV1> {
     let store = Store::open(&folder.join("state"), Options::default()).unwrap();
     let read = |view: &state::View| {
-        let mut settings = view.settings("move-")?;
-        settings.extend(view.settings("rename-")?);
-        Ok(settings)
+        let mut intents = view.intents(state::Intent::Move, None, 10_000)?;
+        intents.extend(view.intents(state::Intent::Rename, None, 10_000)?);
+        Ok(intents)
     };
-    let settings = store.handle().read_blocking(read).unwrap();
+    let intents = store.handle().read_blocking(read).unwrap();
     store.close();
-    settings.into_iter().map(|(name, _)| name).collect()
+    intents.into_iter().map(|(torrent, _)| torrent).collect()
 }
 
 /// Whether the store says that the files are below `new`.
