@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 /// Torrents of one page at most; who asks for more gets so many.
 pub const PAGE_MAX: usize = 10_000;
 
-/// Torrents that a page with few may keep while it is made.
+/// Torrents that are kept while a page is made, if it has fewer.
 const KEPT_MIN: usize = 16;
 
 /// By what a page is sorted. Torrents that are alike in it are in the order in which they were
@@ -198,21 +198,26 @@ impl Catalog {
             }
         };
         // What comes after the page need not be kept: of twice as many as it ends with, the half
-        // that is behind goes, so that a page costs no memory for the others.
+        // that is behind goes, so that a page costs no memory for the others. What comes after
+        // the last of the other half is passed over from then on, for one comparison each.
         let end = query.offset.saturating_add(limit);
-        let kept_max = end.max(KEPT_MIN).saturating_mul(2);
-        let (mut found, mut total) = (Vec::new(), 0);
+        let kept = end.max(KEPT_MIN);
+        let (mut found, mut total): (Vec<Found<'_>>, _) = (Vec::new(), 0);
+        let mut is_bounded = false;
         for entry in passing {
             total += 1;
-            if found.len() >= kept_max {
-                found.select_nth_unstable_by(kept_max / 2, order);
-                found.truncate(kept_max / 2);
+            let rank = query.sort.rank(&entry.torrent);
+            let one = (rank, entry.number, &entry.torrent);
+            if is_bounded && order(&one, &found[kept - 1]).is_gt() {
+                continue;
             }
-            found.push((
-                query.sort.rank(&entry.torrent),
-                entry.number,
-                &entry.torrent,
-            ));
+            found.push(one);
+            if found.len() >= kept.saturating_mul(2) {
+                // The last of those that stay is in its place then.
+                found.select_nth_unstable_by(kept - 1, order);
+                found.truncate(kept);
+                is_bounded = true;
+            }
         }
         if 0 < end && end < found.len() {
             found.select_nth_unstable_by(end - 1, order);
