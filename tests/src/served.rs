@@ -6,9 +6,11 @@
 use crate::content::write_file;
 use crate::process::{Process, run};
 use crate::server::{SHORT, event, metrics_of, seedring};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -104,6 +106,26 @@ impl Served {
             api,
             settings: Vec::new(),
         }
+    }
+
+    /// Has it read another configuration, in which `@` stands for the folder that holds all others,
+    /// and waits until that holds.
+    pub fn reload(&mut self, text: &str) {
+        const READ: &str = "the configuration has been read again";
+        let text = text.replace('@', self.root.path().to_str().unwrap());
+        std::fs::write(self.root.path().join(CONFIGURATION), text).unwrap();
+        let count = |process: &Process| process.stderr().matches(READ).count();
+        let before = count(&self.process);
+        self.process.signal(Signal::HUP);
+        let read = |process: &Process| (count(process) > before).then_some(());
+        self.process.wait_for(READ, READY, read);
+    }
+
+    /// Where peers connect on this machine.
+    pub fn peers(&self) -> SocketAddr {
+        let server = self.say(["stats", "--json"]).json()[0]["server"].clone();
+        let port = u16::try_from(server["peer_port"].as_u64().unwrap()).unwrap();
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
 
     /// The metrics.

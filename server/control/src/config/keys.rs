@@ -1,7 +1,8 @@
 //! Every section and key: its meaning, type, default and bounds. The reference file is made from
 //! the comments here; write them for an operator, with the unit and the reason. `live` keys can be
 //! changed while `serve` runs, by reading the configuration again; `fixed` ones count at its start.
-//! Who makes a key live sees to it in the daemon's `reload`.
+//! Who makes a key live sees to it in the daemon's `reload`, and says in `tests/tests/reload_keys` by
+//! what it is seen, without which that fails.
 
 use super::access::{ApiSocket, ApiUsers};
 use super::hosts::{HostName, ProxyUrl};
@@ -205,7 +206,8 @@ section! {
         /// Who gets the slots, when upload_slots limits them.
         live choker: ChokerPolicy = ChokerPolicy::FastestUpload;
         /// Slots out of upload_slots that go to peers at random, so that a new peer gets its first
-        /// pieces. Without effect while slots are unlimited.
+        /// pieces; 0 takes a fifth of them, at least one. One slot is always given by the policy.
+        /// Without effect while slots are unlimited.
         live optimistic_slots: u32 = 1, 0..=1000;
     }
 }
