@@ -5,6 +5,7 @@
 
 use crate::keeping::{Next, refusal};
 use crate::manager::{Inner, Manager, Services, Settings};
+use crate::sharing::Claim;
 use control::catalog::{Torrent, describe};
 use control::command::{AddSource, AddTorrent, Added, CommandError, Reply};
 use control::create::{self, CreateOptions};
@@ -29,9 +30,12 @@ pub(crate) const ADDS_MAX: usize = 256;
 /// Those of them that are fetched from the web or hashed, at a time; the others wait.
 pub(crate) const LONG_ADDS_MAX: usize = 4;
 
+/// A torrent that is to be kept, and which files it names, if that is known.
+type Made = (InfoHashV1, NewTorrent, Option<Claim>);
+
 /// A torrent that is ready to be kept, or why it cannot be.
 pub(crate) struct Prepared {
-    result: Result<(InfoHashV1, NewTorrent), CommandError>,
+    result: Result<Made, CommandError>,
     peers: Vec<SocketAddr>,
     reply: Reply<Added>,
 }
@@ -76,7 +80,7 @@ impl Manager {
             peers,
             reply,
         } = prepared;
-        let (info_hash, new) = match result {
+        let (info_hash, new, claim) = match result {
             Ok(new) => new,
             Err(error) => {
                 let _ = reply.send(Err(error));
@@ -106,13 +110,21 @@ impl Manager {
             pieces_verified: new.verified.count(new.summary.pieces),
             live: Default::default(),
         };
+        // Whoever deletes files from now on leaves these.
+        if let Some(claim) = &claim {
+            self.sharing.claim(info_hash, claim.clone());
+        }
         let place = new.place;
         let notice = self.note(&torrent, HookEvent::Added, None);
         let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
             let name = torrent.summary.name.clone();
+            if written.is_err() {
+                manager.sharing.unclaim(&info_hash);
+            }
             match written {
                 Ok(()) => {
                     manager.seat.change(|catalog| catalog.add(torrent));
+                    manager.sharing.keep(info_hash, claim.as_ref());
                     manager.queue.place(info_hash, place);
                     if !peers.is_empty() {
                         let mut peers = peers;
@@ -202,13 +214,17 @@ async fn prepare(
     settings: Settings,
     services: Arc<Services>,
     now_s: u64,
-) -> Result<(InfoHashV1, NewTorrent), CommandError> {
+) -> Result<Made, CommandError> {
     if let AddSource::Url(url) = &add.source {
         let fetched = web::fetch_torrent(url, &settings.web).await;
         let bytes = fetched.map_err(|error| CommandError::Failed(error.to_string()))?;
         add.source = AddSource::Metainfo(bytes);
     }
-    let made = move || make(&add, &settings, &services, now_s);
+    let made = move || {
+        let (info_hash, new) = make(&add, &settings, &services, now_s)?;
+        let claim = Claim::of(&new);
+        Ok((info_hash, new, claim))
+    };
     let made = tokio::task::spawn_blocking(made).await;
     made.unwrap_or_else(|error| Err(CommandError::Failed(error.to_string())))
 }

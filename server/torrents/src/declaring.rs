@@ -3,6 +3,7 @@
 
 use crate::manager::Manager;
 use crate::reading::Kept;
+use crate::sharing::Claim;
 use control::catalog::{Status, Torrent, describe};
 use control::library::Ready;
 use proto::ids::InfoHashV1;
@@ -80,6 +81,12 @@ impl Manager {
         if !self.declared.torrents.contains_key(&info_hash) {
             self.halt(info_hash).await;
         }
+        let claim = Claim {
+            folder: ready.data_dir.clone(),
+            metainfo: Arc::clone(&ready.metainfo),
+            renames: ready.paths.clone(),
+        };
+        self.sharing.claim(info_hash, claim);
         let now_s = self.clock.now_s();
         let pieces = ready.metainfo.piece_count;
         self.seat.change(|catalog| {
@@ -114,6 +121,7 @@ impl Manager {
         if self.declared.torrents.remove(&info_hash).is_none() {
             return;
         }
+        self.sharing.unclaim(&info_hash);
         self.set_status(info_hash, Status::Paused);
         self.seat.change(|catalog| catalog.remove(&info_hash));
         let kept = self

@@ -45,6 +45,7 @@ mod reloading;
 mod removing;
 mod renaming;
 mod seeding;
+mod sharing;
 mod telling;
 mod throttling;
 mod totals;

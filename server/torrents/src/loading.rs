@@ -8,6 +8,7 @@ use crate::manager::{Inner, Manager};
 use control::catalog::{Status, Torrent};
 use proto::ids::InfoHashV1;
 use state::{Condition, LastError, ReadError, Summary};
+use std::sync::Arc;
 
 /// Torrents that are read of the store at once at the start.
 const PAGE: usize = 2_000;
@@ -46,6 +47,8 @@ impl Manager {
 
     /// Enters a page of torrents; those in the order of downloads are begun later.
     pub(crate) async fn enter(&mut self, page: Vec<state::Listed>) {
+        self.sharing
+            .enter(page.iter().map(|listed| listed.info_hash));
         let (mut asleep, mut others) = (Vec::new(), Vec::new());
         let damaged = &mut self.damaged;
         let now_s = self.clock.now_s();
@@ -105,10 +108,13 @@ impl Manager {
             torrents.map(|torrent| torrent.info_hash).collect()
         };
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
+        let sharing = Arc::clone(&self.sharing);
         tokio::task::spawn_blocking(move || {
             for batch in sleeping.chunks(64) {
+                let begun = sharing.begin_reading();
                 let read = |info_hash: &InfoHashV1| {
                     let kept = crate::reading::Kept::read(&store, *info_hash).ok()?;
+                    sharing.note(*info_hash, &kept, begun);
                     Some((*info_hash, kept.trackers()))
                 };
                 let trackers = batch.iter().filter_map(read).collect();

@@ -15,6 +15,7 @@ use crate::queue::Queue;
 use crate::removing::{Remains, Removals};
 use crate::renaming::Planned;
 use crate::seeding::{Awake, Loaded};
+use crate::sharing::Sharing;
 use crate::throttling::{LimitRules, Limits};
 use crate::totals::Clock;
 use crate::unkept::Unkept;
@@ -185,6 +186,8 @@ pub struct Manager {
     /// Torrents that are gone and whose files are being deleted.
     pub(crate) burying: HashSet<InfoHashV1>,
     pub(crate) removals: Removals,
+    /// Which torrents name the same files.
+    pub(crate) sharing: Arc<Sharing>,
     /// Looks and preparations at a time: a disk that hangs must not take all threads.
     pub(crate) looks: Arc<Semaphore>,
     pub(crate) prepares: Arc<Semaphore>,
@@ -287,7 +290,9 @@ impl Manager {
         let (inner, received) = mpsc::unbounded_channel();
         // Bounded by the data plane: a fault for each torrent that is awake, wishes by its limit.
         let (way, outer) = mpsc::unbounded_channel();
+        let sharing = Sharing::new(server.clone(), store.clone());
         let manager = Manager {
+            sharing: Arc::new(sharing),
             finding: Arc::new(Finding::new(&services, server)),
             keeping: Keeping::new(store, inner.clone()),
             limits: Limits::new(settings.limits.clone()),

@@ -4,6 +4,7 @@ use crate::acting::shown_after;
 use crate::finding::Seeker;
 use crate::keeping::{After, Change, Next};
 use crate::manager::{Inner, Manager, Phase};
+use crate::sharing::Claim;
 use control::announce::is_global;
 use control::catalog::{Status, describe};
 use control::hooks::HookEvent;
@@ -87,6 +88,17 @@ impl Manager {
         Magnet::parse(&link).ok()
     }
 
+    /// Which files a torrent names by the metadata that have come.
+    fn claim_of(&self, info_hash: InfoHashV1, metainfo: &Metainfo) -> Option<Claim> {
+        let catalog = self.seat.catalog();
+        let torrent = catalog.get(&info_hash)?;
+        Some(Claim {
+            folder: torrent.summary.save_path.clone(),
+            metainfo: Arc::new(metainfo.clone()),
+            renames: Default::default(),
+        })
+    }
+
     /// Whether a torrent's metadata are being fetched, and by this fetch.
     fn fetches_metadata(&self, info_hash: InfoHashV1, number: u64) -> bool {
         let phase = self.phases.get(&info_hash);
@@ -115,6 +127,12 @@ impl Manager {
             }
         };
         let priorities = selected(&magnet, metainfo.files.len());
+        let Some(claim) = self.claim_of(info_hash, &metainfo) else {
+            return;
+        };
+        // Whoever deletes files from now on leaves these.
+        self.sharing.claim(info_hash, claim.clone());
+        let metainfo = Arc::clone(&claim.metainfo);
         let change: Change = Arc::new(move |summary: &mut state::Summary| {
             // A name from the link gives way to the real one, a name that the user chose does not.
             let given = magnet.name.as_deref().unwrap_or_default();
@@ -137,6 +155,13 @@ impl Manager {
         let notice = self.note_change(info_hash, &change, told);
         let write = Write::Update(info_hash, Box::new(update));
         let shown = shown_after(info_hash, change, Next::Restart(info_hash), None);
+        let shown: After<Manager> = Box::new(move |manager, written| {
+            match &written {
+                Ok(()) => manager.sharing.keep(info_hash, Some(&claim)),
+                Err(_) => manager.sharing.unclaim(&info_hash),
+            }
+            shown(manager, written)
+        });
         let after = or_fetched_anew(info_hash, number, shown);
         self.keeping.write_telling(vec![write], notice, after).await;
     }

@@ -393,6 +393,7 @@ impl Manager {
             match written {
                 Ok(()) => {
                     let _ = moving.switched.set(place.clone());
+                    manager.sharing.changed(info_hash);
                     manager.show(info_hash, |torrent| change(&mut torrent.summary));
                     manager.set_place(info_hash, place);
                     let _ = done.send(true);

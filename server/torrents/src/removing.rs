@@ -3,22 +3,25 @@
 //! torrent whose files were deleted.
 //!
 //! Files are deleted beneath the save folder and nowhere else, with no link on the way; folders of
-//! the torrent go when they are empty.
+//! the torrent go when they are empty. Files that another kept torrent names stay
+//! ([`crate::sharing`]), which is logged.
 //!
 //! Limits: one removal of a torrent at a time, and none is added while it is removed; [`READS_MAX`]
 //! are read at a time, whose metainfo are in memory then, and files of [`DELETES_MAX`] deleted. The
 //! others wait.
 
+use crate::acting::STORE_AGAIN;
 use crate::beneath::Beneath;
 use crate::keeping::{After, Next, refusal};
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::Kept;
+use crate::sharing::{Remaining, Sharing, SharingError};
 use control::command::{CommandError, Reply};
 use control::hooks::{HookEvent, Notice};
 use proto::ids::InfoHashV1;
 use seedring_io::torrent::Place;
 use state::{Handle, Write, WriteError};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +38,8 @@ pub(crate) struct Remains {
     folder: PathBuf,
     /// Below it; with the suffix of files that are not complete, too.
     files: Vec<PathBuf>,
+    /// What is appended to names of files that are not complete.
+    suffix: String,
     /// Whether some of them had data.
     had_data: bool,
 }
@@ -60,7 +65,7 @@ impl Remains {
 }
 
 /// The names that a file may have.
-fn names(own: PathBuf, suffix: &str) -> Vec<PathBuf> {
+pub(crate) fn names(own: PathBuf, suffix: &str) -> Vec<PathBuf> {
     let mut names = Vec::new();
     if !suffix.is_empty() {
         let mut partial = OsString::from(&own);
@@ -186,6 +191,8 @@ impl Manager {
         for notice in self.unkept.forget(&info_hash) {
             self.told(notice, false);
         }
+        self.sharing.unclaim(&info_hash);
+        self.sharing.gone(&info_hash);
         self.queue.forget(&info_hash);
         self.returned.forget(&info_hash);
         self.moves.forget(&info_hash);
@@ -206,9 +213,28 @@ impl Manager {
             self.burying.insert(info_hash);
             let inner = self.inner.clone();
             let deletes = Arc::clone(&self.removals.deletes);
+            let sharing = Arc::clone(&self.sharing);
             tokio::spawn(async move {
                 let _turn = deletes.acquire().await;
-                let _ = tokio::task::spawn_blocking(move || delete(&remains)).await;
+                let remains = Arc::new(remains);
+                loop {
+                    let (remains, sharing) = (Arc::clone(&remains), Arc::clone(&sharing));
+                    let delete = move || delete(info_hash, &remains, &sharing);
+                    let deleted = tokio::task::spawn_blocking(delete).await;
+                    match deleted {
+                        Ok(Err(SharingError::Store(error))) => {
+                            tracing::warn!(torrent = %info_hash, %error, "which of its files \
+                                others have cannot be read now; they are deleted when it can");
+                            tokio::time::sleep(STORE_AGAIN).await;
+                        }
+                        Ok(Err(why)) => {
+                            tracing::error!(torrent = %info_hash, %why, "files of a removed \
+                                torrent stay");
+                            break;
+                        }
+                        Ok(Ok(())) | Err(_) => break,
+                    }
+                }
                 let _ = inner.send(Inner::Buried(info_hash));
             });
         }
@@ -262,22 +288,29 @@ fn remains(kept: &Kept, suffix: &str) -> Option<Remains> {
     Some(Remains {
         folder,
         files,
+        suffix: suffix.to_owned(),
         had_data: kept.pieces_said() > 0,
     })
 }
 
-/// Deletes files, and those of their folders that are empty then.
-fn delete(remains: &Remains) {
-    let root = match Beneath::open(&remains.folder) {
+/// Deletes files that no other torrent names, and those of their folders that are empty then.
+fn delete(info_hash: InfoHashV1, remains: &Remains, sharing: &Sharing) -> Result<(), SharingError> {
+    let folder = &remains.folder;
+    let root = match Beneath::open(folder) {
         Ok(root) => root,
         Err(error) => {
-            let folder = &remains.folder;
             tracing::warn!(?folder, %error, "files of a removed torrent cannot be deleted");
-            return;
+            return Ok(());
         }
     };
+    let own = (folder.as_path(), remains.files.as_slice());
+    let mut remaining = Remaining::look(sharing, info_hash, own, &remains.suffix)?;
     let (mut folders, mut found) = (BTreeSet::new(), false);
     for file in &remains.files {
+        if !remaining.may_go(file)? {
+            found = true;
+            continue;
+        }
         match root.unlink_if_there(file) {
             Ok(was_there) => found |= was_there,
             Err(error) => {
@@ -290,13 +323,27 @@ fn delete(remains: &Remains) {
         folders.extend(above.filter(|path| !path.as_os_str().is_empty()));
     }
     if remains.had_data && !found {
-        let folder = &remains.folder;
         tracing::warn!(?folder, first = ?remains.files.first(), "none of the files of a removed \
             torrent was there to be deleted: if their disk is mounted again, they are nobody's");
     }
     // The deepest first; one that holds something else stays.
-    for folder in folders.iter().rev() {
+    let shared = remaining.shared.keys();
+    let others: BTreeSet<_> = shared.flat_map(|path| path.ancestors()).collect();
+    for folder in folders.iter().rev().filter(|path| !others.contains(*path)) {
         let _ = root.remove_folder(folder);
+    }
+    tell_shared(info_hash, folder, &remaining.shared);
+    Ok(())
+}
+
+/// Tells which files stay because others have them.
+fn tell_shared(info_hash: InfoHashV1, folder: &Path, shared: &BTreeMap<PathBuf, InfoHashV1>) {
+    let there = shared.iter().filter(|(path, _)| folder.join(path).exists());
+    let there: Vec<_> = there.collect();
+    if let Some((first, other)) = there.first() {
+        let files = there.len();
+        tracing::info!(torrent = %info_hash, files, ?first, ?folder, of = %other,
+            "files of a removed torrent stay: another torrent has them, too");
     }
 }
 
@@ -361,6 +408,7 @@ mod tests {
         let remains = Remains {
             folder: folder.path().to_owned(),
             files: vec!["a".into()],
+            suffix: ".part".into(),
             had_data: true,
         };
         let (reply, removed) = oneshot::channel();
@@ -377,14 +425,18 @@ mod tests {
         assert_eq!(idle.answer(removed).await, Ok(()));
     }
 
+    const HASH: InfoHashV1 = InfoHashV1([7; 20]);
+
     #[test]
     fn what_was_renamed_when_it_was_gone_is_deleted_under_its_new_name() {
         let folder = tempfile::tempdir().unwrap();
+        let (_store, sharing) = Sharing::of_nobody();
         let path = |name: &str| folder.path().join(name);
         let remains = |place: Option<&Place>| {
             let remains = Remains {
                 folder: "/nowhere".into(),
                 files: vec!["old/a".into(), "old/b".into()],
+                suffix: ".part".into(),
                 had_data: true,
             };
             match place {
@@ -403,7 +455,7 @@ mod tests {
             for name in ["new/a", "new/b.part", "new/mine", "old/a"] {
                 fs::write(path(name), b"x").unwrap();
             }
-            delete(&remains(place));
+            delete(HASH, &remains(place), &sharing).unwrap();
             assert_eq!(path("new/a").exists(), place.is_none());
             assert_eq!(path("new/b.part").exists(), place.is_none());
             assert!(path("new/mine").exists() && !path("old").exists());
@@ -412,6 +464,7 @@ mod tests {
 
     #[test]
     fn files_and_their_empty_folders_go_and_nothing_else() {
+        let (_store, sharing) = Sharing::of_nobody();
         let folder = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -434,9 +487,10 @@ mod tests {
             ]
             .map(PathBuf::from)
             .to_vec(),
+            suffix: ".part".into(),
             had_data: true,
         };
-        delete(&remains);
+        delete(HASH, &remains, &sharing).unwrap();
         assert!(!path("t/a").exists() && !path("t/c/3").exists());
         assert!(path("t/c/mine").exists(), "another's file stays");
         assert!(outside.path().join("kept").exists(), "no link is followed");

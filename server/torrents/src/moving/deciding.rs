@@ -90,6 +90,7 @@ impl Manager {
             keep(info_hash, None),
         ];
         let then = move |manager: &mut Manager| {
+            manager.sharing.changed(info_hash);
             manager.show(info_hash, |torrent| change(&mut torrent.summary));
             Next::Restart(info_hash)
         };
