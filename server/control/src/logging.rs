@@ -27,7 +27,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 pub(crate) use kept::Keep;
-pub use kept::{Found, KeptLines, LINE_CHARACTERS_MAX, LINES_MAX, Line};
+pub use kept::{Found, KeptLines, LINE_CHARACTERS_MAX, LINES_MAX, Line, MEMORY_BYTES_MAX};
 pub use writer::LogGuard;
 
 /// Characters of one field of a log line; what is longer is cut.

@@ -1,21 +1,27 @@
 //! How much memory and how many descriptors a configuration can cost at most: computed before
-//! anything is started, printed at start, and kept.
+//! anything is started, printed at start, and kept. What a reload may add is counted anew then.
 //!
 //! Does not count: the kernel's socket buffers, the page cache, and the program's own code (its
-//! pages are shared with the file).
+//! pages are shared with the file), what programs take that hooks start, and messages of a download
+//! that wait for a peer that takes nothing, until that is closed for it.
 
-use crate::settings;
+use crate::settings::{self, CONTROL_BYTES_MAX};
 use control::config::{Config, SendPath};
 use control::hashing::Limits;
-use control::{hooks, watching};
+use control::{hooks, logging, watching};
 use engine::ip_filter;
 use engine::metadata;
 use engine::queue::RequestQueue;
+use proto::limits::PIECES_MAX;
+use proto::wire::{FrameLimits, REQUEST_FRAME_BYTES};
 use seedring_io::direct::{SLOT_BYTES, slots_per_shard};
 use seedring_io::fetch::UNDECODED_BYTES_MAX;
 use seedring_io::pipes::PIPES_MAX;
 use seedring_io::windows::bytes_per_shard;
 use state::limits::{CACHE_BYTES, REQUESTS_KIB};
+
+#[cfg(test)]
+mod tests;
 
 /// Descriptors of the process itself: standard streams, rings, event polls, channels, the state
 /// store, logs, two sockets of the DHT.
@@ -43,12 +49,13 @@ const MEMORY_BASE: u64 = 64 << 20;
 /// downloads receive into.
 const MEMORY_PER_SHARD: u64 = (5 << 20) + UNDECODED_BYTES_MAX;
 
-/// Memory of one peer beside its queue, in bytes, when it does all that its limits allow: control
-/// messages at their limit and the rejects of a whole queue, both queued and on their way, a
-/// received message that is not whole yet, task and session. An honest peer takes about 8 KiB. (Of
-/// a torrent with very many pieces a bitfield is longer than that; it is gone after the first
-/// message.)
-const MEMORY_PER_PEER: u64 = 160 << 10;
+/// Memory of one peer beside what [`peer_bytes`] counts, in bytes: its task, its session, and what
+/// is gathered for one send. (An honest peer takes about 8 KiB in all.)
+const MEMORY_PER_SESSION: u64 = 24 << 10;
+
+/// What one message that is answered may add to the control messages that are queued before the
+/// next is read, in bytes: a block of metadata (BEP 9), and what is said of it.
+const CONTROL_ANSWER_BYTES_MAX: u64 = (16 << 10) + 1024;
 
 /// Page tables take one byte for so many bytes of windows onto files. (What is in the windows is
 /// the page cache's.)
@@ -86,6 +93,33 @@ pub struct Budget {
     pub descriptors_max: u64,
     /// Memory at most, in bytes, beside the metainfo of the torrents.
     pub memory_bytes_max: u64,
+    /// What of both a reload may change.
+    live: Live,
+    /// The limit of open descriptors that it was planned for.
+    descriptor_limit: u64,
+}
+
+/// What those lists cost that a running server can be given others of: hooks, watch folders, lists
+/// of addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Live {
+    descriptors: u64,
+    bytes: u64,
+}
+
+impl Live {
+    fn plan(config: &Config, descriptor_limit: u64) -> Live {
+        // With lists as long as may be, while they are read again.
+        let ip_filter = match config.peers.ip_filter.is_empty() {
+            true => 0,
+            false => ip_filter::MEMORY_BYTES_MAX as u64,
+        };
+        Live {
+            // No more are set aside for them; where there are few, what finds none fails.
+            descriptors: automation_descriptors(config).min(descriptor_limit / 16),
+            bytes: ip_filter + automation_bytes(config),
+        }
+    }
 }
 
 impl Budget {
@@ -96,6 +130,24 @@ impl Budget {
             memory_bytes_max: self.memory_bytes_max + MEMORY_STORE,
             ..self
         }
+    }
+
+    /// The same with the lists of a configuration that was read again. Connections and files keep
+    /// what they were given.
+    #[must_use]
+    pub fn renewed(self, config: &Config) -> Budget {
+        let live = Live::plan(config, self.descriptor_limit);
+        Budget {
+            descriptors_max: self.descriptors_max - self.live.descriptors + live.descriptors,
+            memory_bytes_max: self.memory_bytes_max - self.live.bytes + live.bytes,
+            live,
+            ..self
+        }
+    }
+
+    /// Whether the limit of open descriptors is less than there may be now.
+    pub fn is_short_of_descriptors(&self) -> bool {
+        self.descriptors_max > self.descriptor_limit
     }
 
     /// Plans for `shards` shards under a limit of `descriptor_limit` open descriptors.
@@ -119,22 +171,16 @@ impl Budget {
             }
             false => 0,
         };
-        // With lists as long as may be, while they are read again.
-        let ip_filter = match config.peers.ip_filter.is_empty() {
-            true => 0,
-            false => ip_filter::MEMORY_BYTES_MAX as u64,
-        };
+        let live = Live::plan(config, descriptor_limit);
         // A tracker with two addresses is told over both; with few descriptors announces wait
         // instead.
         let announces = (2 * u64::from(config.announce.requests_max)).min(descriptor_limit / 4);
-        // Hooks and watch folders wait for each other where there are few.
-        let automation = automation_descriptors(config).min(descriptor_limit / 16);
         let pipes = descriptor_limit / PIPE_DESCRIPTORS_SHARE / (2 * shards.max(1));
         let pipes_per_shard = pipes.clamp(1, PIPES_MAX as u64);
         let fixed = DESCRIPTORS_BASE
             + shards * (DESCRIPTORS_PER_SHARD + 2 * pipes_per_shard)
             + announces
-            + automation;
+            + live.descriptors;
         let wanted_files = match u64::from(config.storage.open_files_max) {
             0 => OPEN_FILES_MAX,
             files => files,
@@ -150,7 +196,6 @@ impl Budget {
         let open_files_max = wanted_files
             .min(free.saturating_sub(connections_max))
             .max(OPEN_FILES_MIN.min(free / 4).max(1));
-        let queue = RequestQueue::memory_bytes_max(config.peers.request_queue_max) as u64;
         Budget {
             connections_max,
             open_files_max,
@@ -163,15 +208,31 @@ impl Budget {
                 + config.fetch.buffer_bytes.bytes()
                 + metadata::MEMORY_BYTES_MAX as u64
                 + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
-                + connections_max * (MEMORY_PER_PEER + queue)
+                + connections_max * peer_bytes(config.peers.request_queue_max)
+                + logging::MEMORY_BYTES_MAX as u64
                 + http_reserved * MEMORY_PER_HTTP
                 + control::api::bodies_bytes_max(&config.api)
                 + tracked_peers * MEMORY_PER_TRACKED_PEER
                 + dht
-                + ip_filter
-                + automation_bytes(config),
+                + live.bytes,
+            live,
+            descriptor_limit,
         }
     }
+}
+
+/// Memory of one peer, in bytes, when it does all that its limits allow: the longest message, which
+/// is the bitfield of a torrent of [`PIECES_MAX`] pieces, not whole yet; control messages at their
+/// limit and the rejects of a whole queue, both queued and on their way, of which those may be our
+/// bitfield in their place; and its queue. What is queued may have twice its length of room, as it
+/// has grown.
+fn peer_bytes(requests_max: u32) -> u64 {
+    let received = FrameLimits::for_torrent(PIECES_MAX).frame_bytes_max() as u64;
+    let rejects = u64::from(requests_max) * REQUEST_FRAME_BYTES as u64;
+    let queued = 2 * (CONTROL_BYTES_MAX as u64 + CONTROL_ANSWER_BYTES_MAX + rejects);
+    let on_their_way = queued.max(received);
+    let requests = RequestQueue::memory_bytes_max(requests_max) as u64;
+    MEMORY_PER_SESSION + received + queued + on_their_way + requests
 }
 
 /// Descriptors of hooks and watch folders.
@@ -210,153 +271,4 @@ fn page_table_bytes(config: &Config, shards: u64) -> u64 {
     let count = usize::try_from(shards).unwrap_or(usize::MAX);
     let mapped = shards * bytes_per_shard(config.storage.mapped_bytes.bytes(), count);
     mapped / PAGE_TABLE_SHARE
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_fits_an_ordinary_limit() {
-        let config = Config::default();
-        let budget = Budget::plan(&config, 2, 524_288);
-        assert_eq!(
-            budget.connections_max,
-            u64::from(config.peers.connections_max)
-        );
-        assert_eq!(budget.open_files_max, OPEN_FILES_MAX);
-        assert!(budget.descriptors_max <= 524_288);
-    }
-
-    #[test]
-    fn a_low_limit_lowers_connections_and_files_and_is_kept() {
-        let config = Config::default();
-        for limit in [200, 256, 512, 1024, 4096, 9000] {
-            let budget = Budget::plan(&config, 2, limit);
-            assert!(budget.descriptors_max <= limit, "{limit}: {budget:?}");
-            assert!(budget.connections_max >= CONNECTIONS_MIN);
-            assert!(budget.open_files_max >= 1);
-        }
-    }
-
-    #[test]
-    fn a_tracker_costs_the_memory_of_its_peers() {
-        let mut config = Config::default();
-        config.tracker.enabled = false;
-        let without = Budget::plan(&config, 2, 524_288).memory_bytes_max;
-        config.tracker.enabled = true;
-        let with = Budget::plan(&config, 2, 524_288).memory_bytes_max;
-        assert!(with - without >= 200_000 * MEMORY_PER_TRACKED_PEER);
-    }
-
-    #[test]
-    fn a_limit_that_is_too_low_for_anything_shows() {
-        for limit in [8, 32, 64] {
-            assert!(Budget::plan(&Config::default(), 2, limit).descriptors_max > limit);
-        }
-    }
-
-    #[test]
-    fn the_cache_of_the_direct_path_is_counted_and_kept_to_its_share() {
-        let mut config = Config::default();
-        let buffers = config.storage.buffer_bytes.bytes();
-        config.storage.send_path = SendPath::Ring;
-        let without = Budget::plan(&config, 2, 524_288).memory_bytes_max - buffers;
-        config.storage.send_path = SendPath::Direct;
-        let cache = |config: &Config, shards| {
-            let with = Budget::plan(config, shards, 524_288).memory_bytes_max;
-            with - without - (shards - 2) * MEMORY_PER_SHARD
-        };
-        let (bytes, slot) = (config.storage.cache_bytes.bytes(), SLOT_BYTES as u64);
-        assert!((bytes - 2 * slot..=bytes).contains(&cache(&config, 2)));
-        // So many shards have the least that works.
-        assert_eq!(cache(&config, 100), 100 * 8 * slot);
-    }
-
-    #[test]
-    fn page_tables_are_counted_where_files_are_mapped() {
-        let mut config = Config::default();
-        let plan = |config: &Config, shards| Budget::plan(config, shards, 524_288).memory_bytes_max;
-        let mapped = config.storage.mapped_bytes.bytes();
-        let tables = |config: &mut Config, shards| {
-            config.storage.send_path = SendPath::Auto;
-            let with = plan(config, shards);
-            config.storage.send_path = SendPath::Ring;
-            with - plan(config, shards)
-        };
-        assert_eq!(tables(&mut config, 2), mapped / 512);
-        config.storage.mapped_bytes = control::config::ByteSize::mib(0);
-        // 64 MiB a shard are the least.
-        assert_eq!(tables(&mut config, 64), 64 * (128 << 10));
-    }
-
-    #[test]
-    fn hashing_beside_the_server_is_counted() {
-        let least = HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max();
-        // What it reads ahead, and not much more.
-        let ahead = Limits::BACKGROUND.ahead_bytes_max as u64;
-        assert!(least > HASHING_JOBS * ahead && least < 2 * HASHING_JOBS * ahead);
-        assert_eq!(crate::disk::BACKGROUND.limits(), Limits::BACKGROUND);
-        let mut config = Config::default();
-        config.storage.buffer_bytes = control::config::ByteSize::mib(1);
-        config.peers.connections_max = 1;
-        config.tracker.enabled = false;
-        let budget = Budget::plan(&config, 1, 524_288).memory_bytes_max;
-        assert!(budget >= MEMORY_BASE + least);
-    }
-
-    #[test]
-    fn lists_of_addresses_are_counted_where_there_are_any() {
-        let mut config = Config::default();
-        let plan = |config: &Config| Budget::plan(config, 2, 524_288).memory_bytes_max;
-        let without = plan(&config);
-        config.peers.ip_filter = vec!["level1.p2p".into()];
-        assert_eq!(plan(&config) - without, 80 << 20);
-    }
-
-    #[test]
-    fn the_memory_of_downloads_is_counted() {
-        let mut config = Config::default();
-        let plan = |config: &Config| Budget::plan(config, 2, 524_288).memory_bytes_max;
-        let before = plan(&config);
-        let bytes = config.fetch.buffer_bytes.bytes() >> 20;
-        config.fetch.buffer_bytes = control::config::ByteSize::mib(bytes + 64);
-        assert_eq!(plan(&config), before + (64 << 20));
-    }
-
-    #[test]
-    fn the_metadata_of_links_are_counted() {
-        let mut config = Config::default();
-        (config.tracker.enabled, config.dht.enabled) = (false, false);
-        let budget = Budget::plan(&config, 1, 524_288);
-        let queue = RequestQueue::memory_bytes_max(config.peers.request_queue_max) as u64;
-        let sockets = control::http::SOCKET_CONNECTIONS_MAX as u64;
-        let http = u64::from(config.api.connections_max) + sockets;
-        let others = MEMORY_BASE
-            + MEMORY_PER_SHARD
-            + payload_bytes(&config, 1)
-            + page_table_bytes(&config, 1)
-            + config.fetch.buffer_bytes.bytes()
-            + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
-            + budget.connections_max * (MEMORY_PER_PEER + queue)
-            + http * MEMORY_PER_HTTP
-            + control::api::bodies_bytes_max(&config.api);
-        // The longest that there may be is there twice, when it is hashed.
-        let longest = 2 * proto::limits::METAINFO_BYTES_MAX as u64;
-        let metadata = budget.memory_bytes_max - others;
-        assert_eq!(metadata, metadata::MEMORY_BYTES_MAX as u64);
-        assert!(metadata > longest);
-    }
-
-    #[test]
-    fn more_buffers_are_more_memory() {
-        let mut config = Config::default();
-        let before = Budget::plan(&config, 2, 524_288).memory_bytes_max;
-        let more = config.storage.buffer_bytes.bytes() + (64 << 20);
-        config.storage.buffer_bytes = control::config::ByteSize::mib(more >> 20);
-        assert_eq!(
-            Budget::plan(&config, 2, 524_288).memory_bytes_max,
-            before + (64 << 20)
-        );
-    }
 }

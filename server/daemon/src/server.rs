@@ -150,7 +150,7 @@ async fn serve(plan: Plan, registry: Arc<Registry>, log: LogHandle) -> Result<()
     };
     let (torrents, looks) = Torrents::new(services);
     let mut teller = Teller::new(plan.json, plan.stdout_is_log);
-    teller.starting(&budget);
+    teller.costs(&budget);
     // A supervisor need not wait for the hashing, which may take hours; /readyz does.
     notify(sd_notify::NotifyState::Ready);
     let state_dir = plan.state_dir.clone();

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 /// Queued control messages of one peer above which we stop reading from it, in bytes. `budget`
 /// counts on it.
-const CONTROL_BYTES_MAX: usize = 16 << 10;
+pub const CONTROL_BYTES_MAX: usize = 16 << 10;
 
 /// How the data plane is to run.
 pub fn plane(

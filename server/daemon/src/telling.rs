@@ -54,13 +54,13 @@ impl Teller {
     }
 
     /// What the configuration costs at most.
-    pub fn starting(&mut self, budget: &Budget) {
+    pub fn costs(&mut self, budget: &Budget) {
         let Budget {
             connections_max,
             open_files_max,
-            pipes_per_shard: _,
             descriptors_max,
             memory_bytes_max,
+            ..
         } = *budget;
         tracing::info!(
             connections_max,

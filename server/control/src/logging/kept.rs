@@ -23,6 +23,10 @@ pub const LINES_MAX: usize = 1_000;
 /// Characters of one of them: of 1,000 lines some hundreds of KiB, and 4 MiB at most.
 pub const LINE_CHARACTERS_MAX: usize = 1_000;
 
+/// Memory of all of them, in bytes, where each character takes four.
+pub const MEMORY_BYTES_MAX: usize =
+    LINES_MAX.next_power_of_two() * (size_of::<Line>() + 4 * (LINE_CHARACTERS_MAX + 1));
+
 /// Lines for each second that a run lasts, as a power of two, before numbers of the next run could
 /// be lower. All stay below 2^53, which every reader of JSON takes.
 const NUMBER_BITS: u32 = 20;
@@ -158,10 +162,11 @@ impl<S: Subscriber> Layer<S> for Keep {
             (false, false) => format!("{} {}", said.message, said.fields),
         };
         let metadata = event.metadata();
-        let text = match text.char_indices().nth(LINE_CHARACTERS_MAX) {
+        let mut text = match text.char_indices().nth(LINE_CHARACTERS_MAX) {
             Some((end, _)) => format!("{}…", &text[..end]),
             None => text,
         };
+        text.shrink_to_fit();
         self.0.keep(*metadata.level(), metadata.target(), text);
     }
 }

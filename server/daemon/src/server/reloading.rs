@@ -8,7 +8,7 @@ use super::Watch;
 use crate::loading::{Loading, Source};
 use crate::reload::Fresh;
 use crate::settings;
-use control::config::{Change, Reload};
+use control::config::{Change, Config, Reload};
 use control::http::warn_of_open_port;
 use control::logging::LogHandle;
 use std::sync::Arc;
@@ -89,6 +89,7 @@ impl Watch {
         {
             warn_of_open_port(address, &config.api);
         }
+        self.count_costs(&config);
         self.config = config;
         let (loaded, withdrawn) = self.renew_named(loading).await;
         let keys = match changed.as_slice() {
@@ -100,6 +101,24 @@ impl Watch {
             withdrawn,
             "the configuration has been read again; changed: {keys}"
         );
+    }
+
+    /// Says what the configuration costs at most, if that is another than it was.
+    fn count_costs(&mut self, config: &Config) {
+        let budget = self.budget.renewed(config);
+        if budget == self.budget {
+            return;
+        }
+        self.budget = budget;
+        self.teller.costs(&budget);
+        if budget.is_short_of_descriptors() {
+            tracing::warn!(
+                "hooks and watch folders may need more descriptors than are left ({} in all), and what \
+                 finds none fails; raise the limit (LimitNOFILE= in the systemd unit), or restart, \
+                 so that there are fewer connections and files in their place",
+                budget.descriptors_max
+            );
+        }
     }
 
     /// Loads what is named now and was not, and withdraws what is named no more; tells how many of
