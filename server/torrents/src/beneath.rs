@@ -65,6 +65,12 @@ impl Beneath {
         Some((found.st_dev, found.st_ino))
     }
 
+    /// How many bytes its file system takes yet; none if that says nothing about it.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        let found = rustix::fs::fstatvfs(&self.0).ok()?;
+        (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// Makes a file that is not there yet, with the folders above it.
     pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
         let folder = self.above(path, true)?;

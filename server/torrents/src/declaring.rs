@@ -79,6 +79,8 @@ impl Manager {
         let Declared { ready, torrent } = declared;
         let info_hash = ready.info_hash;
         if !self.declared.torrents.contains_key(&info_hash) {
+            // Its files are theirs who serve it: none is moved or taken away meanwhile.
+            self.moves.park(&info_hash);
             self.halt(info_hash).await;
         }
         let claim = Claim {
@@ -135,6 +137,10 @@ impl Manager {
                     self.start(info_hash).await;
                 }
                 self.next_downloads().await;
+                // One that has not come to its end goes on by that.
+                if !self.moves.runs(&info_hash) {
+                    self.resume_parked(info_hash).await;
+                }
             }
             Ok(None) => {}
             Err(error) => tracing::error!(torrent = %info_hash, %error, "it was kept, too, and \

@@ -220,6 +220,7 @@ impl Manager {
             None => {
                 // It may have been stopped to be moved, or to have its files renamed.
                 self.next_rename(info_hash);
+                self.begin_halted(info_hash);
                 self.next_move().await;
                 self.start(info_hash).await;
             }

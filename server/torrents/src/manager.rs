@@ -9,7 +9,7 @@ use crate::finding::Finding;
 use crate::keeping::{After, Keeping, Next};
 use crate::limiting::{Dates, Enough};
 use crate::metadata::Metadata;
-use crate::moving::{MoveEvent, Moves};
+use crate::moving::{Folders, Found, MoveEvent, Moves};
 use crate::phases::Phases;
 use crate::queue::Queue;
 use crate::removing::{Remains, Removals};
@@ -143,6 +143,10 @@ pub(crate) enum Inner {
     /// The files of a torrent that was removed are gone.
     Buried(InfoHashV1),
     Moved(InfoHashV1, u64, MoveEvent),
+    /// Which disks moves between two folders need.
+    Disks(Box<(Folders, Found)>),
+    /// The rest of a move with this number is over.
+    MoveAgain(InfoHashV1, u64),
     /// Files of a torrent can be renamed as the user says, or not.
     Rename(Box<Planned>),
     /// Stamps of the torrent's files count whole again, unless they have got other names since.
@@ -408,6 +412,8 @@ impl Manager {
             Inner::Moved(info_hash, number, event) => {
                 self.moved(info_hash, number, event).await;
             }
+            Inner::Disks(found) => self.found_disks(*found).await,
+            Inner::MoveAgain(info_hash, number) => self.move_again(info_hash, number).await,
             Inner::Rename(planned) => self.planned(*planned).await,
             Inner::Strict(info_hash, number) => self.strict(info_hash, number),
             Inner::Trackers(trackers) => {

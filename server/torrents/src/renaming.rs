@@ -16,9 +16,8 @@ pub(crate) mod names;
 mod work;
 
 use crate::manager::{self, Inner, Manager};
-use crate::moving::MoveEvent;
 use crate::moving::way::{Phase, Way};
-use crate::moving::work::Work;
+use crate::moving::{MoveEvent, Moving, Waiter};
 use crate::reading::Kept;
 use control::catalog::Status;
 use control::command::{CommandError, Rename, Reply};
@@ -27,7 +26,6 @@ use proto::ids::InfoHashV1;
 use state::{Handle, Intent, Write};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a start waits for what an earlier run did not end: a disk may hang.
@@ -164,45 +162,20 @@ impl Manager {
             let torrent = catalog.get(&info_hash);
             torrent.map_or_else(PathBuf::new, |it| it.summary.save_path.clone())
         };
-        let number = self.number();
         let way = Way {
             from: folder.clone(),
             to: folder,
             phase: Phase::Waiting,
         };
-        let moving = self.moves.begin(info_hash, number, way.clone(), served);
+        let moving = Moving::new(self.number(), Waiter::new(way), None, served);
+        let moving = self.moves.begin(info_hash, moving);
         if !served {
             self.set_status(info_hash, Status::Moving);
         }
-        let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
-        let suffix = self.settings.partial_suffix.clone();
-        let services = Arc::clone(&self.services);
-        tokio::spawn(async move {
-            // As before a move: what its download has synced last may be on its way to the disk.
-            let _ = store.flush().await;
-            let work = move || {
-                let teller = inner.clone();
-                let renamed = match Kept::read(&store, info_hash) {
-                    Ok(kept) => work::rename(
-                        &Work {
-                            info_hash,
-                            kept,
-                            from: way.from,
-                            to: way.to,
-                            phase: way.phase,
-                            store,
-                            suffix,
-                            moving,
-                            services,
-                            inner,
-                        },
-                        &rename,
-                    ),
-                    Err(error) => Err(CommandError::Failed(error.to_string())),
-                };
-                let _ = teller.send(Inner::Moved(info_hash, number, MoveEvent::Renamed(renamed)));
-            };
-            let _ = tokio::task::spawn_blocking(work).await;
+        self.begin_work(info_hash, moving, move |work| {
+            let renamed = work.map_err(CommandError::from);
+            let renamed = renamed.and_then(|work| work::rename(&work, &rename));
+            MoveEvent::Renamed(renamed)
         });
     }
 

@@ -273,7 +273,7 @@ impl Manager {
                 Ok(Some(Inner::Moved(
                     info_hash,
                     _,
-                    MoveEvent::Ended(_) | MoveEvent::Renamed(_),
+                    MoveEvent::Ended(_) | MoveEvent::TakenBack | MoveEvent::Renamed(_),
                 ))) => {
                     self.end_move(info_hash);
                 }
@@ -308,7 +308,7 @@ impl Manager {
                 Ok(Some(Inner::Moved(
                     info_hash,
                     _,
-                    MoveEvent::Ended(_) | MoveEvent::Renamed(_),
+                    MoveEvent::Ended(_) | MoveEvent::TakenBack | MoveEvent::Renamed(_),
                 ))) => {
                     self.end_move(info_hash);
                 }

@@ -32,6 +32,8 @@ use torrents::{LimitRules, Manager, ManagerHandle, Services, Settings};
 mod doubts;
 #[path = "life/edges.rs"]
 mod edges;
+#[path = "life/failing_moves.rs"]
+mod failing_moves;
 #[path = "life/limits.rs"]
 mod limits;
 #[path = "life/many_moves.rs"]

@@ -11,6 +11,7 @@
 //! Does not: find out that two names in different folders are of one file. That is no harm: of a
 //! file with two names one may go.
 
+use super::Why;
 use super::work::{Item, Work};
 use crate::beneath::Beneath;
 use rustix::io::Errno;
@@ -30,12 +31,7 @@ fn one_folder(work: &Work) -> String {
 }
 
 /// Refuses a move between folders that are one, by whatever names: their files have one name.
-pub(super) fn check(
-    work: &Work,
-    from: &Beneath,
-    to: &Beneath,
-    items: &[Item],
-) -> Result<(), String> {
+pub(super) fn check(work: &Work, from: &Beneath, to: &Beneath, items: &[Item]) -> Result<(), Why> {
     let above = |path: &Path| path.parent().map_or_else(PathBuf::new, Path::to_owned);
     let of_items = items
         .iter()
@@ -52,7 +48,7 @@ pub(super) fn check(
             for above in new.ancestors().filter(|path| !path.as_os_str().is_empty()) {
                 let _ = to.remove_folder(above);
             }
-            return Err(one_folder(work));
+            return Err(Why::Final(one_folder(work)));
         }
     }
     Ok(())
@@ -66,11 +62,10 @@ fn shows(
     place: &Path,
     other: &Beneath,
     other_place: &Path,
-) -> Result<bool, String> {
+) -> Result<bool, Why> {
     let name = never_seen(work, "probe");
     let path = place.join(&name);
-    one.create(&path)
-        .map_err(|error| format!("{path:?}: {error}"))?;
+    one.create(&path).map_err(|error| Why::of(&path, error))?;
     let is_there = other.exists(&other_place.join(&name));
     if let Err(error) = one.unlink(&path) {
         tracing::warn!(torrent = %work.info_hash, ?path, %error, "cannot be taken away");
@@ -98,33 +93,33 @@ pub(super) fn take_old(
     from: &Beneath,
     to: &Beneath,
     item: &Item,
-) -> Result<bool, String> {
+) -> Result<bool, Why> {
     let identity = || {
         let found = to.read(&item.new).and_then(|file| file.metadata()).ok()?;
         Some((found.dev(), found.ino(), found.len()))
     };
-    let new = identity().ok_or_else(|| format!("{:?} is not there", item.new))?;
+    let new = identity().ok_or_else(|| Why::Passing(format!("{:?} is not there", item.new)))?;
     let name = never_seen(work, item.index);
     let going = item.old.with_file_name(&name);
     match from.rename(&item.old, &going) {
         Ok(()) => {}
         Err(Errno::NOENT) => return Ok(false),
-        Err(error) => return Err(format!("{:?}: {error}", work.from.join(&item.old))),
+        Err(error) => return Err(Why::of(&work.from.join(&item.old), error)),
     }
     let is_seen = to.exists(&item.new.with_file_name(&name));
     if is_seen || identity() != Some(new) {
         return match from.rename(&going, &item.old) {
-            Ok(()) => Err(one_folder(work)),
-            Err(error) => Err(format!(
+            Ok(()) => Err(Why::Final(one_folder(work))),
+            Err(error) => Err(Why::Final(format!(
                 "{}, and {going:?} is to be called {:?} again: {error}",
                 one_folder(work),
                 item.old
-            )),
+            ))),
         };
     }
     match from.unlink(&going) {
         Ok(()) => Ok(true),
-        Err(error) => Err(format!("{:?}: {error}", work.from.join(&going))),
+        Err(error) => Err(Why::of(&work.from.join(&going), error)),
     }
 }
 

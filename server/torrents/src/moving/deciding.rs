@@ -2,6 +2,7 @@
 //! it is begun before.
 
 use super::keep;
+use super::waiting::Waiter;
 use super::way::{Phase, Way};
 use crate::keeping::{Change, Next, refusal};
 use crate::manager::Manager;
@@ -28,7 +29,9 @@ impl Manager {
             let summary = &torrent.summary;
             (summary.pieces, summary.save_path == to.save_path)
         };
-        if self.moves.runs(&info_hash)
+        if self.moves.may_give_up(&info_hash, &to.save_path) {
+            self.give_up(info_hash, reply).await;
+        } else if self.moves.runs(&info_hash)
             || self.moves.deciding.contains(&info_hash)
             || self.moves.renames.waits(&info_hash)
         {
@@ -55,9 +58,16 @@ impl Manager {
             to: path,
             phase: Phase::Waiting,
         };
+        if self.moves.waiting.hurry(&info_hash, &way) {
+            // It is to be moved there already, and tried at once.
+            let _ = reply.send(Ok(()));
+            self.next_move().await;
+            return;
+        }
         let write = keep(info_hash, Some(&way));
-        let then = move |manager: &mut Manager| {
-            manager.moves.waiting.push_back((info_hash, way));
+        let then = move |manager: &mut Manager, waited: Option<Waiter>| {
+            manager.gave_up(info_hash, waited);
+            manager.moves.waiting.push(info_hash, Waiter::new(way));
             Next::Move
         };
         self.decide(info_hash, vec![write], then, reply).await;
@@ -70,8 +80,31 @@ impl Manager {
             return;
         }
         let write = keep(info_hash, None);
-        self.decide(info_hash, vec![write], |_| Next::Done, reply)
-            .await;
+        let then = move |manager: &mut Manager, waited: Option<Waiter>| {
+            manager.gave_up(info_hash, waited);
+            Next::Move
+        };
+        self.decide(info_hash, vec![write], then, reply).await;
+    }
+
+    /// A move that is under way ends where it is, and is kept no more. What it has copied is taken
+    /// away when it has ended.
+    async fn give_up(&mut self, info_hash: InfoHashV1, reply: Reply<()>) {
+        let moving = self.moves.running.get(&info_hash).map(Arc::clone);
+        self.moves.cancel(&info_hash);
+        let after = move |_: &mut Manager, written: Result<(), state::WriteError>| {
+            let is_late = moving.is_some_and(|moving| moving.is_late());
+            let result = match is_late {
+                true => Err(CommandError::Conflict(
+                    "it has been moved just now".to_owned(),
+                )),
+                false => written.map_err(refusal),
+            };
+            let _ = reply.send(result);
+            Next::Done
+        };
+        let write = keep(info_hash, None);
+        self.keeping.write(write, Box::new(after)).await;
     }
 
     /// Whoever moved the data may have copied them wrong: what is there is hashed. A move that waits
@@ -89,7 +122,11 @@ impl Manager {
             Write::Update(info_hash, Box::new(update)),
             keep(info_hash, None),
         ];
-        let then = move |manager: &mut Manager| {
+        let then = move |manager: &mut Manager, waited: Option<Waiter>| {
+            // What was copied may be what is to be hashed, by whatever name: it stays.
+            if let Some(waiter) = waited {
+                manager.unsay(info_hash, &waiter);
+            }
             manager.sharing.changed(info_hash);
             manager.show(info_hash, |torrent| change(&mut torrent.summary));
             Next::Restart(info_hash)
@@ -103,7 +140,7 @@ impl Manager {
         &mut self,
         info_hash: InfoHashV1,
         writes: Vec<Write>,
-        then: impl FnOnce(&mut Manager) -> Next + Send + 'static,
+        then: impl FnOnce(&mut Manager, Option<Waiter>) -> Next + Send + 'static,
         reply: Reply<()>,
     ) {
         self.moves.deciding.insert(info_hash);
@@ -112,8 +149,8 @@ impl Manager {
             let result = written.map_err(refusal);
             let next = match &result {
                 Ok(()) => {
-                    manager.moves.cancel(&info_hash);
-                    then(manager)
+                    let waited = manager.moves.cancel(&info_hash);
+                    then(manager, waited)
                 }
                 Err(_) => Next::Move,
             };

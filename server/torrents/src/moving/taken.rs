@@ -6,8 +6,9 @@
 //! the files that are moved are free: those of files that are still to come have to be, too, and of
 //! each both. Does not: keep anybody from taking a name after it was looked at.
 
+use super::Why;
 use super::way::Phase;
-use super::work::{ANOTHER, Item, Work, is_same};
+use super::work::{Item, Work, another, is_same};
 use crate::beneath::Beneath;
 use proto::metainfo::Metainfo;
 use std::collections::HashMap;
@@ -40,13 +41,8 @@ pub(super) fn names(work: &Work, metainfo: &Metainfo) -> Vec<Names> {
 }
 
 /// Refuses a move to where a name is taken by what is not of an earlier run of it.
-pub(super) fn check(
-    work: &Work,
-    from: &Beneath,
-    to: &Beneath,
-    items: &[Item],
-) -> Result<(), String> {
-    let metainfo = work.kept.described().map_err(|error| error.to_string())?;
+pub(super) fn check(work: &Work, from: &Beneath, to: &Beneath, items: &[Item]) -> Result<(), Why> {
+    let metainfo = work.described()?;
     let moved: HashMap<_, _> = items.iter().map(|item| (&item.new, item)).collect();
     for Names { both, .. } in names(work, metainfo) {
         let [own, _] = &both;
@@ -55,13 +51,13 @@ pub(super) fn check(
                 (Phase::Waiting, Some(item)) => is_same(from, &item.old, to, &item.new),
                 (_, Some(_)) => true,
                 // A download that went on after the copying has given the file its own name since.
-                (Phase::Copying, None) => name != own && moved.contains_key(own),
+                (phase, None) if phase.is_copying() => name != own && moved.contains_key(own),
                 (_, None) => false,
             };
             if !is_ours {
                 // What was made to try whether the folders are two is empty.
                 work.clear_folders(to, items.iter().map(|item| item.new.as_path()));
-                return Err(format!("{:?}: {ANOTHER}", work.to.join(name)));
+                return Err(another(&work.to.join(name)));
             }
         }
     }

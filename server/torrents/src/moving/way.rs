@@ -10,14 +10,34 @@ pub(crate) enum Phase {
     /// Nothing was made but, perhaps, second names of the same files.
     #[default]
     Waiting,
-    /// No name was taken in the new folder; copies are made there.
-    Copying,
+    /// The same as [`Phase::Copying`] as an earlier version began it, which put no mark there.
+    Unmarked,
     /// The torrent is in the new folder; what is left is to take the old names away.
     Switched,
+    /// No name was taken in the new folder; it has a mark now, by which it is known again, and
+    /// copies are made there.
+    Copying,
 }
 
 impl Phase {
-    const ALL: [Phase; 3] = [Phase::Waiting, Phase::Copying, Phase::Switched];
+    /// By the numbers that are kept.
+    const ALL: [Phase; 4] = [
+        Phase::Waiting,
+        Phase::Unmarked,
+        Phase::Switched,
+        Phase::Copying,
+    ];
+
+    /// Whether copies have been made, or may have been.
+    pub(crate) fn is_copying(self) -> bool {
+        matches!(self, Phase::Unmarked | Phase::Copying)
+    }
+
+    /// Whether the new folder is there, if its disk is: it must not be made a second time, in the
+    /// place where that disk should be.
+    pub(crate) fn needs_target(self) -> bool {
+        self != Phase::Waiting
+    }
 }
 
 /// From where to where.
@@ -69,7 +89,7 @@ mod tests {
         for bytes in [
             &b"/to"[..],
             b"/to\0/from\0",
-            b"/to\0/from\0\x03",
+            b"/to\0/from\0\x04",
             b"/to\0/from\0\x01\x01",
         ] {
             assert_eq!(Way::decode(bytes), None, "{bytes:?}");

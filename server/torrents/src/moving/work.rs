@@ -2,39 +2,29 @@
 //! tells the manager how far it is and waits for it where the torrent goes on from the new folder.
 
 use super::taken::{self, Names};
-use super::way::{Phase, Way};
-use super::{MoveEvent, Moving, apart, comparing, keep};
+use super::way::Phase;
+use super::{MoveEvent, Moving, Why, apart};
 use crate::beneath::Beneath;
 use crate::manager::Inner;
 use crate::reading::Kept;
 use control::hashing::stamp_of;
-use control::resume::Resume;
-use control::verify::PieceSet;
 use engine::layout::FileStamp;
-use proto::ids::{InfoHashV1, PieceIndex};
+use proto::ids::InfoHashV1;
+use proto::metainfo::Metainfo;
+use rustix::io::Errno;
 use seedring_io::torrent::Place;
-use state::{Condition, Handle, Verified};
+use state::{Condition, Handle};
 use std::collections::BTreeSet;
-use std::io::{self, Read, Seek, Write as _};
-use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
-/// How much is copied at once, in bytes.
-pub(super) const COPY_BYTES: usize = 1 << 20;
-
-/// What is appended to the name of a file that is being copied.
-const COPY_SUFFIX: &str = ".moving";
-
 /// Why a file is not written over.
-pub(super) const ANOTHER: &str =
-    "another file is there; if it is the torrent's, move with `data_are_there`";
-
-/// Why a move ends that nobody wants any more.
-pub(super) const GIVEN_UP: &str = "it was given up";
+pub(super) fn another(path: &Path) -> Why {
+    let why = "another file is there; if it is the torrent's, move with `data_are_there`";
+    Why::Final(format!("{path:?}: {why}"))
+}
 
 /// What is to be done with one file.
 pub(crate) struct Item {
@@ -59,68 +49,75 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// The folders that files come from and go to.
-    pub(crate) fn open(&self) -> Result<(Beneath, Beneath), String> {
-        let from = &self.from;
-        let old = Beneath::open(from).map_err(|error| format!("{from:?}: {error}"))?;
-        std::fs::create_dir_all(&self.to).map_err(|error| format!("{:?}: {error}", self.to))?;
-        let new = Beneath::open(&self.to).map_err(|error| format!("{:?}: {error}", self.to))?;
-        Ok((old, new))
-    }
-
-    /// Moves the files, or ends what an earlier run has begun, and tells how that went.
-    pub(super) fn work(&self) {
-        self.tell(MoveEvent::Ended(self.run()));
-    }
-
-    /// What went wrong is told in a sentence.
-    fn run(&self) -> Result<(), String> {
-        if self.phase == Phase::Switched {
-            return self.resume().map_err(|why| self.left_over(&why));
+    /// The folders that files come from and go to. The new one is made before anything else is, and
+    /// not again: it would be where the disk should be that it is on.
+    fn open(&self) -> Result<(Beneath, Beneath), Why> {
+        let open = |path: &Path| Beneath::open(path).map_err(|error| Why::of(path, error));
+        let from = open(&self.from)?;
+        if !self.phase.needs_target() {
+            let made = std::fs::create_dir_all(&self.to);
+            made.map_err(|error| Why::of(&self.to, error))?;
         }
-        let not_moved = |why| format!("not moved: {why}");
+        let to = open(&self.to)?;
+        if self.phase == Phase::Copying {
+            self.check_mark(&to)?;
+        }
+        Ok((from, to))
+    }
+
+    /// Moves the files, or ends what an earlier run has begun.
+    pub(super) fn run(&self) -> Result<(), Why> {
+        if self.phase == Phase::Switched {
+            return self.resume().map_err(|why| self.left_over(why));
+        }
+        let not_moved = |why: Why| why.map(|why| format!("not moved: {why}"));
         if self.kept.summary.save_path != self.from {
-            return Err(not_moved("its data were said to be elsewhere since".into()));
+            let why = "its data were said to be elsewhere since".to_owned();
+            return Err(not_moved(Why::Final(why)));
         }
         let (from, to) = self.open().map_err(not_moved)?;
         let items = self.items(&from).map_err(not_moved)?;
         apart::check(self, &from, &to, &items).map_err(not_moved)?;
         taken::check(self, &from, &to, &items).map_err(not_moved)?;
         let mut made = Vec::new();
-        let gave_up = match self.bring(&from, &to, &items, &mut made) {
+        let why = match self.bring(&from, &to, &items, &mut made) {
             Ok(Some(true)) => {
                 let finished = self.finish(&from, &to);
-                return finished.map_err(|why| self.left_over(&why));
+                return finished.map_err(|why| self.left_over(why));
             }
-            Ok(Some(false)) => "it was removed".to_owned(),
+            Ok(Some(false)) => Why::GivenUp,
             Ok(None) => {
                 let why = "whether that is kept is not known: its files are in both folders";
-                return Err(not_moved(why.into()));
+                return Err(not_moved(Why::Passing(why.into())));
             }
             Err(why) => why,
         };
-        if self.moving.stopping.load(Ordering::Relaxed) {
-            // The next start goes on with what is there.
-            return Err(not_moved(gave_up));
+        if self.moving.is_stopping() {
+            // It is gone on with by what is there.
+            return Err(not_moved(why));
         }
-        // What was made here is nobody's.
+        // Second names that were made here are nobody's, and copies are if nobody wants them.
         self.clear(&to, made.iter().map(PathBuf::as_path));
+        if why == Why::GivenUp && self.moving.is_copying() {
+            let _ = self.take_back();
+        }
         // Names that came and went have moved the time of change of the files.
         if let Ok(stamps) = self.as_kept(&from, &items) {
             let place = self.place(self.from.clone(), stamps);
             self.tell(MoveEvent::Settled(Box::new(place)));
         }
-        Err(not_moved(gave_up))
+        Err(not_moved(why))
     }
 
     /// Takes the old files away that an earlier run, which had the torrent go on from the new
     /// folder, has left.
-    fn resume(&self) -> Result<(), String> {
+    fn resume(&self) -> Result<(), Why> {
         if self.kept.summary.save_path != self.to {
-            return Err("its data were said to be elsewhere since".into());
+            let why = "its data were said to be elsewhere since".to_owned();
+            return Err(Why::Final(why));
         }
         if self.kept.summary.condition != Condition::Ready {
-            return Err("its data are to be checked first".into());
+            return Err(Why::Passing("its data are to be checked first".into()));
         }
         let (from, to) = self.open()?;
         // The time of change of second names moves when the first are taken away.
@@ -130,14 +127,20 @@ impl Work {
     }
 
     /// What is told when the torrent is in the new folder and files are in the old one, too.
-    fn left_over(&self, why: &str) -> String {
+    fn left_over(&self, why: Why) -> Why {
         let (from, to) = (&self.from, &self.to);
-        format!("moved to {to:?}, but its old files in {from:?} stay there: {why}")
+        why.map(|why| format!("moved to {to:?}, but its old files in {from:?} stay there: {why}"))
+    }
+
+    /// What its metainfo say.
+    pub(super) fn described(&self) -> Result<&Arc<Metainfo>, Why> {
+        let described = self.kept.described();
+        described.map_err(|error| Why::Final(error.to_string()))
     }
 
     /// The files that are there.
-    pub(crate) fn items(&self, folder: &Beneath) -> Result<Vec<Item>, String> {
-        let metainfo = self.kept.described().map_err(|error| error.to_string())?;
+    pub(crate) fn items(&self, folder: &Beneath) -> Result<Vec<Item>, Why> {
+        let metainfo = self.described()?;
         let mut items = Vec::new();
         for Names { index, both } in taken::names(self, metainfo) {
             let found = both.into_iter().find(|name| folder.read(name).is_ok());
@@ -149,7 +152,8 @@ impl Work {
                 }),
                 // What was verified has to be there; the rest may be still to come.
                 None if self.moving.is_served() || self.known(index).is_some() => {
-                    return Err(format!("file {index} is missing, or cannot be read"));
+                    let why = format!("file {index} is missing, or cannot be read");
+                    return Err(Why::Passing(why));
                 }
                 None => {}
             }
@@ -159,7 +163,8 @@ impl Work {
 
     /// The torrent is in the new folder: takes the old files away, each only if the new one is what
     /// was verified, and another.
-    fn finish(&self, from: &Beneath, to: &Beneath) -> Result<(), String> {
+    fn finish(&self, from: &Beneath, to: &Beneath) -> Result<(), Why> {
+        self.unmark(to);
         let items = self.items(to)?;
         let found = self.found(to, &items)?;
         let is_whole = |item: &Item| {
@@ -167,7 +172,7 @@ impl Work {
             let is_known = match self.phase {
                 // What has changed since an earlier run is not what was verified then.
                 Phase::Switched => is_as_before(at(&found)?, at(&self.kept.stamps)?),
-                Phase::Waiting | Phase::Copying => true,
+                _ => true,
             };
             let length = |folder: &Beneath, path: &Path| {
                 let found = folder.read(path).and_then(|file| file.metadata());
@@ -179,6 +184,10 @@ impl Work {
         };
         let (mut taken, mut result) = (Vec::new(), Ok(()));
         for item in items.iter().filter(|item| is_whole(item) == Some(true)) {
+            if let Err(why) = self.go_on() {
+                result = Err(why);
+                break;
+            }
             match apart::take_old(self, from, to, item) {
                 Ok(true) => taken.push(item.old.as_path()),
                 Ok(false) => {}
@@ -194,7 +203,7 @@ impl Work {
         for path in &taken {
             if synced.insert(path.parent()) {
                 let gone = from.sync_above(path);
-                result = result.and(gone.map_err(|error| format!("{path:?}: {error}")));
+                result = result.and(gone.map_err(|error| Why::of(path, error)));
             }
         }
         self.clear_folders(from, taken.into_iter());
@@ -220,15 +229,15 @@ impl Work {
         to: &Beneath,
         items: &[Item],
         made: &mut Vec<PathBuf>,
-    ) -> Result<Option<bool>, String> {
+    ) -> Result<Option<bool>, Why> {
         let linked = self.link_all(from, to, items, made)?;
         if !linked {
-            self.copy_all(from, to, items, made)?;
+            self.copy_all(from, to, items)?;
         }
         for item in items {
             self.go_on()?;
             let synced = to.sync_above(&item.new);
-            synced.map_err(|error| format!("{:?}: {error}", item.new))?;
+            synced.map_err(|error| Why::of(&self.to.join(&item.new), error))?;
         }
         let stamps = match linked {
             true => self.as_kept(to, items)?,
@@ -243,18 +252,18 @@ impl Work {
     }
 
     /// Refuses to go on with a move that was given up.
-    fn go_on(&self) -> Result<(), String> {
+    pub(super) fn go_on(&self) -> Result<(), Why> {
         match self.moving.is_cancelled() {
-            true => Err(GIVEN_UP.to_owned()),
+            true => Err(Why::GivenUp),
             false => Ok(()),
         }
     }
 
-    pub(crate) fn renaming(&self) -> Result<(), String> {
+    pub(crate) fn renaming(&self) -> Result<(), Why> {
         let (done, told) = oneshot::channel();
         self.tell(MoveEvent::Renaming(done));
         let told = told.blocking_recv();
-        told.map_err(|_| "the server is stopping".to_owned())
+        told.map_err(|_| Why::Passing("the server is stopping".to_owned()))
     }
 
     /// Gives all files their new names beside the old ones. False if they are on another file
@@ -265,8 +274,7 @@ impl Work {
         to: &Beneath,
         items: &[Item],
         made: &mut Vec<PathBuf>,
-    ) -> Result<bool, String> {
-        use rustix::io::Errno;
+    ) -> Result<bool, Why> {
         self.renaming()?;
         for item in items {
             self.go_on()?;
@@ -285,149 +293,11 @@ impl Work {
                     made.clear();
                     return Ok(false);
                 }
-                Err(error) => return Err(format!("{:?}: {error}", self.to.join(&item.new))),
+                Err(Errno::EXIST) => return Err(another(&self.to.join(&item.new))),
+                Err(error) => return Err(Why::of(&self.to.join(&item.new), error)),
             }
         }
         Ok(true)
-    }
-
-    fn copy_all(
-        &self,
-        from: &Beneath,
-        to: &Beneath,
-        items: &[Item],
-        made: &mut Vec<PathBuf>,
-    ) -> Result<(), String> {
-        seedring_io::system::work_in_background();
-        if self.phase == Phase::Waiting {
-            self.begin_copying(to, items)?;
-        }
-        // Half of the work is the hashing afterwards.
-        let all = self.kept.summary.total_bytes.saturating_mul(2);
-        let mut done = 0;
-        for item in items {
-            let copied = self.copy(from, to, item, made, &mut done, all);
-            copied.map_err(|error| format!("{:?}: {error}", self.to.join(&item.new)))?;
-        }
-        Ok(())
-    }
-
-    /// Keeps that copies are made, of which none is there yet: what has their names later is ours.
-    fn begin_copying(&self, to: &Beneath, items: &[Item]) -> Result<(), String> {
-        if let Some(item) = items.iter().find(|item| to.exists(&item.new)) {
-            return Err(format!("{:?}: {ANOTHER}", self.to.join(&item.new)));
-        }
-        let way = Way {
-            from: self.from.clone(),
-            to: self.to.clone(),
-            phase: Phase::Copying,
-        };
-        let kept = self.store.write_blocking(keep(self.info_hash, Some(&way)));
-        kept.map_err(|error| error.to_string())
-    }
-
-    /// Copies one file, under another name until it is whole and on the disk.
-    fn copy(
-        &self,
-        from: &Beneath,
-        to: &Beneath,
-        item: &Item,
-        made: &mut Vec<PathBuf>,
-        done: &mut u64,
-        all: u64,
-    ) -> io::Result<()> {
-        let mut source = from.read(&item.old)?;
-        let length = source.metadata()?.len();
-        // An earlier run has made it; whether it is right is found out by hashing.
-        if let Ok(found) = to.read(&item.new).and_then(|file| file.metadata()) {
-            *done += length;
-            return match found.len() == length {
-                true => Ok(()),
-                false => Err(io::Error::other(ANOTHER)),
-            };
-        }
-        // A name that is ours alone: what is there is of an earlier run.
-        let passing = format!(".{}-{}{COPY_SUFFIX}", self.info_hash, item.index);
-        let passing = item.new.with_file_name(passing);
-        to.unlink(&passing)?;
-        let mut target = to.create(&passing)?;
-        made.push(passing.clone());
-        let mut buffer = vec![0; COPY_BYTES];
-        loop {
-            if self.moving.is_cancelled() {
-                return Err(io::Error::other(GIVEN_UP));
-            }
-            let count = source.read(&mut buffer)?;
-            let read = buffer.get(..count).unwrap_or_default();
-            match read.iter().all(|byte| *byte == 0) {
-                true if count == 0 => break,
-                // A file that is not complete has holes, and keeps them.
-                true => drop(target.seek(io::SeekFrom::Current(count as i64))?),
-                false => target.write_all(read)?,
-            }
-            *done += count as u64;
-            self.moving.note(*done, all);
-        }
-        target.set_len(length)?;
-        target.set_modified(source.metadata()?.modified()?)?;
-        target.sync_all()?;
-        to.rename(&passing, &item.new)?;
-        made.push(item.new.clone());
-        Ok(())
-    }
-
-    /// Hashes what was copied where it is now, and compares it where not all of it is verified: the
-    /// stamps of the files, if all is right.
-    fn hashed(
-        &self,
-        from: &Beneath,
-        to: &Beneath,
-        items: &[Item],
-    ) -> Result<Vec<Option<FileStamp>>, String> {
-        let metainfo = self.kept.described().map_err(|error| error.to_string())?;
-        if !matches!(self.kept.verified, Verified::All) {
-            comparing::check(self, from, to, items)?;
-        }
-        let resume = Resume {
-            claim: None,
-            always_hash: true,
-            partial_suffix: &self.suffix,
-            renames: &self.kept.details.renames,
-            cells: &self.services.cells,
-            disk: self.services.disk,
-        };
-        let looked = resume.look(metainfo, &self.to, &mut |progress| {
-            let all = progress.bytes_total;
-            self.moving.note(all + progress.bytes_done, 2 * all);
-            match self.moving.is_cancelled() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
-        let looked = looked.map_err(|error| error.to_string())?;
-        let is_there = |piece: u32| looked.pieces.contains(PieceIndex(piece));
-        let claimed = match &self.kept.verified {
-            Verified::None => return Ok(looked.stamps),
-            Verified::All => PieceSet::full(metainfo.piece_count),
-            Verified::Pieces(bits) => PieceSet::from_bitfield(bits, metainfo.piece_count)
-                .unwrap_or_else(|| PieceSet::new(metainfo.piece_count)),
-        };
-        match claimed.iter().find(|piece| !is_there(piece.0)) {
-            None => {
-                // What was hashed is on the disk, also where an earlier run had copied it.
-                for item in self.items(to)? {
-                    self.go_on()?;
-                    let synced = to.read(&item.new).and_then(|file| file.sync_all());
-                    synced.map_err(|error| format!("{:?}: {error}", item.new))?;
-                }
-                Ok(looked.stamps)
-            }
-            Some(piece) => Err(format!(
-                "piece {} did not arrive whole: one of the disks is not to be trusted, or another \
-                 file is there",
-                piece.0
-            )),
-        }
     }
 
     /// The stamp that a file had when it was verified.
@@ -441,7 +311,7 @@ impl Work {
         &self,
         folder: &Beneath,
         items: &[Item],
-    ) -> Result<Vec<Option<FileStamp>>, String> {
+    ) -> Result<Vec<Option<FileStamp>>, Why> {
         let stamps = self.found(folder, items)?;
         match stamps.iter().zip(&self.kept.stamps).all(|pair| match pair {
             (Some(found), Some(known)) => {
@@ -453,7 +323,10 @@ impl Work {
             (_, known) => known.is_none(),
         }) {
             true => Ok(stamps),
-            false => Err("a file has changed since it was verified; check it first".to_owned()),
+            false => {
+                let why = "a file has changed since it was verified; check it first";
+                Err(Why::Final(why.to_owned()))
+            }
         }
     }
 
@@ -462,11 +335,11 @@ impl Work {
         &self,
         folder: &Beneath,
         items: &[Item],
-    ) -> Result<Vec<Option<FileStamp>>, String> {
+    ) -> Result<Vec<Option<FileStamp>>, Why> {
         let mut stamps = vec![None; self.kept.summary.files as usize];
         for item in items.iter().filter(|item| self.known(item.index).is_some()) {
             let found = folder.read(&item.new).and_then(|file| file.metadata());
-            let found = found.map_err(|error| format!("{:?}: {error}", item.new))?;
+            let found = found.map_err(|error| Why::of(&item.new, error))?;
             if let Some(place) = stamps.get_mut(item.index as usize) {
                 *place = Some(stamp_of(&found));
             }

@@ -4,8 +4,8 @@
 use super::keep;
 use super::names::{Change, Names};
 use crate::beneath::Beneath;
-use crate::moving::MoveEvent;
 use crate::moving::work::{Item, Work, is_as_before, is_same};
+use crate::moving::{MoveEvent, Why};
 use crate::reading::{Kept, KeptError};
 use control::command::{CommandError, Rename};
 use control::hashing::stamp_of;
@@ -32,7 +32,7 @@ pub(super) fn rename(work: &Work, rename: &Rename) -> Result<(), CommandError> {
         };
     };
     check_free(&folder, &names, &work.suffix)?;
-    let items = items(work, &folder, &names).map_err(failed)?;
+    let items = items(work, &folder, &names)?;
     store
         .write_blocking(keep(work.info_hash, Some(&names.changes)))
         .map_err(crate::keeping::refusal)?;
@@ -126,7 +126,7 @@ fn check_free(folder: &Beneath, names: &Names, suffix: &str) -> Result<(), Comma
 }
 
 /// The files of the rename that are on the disk, under the names that they have there.
-fn items(work: &Work, folder: &Beneath, names: &Names) -> Result<Vec<Item>, String> {
+fn items(work: &Work, folder: &Beneath, names: &Names) -> Result<Vec<Item>, Why> {
     let mut items = work.items(folder)?;
     for item in &mut items {
         let mut changes = names.changes.iter();
@@ -151,7 +151,7 @@ fn bring(
 ) -> Result<Option<bool>, CommandError> {
     let failed = CommandError::Failed;
     let renamed: Vec<&Item> = items.iter().filter(|item| item.old != item.new).collect();
-    work.renaming().map_err(failed)?;
+    work.renaming()?;
     if !link_all(folder, &renamed)? {
         let (done, halted) = oneshot::channel();
         work.tell(MoveEvent::Halt(done));
@@ -164,7 +164,7 @@ fn bring(
     }
     let paths = renamed.iter().flat_map(|item| [&item.new, &item.old]);
     sync(folder, paths.map(PathBuf::as_path)).map_err(failed)?;
-    let stamps = work.as_kept(folder, items).map_err(failed)?;
+    let stamps = work.as_kept(folder, items)?;
     Ok(switch(work, names, stamps))
 }
 

@@ -27,7 +27,9 @@ Examples:
   seedring move --label tv --to /mnt/big/tv
   seedring move 3fa9 --to /new/place --data-are-there     they were moved by other means
 
-The data are served while they are moved. `seedring list --status moving` shows how far it is.")]
+The data are served while they are moved. `seedring list --status moving` shows how far it is.
+A move that a disk keeps from going on (it is full, or away) is tried again until it is made; what
+it waits for is the torrent's last error. Moving to the folder where the data are gives it up.")]
 pub struct MoveArgs {
     /// The folder that is to hold their files
     #[arg(long, value_name = "DIR")]
