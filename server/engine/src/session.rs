@@ -296,6 +296,7 @@ impl Session {
             Message::Bitfield(bits) => self.handle_bitfield(bits, now)?,
             Message::HaveAll | Message::HaveNone => {
                 self.require_fast(message)?;
+                self.count_statement(now)?;
                 let all = matches!(message, Message::HaveAll);
                 if all {
                     self.hear(|| Heard::All);

@@ -120,6 +120,9 @@ pub struct SuperSeed {
     is_over: bool,
     changed: BTreeSet<SuperKey>,
     ticked_at: Time,
+    /// Pieces, and words of 64 of them, that were looked at since the start, to say what peers of
+    /// others cost: for tests.
+    steps: u64,
 }
 
 impl SuperSeed {
@@ -138,6 +141,7 @@ impl SuperSeed {
             is_over: false,
             changed: BTreeSet::new(),
             ticked_at: Time::default(),
+            steps: 0,
         };
         all.order = (0..piece_count).map(|piece| all.rank(piece)).collect();
         all
@@ -209,13 +213,17 @@ impl SuperSeed {
     /// A peer has said by a bitfield (BEP 3) what it has. Pieces that it does not name any more
     /// stay: what was once out counts, and who says this and that costs nothing.
     pub fn has_these(&mut self, key: SuperKey, bitfield: &[u8], now: Time) {
-        let pieces = Bits::from_wire(bitfield, self.piece_count());
-        self.gain_all(key, &pieces, now);
+        if self.lacks_something(key) {
+            let pieces = Bits::from_wire(bitfield, self.piece_count());
+            self.gain_all(key, &pieces, now);
+        }
     }
 
     /// A peer has everything.
     pub fn has_all(&mut self, key: SuperKey, now: Time) {
-        self.gain_all(key, &Bits::full(self.piece_count()), now);
+        if self.lacks_something(key) {
+            self.gain_all(key, &Bits::full(self.piece_count()), now);
+        }
     }
 
     /// It is by us that a peer gets no further: it asks for these pieces, is being sent something,
@@ -317,14 +325,26 @@ impl SuperSeed {
         }
     }
 
+    /// Whether anything that a peer says that it has can be new.
+    fn lacks_something(&self, key: SuperKey) -> bool {
+        let peer = self.peers.get(&key);
+        peer.is_some_and(|peer| peer.count < self.piece_count())
+    }
+
+    /// Notes what is new of all that a peer has: the rest costs a step for each word of it.
     fn gain_all(&mut self, key: SuperKey, pieces: &Bits, now: Time) {
-        let gained = pieces
-            .iter()
-            .filter(|piece| self.gain(key, *piece, now))
-            .count();
-        if gained > 0 {
-            self.settle_all(now);
+        let Some(peer) = self.peers.get(&key) else {
+            return;
+        };
+        let gained: Vec<PieceIndex> = pieces.iter_beyond(&peer.has).collect();
+        self.steps += (pieces.words().len() + gained.len()) as u64;
+        if gained.is_empty() {
+            return;
         }
+        for piece in gained {
+            self.gain(key, piece, now);
+        }
+        self.settle_all(now);
     }
 
     /// Notes that a peer has a piece. False if it was known.

@@ -97,6 +97,14 @@ impl Bits {
             .flat_map(|(index, &word)| pieces_of_word(index, word))
     }
 
+    /// Those that are not in `other`, which has room for as many.
+    pub fn iter_beyond<'a>(&'a self, other: &'a Bits) -> impl Iterator<Item = PieceIndex> + 'a {
+        let words = self.words.iter().zip(&other.words);
+        words
+            .enumerate()
+            .flat_map(|(index, (&word, &other))| pieces_of_word(index, word & !other))
+    }
+
     /// Those of the first `pieces` that are not in the set.
     pub fn iter_absent(&self, pieces: u32) -> impl Iterator<Item = PieceIndex> + '_ {
         self.words
@@ -150,7 +158,11 @@ mod tests {
             all.extend(found);
             all.sort_unstable();
             prop_assert_eq!(all, (0..pieces).collect::<Vec<_>>());
-            prop_assert_eq!(Bits::full(pieces).count_common(&bits), bits.count());
+            let full = Bits::full(pieces);
+            prop_assert_eq!(full.count_common(&bits), bits.count());
+            let absent: Vec<_> = bits.iter_absent(pieces).collect();
+            prop_assert_eq!(full.iter_beyond(&bits).collect::<Vec<_>>(), absent);
+            prop_assert_eq!(bits.iter_beyond(&full).count(), 0);
         }
     }
 

@@ -107,6 +107,15 @@ pub enum Disconnect {
         /// How many came.
         count: u32,
     },
+    /// The peer says again and again what it has.
+    #[error(
+        "a bitfield, have-all or have-none after {count_max} others that came faster than one a \
+         second"
+    )]
+    StatementFlood {
+        /// How many may come so.
+        count_max: u32,
+    },
     /// Both sides have the whole torrent.
     #[error("the peer is complete, and so are we")]
     BothComplete,
@@ -142,7 +151,8 @@ impl Disconnect {
             | Disconnect::FastNotAgreed { .. }
             | Disconnect::UnrequestedPiece { .. }
             | Disconnect::MetadataFlood { .. }
-            | Disconnect::ExchangeFlood { .. } => DisconnectKind::Misbehaved,
+            | Disconnect::ExchangeFlood { .. }
+            | Disconnect::StatementFlood { .. } => DisconnectKind::Misbehaved,
             Disconnect::RequestTooLong { .. } | Disconnect::PieceLost { .. } => {
                 DisconnectKind::Incompatible
             }

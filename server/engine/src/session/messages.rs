@@ -226,9 +226,14 @@ impl Session {
     }
 
     pub(super) fn handle_bitfield(&mut self, bits: &[u8], now: Time) -> Result<(), Disconnect> {
-        wire::check_bitfield(bits, self.torrent.piece_count)?;
-        self.hear(|| Heard::These(bits.to_vec()));
+        let piece_count = self.torrent.piece_count;
+        wire::check_bitfield(bits, piece_count)?;
+        self.count_statement(now)?;
         let pieces = bits.iter().map(|byte| byte.count_ones()).sum();
+        self.hear(|| match pieces == piece_count {
+            true => Heard::All,
+            false => Heard::These(bits.to_vec()),
+        });
         self.set_peer_pieces(pieces, now);
         Ok(())
     }

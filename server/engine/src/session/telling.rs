@@ -1,13 +1,22 @@
 //! A session whose peer is super-seeded (BEP 16): it is told of pieces one after another, and what
 //! it says that it has is passed on to [`crate::super_seed`], which decides of which.
 
-use super::{PeerIdentity, PieceBits, Pieces, Session, SessionConfig, TorrentView};
+use super::{Disconnect, PeerIdentity, PieceBits, Pieces, Session, SessionConfig, TorrentView};
 use crate::queue::Batch;
 use crate::time::Time;
 use proto::ids::PieceIndex;
 use proto::wire::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Times that a peer says anew by one message what it has (BEP 3 bitfield, BEP 6 have-all and
+/// have-none) faster than one in [`STATEMENT_PERIOD`]. aria2 sends a bitfield in place of many
+/// haves: one for 20 of them or for a seventieth of all pieces, whichever is more.
+pub(super) const STATEMENTS_MAX: u32 = 128;
+
+/// What each of them takes to be forgotten.
+const STATEMENT_PERIOD: Duration = Duration::from_secs(1);
 
 /// What a peer has said that it has.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +34,10 @@ pub enum Heard {
 pub(super) struct SuperSeeded {
     /// What it has said since that was taken.
     heard: Vec<Heard>,
+    /// It has said that it has everything, after which there is nothing to hear.
+    has_all: bool,
+    /// When what it has said by whole messages is forgotten.
+    statements_until: Time,
     /// How much of each piece it was sent that it was not sent all of, in bytes.
     sent: HashMap<PieceIndex, u32>,
     /// When it is told of everything: of the pieces before this one it has been.
@@ -50,11 +63,30 @@ impl Session {
         session
     }
 
-    /// Notes what the peer says that it has, if anybody wants to know.
+    /// Notes what the peer says that it has, if anybody wants to know and it may be new.
     pub(super) fn hear(&mut self, heard: impl FnOnce() -> Heard) {
-        if let (Some(seeded), Pieces::Told(_)) = (&mut self.super_seeded, &self.pieces) {
-            seeded.heard.push(heard());
+        if let (Some(seeded), Pieces::Told(_)) = (&mut self.super_seeded, &self.pieces)
+            && !seeded.has_all
+        {
+            let heard = heard();
+            seeded.has_all = heard == Heard::All;
+            seeded.heard.push(heard);
         }
+    }
+
+    /// Counts what a super-seeded peer says at once of all that it has: that may cost as many steps
+    /// as there are pieces, in five bytes, and is to be said once.
+    pub(super) fn count_statement(&mut self, now: Time) -> Result<(), Disconnect> {
+        let Some(seeded) = &mut self.super_seeded else {
+            return Ok(());
+        };
+        let until = seeded.statements_until.max(now) + STATEMENT_PERIOD;
+        if until.since(now) > STATEMENT_PERIOD * STATEMENTS_MAX {
+            let count_max = STATEMENTS_MAX;
+            return Err(Disconnect::StatementFlood { count_max });
+        }
+        seeded.statements_until = until;
+        Ok(())
     }
 
     /// Notes what the peer was sent: it has a piece that it was sent all of, though it may say so

@@ -194,6 +194,34 @@ fn two_others_that_have_everything_are_enough_for_half_an_hour() {
     seed.check_invariants();
 }
 
+/// Whoever says again what it has, or takes something back and says it anew, costs next to nothing.
+#[test]
+fn what_a_peer_says_again_costs_a_step_for_each_word_of_it_at_most() {
+    const MANY: u32 = 50_000;
+    let mut seed = SuperSeed::new(MANY, 8);
+    let one = seed.join(id(1), at(0));
+    seed.join(id(2), at(0));
+    let lacks_one = [vec![0xfe], vec![0xff; MANY as usize / 8 - 1]].concat();
+    seed.has_these(one, &lacks_one, at(1));
+    assert_eq!(seed.peers[&one].count, MANY - 1);
+    let before = seed.steps;
+    for _ in 0..100 {
+        seed.has_these(one, &lacks_one, at(2));
+        seed.has_these(one, &[0x80], at(2));
+        seed.has(one, PieceIndex(0), at(2));
+    }
+    let words = u64::from(MANY.div_ceil(64));
+    assert!(seed.steps - before <= 200 * words, "{}", seed.steps);
+    seed.has_all(one, at(3));
+    let before = seed.steps;
+    for _ in 0..1_000 {
+        seed.has_all(one, at(4));
+        seed.has_these(one, &lacks_one, at(4));
+    }
+    assert_eq!(seed.steps, before, "it has everything");
+    assert_eq!(seed.missing(), 0);
+}
+
 /// The same rules, and nothing remembered that can be counted.
 struct Model {
     seed: u64,

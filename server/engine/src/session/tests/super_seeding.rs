@@ -92,6 +92,12 @@ fn what_it_says_that_it_has_is_passed_on_and_of_others_nothing_is_kept() {
     ];
     assert_eq!(session.take_heard(), heard);
     assert_eq!(session.take_heard(), []);
+    // Who has everything says nothing new.
+    give(&mut session, &Message::HaveAll).unwrap();
+    give(&mut session, &Message::Bitfield(&bits)).unwrap();
+    give(&mut session, &Message::Have(PieceIndex(5))).unwrap();
+    give(&mut session, &Message::HaveAll).unwrap();
+    assert_eq!(session.take_heard(), []);
     // We are both seeds, whatever it knows of us.
     let grace = SessionConfig::default().redundant_grace;
     let redundant = session.handle_timeout(seconds(0) + grace);
@@ -99,6 +105,46 @@ fn what_it_says_that_it_has_is_passed_on_and_of_others_nothing_is_kept() {
     let mut usual = super::session(FAST);
     give(&mut usual, &Message::Have(PieceIndex(5))).unwrap();
     assert_eq!(usual.take_heard(), []);
+}
+
+#[test]
+fn who_says_what_it_has_again_and_again_is_closed() {
+    let bits = [0x80, 0];
+    let statements = [
+        Message::HaveAll,
+        Message::HaveNone,
+        Message::Bitfield(&bits),
+    ];
+    for statement in &statements {
+        let mut session = super_seeded(FAST);
+        // As fast as that for ever.
+        for second in 0..1_000 {
+            session.handle_message(statement, seconds(second)).unwrap();
+        }
+        let mut count = 0;
+        while session.handle_message(statement, seconds(1_000)).is_ok() {
+            count += 1;
+            assert!(count < 1_000, "{statement:?}");
+        }
+        assert_eq!(count, telling::STATEMENTS_MAX);
+        let closed = session.handle_message(statement, seconds(1_000));
+        let closed = closed.unwrap_err();
+        assert!(matches!(closed, Disconnect::StatementFlood { .. }));
+        assert_eq!(closed.kind(), DisconnectKind::Misbehaved);
+    }
+    // A peer of an ordinary seed costs nothing by that.
+    let mut usual = super::session(FAST);
+    for _ in 0..1_000 {
+        give(&mut usual, &Message::HaveAll).unwrap();
+    }
+}
+
+/// A bitfield of all pieces is not to be looked at piece by piece.
+#[test]
+fn a_whole_bitfield_says_that_it_has_everything() {
+    let mut session = super_seeded(Reserved::NONE);
+    give(&mut session, &Message::Bitfield(&[0xff, 0xe0])).unwrap();
+    assert_eq!(session.take_heard(), [Heard::All]);
 }
 
 /// rTorrent says that it has a piece with its next request only.
