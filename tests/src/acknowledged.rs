@@ -15,6 +15,9 @@ const SUBJECTS: u64 = 6;
 /// The longest time from the commands to the end, in milliseconds.
 const END_WITHIN_MS: u64 = 300;
 
+/// The longest time that files of removed torrents may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(60);
+
 /// Numbers that look random, from a seed that a failure names.
 struct Dice(u64);
 
@@ -37,12 +40,17 @@ struct Wanted {
     folder: PathBuf,
     /// The path of its file in it.
     path: String,
+    /// Whether it was removed with its data.
+    is_data_gone: bool,
 }
 
 /// A torrent of the kill test.
 struct Subject {
     name: String,
     file: PathBuf,
+    content: Vec<u8>,
+    /// Whether its data were ever to go.
+    was_deleted: bool,
     hash: String,
     /// All that it may be: more than one, while a command was under way at the kill.
     may_be: Vec<Wanted>,
@@ -54,9 +62,19 @@ fn command(dice: &mut Dice, subject: &Subject, folders: &[PathBuf]) -> (Vec<Stri
     let text = |path: &Path| path.display().to_string();
     let hash = subject.hash.clone();
     if !now.is_there {
-        // Its data stay where they were when it was removed, under the name that they had.
+        // Its data stay where they were when it was removed, under the name that they had; if they
+        // were to go with it, they are made again.
         let has_it = |folder: &&PathBuf| !names(folder, &subject.name).is_empty();
-        let folder = folders.iter().find(has_it).unwrap().clone();
+        let folder = match folders.iter().find(has_it) {
+            Some(folder) => folder.clone(),
+            None => {
+                assert!(subject.was_deleted, "the data of {} are gone", subject.name);
+                std::fs::write(folders[0].join(&subject.name), &subject.content).unwrap();
+                let file = std::fs::File::open(folders[0].join(&subject.name));
+                file.unwrap().sync_all().unwrap();
+                folders[0].clone()
+            }
+        };
         call_as_made(&folder, &subject.name);
         let words = ["add", &text(&subject.file), "-d", &text(&folder)];
         let then = Wanted {
@@ -67,10 +85,18 @@ fn command(dice: &mut Dice, subject: &Subject, folders: &[PathBuf]) -> (Vec<Stri
         };
         return (words.map(str::to_owned).to_vec(), then);
     }
-    match dice.below(5) {
+    match dice.below(6) {
         0 => {
             let words = vec!["remove".to_owned(), hash];
             (words, Wanted::default())
+        }
+        5 => {
+            let words = ["remove", &hash, "--with-data", "--yes"].map(str::to_owned);
+            let then = Wanted {
+                is_data_gone: true,
+                ..Wanted::default()
+            };
+            (words.to_vec(), then)
         }
         1 => {
             let label = format!("label{}", dice.below(1000));
@@ -115,6 +141,19 @@ fn names(folder: &Path, name: &str) -> Vec<String> {
         .collect()
 }
 
+/// Waits until a torrent's file is gone: who removed it with its data may have been told so before.
+fn until_gone(folder: &Path, name: &str) {
+    let begun = std::time::Instant::now();
+    while !names(folder, name).is_empty() {
+        let found = names(folder, name);
+        assert!(
+            begun.elapsed() < GONE_WITHIN,
+            "{found:?} of {name} stay in {folder:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Gives a file that is nobody's the name again that its torrent says, also after a loss of power.
 fn call_as_made(folder: &Path, name: &str) {
     let found = names(folder, name);
@@ -140,8 +179,12 @@ fn found(server: &Served, subject: &Subject) -> Wanted {
                 upload_rate: torrent["limits"]["upload_rate"].as_u64(),
                 folder: torrent["save_path"].as_str().unwrap().into(),
                 path: path(server, &subject.hash),
+                is_data_gone: false,
             },
-            None => Wanted::default(),
+            None => {
+                let gone = subject.may_be.iter().find(|may_be| !may_be.is_there);
+                gone.cloned().unwrap_or_default()
+            }
         }
     };
     let may_be = |torrents: &[serde_json::Value]| subject.may_be.contains(&wanted(torrents));
@@ -163,10 +206,13 @@ impl Acknowledged {
         let subject = |number: u64| {
             let file = server.make(&format!("t{number}"), 300_000 + number);
             let hash = Torrent::read(&file).info_hash_hex();
+            let content = std::fs::read(folders[0].join(format!("t{number}"))).unwrap();
             let may_be = vec![Wanted::default()];
             Subject {
                 name: format!("t{number}"),
                 file,
+                content,
+                was_deleted: false,
                 hash,
                 may_be,
             }
@@ -184,6 +230,9 @@ impl Acknowledged {
         let mut running = Vec::new();
         for subject in &mut self.subjects {
             let (words, then) = command(&mut self.dice, subject, &self.folders);
+            subject.was_deleted |= then.is_data_gone;
+            // Of one that is added again they were made again.
+            subject.may_be[0].is_data_gone = false;
             let mut command = server.command(&words);
             command.stdout(Stdio::null()).stderr(Stdio::null());
             running.push((command.spawn().unwrap(), then));
@@ -212,6 +261,11 @@ impl Acknowledged {
                 subject.hash,
                 subject.may_be
             );
+            if found.is_data_gone {
+                for folder in &self.folders {
+                    until_gone(folder, &subject.name);
+                }
+            }
             subject.may_be = vec![found];
         }
     }

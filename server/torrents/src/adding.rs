@@ -17,7 +17,7 @@ use engine::picker::Priority;
 use proto::ids::InfoHashV1;
 use proto::magnet::Magnet;
 use proto::metainfo::Metainfo;
-use state::{Condition, Details, NewTorrent, Place, Summary, Verified, Write, WriteError};
+use state::{Condition, Details, Intent, NewTorrent, Place, Summary, Verified, Write, WriteError};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ impl Manager {
             }
         };
         let is_leaving = self.removals.runs(&info_hash) || self.leaving.contains_key(&info_hash);
-        if is_leaving || self.burying.contains(&info_hash) {
+        if is_leaving || self.burials.runs(&info_hash) {
             let why = "it is being removed, or was just now, and its files are being closed or \
                        deleted; try again in a moment";
             let _ = reply.send(Err(CommandError::Conflict(why.into())));
@@ -145,9 +145,16 @@ impl Manager {
                 }
             }
         };
-        let write = Write::Add(info_hash, Box::new(new));
+        let mut writes = vec![Write::Add(info_hash, Box::new(new))];
+        if self.burials.waits(&info_hash) {
+            // What could not be deleted when it was removed is its own again.
+            tracing::info!(torrent = %info_hash, "it was removed with its data, which were not \
+                deleted yet, and is added again: what is there of them stays");
+            self.burials.forget(&info_hash);
+            writes.push(Write::Intent(Intent::Delete, info_hash, None));
+        }
         let after = Box::new(after);
-        self.keeping.write_telling(vec![write], notice, after).await;
+        self.keeping.write_telling(writes, notice, after).await;
     }
 
     fn name_of(&self, info_hash: InfoHashV1) -> Option<String> {

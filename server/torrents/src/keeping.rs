@@ -32,8 +32,8 @@ pub(crate) enum Next {
     Soon(InfoHashV1, Progress),
     /// It is kept that a torrent is complete, and shown then.
     Completed(InfoHashV1),
-    /// The torrent is to go, and with it its data as [`crate::removing::Remains`] says.
-    Leave(InfoHashV1, Option<Box<crate::removing::Remains>>),
+    /// The torrent is to go, and with it its data as [`crate::deleting::Remains`] says.
+    Leave(InfoHashV1, Option<Box<crate::deleting::Remains>>),
 }
 
 /// Writes that are under way, how many of them were asked for, and what is done then.

@@ -23,8 +23,10 @@
 mod acting;
 mod adding;
 mod beneath;
+mod burying;
 mod checking;
 mod declaring;
+mod deleting;
 mod doubting;
 mod downloading;
 mod editing;

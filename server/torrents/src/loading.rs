@@ -42,7 +42,8 @@ impl Manager {
         self.is_loaded = true;
         self.next_downloads().await;
         self.list_trackers();
-        self.resume_moves().await
+        self.resume_moves().await?;
+        self.resume_burials().await
     }
 
     /// Enters a page of torrents; those in the order of downloads are begun later.

@@ -1,8 +1,10 @@
 //! The task that owns all torrents: takes commands, events of the data plane and what comes back
 //! from work beside it, one after another.
 
+use crate::burying::{Burials, Buried};
 use crate::checking::{Checks, Finished};
 use crate::declaring::{Declared, DeclaredTorrents};
+use crate::deleting::Remains;
 use crate::doubting::{Doubt, Looked, Returned};
 use crate::downloading::{Download, Prepared};
 use crate::finding::Finding;
@@ -12,7 +14,7 @@ use crate::metadata::Metadata;
 use crate::moving::{Folders, Found, MoveEvent, Moves};
 use crate::phases::Phases;
 use crate::queue::Queue;
-use crate::removing::{Remains, Removals};
+use crate::removing::Removals;
 use crate::renaming::Planned;
 use crate::seeding::{Awake, Loaded};
 use crate::sharing::Sharing;
@@ -140,8 +142,10 @@ pub(crate) enum Inner {
     Later(InfoHashV1, u64),
     /// Checks may begin again.
     ChecksAgain,
-    /// The files of a torrent that was removed are gone.
-    Buried(InfoHashV1),
+    /// The files of a torrent that was removed are gone, or not.
+    Buried(Buried),
+    /// They are to be deleted, which could not be done before.
+    BuryAgain(InfoHashV1, u64),
     Moved(InfoHashV1, u64, MoveEvent),
     /// Which disks moves between two folders need.
     Disks(Box<(Folders, Found)>),
@@ -188,7 +192,7 @@ pub struct Manager {
     /// Torrents that are gone but for a download that ends, and what is to be done with their data.
     pub(crate) leaving: HashMap<InfoHashV1, Option<Box<Remains>>>,
     /// Torrents that are gone and whose files are being deleted.
-    pub(crate) burying: HashSet<InfoHashV1>,
+    pub(crate) burials: Burials,
     pub(crate) removals: Removals,
     /// Which torrents name the same files.
     pub(crate) sharing: Arc<Sharing>,
@@ -310,7 +314,7 @@ impl Manager {
             queue: Queue::default(),
             is_loaded: false,
             leaving: HashMap::new(),
-            burying: HashSet::new(),
+            burials: Burials::default(),
             removals: Removals::default(),
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             prepares: Arc::new(Semaphore::new(PREPARES_MAX)),
@@ -406,9 +410,8 @@ impl Manager {
             }
             Inner::Later(info_hash, number) => self.begin_again(info_hash, number).await,
             Inner::ChecksAgain => self.checks_again(),
-            Inner::Buried(info_hash) => {
-                self.burying.remove(&info_hash);
-            }
+            Inner::Buried(buried) => self.buried(buried).await,
+            Inner::BuryAgain(info_hash, number) => self.bury_again(info_hash, number),
             Inner::Moved(info_hash, number, event) => {
                 self.moved(info_hash, number, event).await;
             }

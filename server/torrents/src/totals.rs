@@ -277,6 +277,7 @@ impl Manager {
                 ))) => {
                     self.end_move(info_hash);
                 }
+                Ok(Some(Inner::Buried(buried))) => self.buried(buried).await,
                 // Nothing is begun any more.
                 Ok(Some(Inner::Fetch(info_hash, number, event))) => {
                     self.fetch_event(info_hash, number, *event).await;
@@ -301,9 +302,10 @@ impl Manager {
         self.keep_totals().await;
         self.keep_all_totals(now_s).await;
         let _ = self.keeping.store.flush().await;
-        // What was acknowledged meanwhile is done: of removed torrents the files go.
+        // What was acknowledged meanwhile is done: of removed torrents the files go, those that are
+        // left at the next start.
         let until = tokio::time::Instant::now() + LAST;
-        while self.keeping.is_waiting() || !self.burying.is_empty() || self.moves_away() {
+        while self.keeping.is_waiting() || self.burials.any_runs() || self.moves_away() {
             match tokio::time::timeout_at(until, inner.recv()).await {
                 Ok(Some(Inner::Moved(
                     info_hash,
@@ -317,7 +319,7 @@ impl Manager {
                     let next = after(self, result);
                     self.last(next, |_| false);
                 }
-                Ok(Some(Inner::Buried(info_hash))) => drop(self.burying.remove(&info_hash)),
+                Ok(Some(Inner::Buried(buried))) => self.buried(buried).await,
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break,
             }

@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use torrents::{LimitRules, Manager, ManagerHandle, Services, Settings};
 
+#[path = "life/burials.rs"]
+mod burials;
 #[path = "life/doubts.rs"]
 mod doubts;
 #[path = "life/edges.rs"]

@@ -29,7 +29,7 @@ impl Manager {
         if let Some(remains) = self.leaving.remove(&info_hash) {
             self.moves.forget(&info_hash);
             let remains = remains.map(|remains| match moving.switched.get() {
-                Some(place) => Box::new(remains.at(place, &self.settings.partial_suffix)),
+                Some(place) => Box::new(remains.at(place)),
                 None => Box::new(remains.of_folder(&moving.way().from)),
             });
             self.bury(info_hash, remains);

@@ -126,7 +126,7 @@ impl Places {
         for file in &other.files {
             let found = folders.entry(above(file));
             let found = *found.or_insert_with(|| identity(&other.folder.join(above(file))));
-            for name in crate::removing::names(file.clone(), suffix) {
+            for name in crate::deleting::names(file.clone(), suffix) {
                 let path = other.folder.join(&name);
                 if let (Some(found), Some(name)) = (found, name.file_name()) {
                     self.find_in(found, (name, &path), &mut tell);

@@ -7,7 +7,7 @@ use state::{Condition, Update, Write};
 use std::ops::ControlFlow;
 
 /// The metainfo of another torrent of `path`, but for the files in `without`.
-fn other(path: &Path, without: &[PathBuf]) -> (InfoHashV1, Vec<u8>) {
+pub(super) fn other(path: &Path, without: &[PathBuf]) -> (InfoHashV1, Vec<u8>) {
     let options = CreateOptions {
         source: Some("another".into()),
         exclude: without.to_vec(),
@@ -21,12 +21,12 @@ fn other(path: &Path, without: &[PathBuf]) -> (InfoHashV1, Vec<u8>) {
     (metainfo.info_hash_v1.unwrap(), torrent)
 }
 
-async fn remove(host: &Host, info_hash: InfoHashV1) {
+pub(super) async fn remove(host: &Host, info_hash: InfoHashV1) {
     let remove = Action::Remove { with_data: true };
     host.act(info_hash, remove).await.unwrap();
 }
 
-async fn until_gone(path: &Path) {
+pub(super) async fn until_gone(path: &Path) {
     let begun = Instant::now();
     while path.exists() {
         assert!(begun.elapsed() < PATIENCE, "{path:?} stays");
