@@ -9,8 +9,10 @@ use seedring_tests::acknowledged::Acknowledged;
 use seedring_tests::content::{MIB, assert_same_tree};
 use seedring_tests::need;
 use seedring_tests::served::Served;
+use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -67,10 +69,12 @@ fn data_are_moved_under_a_real_client() {
     });
     let before = accepted(&server);
     let moved = other.path().join("new");
+    let begun_s = now_s();
     server.ok(["move", "big", "--to", moved.to_str().unwrap()]);
     server.wait("move", |torrents| {
         torrents[0]["save_path"] == *moved.to_str().unwrap() && torrents[0]["status"] == "seeding"
     });
+    let moving_s = begun_s..now_s();
     assert!(
         client.try_wait().unwrap().is_none(),
         "it was to be under way still"
@@ -81,10 +85,48 @@ fn data_are_moved_under_a_real_client() {
         assert!(std::time::Instant::now() < until, "it did not complete");
         std::thread::sleep(Duration::from_millis(100));
     }
+    tell_gaps(into.path(), mib, moving_s);
     assert_same_tree(&moved.join("big"), &into.path().join("big"));
     assert!(!data.join("big").exists(), "the old file stays");
     // Nobody was sent away: it is the same connection from beginning to end.
     assert_eq!(accepted(&server), before, "it had to come again");
+}
+
+/// Says how long the client waited for its next block at most, while the data were moved and else.
+/// It is no check: how long a disk takes is the machine's.
+fn tell_gaps(into: &Path, mib: u64, moving_s: Range<f64>) {
+    let lines = std::fs::read_to_string(into.join("gaps")).unwrap();
+    let (mut while_moved, mut at_rest) = (0.0f64, 0.0f64);
+    for line in lines.lines() {
+        let (begun_s, gap_s) = line.split_once(' ').unwrap();
+        let (begun_s, gap_s): (f64, f64) = (begun_s.parse().unwrap(), gap_s.parse().unwrap());
+        // One that has begun before the move and ends in it is one of the move.
+        let is_within = begun_s < moving_s.end && begun_s + gap_s > moving_s.start;
+        let longest = if is_within {
+            &mut while_moved
+        } else {
+            &mut at_rest
+        };
+        *longest = longest.max(gap_s);
+    }
+    let took_s = moving_s.end - moving_s.start;
+    // It is sent in ten minutes while it is moved.
+    let block_ms = 600_000.0 * 16.0 / (mib as f64 * 1024.0);
+    println!(
+        "{mib} MiB moved in {took_s:.1} s: longest gap between two blocks {:.0} ms meanwhile, \
+         {:.0} ms else (0: less than 30); by its limit a block comes each {block_ms:.1} ms \
+         meanwhile",
+        while_moved * 1000.0,
+        at_rest * 1000.0
+    );
+}
+
+/// Seconds since 1970.
+fn now_s() -> f64 {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64()
 }
 
 /// A real client goes on downloading while the file gets one name after another.
@@ -140,12 +182,13 @@ fn accepted(server: &Served) -> u64 {
         .sum()
 }
 
-/// libtorrent, downloading from one peer.
+/// libtorrent, downloading from one peer. To `gaps` in the folder it writes each time of more
+/// than 30 ms in which no block came: when it began, in seconds since 1970, and how long it was.
 fn libtorrent_of(
     torrent: &Path,
     folder: &Path,
     peer: &str,
-) -> Result<std::process::Child, seedring_tests::skip::Skip> {
+) -> Result<Child, seedring_tests::skip::Skip> {
     const SCRIPT: &str = "
 import libtorrent as lt, sys, time
 torrent, folder, peer = sys.argv[1:]
@@ -154,8 +197,16 @@ session = lt.session({'listen_interfaces': '127.0.0.1:0', 'enable_dht': False, '
     'enable_upnp': False, 'enable_natpmp': False, 'enable_outgoing_utp': False})
 handle = session.add_torrent({'ti': lt.torrent_info(torrent), 'save_path': folder})
 handle.connect_peer((host, int(port)))
-while not handle.status().is_seeding:
-    time.sleep(0.1)
+done, since = 0, time.time()
+while True:
+    status, now = handle.status(), time.time()
+    if status.total_done > done:
+        if done and now - since > 0.03:
+            print(since, now - since)
+        done, since = status.total_done, now
+    if status.is_seeding:
+        break
+    time.sleep(0.02)
 ";
     let python = seedring_tests::clients::libtorrent_python()?;
     let mut command = Command::new(python);
@@ -163,6 +214,7 @@ while not handle.status().is_seeding:
         .args(["-c", SCRIPT])
         .arg(torrent)
         .arg(folder)
-        .arg(peer);
+        .arg(peer)
+        .stdout(File::create(folder.join("gaps")).unwrap());
     Ok(command.spawn().unwrap())
 }
