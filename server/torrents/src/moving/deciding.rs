@@ -91,7 +91,9 @@ impl Manager {
     /// away when it has ended.
     async fn give_up(&mut self, info_hash: InfoHashV1, reply: Reply<()>) {
         let moving = self.moves.running.get(&info_hash).map(Arc::clone);
-        self.moves.cancel(&info_hash);
+        if let Some(moving) = &moving {
+            moving.give_up();
+        }
         let after = move |_: &mut Manager, written: Result<(), state::WriteError>| {
             let is_late = moving.is_some_and(|moving| moving.is_late());
             let result = match is_late {

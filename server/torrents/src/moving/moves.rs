@@ -150,6 +150,8 @@ pub(crate) struct Moving {
     /// Which one: what an earlier one tells of the same torrent is not its own.
     pub(crate) number: u64,
     cancelled: AtomicBool,
+    /// Whether the user has given it up.
+    given_up: AtomicBool,
     /// Whether it is gone on with later: what is made stays.
     stopping: AtomicBool,
     /// Whether the store says that copies are made.
@@ -172,6 +174,7 @@ impl Moving {
         Moving {
             number,
             cancelled: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             copying: AtomicBool::new(waiter.way.phase.is_copying()),
             switched: OnceLock::new(),
@@ -239,6 +242,18 @@ impl Moving {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the user wants it no more.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether old files stay where they are, once the torrent is in the new folder: those of a
+    /// torrent that was removed meanwhile are nobody's, and go.
+    pub(super) fn leaves_old(&self) -> bool {
+        self.is_stopping() || self.given_up.load(Ordering::Relaxed)
     }
 
     /// Whether it is gone on with later.

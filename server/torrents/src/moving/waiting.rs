@@ -5,7 +5,8 @@
 //! several lanes whose disks are free the one begins that was asked for first. Pure: nothing is
 //! asked of a disk here.
 //!
-//! Limits: one for each torrent.
+//! Limits: one for each torrent. Does not: keep that order over a restart; those that an earlier
+//! run has left come in the order of their info-hashes.
 
 use super::disks::{Folders, Found, Lane};
 use super::way::Way;

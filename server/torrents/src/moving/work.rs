@@ -184,8 +184,8 @@ impl Work {
         };
         let (mut taken, mut result) = (Vec::new(), Ok(()));
         for item in items.iter().filter(|item| is_whole(item) == Some(true)) {
-            if let Err(why) = self.go_on() {
-                result = Err(why);
+            if self.moving.leaves_old() {
+                result = Err(Why::GivenUp);
                 break;
             }
             match apart::take_old(self, from, to, item) {

@@ -225,6 +225,7 @@ async fn a_move_into_what_is_there_already_is_taken_back() {
 const WAITING: u8 = 0;
 const COPYING: u8 = 1;
 const SWITCHED: u8 = 2;
+const MARKED: u8 = 3;
 
 /// That a torrent is to be moved, as it is kept.
 pub(super) fn intent(info_hash: InfoHashV1, from: &Path, to: &Path, phase: u8) -> state::Write {
@@ -450,7 +451,7 @@ async fn a_move_between_two_views_of_one_folder_takes_nothing_away() {
 /// of the old one, by an intent that says that copies are there, or that all is done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_goes_on_between_two_views_of_one_folder_takes_nothing_away() {
-    for phase in [WAITING, COPYING, SWITCHED] {
+    for phase in [WAITING, COPYING, SWITCHED, MARKED] {
         let Some(views) = Views::new() else { return };
         let one = TempDir::new().unwrap();
         let data = data(&views.layer);
@@ -460,6 +461,10 @@ async fn a_move_that_goes_on_between_two_views_of_one_folder_takes_nothing_away(
         let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
         let intent = intent(info_hash, &views.layer, &views.merged, phase);
         store.handle().write_blocking(intent).unwrap();
+        if phase == MARKED {
+            let mark = format!(".{info_hash}.moving");
+            fs::write(views.merged.join(mark), b"").unwrap();
+        }
         if phase == SWITCHED {
             let metadata = |name: &str| fs::metadata(views.merged.join("data").join(name)).unwrap();
             let stamps = ["a", "b/c", "b/d"].map(|name| {
@@ -477,6 +482,13 @@ async fn a_move_that_goes_on_between_two_views_of_one_folder_takes_nothing_away(
         let seed = Host::start(0, one.path()).await;
         let error = until_refused(&seed, info_hash).await;
         assert!(error.contains("two views of one"), "{phase}: {error}");
+        // What was copied would be taken away now; that has ended when it may be moved again.
+        let here = seed.torrent(info_hash).unwrap().summary.save_path;
+        let begun = Instant::now();
+        while try_move(&seed, info_hash, &here, false).await.is_err() {
+            assert!(begun.elapsed() < PATIENCE, "it does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         seed.stop().await;
         for name in ["a", "b/c", "b/d"] {
             assert!(data.join(name).exists(), "{phase}: {name}");
