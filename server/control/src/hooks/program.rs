@@ -5,6 +5,10 @@
 //! What it prints is read to the end, so that it never waits for us; the first
 //! [`OUTPUT_BYTES_MAX`] are logged, escaped, if it fails.
 //!
+//! Its time begins with its start, which takes as long as the disk that it is on: where that hangs,
+//! the start is given up, and keeps the one of the hook's places for starts ([`Starts`]) that it
+//! has, with its thread, until it ends.
+//!
 //! At the end of its time the group is asked to end (SIGTERM), and killed [`GRACE`] later. What a
 //! program that has ended by itself leaves running in the background stays, and is not listened to.
 
@@ -13,11 +17,13 @@ use super::event::Happened;
 use super::running::Outcome;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::ffi::OsString;
+use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -75,9 +81,60 @@ impl Drop for Group {
     }
 }
 
+/// A program that has been started. It ends with its group if nobody waits for it any more.
+struct Running {
+    // Dropped first: the number is its group's until the program has been waited for.
+    group: Group,
+    child: Child,
+}
+
+/// How many programs of a hook may be being started at once. So a disk that hangs takes that many
+/// threads of those for blocking work, however many events come meanwhile.
+pub(super) struct Starts(Arc<Semaphore>);
+
+/// What came of starting a program.
+#[derive(Debug)]
+enum Start<T> {
+    Ended(io::Result<T>),
+    OutOfTime,
+    Stopped,
+}
+
+impl Starts {
+    pub(super) fn new(max: usize) -> Starts {
+        Starts(Arc::new(Semaphore::new(max)))
+    }
+
+    /// Starts something, beside the tasks: whoever starts a program waits until the disk that it is
+    /// on has read it. What starts too late is dropped.
+    async fn start<T: Send + 'static>(
+        &self,
+        until: Instant,
+        stopping: &mut watch::Receiver<bool>,
+        start: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Start<T> {
+        let starting = async {
+            let place = Arc::clone(&self.0).acquire_owned().await;
+            let start = move || {
+                let started = start();
+                drop(place);
+                started
+            };
+            let started = spawn_blocking(start).await;
+            started.unwrap_or_else(|error| Err(error.into()))
+        };
+        tokio::select! {
+            started = starting => Start::Ended(started),
+            () = sleep_until(until) => Start::OutOfTime,
+            _ = stopping.wait_for(|is_stopping| *is_stopping) => Start::Stopped,
+        }
+    }
+}
+
 /// Runs a program for an event; ends when it has ended, or was ended.
 pub(super) async fn run(
     arguments: &[Argument],
+    starts: &Starts,
     limit: Duration,
     (id, happened): (u64, &Happened),
     mut stopping: watch::Receiver<bool>,
@@ -88,26 +145,33 @@ pub(super) async fn run(
     let Some(program) = filled.next() else {
         return Outcome::Failed;
     };
-    // Beside the tasks: whoever starts a program waits until the disk that it is on has read it.
+    let until = Instant::now() + limit;
     let (start, filled) = (program.clone(), filled.collect());
     let variables = variables(id, happened);
-    let started = spawn_blocking(move || spawn(&start, filled, variables));
-    let started = tokio::select! {
-        started = started => started.unwrap_or_else(|error| Err(error.into())),
-        _ = stopping.wait_for(|is_stopping| *is_stopping) => return Outcome::Interrupted,
-    };
-    let mut child = match started {
-        Ok(child) => child,
-        Err(error) => {
+    let spawn = move || spawn(&start, filled, variables);
+    let mut running = match starts.start(until, &mut stopping, spawn).await {
+        Start::Ended(Ok(running)) => running,
+        Start::Ended(Err(error)) => {
             tracing::warn!(torrent, event, ?program, %error, "a hook cannot be run");
             return Outcome::Failed;
         }
+        Start::OutOfTime => {
+            tracing::error!(
+                torrent,
+                event,
+                ?program,
+                "a hook was not run: its program could not be started within its timeout_s, {} s; \
+                 the disk that it is on may hang",
+                limit.as_secs()
+            );
+            return Outcome::OutOfTime;
+        }
+        Start::Stopped => return Outcome::Interrupted,
     };
-    let pid = child.id().and_then(|pid| Pid::from_raw(pid as i32));
-    let mut group = Group(pid);
+    let Running { group, child } = &mut running;
     let streams = (child.stdout.take(), child.stderr.take());
     let mut reading = tokio::spawn(async move { tokio::join!(read(streams.0), read(streams.1)) });
-    let end = ended(&mut child, &group, limit, stopping).await;
+    let end = ended(child, group, until, stopping).await;
     // The number may be another's from now on.
     group.0 = None;
     let said = match timeout(LAST_WORDS, &mut reading).await {
@@ -158,11 +222,11 @@ fn spawn(
     program: &OsString,
     arguments: Vec<OsString>,
     variables: Vec<(String, OsString)>,
-) -> std::io::Result<Child> {
+) -> io::Result<Running> {
     let own = INHERITED
         .iter()
         .filter_map(|name| Some((*name, std::env::var_os(name)?)));
-    Command::new(program)
+    let child = Command::new(program)
         .args(arguments)
         .env_clear()
         .envs(own)
@@ -172,14 +236,15 @@ fn spawn(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        // One that is started when nobody waits for it any more.
         .kill_on_drop(true)
-        .spawn()
+        .spawn()?;
+    let group = Group(child.id().and_then(|pid| Pid::from_raw(pid as i32)));
+    Ok(Running { group, child })
 }
 
 /// How a program ended.
 enum End {
-    Exited(std::io::Result<ExitStatus>),
+    Exited(io::Result<ExitStatus>),
     OutOfTime,
     Stopped,
 }
@@ -188,10 +253,9 @@ enum End {
 async fn ended(
     child: &mut Child,
     group: &Group,
-    limit: Duration,
+    until: Instant,
     mut stopping: watch::Receiver<bool>,
 ) -> End {
-    let until = Instant::now() + limit;
     let end = tokio::select! {
         status = child.wait() => return End::Exited(status),
         () = sleep_until(until) => End::OutOfTime,
@@ -226,4 +290,40 @@ async fn read(stream: Option<impl AsyncRead + Unpin>) -> String {
         said.extend_from_slice(&buffer[..length.min(room)]);
     }
     String::from_utf8_lossy(&said).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// On a disk that hangs a start takes for ever: it is given up at its time, and those after it
+    /// take no further thread.
+    #[tokio::test]
+    async fn a_start_that_hangs_is_given_up_and_keeps_its_place() {
+        let starts = Starts::new(1);
+        let (stop, mut stopping) = watch::channel(false);
+        let (go_on, hangs) = mpsc::channel::<()>();
+        let (told, ended) = mpsc::channel::<()>();
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let hang = move || {
+            let _ = hangs.recv();
+            Ok(told)
+        };
+        let start = starts.start(soon(), &mut stopping, hang).await;
+        assert!(matches!(start, Start::OutOfTime), "{start:?}");
+        let next = starts.start(soon(), &mut stopping, || Ok(())).await;
+        assert!(matches!(next, Start::OutOfTime), "{next:?}");
+        // The disk is back: what started too late is dropped, and its place is free.
+        go_on.send(()).unwrap();
+        assert_eq!(ended.recv(), Err(mpsc::RecvError));
+        let later = Instant::now() + Duration::from_secs(600);
+        let next = starts.start(later, &mut stopping, || Ok(())).await;
+        assert!(matches!(next, Start::Ended(Ok(()))), "{next:?}");
+        stop.send_replace(true);
+        let (_go_on, hangs) = mpsc::channel::<()>();
+        let hang = move || Ok(hangs.recv().is_err());
+        let next = starts.start(later, &mut stopping, hang).await;
+        assert!(matches!(next, Start::Stopped), "{next:?}");
+    }
 }

@@ -4,7 +4,8 @@
 use super::chains::Chains;
 use super::event::Happened;
 use super::outbox::{Notice, Outbox};
-use super::{Hook, HookError, HookEvent, Target, program, webhook};
+use super::program::Starts;
+use super::{Argument, Hook, HookError, HookEvent, Target, Webhook, program, webhook};
 use crate::announce::Authority;
 use crate::catalog::Torrent;
 use ::state::{Handle, ReadError};
@@ -13,7 +14,7 @@ use reqwest::Client;
 use seedring_metrics::{ControlCells, ControlCounter, ControlGauge};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -41,12 +42,21 @@ struct Pending {
     left: AtomicUsize,
 }
 
+/// How a hook is told. Each line has all that it takes, so that it can go on by it when another
+/// configuration is in its place.
+enum Way {
+    Program(Vec<Argument>, Starts),
+    Web(Client, Webhook),
+}
+
 /// A hook and what waits for it.
 struct Line {
     hook: Hook,
+    way: Way,
     chains: Mutex<Chains<Arc<Pending>>>,
     more: Notify,
-    /// Another configuration is in its place: it ends when nothing waits.
+    /// Another configuration is in its place: it ends when nothing waits. Set when it has been
+    /// taken out of those that events are pushed to.
     is_retired: AtomicBool,
     /// Events are being dropped, which was said.
     is_full: AtomicBool,
@@ -60,9 +70,8 @@ impl Line {
 
 struct Shared {
     outbox: Outbox,
+    /// Held for reading while an event is pushed, so that no line ends meanwhile.
     lines: RwLock<Vec<Arc<Line>>>,
-    /// Of all webhooks, if there are any.
-    client: RwLock<Option<Client>>,
     cells: Arc<ControlCells>,
     stopping: watch::Sender<bool>,
     /// Held by each task, so that their end can be waited for.
@@ -88,12 +97,11 @@ impl Hooks {
         let started = Hooks(Arc::new(Shared {
             outbox: Outbox::new(store),
             lines: RwLock::default(),
-            client: RwLock::new(client(&hooks, authorities)?),
             cells,
             stopping: watch::channel(false).0,
             tasks: watch::channel(()).0,
         }));
-        started.begin(hooks);
+        started.replace(hooks, authorities)?;
         if let Err(error) = started.tell_left().await {
             tracing::error!(%error, "what hooks were not told before the last end is not known");
         }
@@ -106,27 +114,7 @@ impl Hooks {
     ///
     /// [`HookError`]; nothing has changed then.
     pub fn replace(&self, hooks: Vec<Hook>, authorities: &[Authority]) -> Result<(), HookError> {
-        let client = client(&hooks, authorities)?;
-        *self
-            .0
-            .client
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = client;
-        self.begin(hooks);
-        Ok(())
-    }
-
-    fn begin(&self, hooks: Vec<Hook>) {
-        let line = |hook| {
-            Arc::new(Line {
-                hook,
-                chains: Mutex::default(),
-                more: Notify::new(),
-                is_retired: AtomicBool::new(false),
-                is_full: AtomicBool::new(false),
-            })
-        };
-        let lines: Vec<Arc<Line>> = hooks.into_iter().map(line).collect();
+        let lines = lines(hooks, authorities)?;
         for line in &lines {
             let held = self.0.tasks.subscribe();
             let running = run(Arc::clone(line), Arc::clone(&self.0));
@@ -137,9 +125,11 @@ impl Hooks {
         }
         let mut now = self.0.lines.write().unwrap_or_else(PoisonError::into_inner);
         for line in std::mem::replace(&mut *now, lines) {
-            line.is_retired.store(true, Ordering::Relaxed);
+            line.is_retired.store(true, Ordering::Release);
             line.more.notify_one();
         }
+        drop(now);
+        Ok(())
     }
 
     async fn tell_left(&self) -> Result<(), ReadError> {
@@ -158,13 +148,13 @@ impl Hooks {
         at_s: u64,
         error: Option<&str>,
     ) -> Option<Notice> {
-        let is_told = |line: &Arc<Line>| line.hook.on.contains(&event);
-        if !self.lines().iter().any(is_told) {
+        let lines = self.lines();
+        if !lines.iter().any(|line| line.hook.on.contains(&event)) {
             return None;
         }
         let happened = Happened::to(torrent, event, at_s, error);
-        let mut takes = self.lines().into_iter();
-        let is_taken = takes.any(|line| line.hook.takes(&happened));
+        let is_taken = lines.iter().any(|line| line.hook.takes(&happened));
+        drop(lines);
         is_taken.then(|| self.0.outbox.note(happened))
     }
 
@@ -188,32 +178,36 @@ impl Hooks {
         let _ = tokio::time::timeout(STOP, self.0.tasks.closed()).await;
     }
 
-    fn lines(&self) -> Vec<Arc<Line>> {
+    fn lines(&self) -> RwLockReadGuard<'_, Vec<Arc<Line>>> {
         let lines = self.0.lines.read();
-        lines.unwrap_or_else(PoisonError::into_inner).clone()
+        lines.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, id: u64, happened: Happened, is_kept: bool) {
-        let mut lines = self.lines();
-        lines.retain(|line| line.hook.takes(&happened));
+        let lines = self.lines();
+        let takers: Vec<&Arc<Line>> = lines
+            .iter()
+            .filter(|line| line.hook.takes(&happened))
+            .collect();
         let (torrent, bytes) = (happened.info_hash(), happened.size());
         let pending = Arc::new(Pending {
             id,
             happened,
             is_kept,
             // One is ours, until all lines have it.
-            left: AtomicUsize::new(lines.len() + 1),
+            left: AtomicUsize::new(takers.len() + 1),
         });
-        for line in lines {
+        for line in takers {
             let pushed = line.chains().push(torrent, Arc::clone(&pending), bytes);
             match pushed {
                 Ok(()) => {
                     self.0.cells.raise(ControlGauge::HookEventsWaiting, 1);
                     line.more.notify_one();
                 }
-                Err(pending) => self.dropped(&line, &pending),
+                Err(pending) => self.dropped(line, &pending),
             }
         }
+        drop(lines);
         self.ended(&pending);
     }
 
@@ -259,10 +253,34 @@ impl Shared {
     }
 }
 
-fn client(hooks: &[Hook], authorities: &[Authority]) -> Result<Option<Client>, HookError> {
-    let is_posted = |hook: &Hook| matches!(hook.target, Target::Post(_));
-    let is_needed = hooks.iter().any(is_posted);
-    is_needed.then(|| webhook::client(authorities)).transpose()
+/// A line for each hook. Webhooks of one configuration share a client, which is not made where
+/// there are none.
+fn lines(hooks: Vec<Hook>, authorities: &[Authority]) -> Result<Vec<Arc<Line>>, HookError> {
+    let mut made: Option<Client> = None;
+    let mut lines = Vec::with_capacity(hooks.len());
+    for hook in hooks {
+        let way = match &hook.target {
+            Target::Run(arguments) => {
+                Way::Program(arguments.clone(), Starts::new(hook.concurrency))
+            }
+            Target::Post(webhook) => {
+                let client = match made.clone() {
+                    Some(client) => client,
+                    None => made.insert(webhook::client(authorities)?).clone(),
+                };
+                Way::Web(client, webhook.clone())
+            }
+        };
+        lines.push(Arc::new(Line {
+            hook,
+            way,
+            chains: Mutex::default(),
+            more: Notify::new(),
+            is_retired: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+        }));
+    }
+    Ok(lines)
 }
 
 /// Those that are being told, by their tasks.
@@ -286,7 +304,8 @@ async fn run(line: Arc<Line>, shared: Arc<Shared>) {
             let task = running.spawn(telling);
             told.insert(task.id(), (torrent, pending));
         }
-        let is_retired = line.is_retired.load(Ordering::Relaxed);
+        // Looked at before what waits is: whatever was pushed to it was pushed before this was set.
+        let is_retired = line.is_retired.load(Ordering::Acquire);
         if is_retired && running.is_empty() && line.chains().waiting() == 0 {
             return;
         }
@@ -321,20 +340,16 @@ fn take(
 }
 
 async fn tell(line: Arc<Line>, shared: Arc<Shared>, pending: Arc<Pending>) -> Outcome {
-    let Hook {
-        target, timeout, ..
-    } = &line.hook;
+    let limit = line.hook.timeout;
     let stopping = shared.stopping.subscribe();
     let event = (pending.id, &pending.happened);
-    match target {
-        Target::Run(arguments) => program::run(arguments, *timeout, event, stopping).await,
-        Target::Post(webhook) => {
-            let client = shared.client.read();
-            let client = client.unwrap_or_else(PoisonError::into_inner).clone();
-            match client {
-                Some(client) => webhook::post(&client, webhook, *timeout, event, stopping).await,
-                None => Outcome::Failed,
-            }
+    match &line.way {
+        Way::Program(arguments, starts) => {
+            program::run(arguments, starts, limit, event, stopping).await
         }
+        Way::Web(client, webhook) => webhook::post(client, webhook, limit, event, stopping).await,
     }
 }
+
+#[cfg(test)]
+mod tests;
