@@ -406,9 +406,12 @@ pub enum CommandError {
     /// It is nothing that this server does.
     #[error("{0}")]
     Unsupported(String),
-    /// Something outside failed: a disk, the web.
+    /// Something outside failed: a disk.
     #[error("{0}")]
     Failed(String),
+    /// The web did not give what a URL names.
+    #[error("{0}")]
+    Fetch(String),
     /// Too much waits.
     #[error("the server has too much to do; try again later")]
     Busy,

@@ -11,12 +11,16 @@
 //! torrent, and is renamed. Torrents are added by [`command`](crate::command), as the API adds
 //! them.
 //!
+//! Nothing is watched before it is known which files have stayed: as long as the store cannot be
+//! read, all would be taken for new.
+//!
 //! Limits: files that are read or added at a time, of a folder ([`ADDS_MAX`]) and of all
 //! ([`MEMORY_BYTES_MAX`], taken in turn); files of a folder that are minded at once and folders
 //! below it (`look.rs`); files that are remembered because they stay (`seen.rs`). Does not: follow
 //! symbolic links below the folder, or open what is no ordinary file.
 
 mod content;
+mod files;
 mod folder;
 mod job;
 mod look;
@@ -28,6 +32,7 @@ use crate::config::WatchEntry;
 use ::state::Handle;
 use seedring_metrics::ControlCells;
 use seen::Seen;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -48,6 +53,9 @@ pub const DESCRIPTORS: u64 = 2 * ADDS_MAX as u64 + 4;
 /// How long the end of a watch may take: a disk may hang.
 const STOP: Duration = Duration::from_secs(2);
 
+/// How long after a failure the store is read again.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+
 /// What all folders share.
 struct Shared {
     server: Server,
@@ -63,34 +71,40 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// Begins to watch. What was there already is found like what comes.
-    pub async fn start(
+    /// Begins to watch, once the watch `before` has ended and the store has been read: neither is
+    /// waited for here. What was there already is found like what comes.
+    pub fn start(
         folders: Vec<WatchEntry>,
         server: Server,
         store: Handle,
         cells: Arc<ControlCells>,
+        before: Option<Watching>,
     ) -> Watching {
         let (stop, stopped) = watch::channel(false);
-        if folders.is_empty() {
-            return Watching { stop };
-        }
-        let shared = Arc::new(Shared {
-            server,
-            cells,
-            seen: Seen::read(store).await,
-            room: Arc::new(Semaphore::new((MEMORY_BYTES_MAX >> 10) as usize)),
-        });
-        for entry in folders {
-            let Some(path) = entry.path.0.clone() else {
-                continue;
+        let mut stopping = stopped.clone();
+        tokio::spawn(async move {
+            if let Some(before) = before {
+                before.stop().await;
+            }
+            let reading = || Seen::read(store.clone());
+            let begin = async {
+                if folders.is_empty() {
+                    return;
+                }
+                let shared = Arc::new(Shared {
+                    server,
+                    cells,
+                    seen: until_done(reading, READ_AGAIN).await,
+                    room: Arc::new(Semaphore::new((MEMORY_BYTES_MAX >> 10) as usize)),
+                });
+                begin(folders, &shared, &stopped);
             };
-            tokio::spawn(folder::watch(
-                path,
-                entry,
-                Arc::clone(&shared),
-                stopped.clone(),
-            ));
-        }
+            tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+                () = begin => {}
+            }
+        });
         Watching { stop }
     }
 
@@ -100,3 +114,38 @@ impl Watching {
         let _ = tokio::time::timeout(STOP, self.stop.closed()).await;
     }
 }
+
+fn begin(folders: Vec<WatchEntry>, shared: &Arc<Shared>, stopped: &watch::Receiver<bool>) {
+    for entry in folders {
+        if let Some(path) = entry.path.0.clone() {
+            let (shared, stopped) = (Arc::clone(shared), stopped.clone());
+            tokio::spawn(folder::watch(path, entry, shared, stopped));
+        }
+    }
+}
+
+/// Tries until it works; each reason why it does not is told once.
+async fn until_done<T, E: Display, F: Future<Output = Result<T, E>>>(
+    mut attempt: impl FnMut() -> F,
+    pause: Duration,
+) -> T {
+    let mut told = String::new();
+    loop {
+        let error = match attempt().await {
+            Ok(done) => return done,
+            Err(error) => error.to_string(),
+        };
+        if error != told {
+            tracing::error!(
+                error,
+                "no folder is watched yet: which files of watch folders were added is not known; \
+                 the store is read again until it can be"
+            );
+            told = error;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

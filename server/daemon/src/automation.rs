@@ -83,8 +83,8 @@ impl Automation {
         })
     }
 
-    /// Goes by what a reload says.
-    pub async fn renew(&mut self, wanted: Wanted, server: Server) {
+    /// Goes by what a reload says. Nothing here waits for a disk.
+    pub fn renew(&mut self, wanted: Wanted, server: Server) {
         if let Some(hooks) = &self.hooks
             && wanted.hooks != self.wanted.hooks
         {
@@ -100,8 +100,7 @@ impl Automation {
         self.wanted = wanted;
         // Where they are not watched yet, they will be as they are now.
         if are_others && self.watching.is_some() {
-            self.stop_watching().await;
-            self.watch(server).await;
+            self.watch(server);
             let folders = self.wanted.watches.len();
             tracing::info!(folders, "other folders are watched from now on");
         }
@@ -112,15 +111,16 @@ impl Automation {
         self.hooks.clone()
     }
 
-    /// Begins to watch folders: when the torrents that are kept have been read, so that adding one
-    /// does not wait for that.
-    pub async fn watch(&mut self, server: Server) {
+    /// Begins to watch folders, in the place of those that were watched: when the torrents that are
+    /// kept have been read, so that adding one does not wait for that.
+    pub fn watch(&mut self, server: Server) {
         if self.hooks.is_none() {
             return;
         }
         let folders = self.wanted.watches.clone();
         let (store, cells) = (self.store.clone(), Arc::clone(&self.cells));
-        self.watching = Some(Watching::start(folders, server, store, cells).await);
+        let before = self.watching.take();
+        self.watching = Some(Watching::start(folders, server, store, cells, before));
     }
 
     /// Ends the watch: nothing is added from here on.

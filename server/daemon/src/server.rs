@@ -409,7 +409,7 @@ impl Watch {
                     read?;
                     self.reading = None;
                     self.running.readiness.met(TORRENTS_READ);
-                    self.automation.watch(self.server.clone()).await;
+                    self.automation.watch(self.server.clone());
                     if loading.is_none() {
                         self.ready();
                     }

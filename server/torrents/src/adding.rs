@@ -224,7 +224,7 @@ async fn prepare(
 ) -> Result<Made, CommandError> {
     if let AddSource::Url(url) = &add.source {
         let fetched = web::fetch_torrent(url, &settings.web).await;
-        let bytes = fetched.map_err(|error| CommandError::Failed(error.to_string()))?;
+        let bytes = fetched.map_err(|error| CommandError::Fetch(error.to_string()))?;
         add.source = AddSource::Metainfo(bytes);
     }
     let made = move || {

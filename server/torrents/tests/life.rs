@@ -592,6 +592,17 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
             other => panic!("{other:?}"),
         }
     }
+    // Nobody listens there any more. That it is the web's fault is told: a watch folder gives up
+    // what the web does not give, and waits for a disk.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/a.torrent", listener.local_addr().unwrap());
+    drop(listener);
+    let add = Box::new(AddTorrent::new(AddSource::Url(url)));
+    let refused = host.server.ask(|reply| Command::Add(add, reply)).await;
+    assert!(
+        matches!(refused, Err(CommandError::Fetch(_))),
+        "{refused:?}"
+    );
     assert!(host.server.catalog().is_empty());
     let info_hash = made(&host, &data).await;
     let edit = Edit {

@@ -160,7 +160,7 @@ impl From<CommandError> for Box<Refusal> {
             CommandError::Invalid { field, .. } => Refusal::field(field, detail),
             CommandError::Conflict(_) => Refusal::new(Kind::Conflict, detail),
             CommandError::Unsupported(_) => Refusal::new(Kind::Unsupported, detail),
-            CommandError::Failed(_) => Refusal::new(Kind::Failed, detail),
+            CommandError::Failed(_) | CommandError::Fetch(_) => Refusal::new(Kind::Failed, detail),
             CommandError::Busy | CommandError::Stopping => {
                 Refusal::new(Kind::Unavailable, detail).retry_after(5)
             }

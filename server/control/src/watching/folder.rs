@@ -1,8 +1,9 @@
-//! The watch over one folder: looks, and decides which files are due and what is known of them.
+//! The watch over one folder: looks, begins with the files that are due (`files.rs`), and says what
+//! cannot be done.
 
+use super::files::Files;
 use super::job::{Job, Outcome};
 use super::look::{FILES_MAX, Folders, Found, look};
-use super::spot::Stamp;
 use super::{ADDS_MAX, Shared, seen};
 use crate::config::WatchEntry;
 use seedring_metrics::{ControlCounter, ControlGauge};
@@ -22,46 +23,19 @@ const LOOK: Duration = Duration::from_secs(1);
 /// anew in its place, and times of folders are coarse on some file systems.
 const LOOK_AT_ALL: Duration = Duration::from_secs(60);
 
-/// How long after a failure a file is tried again, at first and at most; it doubles in between.
-const RETRY_MIN: Duration = Duration::from_secs(2);
-/// See [`RETRY_MIN`].
-const RETRY_MAX: Duration = Duration::from_secs(600);
-
-/// What is known of a file.
-struct File {
-    stamp: Stamp,
-    /// Since when it has been so.
-    since: Instant,
-    state: State,
-    /// Whether it was read, and nothing could be made of it.
-    is_incomplete: bool,
-    /// Failures since it has been so.
-    tries: u32,
-    /// The last reason that was told.
-    told: String,
-}
-
-#[derive(PartialEq)]
-enum State {
-    /// It is to be dealt with at this time.
-    Due(Instant),
-    /// It is being dealt with.
-    Busy,
-    /// It stays, and there is nothing to do as long as it is what it is.
-    Done,
-}
-
 struct Folder {
     path: PathBuf,
     entry: Arc<WatchEntry>,
     shared: Arc<Shared>,
-    files: BTreeMap<PathBuf, File>,
+    files: Files,
     /// Links and devices that were told of.
     ignored: BTreeSet<PathBuf>,
     folders: Option<Folders>,
     looked_at_all: Option<Instant>,
     /// Why it cannot be looked into, if so.
     absent: Option<String>,
+    /// What is below it and cannot be looked at.
+    unknown: BTreeSet<PathBuf>,
     was_cut: bool,
     running: JoinSet<(PathBuf, Outcome)>,
 }
@@ -73,18 +47,7 @@ pub(super) async fn watch(
     shared: Arc<Shared>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut folder = Folder {
-        path,
-        entry: Arc::new(entry),
-        shared,
-        files: BTreeMap::new(),
-        ignored: BTreeSet::new(),
-        folders: None,
-        looked_at_all: None,
-        absent: None,
-        was_cut: false,
-        running: JoinSet::new(),
-    };
+    let mut folder = Folder::new(path, entry, shared);
     let run = folder.run();
     tokio::select! {
         () = run => {}
@@ -101,6 +64,22 @@ pub(super) async fn watch(
 }
 
 impl Folder {
+    fn new(path: PathBuf, entry: WatchEntry, shared: Arc<Shared>) -> Folder {
+        Folder {
+            path,
+            entry: Arc::new(entry),
+            shared,
+            files: Files::default(),
+            ignored: BTreeSet::new(),
+            folders: None,
+            looked_at_all: None,
+            absent: None,
+            unknown: BTreeSet::new(),
+            was_cut: false,
+            running: JoinSet::new(),
+        }
+    }
+
     async fn run(&mut self) {
         loop {
             let next = Instant::now() + LOOK;
@@ -140,7 +119,7 @@ impl Folder {
                 self.is_there();
                 match found {
                     None => self.folders = before,
-                    Some(found) => self.found(found, at_all).await,
+                    Some(found) => self.found(found, at_all, Instant::now()).await,
                 }
             }
             Err(error) => self.is_absent(&error),
@@ -163,16 +142,16 @@ impl Folder {
         if self.absent.replace(why).is_none() {
             self.shared.cells.raise(ControlGauge::WatchFoldersAbsent, 1);
         }
-        self.files.retain(|_, file| file.state == State::Busy);
+        self.files.retain(|_| false);
         self.looked_at_all = None;
     }
 
     /// Takes over what a look has found.
-    async fn found(&mut self, found: Found, at_all: bool) {
-        let now = Instant::now();
+    async fn found(&mut self, found: Found, at_all: bool, now: Instant) {
         let Found {
             files,
             folders,
+            unknown,
             is_cut,
         } = found;
         if is_cut && !self.was_cut {
@@ -180,8 +159,9 @@ impl Folder {
                 files or too many folders: others are seen when there are fewer");
         }
         self.was_cut = is_cut;
-        self.files
-            .retain(|path, file| files.contains_key(path) || file.state == State::Busy);
+        let is_known = !is_cut && unknown.is_empty();
+        self.tell_unknown(unknown);
+        self.files.retain(|path| files.contains_key(path));
         self.ignored.retain(|path| files.contains_key(path));
         let mut present = BTreeSet::new();
         for (path, stamp) in files {
@@ -195,10 +175,11 @@ impl Folder {
             if at_all {
                 present.insert(seen::key(&self.path, &path, stamp));
             }
-            self.noted(path, stamp, now);
+            self.files.noted(path, stamp, now);
         }
-        if at_all && !is_cut {
-            self.shared.seen.retain(&self.path, &present).await;
+        if at_all {
+            let seen = &self.shared.seen;
+            seen.looked(&self.path, &present, is_known, now).await;
         }
         // Of two changes within the grain of a file system's times the second does not show in
         // them: a change that was just seen is looked at once more.
@@ -219,79 +200,106 @@ impl Folder {
         !(0..=3).contains(&age_s)
     }
 
-    /// Notes that a file is there, with this stamp.
-    fn noted(&mut self, path: PathBuf, stamp: Stamp, now: Instant) {
-        let fresh = || File {
-            stamp,
-            since: now,
-            state: State::Due(now),
-            is_incomplete: false,
-            tries: 0,
-            told: String::new(),
-        };
-        let file = self.files.entry(path).or_insert_with(fresh);
-        if file.state != State::Busy && file.stamp != stamp {
-            *file = fresh();
+    /// Says once what cannot be looked at, as long as that lasts.
+    fn tell_unknown(&mut self, unknown: BTreeMap<PathBuf, String>) {
+        let mut fresh = unknown
+            .iter()
+            .filter(|(path, _)| !self.unknown.contains(*path));
+        if let Some((path, error)) = fresh.next() {
+            let others = fresh.count();
+            tracing::warn!(folder = ?self.path, ?path, %error, others,
+                "a part of a watch folder cannot be looked into: what is put there is not added, \
+                 and no file of the watch is taken for gone as long as that lasts");
         }
+        self.unknown = unknown.into_keys().collect();
     }
 
     /// Begins with files that are due, as many as may be under way.
     fn begin(&mut self) {
         let now = Instant::now();
-        let is_due = |file: &File| matches!(file.state, State::Due(at) if at <= now);
-        let mut due = self.files.iter_mut().filter(|(_, file)| is_due(file));
         while self.running.len() < ADDS_MAX {
-            let Some((path, file)) = due.next() else {
+            let Some((path, file)) = self.files.take_due(now) else {
                 return;
             };
-            file.state = State::Busy;
             let job = Job {
                 root: self.path.clone(),
-                path: path.clone(),
+                path,
                 entry: Arc::clone(&self.entry),
                 shared: Arc::clone(&self.shared),
                 stamp: file.stamp,
                 quiet: file.since.elapsed(),
                 is_incomplete: file.is_incomplete,
-                tries: file.tries,
+                fetches_failed: file.fetches_failed,
             };
             self.running.spawn(job.run());
         }
     }
 
     fn ended(&mut self, path: &Path, outcome: Outcome) {
-        let Some(file) = self.files.get_mut(path) else {
-            return;
-        };
-        let now = Instant::now();
-        match outcome {
-            Outcome::Gone => {
-                self.files.remove(path);
-            }
-            Outcome::Stays => file.state = State::Done,
-            Outcome::Wait(stamp) => {
-                if stamp != file.stamp {
-                    (file.stamp, file.since, file.tries) = (stamp, now, 0);
-                    file.is_incomplete = false;
-                }
-                file.state = State::Due(now + LOOK);
-            }
-            Outcome::Incomplete => {
-                file.is_incomplete = true;
-                file.state = State::Due(now + LOOK);
-            }
-            Outcome::Later(why) => {
-                self.shared.cells.add(ControlCounter::WatchedDeferred, 1);
-                let pause = RETRY_MIN.saturating_mul(1 << file.tries.min(16));
-                let pause = pause.min(RETRY_MAX);
-                file.tries += 1;
-                file.state = State::Due(now + pause);
-                if file.told != why {
-                    tracing::warn!(folder = ?self.path, file = ?path, error = ?why,
-                        "a file in a watch folder is not added yet; it is tried again");
-                    file.told = why;
-                }
-            }
+        if matches!(outcome, Outcome::Later { .. }) {
+            self.shared.cells.add(ControlCounter::WatchedDeferred, 1);
         }
+        if let Some(why) = self.files.ended(path, outcome, Instant::now()) {
+            tracing::warn!(folder = ?self.path, file = ?path, error = ?why,
+                "a file in a watch folder is not added yet; it is tried again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::pair;
+    use crate::watching::seen::Seen;
+    use crate::watching::spot::Stamp;
+    use ::state::{Options, Store};
+    use seedring_metrics::Registry;
+    use tokio::sync::Semaphore;
+
+    /// What stayed below a mount is not new when that answers again, however long it did not.
+    #[tokio::test]
+    async fn what_cannot_be_looked_into_has_not_gone() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path(), Options::default()).unwrap();
+        let shared = Arc::new(Shared {
+            server: pair().0,
+            cells: Registry::new(1).control(),
+            seen: Seen::read(store.handle()).await.unwrap(),
+            room: Arc::new(Semaphore::new(1)),
+        });
+        let (root, stamp) = (Path::new("/watch"), |inode| Stamp {
+            device: 1,
+            inode,
+            bytes: 1,
+            changed_ns: 1,
+        });
+        let files = ["own.torrent", "nas/a.torrent"].map(PathBuf::from);
+        for path in &files {
+            shared.seen.insert(seen::key(root, path, stamp(1))).await;
+        }
+        let mut folder = Folder::new(root.into(), WatchEntry::default(), Arc::clone(&shared));
+        let found = |nas: Option<&str>| Found {
+            files: BTreeMap::from([(files[0].clone(), Some(stamp(1)))]),
+            unknown: nas
+                .map(|why| ("nas".into(), why.to_owned()))
+                .into_iter()
+                .collect(),
+            ..Found::default()
+        };
+        let begin = Instant::now();
+        let at = |hours: u32| begin + Duration::from_secs(3600) * hours;
+        let key = seen::key(root, &files[1], stamp(1));
+        for hours in [0, 30, 60] {
+            folder
+                .found(found(Some("Stale file handle")), true, at(hours))
+                .await;
+            assert!(shared.seen.has(&key).await);
+        }
+        assert_eq!(folder.unknown, BTreeSet::from(["nas".into()]));
+        for (hours, is_known) in [(61, true), (80, true), (85, false)] {
+            folder.found(found(None), true, at(hours)).await;
+            assert_eq!(shared.seen.has(&key).await, is_known, "after {hours} h");
+        }
+        assert!(folder.unknown.is_empty());
     }
 }

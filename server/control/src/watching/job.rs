@@ -16,8 +16,9 @@ use std::time::Duration;
 /// How long a link without an end of line must have been quiet.
 const LINK_QUIET: Duration = Duration::from_secs(2);
 
-/// How often a URL is asked before its file counts as invalid: for over an hour.
-const URL_TRIES_MAX: u32 = 14;
+/// How often a URL may give nothing before its file counts as invalid: for over an hour. Failures
+/// of other things, such as a state store on a full disk, say nothing of it.
+const FETCHES_MAX: u32 = 14;
 
 /// What came of a file.
 pub(super) enum Outcome {
@@ -30,7 +31,20 @@ pub(super) enum Outcome {
     /// It is not whole.
     Incomplete,
     /// It could not be done now.
-    Later(String),
+    Later {
+        why: String,
+        /// Whether the web failed, where it was asked.
+        is_of_web: bool,
+    },
+}
+
+impl Outcome {
+    fn later(why: String) -> Outcome {
+        Outcome::Later {
+            why,
+            is_of_web: false,
+        }
+    }
 }
 
 /// One file, dealt with.
@@ -43,7 +57,8 @@ pub(super) struct Job {
     /// For how long it has had this stamp.
     pub quiet: Duration,
     pub is_incomplete: bool,
-    pub tries: u32,
+    /// How often the web has given nothing for it.
+    pub fetches_failed: u32,
 }
 
 /// What reading a file came to.
@@ -71,11 +86,11 @@ impl Job {
         let kib = u32::try_from(self.stamp.bytes >> 10).unwrap_or(u32::MAX);
         let kib = kib.clamp(FILE_KIB_MIN, kib_max);
         let Ok(_room) = Arc::clone(&self.shared.room).acquire_many_owned(kib).await else {
-            return Outcome::Later("the server is stopping".to_owned());
+            return Outcome::later("the server is stopping".to_owned());
         };
         let read = self.blocking(read).await;
         match read {
-            Err(error) => Outcome::Later(error.to_string()),
+            Err(error) => Outcome::later(error.to_string()),
             Ok(Read::Gone) => Outcome::Gone,
             Ok(Read::Wait(stamp)) => Outcome::Wait(stamp),
             Ok(Read::Incomplete) => Outcome::Incomplete,
@@ -103,7 +118,6 @@ impl Job {
     }
 
     async fn add(&self, source: AddSource) -> Outcome {
-        let is_url = matches!(source, AddSource::Url(_));
         let add = Box::new(self.request(source));
         let added = self
             .shared
@@ -115,10 +129,14 @@ impl Job {
             Err(error @ (CommandError::Invalid { .. } | CommandError::Unsupported(_))) => {
                 self.refuse(error.to_string()).await
             }
-            Err(error @ CommandError::Failed(_)) if is_url && self.tries >= URL_TRIES_MAX => {
-                self.refuse(error.to_string()).await
-            }
-            Err(error) => Outcome::Later(error.to_string()),
+            Err(error @ CommandError::Fetch(_)) => match self.fetches_failed >= FETCHES_MAX {
+                true => self.refuse(error.to_string()).await,
+                false => Outcome::Later {
+                    why: error.to_string(),
+                    is_of_web: true,
+                },
+            },
+            Err(error) => Outcome::later(error.to_string()),
         }
     }
 
@@ -230,5 +248,78 @@ fn read(spot: &Spot, ask: &Ask) -> io::Result<Read> {
         Ok(source) => Ok(Read::Source(source)),
         Err(Wrong(_)) if !is_quiet => Ok(Read::Incomplete),
         Err(Wrong(why)) => Ok(Read::Refused(why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Seat, pair};
+    use crate::watching::seen::Seen;
+    use ::state::{Options, Store};
+    use seedring_metrics::Registry;
+    use std::fs;
+    use std::path::Path;
+    use tokio::sync::Semaphore;
+
+    /// A job of a file with a URL, and who is asked by it.
+    async fn job(root: &Path, store: &Store, fetches_failed: u32) -> (Job, Seat) {
+        let path = PathBuf::from("a.url");
+        fs::write(root.join(&path), "http://127.0.0.1:1/a.torrent\n").unwrap();
+        let spot = Spot::open(root, &path).unwrap();
+        let There::File(stamp) = spot.look().unwrap() else {
+            panic!("no file");
+        };
+        let (server, seat) = pair();
+        let job = Job {
+            root: root.to_owned(),
+            path,
+            entry: Arc::new(WatchEntry::default()),
+            shared: Arc::new(Shared {
+                server,
+                cells: Registry::new(1).control(),
+                seen: Seen::read(store.handle()).await.unwrap(),
+                room: Arc::new(Semaphore::new(MEMORY_BYTES_MAX as usize >> 10)),
+            }),
+            stamp,
+            quiet: LINK_QUIET,
+            is_incomplete: false,
+            fetches_failed,
+        };
+        (job, seat)
+    }
+
+    /// A good link whose torrent cannot be kept is not called invalid, however long that lasts; one
+    /// that gives nothing is, after a while.
+    #[tokio::test]
+    async fn a_url_is_invalid_by_what_the_web_says_alone() {
+        let full = || CommandError::Failed("no space is left on the state disk".into());
+        let absent = || CommandError::Fetch("404 Not Found".into());
+        let cases = [
+            (full(), FETCHES_MAX, Some(false)),
+            (absent(), FETCHES_MAX - 1, Some(true)),
+            (absent(), FETCHES_MAX, None),
+        ];
+        for (error, fetches_failed, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path().join("in");
+            fs::create_dir(&root).unwrap();
+            let store = Store::open(folder.path(), Options::default()).unwrap();
+            let (job, mut seat) = job(&root, &store, fetches_failed).await;
+            let answer = async {
+                match seat.commands.recv().await {
+                    Some(Command::Add(_, reply)) => reply.send(Err(error.clone())).unwrap(),
+                    other => panic!("{other:?}"),
+                }
+            };
+            let ((_, outcome), ()) = tokio::join!(job.run(), answer);
+            let is_of_web = match outcome {
+                Outcome::Later { is_of_web, .. } => Some(is_of_web),
+                Outcome::Gone => None,
+                _ => panic!("{error}: it stays"),
+            };
+            assert_eq!(is_of_web, expected, "{error}");
+            assert_eq!(root.join("a.url.invalid").exists(), expected.is_none());
+        }
     }
 }

@@ -33,8 +33,20 @@ pub(super) struct Found {
     /// files.
     pub files: BTreeMap<PathBuf, Option<Stamp>>,
     pub folders: Folders,
+    /// Folders that could not be listed, and files that could not be looked at, with the reason:
+    /// what is there is not known.
+    pub unknown: BTreeMap<PathBuf, String>,
     /// Whether there is more than the limits let be seen.
     pub is_cut: bool,
+}
+
+impl Found {
+    /// Something could not be looked at. What has gone is known: it is not there.
+    fn unknown(&mut self, path: PathBuf, error: &io::Error) {
+        if error.kind() != io::ErrorKind::NotFound {
+            self.unknown.insert(path, error.to_string());
+        }
+    }
 }
 
 /// Looks into a watch folder; none if no folder has changed since `before`.
@@ -65,7 +77,10 @@ pub(super) fn look(
         let listed = list(root, &folder, &mut found);
         let below = match listed {
             // One that vanished meanwhile, or that nobody may read, hides no other.
-            Err(_) if depth > 0 => continue,
+            Err(error) if depth > 0 => {
+                found.unknown(folder, &error);
+                continue;
+            }
             listed => listed?,
         };
         for (path, changed) in below {
@@ -95,11 +110,14 @@ fn list(root: &Path, folder: &Path, found: &mut Found) -> io::Result<Vec<(PathBu
         if is_dotted || !(is_folder || is_ours) {
             continue;
         }
-        // It may have gone.
-        let Ok(metadata) = entry.metadata() else {
-            continue;
-        };
         let path = folder.join(&name);
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                found.unknown(path, &error);
+                continue;
+            }
+        };
         if metadata.is_dir() {
             below.push((path, changed_at(&metadata)));
         } else if found.files.len() == FILES_MAX {
@@ -135,6 +153,7 @@ fn there(metadata: &Metadata) -> There {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{Mode, OFlags};
     use std::fs;
 
     fn names(found: &Found) -> Vec<&str> {
@@ -184,5 +203,28 @@ mod tests {
         let again = look(folder.path(), true, Some(&found.folders)).unwrap();
         assert_eq!(names(&again.unwrap()), all[..3]);
         assert!(look(&path("absent"), false, None).is_err());
+    }
+
+    /// As of a mount that does not answer: its files are neither there nor gone.
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.torrent"), "x").unwrap();
+        // The way to it becomes longer than the kernel takes, also for root, whom no mode hinders.
+        let name = "d".repeat(250);
+        let mut deepest =
+            rustix::fs::open(folder.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for _ in 0..20 {
+            rustix::fs::mkdirat(&deepest, &name, Mode::RWXU).unwrap();
+            deepest =
+                rustix::fs::openat(&deepest, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        let found = look(folder.path(), true, None).unwrap().unwrap();
+        assert_eq!(names(&found), ["a.torrent"]);
+        let unknown: Vec<_> = found.unknown.into_iter().collect();
+        assert_eq!(unknown.len(), 1, "{unknown:?}");
+        assert!(unknown[0].1.contains("too long"), "{unknown:?}");
+        let found = look(folder.path(), false, None).unwrap().unwrap();
+        assert!(found.unknown.is_empty());
     }
 }

@@ -4,17 +4,24 @@
 //! A file is known by its path, its length and its time. Numbers of devices and inodes are left
 //! out: of many file systems they are others after each mount.
 //!
+//! A file that has gone is forgotten when it has been away for [`AWAY`], and no folder of its watch
+//! hid anything meanwhile: a mount in the middle of a watch may be missing, or not answer, and its
+//! files come back as they were.
+//!
 //! Kept in the store as [`BUCKETS`] settings, so that one more file writes a small part of them.
-//! Limits: [`BUCKET_FILES_MAX`] in each; when one is full its files are remembered by nobody, and
-//! may be added again after a restart.
+//! Since when a file is away is not: a restart begins it anew. Limits: [`BUCKET_FILES_MAX`] in
+//! each; when one is full the file that has been away for the longest makes room, and if all are
+//! there the new one is not remembered, and may be added again after a restart.
 
 use super::spot::Stamp;
-use ::state::{Handle, Write};
+use ::state::{Handle, ReadError, Write};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// How the names of the settings begin.
 const PREFIX: &str = "watch/seen/";
@@ -24,6 +31,9 @@ const BUCKETS: usize = 16;
 
 /// Files in each part.
 const BUCKET_FILES_MAX: usize = 4096;
+
+/// How long a file must have been away until it is forgotten.
+const AWAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Bytes of a watch and of a file in it.
 const WATCH_BYTES: usize = 4;
@@ -55,37 +65,39 @@ fn bucket(key: &Key) -> usize {
     usize::from(key[WATCH_BYTES]) % BUCKETS
 }
 
+/// Files that are remembered, and since when they are away; none where they are there, or where
+/// that has not been looked at yet.
+type Bucket = BTreeMap<Key, Option<Instant>>;
+
 /// See the module.
 pub(super) struct Seen {
     store: Handle,
-    buckets: Mutex<Vec<BTreeSet<Key>>>,
+    buckets: Mutex<Vec<Bucket>>,
 }
 
 impl Seen {
     /// Reads what is kept.
-    pub(super) async fn read(store: Handle) -> Seen {
-        let mut buckets = vec![BTreeSet::new(); BUCKETS];
-        match store.read(|view| view.settings(PREFIX)).await {
-            Ok(settings) => {
-                for (_, keys) in settings {
-                    for key in keys.chunks_exact(KEY_BYTES) {
-                        let mut whole = [0; KEY_BYTES];
-                        whole.copy_from_slice(key);
-                        buckets[bucket(&whole)].insert(whole);
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "which files of watch folders were added is not known");
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read. Nothing may be watched then: all files would be taken for new.
+    pub(super) async fn read(store: Handle) -> Result<Seen, ReadError> {
+        let settings = store.read(|view| view.settings(PREFIX)).await?;
+        let mut buckets = vec![Bucket::new(); BUCKETS];
+        for (_, keys) in settings {
+            for key in keys.chunks_exact(KEY_BYTES) {
+                let mut whole = [0; KEY_BYTES];
+                whole.copy_from_slice(key);
+                buckets[bucket(&whole)].insert(whole, None);
             }
         }
         let buckets = Mutex::new(buckets);
-        Seen { store, buckets }
+        Ok(Seen { store, buckets })
     }
 
     /// Whether a file is known.
     pub(super) async fn has(&self, key: &Key) -> bool {
-        self.buckets.lock().await[bucket(key)].contains(key)
+        self.buckets.lock().await[bucket(key)].contains_key(key)
     }
 
     /// Remembers a file; durable on return, unless there is no room or the disk fails, which is
@@ -93,16 +105,17 @@ impl Seen {
     pub(super) async fn insert(&self, key: Key) {
         let at = bucket(&key);
         let mut buckets = self.buckets.lock().await;
-        if buckets[at].len() >= BUCKET_FILES_MAX {
+        if buckets[at].contains_key(&key) {
+            return;
+        }
+        if !make_room(&mut buckets[at]) {
             tracing::warn!(
                 "too many files stay in watch folders: one more is added again after a \
                 restart if its torrent was removed; clear the folders"
             );
             return;
         }
-        if !buckets[at].insert(key) {
-            return;
-        }
+        buckets[at].insert(key, None);
         let write = write(at, &buckets[at]);
         // Handed over in the order of the changes; waited for beside others.
         let ack = self.store.submit(vec![write]).await;
@@ -116,20 +129,37 @@ impl Seen {
         }
     }
 
-    /// Forgets the files of a watch that are not among `present`. Where none of them is present all
-    /// are kept: more likely a mount is missing than all of its files are.
-    pub(super) async fn retain(&self, root: &Path, present: &BTreeSet<Key>) {
+    /// Takes note of which files of a watch are there, and forgets those that have been away for
+    /// [`AWAY`]. If it `is_known` only what is there, not what is not, none becomes older. Where
+    /// none of them is present all are kept: more likely a mount is missing than all of its files
+    /// are.
+    pub(super) async fn looked(
+        &self,
+        root: &Path,
+        present: &BTreeSet<Key>,
+        is_known: bool,
+        now: Instant,
+    ) {
         let watch = of_watch(root);
         let mut buckets = self.buckets.lock().await;
-        let is_of = |key: &&Key| key[..WATCH_BYTES] == watch;
-        let mut known = buckets.iter().flatten().filter(is_of);
-        if !known.any(|key| present.contains(key)) {
+        let is_of = |key: &Key| key[..WATCH_BYTES] == watch;
+        let mut known = buckets.iter().flat_map(Bucket::keys);
+        if !known.any(|key| is_of(key) && present.contains(key)) {
             return;
         }
         let mut writes = Vec::new();
         for (at, keys) in buckets.iter_mut().enumerate() {
             let before = keys.len();
-            keys.retain(|key| !is_of(&key) || present.contains(key));
+            keys.retain(|key, away| {
+                if !is_of(key) {
+                    return true;
+                }
+                if present.contains(key) {
+                    *away = None;
+                    return true;
+                }
+                !is_known || now - *away.get_or_insert(now) < AWAY
+            });
             if keys.len() != before {
                 writes.push(write(at, keys));
             }
@@ -146,8 +176,18 @@ impl Seen {
     }
 }
 
-fn write(at: usize, keys: &BTreeSet<Key>) -> Write {
-    let bytes: Vec<u8> = keys.iter().flatten().copied().collect();
+/// Sees to it that one more file can be remembered; false if it cannot.
+fn make_room(keys: &mut Bucket) -> bool {
+    if keys.len() < BUCKET_FILES_MAX {
+        return true;
+    }
+    let away = keys.iter().filter_map(|(key, away)| Some(((*away)?, *key)));
+    let longest = away.min().map(|(_, key)| key);
+    longest.is_some_and(|key| keys.remove(&key).is_some())
+}
+
+fn write(at: usize, keys: &Bucket) -> Write {
+    let bytes: Vec<u8> = keys.keys().flatten().copied().collect();
     let value = (!bytes.is_empty()).then_some(bytes);
     Write::Setting(format!("{PREFIX}{at:x}"), value)
 }
@@ -167,21 +207,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_that_stay_are_known_after_a_restart_and_forgotten_when_they_are_gone() {
+    async fn files_that_stay_are_known_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Options::default()).unwrap();
-        let root = Path::new("/watch");
+        let (handle, root) = (store.handle(), Path::new("/watch"));
         let key_of = |root: &Path, number: u64| {
             key(root, Path::new(&format!("{number}.torrent")), stamp(number))
         };
-        let seen = Seen::read(store.handle()).await;
+        let seen = Seen::read(store.handle()).await.unwrap();
         for number in 0..100 {
             seen.insert(key_of(root, number)).await;
         }
         let other = Path::new("/other");
         seen.insert(key_of(other, 1)).await;
         drop(seen);
-        let seen = Seen::read(store.handle()).await;
+        let seen = Seen::read(store.handle()).await.unwrap();
         for number in 0..100 {
             assert!(seen.has(&key_of(root, number)).await);
         }
@@ -198,32 +238,88 @@ mod tests {
             ..stamp(3)
         };
         assert!(!seen.has(&key(root, Path::new("3.torrent"), written)).await);
-        // Nothing of it is there: it is not mounted.
-        seen.retain(root, &BTreeSet::from([key_of(root, 100)]))
-            .await;
-        assert!(seen.has(&key_of(root, 50)).await);
-        seen.retain(root, &BTreeSet::from([key_of(root, 50)])).await;
+        drop(store);
+        assert!(
+            Seen::read(handle).await.is_err(),
+            "what is not known is not nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_has_gone_is_forgotten_when_that_is_sure() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Options::default()).unwrap();
+        let (root, other) = (Path::new("/watch"), Path::new("/other"));
+        let key_of = |root: &Path, number: u64| {
+            key(root, Path::new(&format!("{number}.torrent")), stamp(number))
+        };
+        let seen = Seen::read(store.handle()).await.unwrap();
+        for number in 0..4 {
+            seen.insert(key_of(root, number)).await;
+        }
+        seen.insert(key_of(other, 1)).await;
+        let begin = Instant::now();
+        let at = |hours: u32| begin + Duration::from_secs(3600) * hours;
+        let looked = async |numbers: &[u64], is_known: bool, hours: u32| {
+            let keys = numbers.iter().map(|number| key_of(root, *number));
+            seen.looked(root, &keys.collect(), is_known, at(hours))
+                .await;
+        };
+        let has = async |number: u64| seen.has(&key_of(root, number)).await;
+        // A mount in the middle of the watch is missing, and 0 beside it is there.
+        looked(&[0], true, 0).await;
+        looked(&[0], true, 23).await;
+        assert!(has(1).await && has(2).await && has(3).await);
+        // It is back, without 3, and goes again: what was there counts anew.
+        looked(&[0, 1, 2], true, 23).await;
+        looked(&[0], true, 30).await;
+        assert!(has(1).await && has(2).await && !has(3).await);
+        // It does not answer: as long as that is so nobody knows what is gone.
+        looked(&[0], false, 60).await;
+        assert!(has(1).await && has(2).await);
+        looked(&[0, 1], true, 61).await;
+        assert!(has(1).await && !has(2).await);
+        // Nothing of it is there: the whole watch is not mounted.
+        looked(&[7], true, 62).await;
+        looked(&[7], true, 99).await;
+        assert!(has(0).await && has(1).await);
         drop(seen);
-        let seen = Seen::read(store.handle()).await;
-        assert!(seen.has(&key_of(root, 50)).await && seen.has(&key_of(other, 1)).await);
-        assert!(!seen.has(&key_of(root, 51)).await);
+        let seen = Seen::read(store.handle()).await.unwrap();
+        assert!(seen.has(&key_of(root, 0)).await && seen.has(&key_of(other, 1)).await);
+        assert!(!seen.has(&key_of(root, 2)).await && !seen.has(&key_of(root, 3)).await);
     }
 
     #[tokio::test]
     async fn there_is_an_end_to_what_is_remembered() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Options::default()).unwrap();
-        let seen = Seen::read(store.handle()).await;
+        let seen = Seen::read(store.handle()).await.unwrap();
         {
             let mut buckets = seen.buckets.lock().await;
             for number in 0..BUCKET_FILES_MAX as u64 {
                 let mut key = [0; KEY_BYTES];
                 key[8..].copy_from_slice(&number.to_be_bytes());
-                buckets[0].insert(key);
+                buckets[0].insert(key, None);
             }
         }
         let one_more = [0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
         seen.insert(one_more).await;
         assert!(!seen.has(&one_more).await);
+        // Two have gone, and the first of them makes room.
+        let number = |number: u64| {
+            let mut key = [0; KEY_BYTES];
+            key[8..].copy_from_slice(&number.to_be_bytes());
+            key
+        };
+        {
+            let mut buckets = seen.buckets.lock().await;
+            let now = Instant::now();
+            let later = now + Duration::from_secs(1);
+            buckets[0].insert(number(3), Some(later));
+            buckets[0].insert(number(9), Some(now));
+        }
+        seen.insert(one_more).await;
+        assert!(seen.has(&one_more).await && !seen.has(&number(9)).await);
+        assert!(seen.has(&number(3)).await);
     }
 }

@@ -78,7 +78,7 @@ impl Watch {
         }
         self.kept.reload(settings);
         let server = self.server.clone();
-        self.automation.renew(automation, server).await;
+        self.automation.renew(automation, server);
         self.running.stop_timeout = config.announce.stop_timeout_s.duration();
         self.renewable.http.set(http);
         if let Some(api) = &self.renewable.api {
