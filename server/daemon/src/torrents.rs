@@ -57,6 +57,9 @@ struct Entry {
     torrent_file: PathBuf,
     seeded: Arc<SeededTorrent>,
     fault: Option<Fault>,
+    /// The look at its data that is awaited while it has a fault. One of an earlier fault may still
+    /// be under way, perhaps at another folder: a reload can have it served from elsewhere.
+    look: u64,
     /// How long after the last look, or the fault, the data are looked at again.
     look_after: Duration,
     /// The stamps at the last look; hashing waits until two looks find the same.
@@ -65,6 +68,7 @@ struct Entry {
 
 /// What came of looking at a faulty torrent's data again.
 pub struct Look {
+    number: u64,
     ready: Ready,
     outcome: LookOutcome,
 }
@@ -87,14 +91,18 @@ impl Look {
     }
 
     /// Looks whether the files are there and have been quiet since the stamps `before`.
-    fn at_stamps(ready: Ready, before: Option<&Vec<Option<FileStamp>>>) -> Look {
+    fn at_stamps(number: u64, ready: Ready, before: Option<&Vec<Option<FileStamp>>>) -> Look {
         let now = ready.stamps_now();
         let outcome = if now.is_some() && now.as_ref() == before {
             LookOutcome::Quiet
         } else {
             LookOutcome::NotYet(now)
         };
-        Look { ready, outcome }
+        Look {
+            number,
+            ready,
+            outcome,
+        }
     }
 
     /// Hashes the data.
@@ -128,6 +136,8 @@ pub struct Torrents {
     /// Held by the one re-check that hashes.
     hashing: Arc<Semaphore>,
     looks: mpsc::UnboundedSender<Look>,
+    /// Looks that have begun: the number of the last one.
+    looks_begun: u64,
     /// Torrents that were told to be found by nobody.
     unfindable: usize,
 }
@@ -181,6 +191,7 @@ impl Torrents {
             counts: Counts::default(),
             hashing: Arc::new(Semaphore::new(1)),
             looks,
+            looks_begun: 0,
             unfindable: 0,
         };
         (torrents, received)
@@ -225,6 +236,7 @@ impl Torrents {
             torrent_file,
             seeded,
             fault: None,
+            look: 0,
             look_after: LOOK_AFTER_MIN,
             looked: None,
         };
@@ -330,8 +342,8 @@ impl Torrents {
         let Some(entry) = self.entries.get_mut(&info_hash) else {
             return false;
         };
-        // It was withdrawn meanwhile, and is served anew.
-        if entry.fault.is_none() {
+        // It was withdrawn meanwhile, and is served anew, or was and has another fault.
+        if entry.fault.is_none() || entry.look != look.number {
             return false;
         }
         entry.look_after = (entry.look_after * 2).min(LOOK_AFTER_MAX);
@@ -415,10 +427,13 @@ impl Torrents {
     }
 
     /// Looks at a faulty torrent's data after its pause, on a thread for blocking work.
-    fn look_later(&self, info_hash: InfoHashV1) {
-        let Some(entry) = self.entries.get(&info_hash) else {
+    fn look_later(&mut self, info_hash: InfoHashV1) {
+        let Some(entry) = self.entries.get_mut(&info_hash) else {
             return;
         };
+        self.looks_begun += 1;
+        let number = self.looks_begun;
+        entry.look = number;
         let (ready, before) = (entry.ready.clone(), entry.looked.clone());
         let (state, looks) = (Arc::clone(&self.services.state), self.looks.clone());
         let cells = Arc::clone(&self.services.cells);
@@ -427,8 +442,8 @@ impl Torrents {
             tokio::time::sleep(pause).await;
             // The stamps are looked at first, in parallel: a disk that hangs or is still away must not
             // keep the turn from others.
-            let look = tokio::task::spawn_blocking(move || Look::at_stamps(ready, before.as_ref()));
-            let look = match look.await {
+            let look = move || Look::at_stamps(number, ready, before.as_ref());
+            let look = match tokio::task::spawn_blocking(look).await {
                 Ok(look) if matches!(look.outcome, LookOutcome::Quiet) => {
                     let _turn = hashing.acquire_owned().await;
                     tokio::task::spawn_blocking(move || look.at_data(&state, &cells)).await
@@ -464,3 +479,6 @@ fn seeded(ready: &Ready) -> Result<SeededTorrent, AddError> {
     let (stamps, paths) = (ready.stamps.clone(), ready.paths.clone());
     SeededTorrent::new(Arc::clone(&ready.metainfo), &ready.data_dir, stamps, paths)
 }
+
+#[cfg(test)]
+mod tests;
