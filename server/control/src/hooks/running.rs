@@ -198,13 +198,15 @@ impl Hooks {
             left: AtomicUsize::new(takers.len() + 1),
         });
         for line in takers {
+            // Before it waits: it may be taken, and be counted no more, at once.
+            self.0.cells.raise(ControlGauge::HookEventsWaiting, 1);
             let pushed = line.chains().push(torrent, Arc::clone(&pending), bytes);
             match pushed {
-                Ok(()) => {
-                    self.0.cells.raise(ControlGauge::HookEventsWaiting, 1);
-                    line.more.notify_one();
+                Ok(()) => line.more.notify_one(),
+                Err(pending) => {
+                    self.0.cells.lower(ControlGauge::HookEventsWaiting, 1);
+                    self.dropped(line, &pending);
                 }
-                Err(pending) => self.dropped(line, &pending),
             }
         }
         drop(lines);
