@@ -151,3 +151,37 @@ async fn no_event_stays_with_a_hook_that_has_ended() {
     assert_eq!(cells.gauge(ControlGauge::HookEventsWaiting), 0);
     hooks.stop().await;
 }
+
+/// While an event is handed to one hook after another none of them can give way to another: it
+/// might end before it has the event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_hook_retires_while_an_event_is_handed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Options::default()).unwrap();
+    let cells = Registry::new(1).control();
+    let all = vec![hook(Target::Run(Vec::new()), 1); 2];
+    let started = Hooks::start(all, &[], store.handle(), Arc::clone(&cells)).await;
+    let hooks = started.unwrap();
+    let first = Arc::clone(&hooks.lines()[0]);
+    let teller = hooks.clone();
+    let telling = {
+        let _held = first.chains();
+        let telling = tokio::task::spawn_blocking(move || {
+            let happened = Happened::to(&torrent(1), HookEvent::Added, 1, None);
+            teller.tell(1, happened, false);
+        });
+        let end = Instant::now() + PATIENCE;
+        while cells.gauge(ControlGauge::HookEventsWaiting) == 0 {
+            assert!(Instant::now() < end, "it is not handed over");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(hooks.0.lines.try_write().is_err());
+        telling
+    };
+    telling.await.unwrap();
+    assert!(hooks.0.lines.try_write().is_ok());
+    until("both are told", async || {
+        cells.counter(ControlCounter::HooksFailed) == 2
+    })
+    .await;
+}
