@@ -1,8 +1,8 @@
 //! What a server has set out to do with the files of a torrent and has not ended: kept before it is
 //! begun, so that the next start goes on with it.
 //!
-//! Limits: one of each kind for an info-hash, [`limits::INTENT_BYTES_MAX`] each. Does not: know what
-//! the bytes say.
+//! Limits: one of each kind for an info-hash, [`limits::INTENT_BYTES_MAX`] each. Does not: know
+//! what the bytes say.
 
 use crate::error::WriteError;
 use crate::limits;
@@ -87,8 +87,8 @@ pub(crate) fn remove_with(
     Ok(())
 }
 
-/// The step from schema 1, where moves and renames were settings, of which there may be but so many.
-/// Those of torrents that are gone go, as every start took them.
+/// The step from schema 1, where moves and renames were settings, of which there may be but so
+/// many. Those of torrents that are gone go, as every start took them.
 pub(crate) fn from_settings(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     let mut settings = transaction.open_table(SETTINGS)?;
     let summaries = transaction.open_table(SUMMARIES)?;

@@ -285,8 +285,8 @@ impl View {
     }
 
     /// What of a kind is intended with at most `max` torrents' files (and [`limits::PAGE_MAX`])
-    /// behind `after`, in the order of their info-hashes; the last one's is the next page's `after`.
-    /// An empty page is the end.
+    /// behind `after`, in the order of their info-hashes; the last one's is the next page's
+    /// `after`. An empty page is the end.
     ///
     /// # Errors
     ///

@@ -1,7 +1,6 @@
-//! The files of a move, copied to another file system: where each file is under a name of the move's
-//! own until it is whole and on the disk, all are hashed or compared before the torrent goes on from
-//! them, and what a try that was cut off has copied is copied again only if its original has changed
-//! since.
+//! The files of a move, copied to another file system: each under a name of the move's own until it
+//! is whole and on the disk; all are hashed or compared before the torrent goes on from them. What a
+//! try that was cut off has copied is copied again only if its original has changed since.
 //!
 //! A copy has the length and the time of change of its original: so it is known again. The new
 //! folder has a mark while copies are made there: without it, the disk that it is on is away, and

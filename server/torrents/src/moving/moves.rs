@@ -261,8 +261,8 @@ impl Moving {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Stops it so that it is gone on with later, unless it was given up before: what is given up is
-    /// nobody's.
+    /// Stops it so that it is gone on with later, unless it was given up before: what is given up
+    /// is nobody's.
     fn park(&self) {
         let was = self.cancelled.swap(true, Ordering::Relaxed);
         if !was {
