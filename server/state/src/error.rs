@@ -127,6 +127,10 @@ pub enum WriteError {
         /// What is wrong.
         error: DecodeError,
     },
+    /// A later change stands, so this one was not tried again; by whoever keeps writes that have
+    /// failed, the store itself never says so.
+    #[error("a later change of torrent {0} stands")]
+    Overtaken(InfoHashV1),
     /// The disk failed. The store tries again with the next write.
     #[error(transparent)]
     Failed(Arc<Failure>),

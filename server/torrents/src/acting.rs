@@ -3,6 +3,7 @@
 use crate::hooking::Told;
 use crate::keeping::{After, Change, Next, refusal};
 use crate::manager::{Inner, Manager, Phase};
+use crate::unkept::Fields;
 use control::catalog::{Status, Torrent};
 use control::command::{Action, CommandError, Reply};
 use engine::peer_list::PeerSource;
@@ -130,7 +131,8 @@ impl Manager {
             Action::Pause => {
                 self.waived.remove(&info_hash);
                 let pause = |summary: &mut state::Summary| summary.paused = true;
-                self.change(info_hash, Arc::new(pause), true, reply).await;
+                let fields = Fields::PAUSED;
+                self.change(info_hash, fields, Arc::new(pause), reply).await;
             }
             Action::Resume => {
                 self.waive_limits(info_hash);
@@ -145,7 +147,9 @@ impl Manager {
                         summary.last_error = None;
                     }
                 };
-                self.change(info_hash, Arc::new(resume), true, reply).await;
+                let fields = Fields::PAUSED | Fields::CONDITION;
+                self.change(info_hash, fields, Arc::new(resume), reply)
+                    .await;
             }
             Action::Recheck => {
                 let has_pieces = {
@@ -163,7 +167,9 @@ impl Manager {
                     summary.condition = Condition::NeedsCheck;
                     summary.last_error = None;
                 };
-                self.change(info_hash, Arc::new(recheck), true, reply).await;
+                let fields = Fields::CONDITION;
+                self.change(info_hash, fields, Arc::new(recheck), reply)
+                    .await;
             }
             Action::Announce => {
                 let result = match self.is_found(info_hash) {
@@ -183,75 +189,48 @@ impl Manager {
         }
     }
 
-    /// Changes the summary of a torrent, durably, and restarts it if that is said.
-    pub(crate) async fn change(
+    /// Changes these fields of the summary of a torrent as the user says, durably, and restarts it.
+    async fn change(
         &mut self,
         info_hash: InfoHashV1,
+        fields: Fields,
         change: Change,
-        restart: bool,
         reply: Reply<()>,
     ) {
         let kept = Arc::clone(&change);
         let update = Update::new().summary(move |summary| kept(summary));
-        self.update(info_hash, update, change, restart, Some(reply))
+        let next = Next::Restart(info_hash);
+        self.update(info_hash, (fields, update), change, next, reply)
             .await;
     }
 
-    /// Does `update`, durably, and then `change` to what is in memory.
+    /// Does `update`, which concerns these fields, durably, and then `change` to what is in memory,
+    /// and what is next.
     pub(crate) async fn update(
         &mut self,
         info_hash: InfoHashV1,
-        update: Update,
-        change: Change,
-        restart: bool,
-        reply: Option<Reply<()>>,
-    ) {
-        let next = match restart {
-            true => Next::Restart(info_hash),
-            false => Next::Done,
-        };
-        self.update_then(info_hash, update, change, next, reply)
-            .await;
-    }
-
-    /// The same, and then what is next.
-    pub(crate) async fn update_then(
-        &mut self,
-        info_hash: InfoHashV1,
-        update: Update,
+        (fields, update): (Fields, Update),
         change: Change,
         next: Next,
-        reply: Option<Reply<()>>,
+        reply: Reply<()>,
     ) {
-        self.update_telling(info_hash, update, change, next, reply, None)
-            .await;
-    }
-
-    /// The same, and tells hooks.
-    pub(crate) async fn update_telling(
-        &mut self,
-        info_hash: InfoHashV1,
-        update: Update,
-        change: Change,
-        next: Next,
-        reply: Option<Reply<()>>,
-        told: Told,
-    ) {
-        let notice = self.note_change(info_hash, &change, told);
         let write = Write::Update(info_hash, Box::new(update));
-        let after = shown_after(info_hash, change, next, reply);
-        self.keeping.write_telling(vec![write], notice, after).await;
+        let after = shown_after(info_hash, change, next, Some(reply));
+        let after = self.overtaking(info_hash, fields, after);
+        self.keeping.write(write, after).await;
     }
 
-    /// The same without anybody who waits for it: it is tried again while the state disk fails.
+    /// Changes these fields without anybody who waits for it: it is tried again while the state
+    /// disk fails, unless the user changes them.
     pub(crate) async fn settle(
         &mut self,
         info_hash: InfoHashV1,
+        fields: Fields,
         update: impl Fn() -> Update + Send + Sync + 'static,
         change: Change,
         next: Next,
     ) {
-        self.settle_telling(info_hash, update, change, next, None)
+        self.settle_telling(info_hash, fields, update, change, next, None)
             .await;
     }
 
@@ -259,6 +238,7 @@ impl Manager {
     pub(crate) async fn settle_telling(
         &mut self,
         info_hash: InfoHashV1,
+        fields: Fields,
         update: impl Fn() -> Update + Send + Sync + 'static,
         change: Change,
         next: Next,
@@ -272,7 +252,8 @@ impl Manager {
             Write::Update(info_hash, Box::new(update))
         };
         let after = shown_after(info_hash, change, next, None);
-        self.insist(info_hash, Arc::new(make), notice, after).await;
+        self.insist(info_hash, (fields, Arc::new(make)), notice, after)
+            .await;
     }
 
     /// Notes what a torrent waits for, and why.
@@ -294,7 +275,8 @@ impl Manager {
             true => Next::Restart(info_hash),
             false => Next::Done,
         };
-        self.settle_telling(info_hash, Update::new, change, next, told)
+        let fields = Fields::CONDITION;
+        self.settle_telling(info_hash, fields, Update::new, change, next, told)
             .await;
     }
 
@@ -305,7 +287,8 @@ impl Manager {
         let change: Change = Arc::new(move |summary: &mut state::Summary| {
             summary.last_error.clone_from(&error);
         });
-        self.settle(info_hash, Update::new, change, Next::Done)
+        let fields = Fields::CONDITION;
+        self.settle(info_hash, fields, Update::new, change, Next::Done)
             .await;
     }
 
@@ -315,7 +298,9 @@ impl Manager {
             summary.condition = Condition::NeedsCheck;
         });
         let next = Next::Restart(info_hash);
-        self.settle(info_hash, Update::new, change, next).await;
+        let fields = Fields::CONDITION;
+        self.settle(info_hash, fields, Update::new, change, next)
+            .await;
     }
 
     async fn move_in_queue(&mut self, info_hash: InfoHashV1, place: Place, reply: Reply<()>) {
@@ -328,7 +313,8 @@ impl Manager {
             let _ = reply.send(written.map_err(refusal));
             Next::Done
         };
-        self.keeping.write(write, Box::new(after)).await;
+        let after = self.overtaking(info_hash, Fields::PLACE, Box::new(after));
+        self.keeping.write(write, after).await;
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::keeping::Next;
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::{Kept, KeptError};
+use crate::unkept::{Fields, Make};
 use control::catalog::Status;
 use control::hooks::HookEvent;
 use control::resume::{Resume, ResumeError, Resumed};
@@ -335,7 +336,8 @@ impl Manager {
             false => {}
         }
         let next = Next::Restart(info_hash);
-        self.settle_telling(info_hash, update, change, next, told)
+        let fields = Fields::CONDITION;
+        self.settle_telling(info_hash, fields, update, change, next, told)
             .await;
     }
 
@@ -351,7 +353,8 @@ impl Manager {
             crate::keeping::Next::Done
         };
         let make = move || state::Write::Queue(info_hash, place);
-        self.insist(info_hash, Arc::new(make), None, Box::new(after))
+        let make: Make = Arc::new(make);
+        self.insist(info_hash, (Fields::PLACE, make), None, Box::new(after))
             .await;
     }
 }

@@ -13,6 +13,7 @@
 
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::{Kept, KeptError};
+use crate::unkept::Fields;
 use control::catalog::Status;
 use control::hashing::{Links, Root, stamp_of};
 use engine::layout::FileStamp;
@@ -214,7 +215,8 @@ impl Manager {
         };
         let change: crate::keeping::Change = Arc::new(change);
         let next = crate::keeping::Next::Restart(info_hash);
-        self.settle(info_hash, state::Update::new, change, next)
+        let fields = Fields::CONDITION;
+        self.settle(info_hash, fields, state::Update::new, change, next)
             .await;
     }
 }

@@ -8,6 +8,7 @@ use crate::keeping::{Change, Next};
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::{Kept, KeptError};
 use crate::seeding::Awake;
+use crate::unkept::Fields;
 use control::catalog::Status;
 use control::hooks::HookEvent;
 use control::resume::{Claim, Resume, ResumeError, Resumed};
@@ -374,7 +375,8 @@ impl Manager {
         self.show(info_hash, |torrent| torrent.pieces_verified = pieces);
         let told = Some((HookEvent::Completed, None));
         let next = Next::Completed(info_hash);
-        self.settle_telling(info_hash, update, change, next, told)
+        let fields = Fields::NONE;
+        self.settle_telling(info_hash, fields, update, change, next, told)
             .await;
         self.place(info_hash, Place::Out).await;
         let Some((fetch, counted)) = mine else {

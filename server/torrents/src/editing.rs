@@ -3,6 +3,7 @@
 use crate::adding::priorities;
 use crate::keeping::{Change, Next};
 use crate::manager::{Manager, Phase};
+use crate::unkept::Fields;
 use control::command::{CommandError, Edit, LimitsEdit, Reply};
 use engine::picker::Priority;
 use proto::ids::InfoHashV1;
@@ -45,6 +46,18 @@ impl Manager {
         let edit_limits =
             ratio_permille.is_some() || seeding_time_s.is_some() || at_limit.is_some();
         let ends_super_seeding = edit.super_seeding == Some(false);
+        let mut fields = Fields::NONE;
+        // Labels and the category have limits, too.
+        let edits_labels = edit.labels.is_some()
+            || edit.category.is_some()
+            || !edit.labels_added.is_empty()
+            || !edit.labels_removed.is_empty();
+        if edit_limits || edits_labels {
+            fields = fields | Fields::LIMITS;
+        }
+        if edit.super_seeding.is_some() {
+            fields = fields | Fields::SUPER_SEEDING;
+        }
         let edited = Edited {
             info_hash,
             files,
@@ -61,7 +74,7 @@ impl Manager {
             self.waive_super_seeding(info_hash);
         }
         let next = Next::Edited(Box::new(edited));
-        self.update_then(info_hash, update, change, next, Some(reply))
+        self.update(info_hash, (fields, update), change, next, reply)
             .await;
     }
 

@@ -11,6 +11,7 @@
 use crate::acting::shown_after;
 use crate::keeping::{After, Change, Next};
 use crate::manager::Manager;
+use crate::unkept::Fields;
 use control::catalog::{Status, Torrent};
 use control::command::Action;
 use control::config::{AtLimit, RuleLimits};
@@ -254,7 +255,9 @@ impl Manager {
             shown(manager, written)
         });
         self.ending.insert(info_hash);
-        self.insist(info_hash, Arc::new(make), None, after).await;
+        let fields = Fields::PAUSED | Fields::LIMITS;
+        self.insist(info_hash, (fields, Arc::new(make)), None, after)
+            .await;
     }
 
     /// It is super-seeded from now on.
@@ -264,7 +267,8 @@ impl Manager {
         }
         tracing::info!(torrent = %info_hash, "it has given what its limits say: it super-seeds");
         let change: Change = Arc::new(|summary: &mut Summary| summary.super_seeding = true);
-        self.settle(info_hash, state::Update::new, change, Next::Done)
+        let fields = Fields::SUPER_SEEDING | Fields::LIMITS;
+        self.settle(info_hash, fields, state::Update::new, change, Next::Done)
             .await;
     }
 

@@ -6,6 +6,7 @@ use super::waiting::Waiter;
 use super::way::{Phase, Way};
 use crate::keeping::{Change, Next, refusal};
 use crate::manager::Manager;
+use crate::unkept::Fields;
 use control::command::{CommandError, Move, Reply};
 use proto::ids::InfoHashV1;
 use state::{Summary, Update, Write};
@@ -159,6 +160,12 @@ impl Manager {
             let _ = reply.send(result);
             next
         };
-        self.keeping.write_all(writes, Box::new(after)).await;
+        // Only what says that the data are there changes the torrent now.
+        let fields = match writes.first() {
+            Some(Write::Update(..)) => Fields::CONDITION,
+            _ => Fields::NONE,
+        };
+        let after = self.overtaking(info_hash, fields, Box::new(after));
+        self.keeping.write_all(writes, after).await;
     }
 }
