@@ -5,13 +5,22 @@
 
 use crate::acting;
 use crate::manager::{Inner, Manager};
+use crate::reading::{Kept, KeptError};
 use control::catalog::{Status, Torrent};
 use proto::ids::InfoHashV1;
 use state::{Condition, LastError, ReadError, Summary};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Torrents that are read of the store at once at the start.
 const PAGE: usize = 2_000;
+
+/// Torrents whose trackers are read, and told, together.
+const BATCH: usize = 64;
+
+/// Reads the trackers of a torrent, in their tiers.
+type ReadTiers = Arc<dyn Fn(&InfoHashV1) -> Result<Vec<Vec<String>>, KeptError> + Send + Sync>;
 
 impl Manager {
     /// Reads the torrents, a page at a time: each page is in the catalog and served before the next
@@ -108,22 +117,73 @@ impl Manager {
             let torrents = catalog.iter().filter(|torrent| acting::sleeps(torrent));
             torrents.map(|torrent| torrent.info_hash).collect()
         };
-        let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
-        let sharing = Arc::clone(&self.sharing);
-        tokio::task::spawn_blocking(move || {
-            for batch in sleeping.chunks(64) {
-                let begun = sharing.begin_reading();
-                let read = |info_hash: &InfoHashV1| {
-                    let kept = crate::reading::Kept::read(&store, *info_hash).ok()?;
-                    sharing.note(*info_hash, &kept, begun);
-                    Some((*info_hash, kept.trackers()))
-                };
-                let trackers = batch.iter().filter_map(read).collect();
-                if inner.send(Inner::Trackers(trackers)).is_err() {
-                    return;
+        self.read_trackers_of(sleeping);
+    }
+
+    /// Reads the trackers of torrents and announces these. If the store cannot be read that is tried
+    /// again: who is not announced is not found.
+    pub(crate) fn read_trackers_of(&self, torrents: Vec<InfoHashV1>) {
+        let (store, sharing) = (self.keeping.store.clone(), Arc::clone(&self.sharing));
+        let read = move |info_hash: &InfoHashV1| {
+            let begun = sharing.begin_reading();
+            let kept = Kept::read(&store, *info_hash)?;
+            sharing.note(*info_hash, &kept, begun);
+            Ok(kept.trackers())
+        };
+        let again = acting::STORE_AGAIN;
+        tokio::spawn(read_all(
+            torrents,
+            Arc::new(read),
+            again,
+            self.inner.clone(),
+        ));
+    }
+}
+
+/// Reads something of each torrent with `read`, which may block, and tells it as
+/// [`Inner::Trackers`]; of those that cannot be read now after a pause, until all are or the manager
+/// has ended.
+async fn read_all(
+    torrents: Vec<InfoHashV1>,
+    read: ReadTiers,
+    again: Duration,
+    inner: mpsc::UnboundedSender<Inner>,
+) {
+    let mut left = torrents;
+    loop {
+        let mut failed = Vec::new();
+        for batch in left.chunks(BATCH) {
+            let (batch, read) = (batch.to_vec(), Arc::clone(&read));
+            let read = move || {
+                let (mut trackers, mut failed) = (Vec::new(), Vec::new());
+                for info_hash in batch {
+                    match read(&info_hash) {
+                        Ok(tiers) => trackers.push((info_hash, tiers)),
+                        Err(KeptError::Store(ReadError::Failed(_))) => failed.push(info_hash),
+                        // Of what is damaged or gone none are known.
+                        Err(_) => {}
+                    }
                 }
+                (trackers, failed)
+            };
+            let Ok((trackers, unread)) = tokio::task::spawn_blocking(read).await else {
+                return;
+            };
+            failed.extend(unread);
+            if inner.send(Inner::Trackers(trackers)).is_err() {
+                return;
             }
-        });
+        }
+        if failed.is_empty() {
+            return;
+        }
+        let torrents = failed.len();
+        tracing::warn!(
+            torrents,
+            "their trackers cannot be read now; that is tried again"
+        );
+        left = failed;
+        tokio::time::sleep(again).await;
     }
 }
 
@@ -137,5 +197,52 @@ fn unreadable(info_hash: InfoHashV1, error: &impl std::fmt::Display, at_s: u64) 
         condition: Condition::Failed,
         last_error: Some(LastError { at_s, text }),
         ..Summary::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use state::Failure;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A state disk that fails while trackers are read costs no torrent its announces.
+    #[tokio::test]
+    async fn trackers_that_cannot_be_read_are_read_again() {
+        let torrents: Vec<_> = (0..BATCH as u8 + 1)
+            .map(|byte| InfoHashV1([byte; 20]))
+            .collect();
+        let reads = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&reads);
+        let read = move |info_hash: &InfoHashV1| {
+            let failed = || {
+                ReadError::Failed(Arc::new(Failure {
+                    path: "state".into(),
+                    text: "no space".into(),
+                    disk_full: true,
+                }))
+            };
+            match (info_hash.0[0], counted.fetch_add(1, Ordering::Relaxed)) {
+                (0, _) => Err(KeptError::Gone),
+                (_, ..10) => Err(failed().into()),
+                (byte, _) => Ok(vec![vec![format!("http://{byte}/")]]),
+            }
+        };
+        let (inner, mut told) = mpsc::unbounded_channel();
+        let pause = Duration::from_millis(1);
+        read_all(torrents.clone(), Arc::new(read), pause, inner).await;
+        let mut known = Vec::new();
+        while let Some(Inner::Trackers(trackers)) = told.recv().await {
+            known.extend(trackers);
+        }
+        known.sort();
+        assert!(
+            known
+                .iter()
+                .map(|(info_hash, _)| info_hash)
+                .eq(&torrents[1..])
+        );
+        assert_eq!(known[0].1, [["http://1/"]]);
+        assert_eq!(reads.load(Ordering::Relaxed), torrents.len() + 9);
     }
 }

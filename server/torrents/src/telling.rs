@@ -162,16 +162,9 @@ impl Manager {
 
     /// Reads the trackers of a torrent and announces it.
     pub(crate) fn read_trackers(&self, info_hash: InfoHashV1) {
-        if self.services.announcer.is_none() {
-            return;
+        if self.services.announcer.is_some() {
+            self.read_trackers_of(vec![info_hash]);
         }
-        let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
-        tokio::task::spawn_blocking(move || {
-            if let Ok(kept) = Kept::read(&store, info_hash) {
-                let trackers = vec![(info_hash, kept.trackers())];
-                let _ = inner.send(crate::manager::Inner::Trackers(trackers));
-            }
-        });
     }
 }
 
