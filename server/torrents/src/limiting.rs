@@ -243,20 +243,8 @@ impl Manager {
                 text: text.to_owned(),
             });
         });
-        let kept = Arc::clone(&change);
-        let make = move || {
-            let kept = Arc::clone(&kept);
-            let update = Update::new().summary(move |summary| kept(summary));
-            Write::Update(info_hash, Box::new(update))
-        };
-        let shown = shown_after(info_hash, change, Next::Restart(info_hash), None);
-        let after: After<Manager> = Box::new(move |manager, written| {
-            manager.ending.remove(&info_hash);
-            shown(manager, written)
-        });
-        self.ending.insert(info_hash);
         let fields = Fields::PAUSED | Fields::LIMITS;
-        self.insist(info_hash, (fields, Arc::new(make)), None, after)
+        self.end_by(info_hash, fields, change, Next::Restart(info_hash))
             .await;
     }
 
@@ -268,7 +256,31 @@ impl Manager {
         tracing::info!(torrent = %info_hash, "it has given what its limits say: it super-seeds");
         let change: Change = Arc::new(|summary: &mut Summary| summary.super_seeding = true);
         let fields = Fields::SUPER_SEEDING | Fields::LIMITS;
-        self.settle(info_hash, fields, state::Update::new, change, Next::Done)
+        self.end_by(info_hash, fields, change, Next::Done).await;
+    }
+
+    /// Does what its limits say by this change, which is made once however long it takes: until it
+    /// is durable they find at each tick that the torrent has given enough.
+    async fn end_by(
+        &mut self,
+        info_hash: InfoHashV1,
+        fields: Fields,
+        change: Change,
+        next: Next,
+    ) {
+        let kept = Arc::clone(&change);
+        let make = move || {
+            let kept = Arc::clone(&kept);
+            let update = Update::new().summary(move |summary| kept(summary));
+            Write::Update(info_hash, Box::new(update))
+        };
+        let shown = shown_after(info_hash, change, next, None);
+        let after: After<Manager> = Box::new(move |manager, written| {
+            manager.ending.remove(&info_hash);
+            shown(manager, written)
+        });
+        self.ending.insert(info_hash);
+        self.insist(info_hash, (fields, Arc::new(make)), None, after)
             .await;
     }
 
@@ -296,7 +308,11 @@ mod tests {
     /// While the state disk fails, or takes long, there is one write of it and not one a second.
     #[tokio::test(flavor = "multi_thread")]
     async fn what_has_given_enough_is_ended_once() {
-        for action in [LimitAction::Pause, LimitAction::Remove] {
+        for action in [
+            LimitAction::Pause,
+            LimitAction::Remove,
+            LimitAction::SuperSeed,
+        ] {
             let folder = tempfile::tempdir().unwrap();
             let mut idle = Idle::new(folder.path());
             let seeded = Summary {
@@ -315,9 +331,9 @@ mod tests {
             };
             idle.manager.limit(&[info_hash]).await;
             idle.manager.limit(&[info_hash]).await;
-            if action == LimitAction::Pause {
+            if action != LimitAction::Remove {
                 let Inner::Written(_, after) = idle.next().await else {
-                    panic!("it is kept that it is paused");
+                    panic!("it is kept what is done with it");
                 };
                 let failed = Inner::Written(Err(full()), after);
                 idle.manager.inner(failed).await;
@@ -332,12 +348,20 @@ mod tests {
             idle.step().await;
             assert!(!idle.manager.keeping.is_waiting(), "{action:?} once");
             assert!(idle.manager.ending.is_empty());
-            let status = {
+            // Nor once more when it is done.
+            idle.manager.limit(&[info_hash]).await;
+            assert!(!idle.manager.keeping.is_waiting(), "{action:?} again");
+            let left = {
                 let catalog = idle.manager.seat.catalog();
-                catalog.get(&info_hash).map(|torrent| torrent.live.status)
+                let torrent = catalog.get(&info_hash);
+                torrent.map(|it| (it.live.status, it.summary.super_seeding))
             };
-            let left = (action == LimitAction::Pause).then_some(Status::Paused);
-            assert_eq!(status, left);
+            let expected = match action {
+                LimitAction::Pause => Some((Status::Paused, false)),
+                LimitAction::SuperSeed => Some((Status::Seeding, true)),
+                LimitAction::Remove | LimitAction::RemoveWithData => None,
+            };
+            assert_eq!(left, expected);
         }
     }
 

@@ -211,7 +211,7 @@ pub struct Manager {
     pub(crate) unkept: Unkept<Manager>,
     /// Torrents that have given enough and were resumed: their limits do not end them again.
     pub(crate) waived: HashSet<InfoHashV1>,
-    /// Torrents that have given enough, and are paused when that is kept.
+    /// Torrents that have given enough, and are paused, or super-seeded, when that is kept.
     pub(crate) ending: HashSet<InfoHashV1>,
     /// Torrents of which what is kept is damaged.
     pub(crate) damaged: HashSet<InfoHashV1>,
