@@ -42,6 +42,7 @@ use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PieceIndex};
 use proto::limits::PATH_COMPONENT_BYTES_MAX;
 use proto::metainfo::Metainfo;
+use proto::path::fold_case;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -186,22 +187,36 @@ impl FetchSpec {
         }
     }
 
-    /// Gives files `suffix` until they are whole, or none if with it one of them would lie where
-    /// another file or a folder of the torrent does, on a file system that knows no case too: two
-    /// files must never share one on disk.
+    /// Gives files `suffix` until they are whole, or none: see [`suffix_of`].
     pub fn set_suffix(&mut self, suffix: &str) {
-        let lower = |path: &[String]| path.join("/").to_lowercase();
-        let files = || self.metainfo.files.iter().filter(|file| !file.pad);
-        let taken: HashSet<String> = files()
-            .flat_map(|file| (1..=file.path.len()).filter_map(|depth| file.path.get(..depth)))
-            .map(lower)
-            .collect();
-        let suffix_lower = suffix.to_lowercase();
-        let collides = files().any(|file| taken.contains(&(lower(&file.path) + &suffix_lower)));
-        self.suffix = match collides {
-            true => String::new(),
-            false => suffix.to_owned(),
-        };
+        suffix_of(&self.metainfo, &self.paths, suffix).clone_into(&mut self.suffix);
+    }
+}
+
+/// What files of a torrent have at the end of their names until they are whole: `suffix`, or
+/// nothing if with it one of them would lie where another file or a folder of the torrent does, on a
+/// file system that knows no case too: two files must never share one on disk. `paths` are those of
+/// files that lie elsewhere than the metainfo says, by their index.
+pub fn suffix_of<'a>(
+    metainfo: &Metainfo,
+    paths: &BTreeMap<u32, PathBuf>,
+    suffix: &'a str,
+) -> &'a str {
+    let folded = |path: &Path| fold_case(&path.to_string_lossy());
+    let files = || {
+        let files = (0..).zip(&metainfo.files).filter(|(_, file)| !file.pad);
+        files.map(|(index, file)| {
+            let said = || file.path.iter().collect();
+            paths.get(&index).cloned().unwrap_or_else(said)
+        })
+    };
+    let taken: HashSet<String> = files()
+        .flat_map(|path| path.ancestors().map(folded).collect::<Vec<_>>())
+        .collect();
+    let end = fold_case(suffix);
+    match files().any(|path| taken.contains(&(folded(&path) + &end))) {
+        true => "",
+        false => suffix,
     }
 }
 

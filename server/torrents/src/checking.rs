@@ -198,7 +198,7 @@ impl Manager {
                 let resume = Resume {
                     claim: None,
                     always_hash: true,
-                    partial_suffix: &suffix,
+                    partial_suffix: kept.suffix(&suffix),
                     renames: &kept.details.renames,
                     cells: &services.cells,
                     disk: services.disk,

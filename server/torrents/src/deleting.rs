@@ -10,6 +10,7 @@
 use crate::beneath::Beneath;
 use crate::moving::way::{Phase, Way};
 use crate::reading::{Kept, KeptError};
+use crate::renaming::intent;
 use crate::sharing::{Remaining, Sharing, own_paths};
 use proto::ids::InfoHashV1;
 use rustix::io::Errno;
@@ -85,11 +86,9 @@ impl Remains {
         };
         let mut files = own_paths(metainfo, &kept.details.renames);
         // What is being moved or renamed may have either name, if that is cut off.
-        let changes = intents
-            .1
-            .and_then(|bytes| crate::renaming::names::decode(&bytes));
-        for change in changes.into_iter().flatten() {
-            files.extend([change.old, change.new]);
+        let renamed = intents.1.and_then(|bytes| intent::decode(&bytes));
+        for file in renamed.into_iter().flatten() {
+            files.extend([file.change.old, file.change.new]);
         }
         let mut folders = vec![(kept.summary.save_path.clone(), false)];
         if let Some(way) = intents.0.and_then(|bytes| Way::decode(&bytes)) {

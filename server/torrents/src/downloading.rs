@@ -468,7 +468,7 @@ fn prepare(
             stamps: kept.stamps.clone(),
         }),
         always_hash: settings.always_hash,
-        partial_suffix: &settings.partial_suffix,
+        partial_suffix: kept.suffix(&settings.partial_suffix),
         renames: &kept.details.renames,
         cells: &services.cells,
         disk: services.disk,

@@ -224,12 +224,12 @@ impl Manager {
                 });
                 let event = work(kept.map(|kept| Work {
                     info_hash,
+                    suffix: kept.suffix(&suffix).to_owned(),
                     kept,
                     from: moving.way().from.clone(),
                     to: moving.way().to.clone(),
                     phase: moving.way().phase,
                     store,
-                    suffix,
                     moving,
                     services,
                     inner,

@@ -6,6 +6,7 @@ use proto::bencode::Limits;
 use proto::ids::InfoHashV1;
 use proto::magnet::Magnet;
 use proto::metainfo::Metainfo;
+use seedring_io::fetch::suffix_of;
 use state::{Details, Handle, ReadError, Summary, Verified};
 use std::sync::Arc;
 
@@ -83,6 +84,15 @@ impl Kept {
     pub(crate) fn described(&self) -> Result<&Arc<Metainfo>, KeptError> {
         let metainfo = self.metainfo.as_ref().map(|(_, metainfo)| metainfo);
         metainfo.ok_or(KeptError::NoMetainfo)
+    }
+
+    /// What the names of its files end with while they are not complete: `suffix`, or nothing where
+    /// with it one of them would be another.
+    pub(crate) fn suffix<'a>(&self, suffix: &'a str) -> &'a str {
+        let metainfo = self.metainfo.as_ref().map(|(_, metainfo)| metainfo);
+        metainfo.map_or(suffix, |metainfo| {
+            suffix_of(metainfo, &self.details.renames, suffix)
+        })
     }
 
     /// How many of its pieces are said to be there, hashed or not: where none of their files is,

@@ -12,7 +12,9 @@
 //! Limits: one at a time of a torrent. Does not: move files to another file system, write over
 //! anything, or change the name that is shown of the torrent.
 
-pub(crate) mod names;
+pub(crate) mod intent;
+mod names;
+mod tidying;
 mod work;
 
 use crate::manager::{self, Inner, Manager};
@@ -21,7 +23,7 @@ use crate::moving::{MoveEvent, Moving, Waiter};
 use crate::reading::Kept;
 use control::catalog::Status;
 use control::command::{CommandError, Rename, Reply};
-use names::{Change, Names, decode};
+use names::Names;
 use proto::ids::InfoHashV1;
 use state::{Handle, Intent, Write};
 use std::collections::HashMap;
@@ -35,8 +37,8 @@ const RECOVERY: Duration = Duration::from_secs(10);
 const PAGE: usize = 64;
 
 /// Keeps that files of this torrent are being renamed, or that they are not any more.
-fn keep(info_hash: InfoHashV1, changes: Option<&[Change]>) -> Write {
-    Write::Intent(Intent::Rename, info_hash, changes.map(names::encode))
+fn intended(info_hash: InfoHashV1, renamed: Option<Vec<u8>>) -> Write {
+    Write::Intent(Intent::Rename, info_hash, renamed)
 }
 
 /// Renames that are under way.
@@ -220,12 +222,17 @@ impl Manager {
 
 /// Takes the names away that one rename has left, as it is kept.
 fn recover(store: &Handle, info_hash: InfoHashV1, value: &[u8], suffix: &str) {
-    let recovered = match decode(value) {
-        Some(changes) => work::recover(store, info_hash, &changes, suffix),
-        None => Ok(()),
+    let recovered = match intent::decode(value) {
+        Some(renamed) => tidying::recover(store, info_hash, &renamed, suffix),
+        None => {
+            tracing::warn!(torrent = %info_hash,
+                "files may have two names: of a rename that an earlier version was at it is not \
+                 known which");
+            Ok(())
+        }
     };
     match recovered {
-        Ok(()) => drop(store.write_blocking(keep(info_hash, None))),
+        Ok(()) => drop(store.write_blocking(intended(info_hash, None))),
         Err(why) => tracing::error!(
             torrent = %info_hash,
             why,

@@ -48,6 +48,8 @@ mod overtaken;
 mod renames;
 #[path = "life/sharing.rs"]
 mod sharing;
+#[path = "life/renames_edges.rs"]
+mod renames_edges;
 #[path = "life/super_seeding.rs"]
 mod super_seeding;
 #[path = "life/turns.rs"]

@@ -330,16 +330,24 @@ fn long_pieces_cost_no_more_memory_than_there_is() {
 
 #[test]
 fn no_suffix_makes_one_file_of_two() {
-    let suffix = |names: &[&'static str]| {
+    let renamed = |names: &[&'static str], paths: &[(u32, &str)]| {
         let files: Vec<_> = names.iter().map(|&name| (name, 5)).collect();
         let content = Content::new(&files, PIECE);
         let mut spec = FetchSpec::new(content.metainfo.clone(), ".".as_ref());
+        let paths = paths.iter().map(|(index, path)| (*index, path.into()));
+        spec.paths = paths.collect();
         spec.set_suffix(".part");
         spec.suffix
     };
+    let suffix = |names: &[&'static str]| renamed(names, &[]);
     assert_eq!(suffix(&["x", "y.part", "x.part2"]), ".part");
     assert_eq!(suffix(&["x", "x.part"]), "");
     assert_eq!(suffix(&["X", "y", "x.PART"]), "");
+    // Where they lie now counts, not where the metainfo has them.
+    assert_eq!(renamed(&["x", "y"], &[(1, "elsewhere/x.part")]), ".part");
+    let both = [(0, "elsewhere/x"), (1, "elsewhere/x.part/y")];
+    assert_eq!(renamed(&["x", "y"], &both), "");
+    assert_eq!(renamed(&["x", "x.part"], &[(1, "elsewhere/y")]), ".part");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use control::command::{CommandError, Rename};
 use proto::metainfo::Metainfo;
 use proto::path::{fold_case, sanitise_component};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// The longest path below a save path, in bytes: what Linux takes at once.
@@ -34,12 +34,13 @@ pub(crate) struct Names {
 
 impl Names {
     /// What `rename` makes of the names of a torrent's files, of which those that are not whole may
-    /// have `suffix` at the end.
+    /// have `suffix` at the end, if the torrent's have one.
     pub(crate) fn after(kept: &Kept, rename: &Rename, suffix: &str) -> Result<Names, CommandError> {
         let Some((_, metainfo)) = &kept.metainfo else {
             let why = "its metainfo are not known yet: it has no files to rename";
             return Err(CommandError::Conflict(why.to_owned()));
         };
+        let suffix = kept.suffix(suffix);
         Names::of(metainfo, &kept.details.renames, rename, suffix)
     }
 
@@ -64,7 +65,8 @@ impl Names {
             if new == old {
                 continue;
             }
-            check(&new, suffix).map_err(|reason| CommandError::Invalid {
+            let checked = check(&new, suffix).and_then(|()| check_end(&old, &new, suffix));
+            checked.map_err(|reason| CommandError::Invalid {
                 field: rename.field(),
                 reason,
             })?;
@@ -90,13 +92,8 @@ impl Names {
             Err(CommandError::Conflict(why))
         };
         for (index, path) in self.paths(metainfo) {
-            let own = folded(&path);
-            let mut variants = vec![own.clone()];
-            if !suffix.is_empty() {
-                variants.push(own + &fold_case(suffix));
-            }
-            for variant in variants {
-                match files.insert(variant, index) {
+            for variant in variants(&path, suffix) {
+                match files.insert(folded(&variant), index) {
                     Some(other) if changed.contains(&index) || changed.contains(&other) => {
                         return clash(&path, other, index);
                     }
@@ -112,27 +109,40 @@ impl Names {
             }
         }
         for (index, path) in self.paths(metainfo) {
-            match folders.get(&folded(&path)) {
-                Some(other) if changed.contains(&index) || changed.contains(other) => {
-                    return clash(&path, *other, index);
+            for variant in variants(&path, suffix) {
+                match folders.get(&folded(&variant)) {
+                    Some(other) if changed.contains(&index) || changed.contains(other) => {
+                        return clash(&path, *other, index);
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
-        let old: HashMap<&Path, u32> = self
-            .changes
-            .iter()
-            .map(|change| (change.old.as_path(), change.index))
-            .collect();
-        match self.changes.iter().find_map(|change| {
-            let other = old.get(change.new.as_path())?;
-            Some((&change.new, *other))
-        }) {
-            None => Ok(()),
-            Some((path, other)) => Err(CommandError::Conflict(format!(
-                "{path:?} is the path of file {other} still; rename that one first"
-            ))),
+        self.check_free(suffix)
+    }
+
+    /// Refuses paths that another of the files has until it is called otherwise, whole or not: what
+    /// lies there could be the one or the other.
+    fn check_free(&self, suffix: &str) -> Result<(), CommandError> {
+        let old = |change: &Change| {
+            let index = change.index;
+            let old = variants(&change.old, suffix).into_iter();
+            old.map(move |path| (path, index)).collect::<Vec<_>>()
+        };
+        let old: HashMap<PathBuf, u32> = self.changes.iter().flat_map(old).collect();
+        for change in &self.changes {
+            for path in variants(&change.new, suffix) {
+                match old.get(&path) {
+                    Some(other) if *other != change.index => {
+                        return Err(CommandError::Conflict(format!(
+                            "{path:?} is the path of file {other} still; rename that one first"
+                        )));
+                    }
+                    _ => {}
+                }
+            }
         }
+        Ok(())
     }
 
     /// The paths of all files then.
@@ -198,47 +208,38 @@ fn check(path: &Path, suffix: &str) -> Result<(), String> {
     }
 }
 
+/// Refuses a name that says of a file, whole or not, that it is not: another program takes it away,
+/// and what is looked for under one of the two names is found under the other.
+fn check_end(old: &Path, new: &Path, suffix: &str) -> Result<(), String> {
+    let end = fold_case(suffix);
+    let has_it = |path: &Path| folded(path).ends_with(&end);
+    match !suffix.is_empty() && has_it(new) && !has_it(old) {
+        false => Ok(()),
+        true => Err(format!(
+            "{new:?} ends with {suffix:?}, as files do that are not complete \
+             (`fetch.partial_suffix`); choose a name without it"
+        )),
+    }
+}
+
+/// The names that a file may have: its own, and the one that it has while it is not complete.
+pub(super) fn variants(own: &Path, suffix: &str) -> Vec<PathBuf> {
+    let mut variants = vec![own.to_owned()];
+    if !suffix.is_empty() {
+        variants.push(suffixed(own, suffix.as_ref()));
+    }
+    variants
+}
+
+/// The name with `suffix` at its end.
+pub(super) fn suffixed(path: &Path, suffix: &OsStr) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
 fn folded(path: &Path) -> String {
     fold_case(&path.to_string_lossy())
-}
-
-/// Changes as they are kept: for each the file's number in four bytes, then the old and the new
-/// path, each behind its length in four; lowest byte first.
-pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for change in changes {
-        bytes.extend(change.index.to_le_bytes());
-        for path in [&change.old, &change.new] {
-            let path = path.as_os_str().as_bytes();
-            bytes.extend(u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
-            bytes.extend(path);
-        }
-    }
-    bytes
-}
-
-/// Changes that were kept; none if these are no such bytes.
-pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Change>> {
-    fn number(bytes: &mut &[u8]) -> Option<u32> {
-        let (number, rest) = bytes.split_first_chunk()?;
-        *bytes = rest;
-        Some(u32::from_le_bytes(*number))
-    }
-    fn path(bytes: &mut &[u8]) -> Option<PathBuf> {
-        let length = number(bytes)? as usize;
-        let (path, rest) = bytes.split_at_checked(length)?;
-        *bytes = rest;
-        Some(PathBuf::from(OsString::from_vec(path.to_vec())))
-    }
-    let mut changes = Vec::new();
-    while !bytes.is_empty() {
-        changes.push(Change {
-            index: number(&mut bytes)?,
-            old: path(&mut bytes)?,
-            new: path(&mut bytes)?,
-        });
-    }
-    Some(changes)
 }
 
 #[cfg(test)]

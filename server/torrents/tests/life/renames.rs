@@ -5,12 +5,16 @@ use super::moves::{limit_upload, try_move};
 use super::*;
 use control::command::Rename;
 
-async fn rename(host: &Host, info_hash: InfoHashV1, rename: Rename) -> Result<(), CommandError> {
+pub(super) async fn rename(
+    host: &Host,
+    info_hash: InfoHashV1,
+    rename: Rename,
+) -> Result<(), CommandError> {
     let rename = |reply| Command::Rename(info_hash, rename, reply);
     host.server.ask(rename).await
 }
 
-async fn rename_path(
+pub(super) async fn rename_path(
     host: &Host,
     hash: InfoHashV1,
     from: &str,
@@ -21,7 +25,7 @@ async fn rename_path(
 }
 
 /// The paths that are told of the files.
-async fn paths(host: &Host, info_hash: InfoHashV1) -> Vec<String> {
+pub(super) async fn paths(host: &Host, info_hash: InfoHashV1) -> Vec<String> {
     let files = |reply| Command::Files(info_hash, reply);
     let files = host.server.ask(files).await.unwrap();
     files
@@ -31,7 +35,7 @@ async fn paths(host: &Host, info_hash: InfoHashV1) -> Vec<String> {
 }
 
 /// Somebody new gets all of it, as `data` has it.
-async fn is_served(seed: &Host, info_hash: InfoHashV1, data: &Path) {
+pub(super) async fn is_served(seed: &Host, info_hash: InfoHashV1, data: &Path) {
     let two = TempDir::new().unwrap();
     let host = Host::start(2, two.path()).await;
     host.add(of_file(seed.metainfo(info_hash).await, seed.address()))
@@ -217,6 +221,8 @@ async fn what_is_in_the_way_stays_and_nothing_is_renamed() {
         (file(0, "../x"), "below"),
         (file(0, "data/b/c"), "files 0 and 1"),
         (file(3, "x"), "3 files"),
+        // Its old name and the suffix of what is not complete: the one would be taken for the other.
+        (file(0, "data/a.part"), "ends with"),
     ] {
         let error = rename(&seed, info_hash, refused.clone())
             .await
@@ -243,14 +249,20 @@ async fn what_is_in_the_way_stays_and_nothing_is_renamed() {
     seed.stop().await;
 }
 
-/// That files are being renamed, as it is kept.
-fn intent(info_hash: InfoHashV1, changes: &[(u32, &str, &str)]) -> state::Write {
-    let mut bytes = Vec::new();
+/// That files are being renamed, as it is kept: each is in `folder` under one of its paths.
+fn intent(info_hash: InfoHashV1, folder: &Path, changes: &[(u32, &str, &str)]) -> state::Write {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes = u32::MAX.to_le_bytes().to_vec();
     for (index, old, new) in changes {
+        let found = fs::metadata(folder.join(old));
+        let found = found.or_else(|_| fs::metadata(folder.join(new))).unwrap();
         bytes.extend(index.to_le_bytes());
-        for path in [old, new] {
-            bytes.extend((path.len() as u32).to_le_bytes());
-            bytes.extend(path.as_bytes());
+        bytes.extend(found.len().to_le_bytes());
+        let mtime_ns = found.mtime() * 1_000_000_000 + found.mtime_nsec();
+        bytes.extend(mtime_ns.to_le_bytes());
+        for part in [old, new, ""] {
+            bytes.extend((part.len() as u32).to_le_bytes());
+            bytes.extend(part.as_bytes());
         }
     }
     state::Write::Intent(state::Intent::Rename, info_hash, Some(bytes))
@@ -296,7 +308,7 @@ async fn a_rename_that_was_cut_off_leaves_all_files_with_one_name() {
         });
         store
             .handle()
-            .write_blocking(intent(info_hash, &swapped))
+            .write_blocking(intent(info_hash, one.path(), &swapped))
             .unwrap();
         if is_kept {
             let renames = swapped.map(|(index, _, new)| (index, PathBuf::from(new)));
@@ -347,7 +359,8 @@ async fn a_rename_that_left_nothing_to_do_changes_nothing() {
     for (root, there) in [("data", &data), ("new", &one.path().join("new"))] {
         let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
         let handle = store.handle();
-        handle.write_blocking(intent(info_hash, &changes)).unwrap();
+        let intent = intent(info_hash, one.path(), &changes);
+        handle.write_blocking(intent).unwrap();
         store.close();
         let seed = Host::start(0, one.path()).await;
         let expected = ["a", "b/c", "b/d"].map(|name| format!("{root}/{name}"));

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use seedring_io::fetch::suffix_of;
 
 /// A torrent of these files, with the folder `t` above them.
 fn torrent(paths: &[&str]) -> Metainfo {
@@ -38,7 +39,8 @@ fn names(
         .iter()
         .map(|(index, path)| (*index, path.into()))
         .collect();
-    let names = Names::of(metainfo, &before, rename, ".part")?;
+    let suffix = suffix_of(metainfo, &before, ".part");
+    let names = Names::of(metainfo, &before, rename, suffix)?;
     let paths = names.paths(metainfo);
     Ok(paths
         .map(|(_, path)| path.to_str().unwrap().to_owned())
@@ -80,8 +82,11 @@ fn what_two_files_would_have_is_refused() {
         (file(0, "t/B/C"), "files 0 and 1"),
         (file(0, "t/b"), "files"),
         (file(1, "t/a/c"), "files"),
-        (file(0, "t/b/c.part"), "files"),
-        (file(1, "t/b/d.part"), "files"),
+        (file(0, "t/b/c.part"), "ends with"),
+        (file(0, "t/a.part"), "ends with"),
+        (file(1, "x.PART"), "ends with"),
+        (path("t/a", "t/a.part"), "ends with"),
+        (path("t/a", "t/b/d.part/x"), "files"),
         (file(3, "x"), "3 files"),
         (path("b", "x"), "no file"),
         (path("t/b/cc", "x"), "no file"),
@@ -95,25 +100,23 @@ fn what_two_files_would_have_is_refused() {
         let refused = names(&three, &[], &rename).unwrap_err().to_string();
         assert!(refused.contains(word), "{rename:?}: {refused}");
     }
-    // What is in the way has another name only then.
-    let nested = torrent(&["a", "t/a"]);
-    let refused = names(&nested, &[], &path("t", "t/t")).unwrap_err();
-    assert!(refused.to_string().contains("first"), "{refused}");
+    // What is in the way has another name only then; that of a file that is not complete is one.
+    for paths in [["a", "t/a"], ["t/a", "a.part"]] {
+        let refused = names(&torrent(&paths), &[], &path("t", "t/t")).unwrap_err();
+        assert!(refused.to_string().contains("first"), "{refused}");
+    }
 }
 
+/// Such a torrent's files have no suffix: no name is taken for another's.
 #[test]
-fn changes_are_read_as_they_were_kept() {
-    let change = |index, old: &str, new: &str| Change {
-        index,
-        old: old.into(),
-        new: new.into(),
-    };
-    let changes = [change(0, "a", "b/c"), change(70_000, "d e", "")];
-    let bytes = encode(&changes);
-    assert_eq!(decode(&bytes), Some(changes.to_vec()));
-    let whole = (0..bytes.len()).filter(|end| decode(&bytes[..*end]).is_some());
-    // Nothing, and the first alone.
-    assert_eq!(whole.collect::<Vec<_>>(), [0, 16]);
+fn a_torrent_one_of_whose_names_ends_with_the_suffix_is_renamed_as_any() {
+    let both = torrent(&["a", "a.part", "b.part/c"]);
+    let renamed = |rename| names(&both, &[], &rename).unwrap();
+    assert_eq!(renamed(path("t", "u")), ["u/a", "u/a.part", "u/b.part/c"]);
+    assert_eq!(renamed(file(0, "t/b")), ["t/b", "t/a.part", "t/b.part/c"]);
+    let alone = torrent(&["b.part"]);
+    assert_eq!(names(&alone, &[], &path("t", "u")).unwrap(), ["u/b.part"]);
+    assert_eq!(names(&alone, &[], &file(0, "c.part")).unwrap(), ["c.part"]);
 }
 
 proptest! {
