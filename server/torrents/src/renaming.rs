@@ -9,12 +9,14 @@
 //! takes the names away that the store does not say. The user is told when all is done and durable;
 //! what was not acknowledged has happened or not, as a whole.
 //!
-//! Limits: one at a time of a torrent. Does not: move files to another file system, write over
+//! Limits: one at a time of a torrent, and so many at work ([`turns`]); a crash leaves no more of them
+//! than that, which the next start tidies as many at a time. Does not: move files to another file system, write over
 //! anything, or change the name that is shown of the torrent.
 
 pub(crate) mod intent;
 mod names;
 mod tidying;
+mod turns;
 mod work;
 
 use crate::manager::{self, Inner, Manager};
@@ -28,7 +30,10 @@ use proto::ids::InfoHashV1;
 use state::{Handle, Intent, Write};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
+use turns::{Turn, Turns};
 
 /// How long a start waits for what an earlier run did not end: a disk may hang.
 const RECOVERY: Duration = Duration::from_secs(10);
@@ -45,9 +50,10 @@ fn intended(info_hash: InfoHashV1, renamed: Option<Vec<u8>>) -> Write {
 #[derive(Default)]
 pub(crate) struct Renames {
     /// Those that wait for a download to end.
-    waiting: HashMap<InfoHashV1, Rename>,
+    waiting: HashMap<InfoHashV1, (Rename, Turn)>,
     /// Which one it is of a torrent, and who is told when it is done.
     replies: HashMap<InfoHashV1, (u64, Reply<()>)>,
+    turns: Turns,
 }
 
 impl Renames {
@@ -74,8 +80,8 @@ pub(crate) struct Planned {
     info_hash: InfoHashV1,
     number: u64,
     rename: Rename,
-    /// Whether there is anything to do.
-    outcome: Result<bool, CommandError>,
+    /// Its turn; none if there is nothing to do.
+    outcome: Result<Option<Turn>, CommandError>,
 }
 
 impl Manager {
@@ -86,16 +92,28 @@ impl Manager {
             let _ = reply.send(Err(error));
             return;
         }
-        let number = self.number();
-        let replies = &mut self.moves.renames.replies;
-        replies.insert(info_hash, (number, reply));
+        if self.moves.renames.replies.len() >= turns::RENAMES_MAX {
+            let _ = reply.send(Err(CommandError::Busy));
+            return;
+        }
+        let (number, folder) = (self.number(), self.save_path(info_hash));
+        let renames = &mut self.moves.renames;
+        renames.replies.insert(info_hash, (number, reply));
+        let waiting = renames.turns.come(&folder);
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         let suffix = self.settings.partial_suffix.clone();
-        tokio::task::spawn_blocking(move || {
-            let outcome = Kept::read(&store, info_hash)
-                .map_err(|error| CommandError::Failed(error.to_string()))
-                .and_then(|kept| Names::after(&kept, &rename, &suffix))
-                .map(|names| !names.changes.is_empty());
+        tokio::spawn(async move {
+            let meant = rename.clone();
+            let plan = move || {
+                let kept = Kept::read(&store, info_hash)
+                    .map_err(|error| CommandError::Failed(error.to_string()))?;
+                Ok(!Names::after(&kept, &meant, &suffix)?.changes.is_empty())
+            };
+            let outcome = match waiting.read(plan).await {
+                Ok(true) => waiting.turn().await.map(Some),
+                Ok(false) => Ok(None),
+                Err(error) => Err(error),
+            };
             let planned = Planned {
                 info_hash,
                 number,
@@ -104,6 +122,13 @@ impl Manager {
             };
             let _ = inner.send(Inner::Rename(Box::new(planned)));
         });
+    }
+
+    /// The folder that a torrent's files are in.
+    fn save_path(&self, info_hash: InfoHashV1) -> PathBuf {
+        let catalog = self.seat.catalog();
+        let torrent = catalog.get(&info_hash);
+        torrent.map_or_else(PathBuf::new, |it| it.summary.save_path.clone())
     }
 
     /// Whether nothing is done at the names of a torrent's files.
@@ -130,40 +155,36 @@ impl Manager {
                 .is_some_and(|torrent| torrent.is_complete())
         };
         match planned.outcome {
-            Ok(true) if self.moves.concerns(&info_hash) => {
+            Ok(Some(_)) if self.moves.concerns(&info_hash) => {
                 let why = "its files are being moved; wait until that has ended".to_owned();
                 let error = Err(CommandError::Conflict(why));
                 self.moves.renames.answer(&info_hash, error);
             }
-            Ok(true) => {
+            Ok(Some(turn)) => {
                 let phase = self.phases.get(&info_hash);
                 let served = is_complete && matches!(phase, None | Some(manager::Phase::Awake(_)));
                 if served || self.halt(info_hash).await {
-                    self.begin_rename(info_hash, planned.rename, served);
+                    self.begin_rename(info_hash, planned.rename, served, turn);
                 } else {
                     // It goes on when its download has ended.
                     let waiting = &mut self.moves.renames.waiting;
-                    waiting.insert(info_hash, planned.rename);
+                    waiting.insert(info_hash, (planned.rename, turn));
                 }
             }
-            Ok(false) => self.moves.renames.answer(&info_hash, Ok(())),
+            Ok(None) => self.moves.renames.answer(&info_hash, Ok(())),
             Err(error) => self.moves.renames.answer(&info_hash, Err(error)),
         }
     }
 
     /// A torrent's download has ended: renames what waits for that.
     pub(crate) fn next_rename(&mut self, info_hash: InfoHashV1) {
-        if let Some(rename) = self.moves.renames.waiting.remove(&info_hash) {
-            self.begin_rename(info_hash, rename, false);
+        if let Some((rename, turn)) = self.moves.renames.waiting.remove(&info_hash) {
+            self.begin_rename(info_hash, rename, false, turn);
         }
     }
 
-    fn begin_rename(&mut self, info_hash: InfoHashV1, rename: Rename, served: bool) {
-        let folder = {
-            let catalog = self.seat.catalog();
-            let torrent = catalog.get(&info_hash);
-            torrent.map_or_else(PathBuf::new, |it| it.summary.save_path.clone())
-        };
+    fn begin_rename(&mut self, info_hash: InfoHashV1, rename: Rename, served: bool, turn: Turn) {
+        let folder = self.save_path(info_hash);
         let way = Way {
             from: folder.clone(),
             to: folder,
@@ -175,6 +196,8 @@ impl Manager {
             self.set_status(info_hash, Status::Moving);
         }
         self.begin_work(info_hash, moving, move |work| {
+            // It is given back when the work has ended.
+            let _turn = turn;
             let renamed = work.map_err(CommandError::from);
             let renamed = renamed.and_then(|work| work::rename(&work, &rename));
             MoveEvent::Renamed(renamed)
@@ -198,16 +221,23 @@ impl Manager {
     /// Takes the names away that renames of an earlier run have left, before anything is served.
     pub(crate) async fn resume_renames(&self) -> Result<(), state::ReadError> {
         let (mut after, mut begun) = (None, Vec::new());
+        let turns = Arc::new(Semaphore::new(turns::WORKS_MAX));
         loop {
             let read = move |view: &state::View| view.intents(Intent::Rename, after, PAGE);
             let page = self.keeping.store.read(read).await?;
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
-            // All are begun, then each is waited for.
-            begun.extend(page.into_iter().map(|(info_hash, value)| {
-                let store = self.keeping.store.clone();
+            // Each is read again when it is its turn: all of them may be long.
+            begun.extend(page.into_iter().map(|(info_hash, _)| {
+                let (store, turns) = (self.keeping.store.clone(), Arc::clone(&turns));
                 let suffix = self.settings.partial_suffix.clone();
-                tokio::task::spawn_blocking(move || recover(&store, info_hash, &value, &suffix))
+                tokio::spawn(async move {
+                    let Ok(_turn) = turns.acquire_owned().await else {
+                        return;
+                    };
+                    let recover = move || recover(&store, info_hash, &suffix);
+                    let _ = tokio::task::spawn_blocking(recover).await;
+                })
             }));
         }
         let until = tokio::time::Instant::now() + RECOVERY;
@@ -216,13 +246,23 @@ impl Manager {
                 tracing::warn!("a disk does not answer; a rename that was cut off is tidied later");
             }
         }
+        // What has not begun by then waits for the next start: the torrents are served from now on.
+        turns.close();
         Ok(())
     }
 }
 
 /// Takes the names away that one rename has left, as it is kept.
-fn recover(store: &Handle, info_hash: InfoHashV1, value: &[u8], suffix: &str) {
-    let recovered = match intent::decode(value) {
+fn recover(store: &Handle, info_hash: InfoHashV1, suffix: &str) {
+    let value = match store.read_blocking(|view| view.intent(Intent::Rename, &info_hash)) {
+        Ok(Some(value)) => value,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::error!(torrent = %info_hash, %error, "a rename that was cut off is not read");
+            return;
+        }
+    };
+    let recovered = match intent::decode(&value) {
         Some(renamed) => tidying::recover(store, info_hash, &renamed, suffix),
         None => {
             tracing::warn!(torrent = %info_hash,

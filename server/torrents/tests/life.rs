@@ -46,10 +46,10 @@ mod moves;
 mod overtaken;
 #[path = "life/renames.rs"]
 mod renames;
-#[path = "life/sharing.rs"]
-mod sharing;
 #[path = "life/renames_edges.rs"]
 mod renames_edges;
+#[path = "life/sharing.rs"]
+mod sharing;
 #[path = "life/super_seeding.rs"]
 mod super_seeding;
 #[path = "life/turns.rs"]
