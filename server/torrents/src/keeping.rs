@@ -24,6 +24,8 @@ pub(crate) enum Next {
     Done,
     /// Moves whose turn it is are to begin.
     Move,
+    /// The next change of the server's limits is to be written.
+    Limits,
     /// The torrent is to do what its summary says.
     Restart(InfoHashV1),
     /// What the torrent is doing follows a change that is kept.

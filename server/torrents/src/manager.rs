@@ -386,6 +386,7 @@ impl Manager {
                 match after(self, result) {
                     Next::Done => {}
                     Next::Move => self.next_move().await,
+                    Next::Limits => self.next_limits().await,
                     Next::Restart(info_hash) => self.restart(info_hash).await,
                     Next::Completed(info_hash) => self.completed(info_hash),
                     Next::Soon(info_hash, progress) => {

@@ -4,20 +4,25 @@
 //! The data plane keeps to them; what it is told here holds from then on, also for peers that are
 //! connected. A torrent that sleeps has none there: it is told when the torrent wakes.
 //!
+//! Limits: [`EDITS_MAX`] changes of the server's limits wait, which are written one after another.
 //! Does not: end torrents that have reached a ratio or a time.
 
 use crate::keeping::{Next, refusal};
 use crate::manager::{Manager, Phase};
-use control::command::{Reply, ServerLimits, ServerLimitsEdit};
+use control::command::{CommandError, Reply, ServerLimits, ServerLimitsEdit};
 use control::config::{Moment, NamedLimits, RuleLimits, ScheduledLimits};
 use proto::ids::InfoHashV1;
 use seedring_io::own_limits::TorrentLimits;
 use seedring_io::system;
 use seedring_metrics::ControlGauge;
 use state::{Summary, Write};
+use std::collections::VecDeque;
 
 /// Under which name the limits of the server are kept.
 const SETTING: &str = "limits";
+
+/// Changes of the server's limits that wait for those before them; one more is refused.
+const EDITS_MAX: usize = 64;
 
 /// What the configuration says.
 #[derive(Clone, Debug, Default)]
@@ -54,8 +59,10 @@ pub(crate) struct Limits {
     rules: LimitRules,
     /// What was set while it ran, now or before.
     set: ServerLimits,
-    /// The same with what is not durable yet.
-    written: ServerLimits,
+    /// Changes that wait, each with who asked for it.
+    edits: VecDeque<(ServerLimitsEdit, Reply<ServerLimits>)>,
+    /// Whether one is being written: the next one begins with what that has come to.
+    is_writing: bool,
     /// What the data plane was told last: upload and download, in bytes per second.
     told: Option<(u64, u64)>,
 }
@@ -155,7 +162,7 @@ impl Manager {
             .await?;
         if let Some(kept) = kept {
             match decode(&kept) {
-                Some(set) => (self.limits.set, self.limits.written) = (set, set),
+                Some(set) => self.limits.set = set,
                 None => tracing::error!(
                     "the limits that were set are damaged; the configuration's hold until others are"
                 ),
@@ -212,19 +219,35 @@ impl Manager {
 
     /// Changes the limits of the server, durably.
     pub(crate) async fn set_limits(&mut self, edit: ServerLimitsEdit, reply: Reply<ServerLimits>) {
-        // Those that come one after another are written in that order, each with the ones before.
-        let written = edit.of(self.limits.written);
-        self.limits.written = written;
-        let write = Write::Setting(SETTING.to_owned(), Some(encode(&written)));
+        if self.limits.edits.len() >= EDITS_MAX {
+            let _ = reply.send(Err(CommandError::Busy));
+            return;
+        }
+        self.limits.edits.push_back((edit, reply));
+        self.next_limits().await;
+    }
+
+    /// Writes the next change, when nothing else is: one that fails leaves nothing of itself in
+    /// another that is kept, and takes nothing of that away.
+    pub(crate) async fn next_limits(&mut self) {
+        if self.limits.is_writing {
+            return;
+        }
+        let Some((edit, reply)) = self.limits.edits.pop_front() else {
+            return;
+        };
+        self.limits.is_writing = true;
+        let limits = edit.of(self.limits.set);
+        let write = Write::Setting(SETTING.to_owned(), Some(encode(&limits)));
         let after = move |manager: &mut Manager, result: Result<(), state::WriteError>| {
-            match result {
-                Ok(()) => manager.limits.set = written,
-                Err(_) => manager.limits.written = manager.limits.set,
+            manager.limits.is_writing = false;
+            if result.is_ok() {
+                manager.limits.set = limits;
+                manager.tell_limits();
             }
-            manager.tell_limits();
-            let limits = manager.server_limits();
-            let _ = reply.send(result.map(|()| limits).map_err(refusal));
-            Next::Done
+            let now = manager.server_limits();
+            let _ = reply.send(result.map(|()| now).map_err(refusal));
+            Next::Limits
         };
         self.keeping.write(write, Box::new(after)).await;
     }
@@ -260,6 +283,69 @@ fn decode(bytes: &[u8]) -> Option<ServerLimits> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::idle::{Idle, full};
+    use crate::manager::Inner;
+
+    /// Who waits for the answer.
+    type Answer = tokio::sync::oneshot::Receiver<Result<ServerLimits, CommandError>>;
+
+    async fn set(idle: &mut Idle, edit: ServerLimitsEdit) -> Answer {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        idle.manager.set_limits(edit, reply).await;
+        answer
+    }
+
+    fn upload(rate: u64) -> ServerLimitsEdit {
+        ServerLimitsEdit {
+            upload_rate: Some(Some(rate)),
+            ..ServerLimitsEdit::default()
+        }
+    }
+
+    /// Three at once, of which the first cannot be kept.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn limits_that_are_not_kept_take_none_away_that_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        let download = ServerLimitsEdit {
+            download_rate: Some(Some(2)),
+            ..ServerLimitsEdit::default()
+        };
+        let first = set(&mut idle, upload(1)).await;
+        let second = set(&mut idle, download).await;
+        let Inner::Written(_, after) = idle.next().await else {
+            panic!("the first is written");
+        };
+        idle.manager.inner(Inner::Written(Err(full()), after)).await;
+        let third = set(&mut idle, upload(3)).await;
+        assert!(idle.answer(first).await.is_err());
+        let expected = |upload_rate| ServerLimits {
+            upload_rate: Some(upload_rate),
+            download_rate: Some(2),
+        };
+        assert_eq!(idle.answer(second).await, Ok(expected(0)));
+        assert_eq!(idle.answer(third).await, Ok(expected(3)));
+        let kept = idle.store.handle().read(|view| view.setting(SETTING)).await;
+        assert_eq!(decode(&kept.unwrap().unwrap()), Some(expected(3)));
+        assert_eq!(idle.manager.limits.set, expected(3));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn so_many_changes_wait_and_one_more_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        let mut answers = Vec::new();
+        // One is being written.
+        for rate in 0..=EDITS_MAX as u64 {
+            answers.push(set(&mut idle, upload(rate)).await);
+        }
+        let refused = set(&mut idle, upload(7)).await;
+        assert_eq!(idle.answer(refused).await, Err(CommandError::Busy));
+        for (rate, answer) in (0..).zip(answers) {
+            let limits = idle.answer(answer).await.unwrap();
+            assert_eq!(limits.upload_rate, Some(rate));
+        }
+    }
 
     fn rules() -> LimitRules {
         let named = |text: &str| text.parse::<NamedLimits>().unwrap();
