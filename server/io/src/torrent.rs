@@ -310,7 +310,7 @@ impl SeededTorrent {
     }
 
     /// Counts payload bytes sent.
-    pub(crate) fn add_uploaded(&self, bytes: u64) {
+    pub fn add_uploaded(&self, bytes: u64) {
         self.uploaded_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 

@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Idle {
     pub manager: Manager,
     pub store: Store,
+    pub server: Server,
     events: mpsc::UnboundedReceiver<Inner>,
-    _server: Server,
 }
 
 impl Idle {
@@ -58,7 +58,7 @@ impl Idle {
             events: manager.take_events().unwrap(),
             manager,
             store,
-            _server: server,
+            server,
         }
     }
 
@@ -93,6 +93,11 @@ impl Idle {
     pub(crate) async fn step(&mut self) {
         let event = self.next().await;
         self.manager.inner(event).await;
+    }
+
+    /// Has the manager end.
+    pub(crate) async fn stop(&mut self) {
+        self.manager.stop(&mut self.events).await;
     }
 
     /// What was answered, while the manager takes what comes.

@@ -299,6 +299,8 @@ impl Manager {
             self.bury_leaving(info_hash);
         }
         self.write_unkept().await;
+        // Seeds have gone on sending meanwhile.
+        self.renew(1.0);
         self.keep_totals().await;
         self.keep_all_totals(now_s).await;
         let _ = self.keeping.store.flush().await;
@@ -416,5 +418,54 @@ fn add(torrent: &mut control::catalog::Torrent, (sent, received, wasted): Counte
     torrent.live.downloaded_session += received;
     if sent + received > 0 {
         totals.last_active_at_s = now_s;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idle::Idle;
+    use crate::seeding::Awake;
+    use control::catalog::Status;
+    use proto::metainfo::Metainfo;
+    use state::Summary;
+
+    /// The end waits for a download, and what seeds send meanwhile is sent.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_sent_while_the_server_stops_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        let summary = Summary {
+            pieces: 1,
+            ..Summary::default()
+        };
+        let info_hash = idle.keep(summary, Status::Seeding).await;
+        let hash = "x".repeat(20);
+        let info = format!("d6:lengthi1e4:name1:a12:piece lengthi16384e6:pieces20:{hash}e");
+        let metainfo = Arc::new(Metainfo::parse(format!("d4:info{info}e").as_bytes()).unwrap());
+        let torrent = SeededTorrent::new(metainfo, folder.path(), vec![None], Default::default());
+        let torrent = Arc::new(torrent.unwrap());
+        torrent.add_uploaded(100);
+        let (sending, counted) = (Arc::clone(&torrent), 0);
+        let awake = Phase::Awake(Awake { torrent, counted });
+        idle.manager.phases.insert(info_hash, awake);
+        let other = InfoHashV1([2; 20]);
+        idle.manager.phases.insert(other, Phase::Stopping(7));
+        let (server, inner) = (idle.server.clone(), idle.manager.inner.clone());
+        tokio::spawn(async move {
+            let counted = || server.catalog().totals().uploaded_bytes;
+            while counted() < 100 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            sending.add_uploaded(50);
+            let _ = inner.send(Inner::FetchEnded(other, 7));
+        });
+        idle.stop().await;
+        let read = |view: &state::View| {
+            let torrent = view.totals(&info_hash)?.uploaded_bytes;
+            Ok((torrent, view.server_totals()?.uploaded_bytes))
+        };
+        let kept = idle.store.handle().read_blocking(read).unwrap();
+        assert_eq!(kept, (150, 150));
     }
 }

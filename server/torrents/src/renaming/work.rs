@@ -105,11 +105,7 @@ fn keep(work: &Work, renamed: &[Renamed]) -> Result<(), CommandError> {
 
 /// The torrent's files that are on the disk, under the names that they have there then; and of those
 /// that get others, how they lie there.
-fn items(
-    work: &Work,
-    folder: &Beneath,
-    names: &Names,
-) -> Result<(Vec<Item>, Vec<Renamed>), Why> {
+fn items(work: &Work, folder: &Beneath, names: &Names) -> Result<(Vec<Item>, Vec<Renamed>), Why> {
     let changes = names.changes.iter().map(|change| (change.index, change));
     let changes: HashMap<u32, &Change> = changes.collect();
     let (mut items, mut renamed) = (work.items(folder)?, Vec::new());
