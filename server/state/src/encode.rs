@@ -20,7 +20,8 @@ const PAUSED: u64 = 1 << 1;
 const SEED_MODE: u64 = 1 << 2;
 const SEQUENTIAL: u64 = 1 << 3;
 const SUPER_SEEDING: u64 = 1 << 4;
-const FLAGS: u64 = (1 << 5) - 1;
+const COMPLETION_UNTOLD: u64 = 1 << 5;
+const FLAGS: u64 = (1 << 6) - 1;
 
 /// The first byte of verified pieces: all, or a bitfield follows. None have no record.
 const ALL: u8 = 1;
@@ -33,7 +34,8 @@ pub fn encode_summary(summary: &Summary) -> Vec<u8> {
         | flag(summary.paused, PAUSED)
         | flag(summary.seed_mode, SEED_MODE)
         | flag(summary.sequential, SEQUENTIAL)
-        | flag(summary.super_seeding, SUPER_SEEDING);
+        | flag(summary.super_seeding, SUPER_SEEDING)
+        | flag(summary.completion_untold, COMPLETION_UNTOLD);
     let limits = &summary.limits;
     let error = summary.last_error.as_ref();
     let mut out = FieldWriter::new();
@@ -100,6 +102,7 @@ pub fn decode_summary(record: &[u8]) -> Result<Summary, DecodeError> {
         seed_mode: flags & SEED_MODE != 0,
         sequential: flags & SEQUENTIAL != 0,
         super_seeding: flags & SUPER_SEEDING != 0,
+        completion_untold: flags & COMPLETION_UNTOLD != 0,
         limits: TorrentLimits {
             upload_rate: fields.some_number(14)?,
             download_rate: fields.some_number(15)?,

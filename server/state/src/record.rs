@@ -46,6 +46,9 @@ pub struct Summary {
     pub sequential: bool,
     /// Whether it is super-seeded (BEP 16).
     pub super_seeding: bool,
+    /// Whether something that is wanted of it was missing, and nobody has been told yet that all of
+    /// it has come. Since schema 3.
+    pub completion_untold: bool,
     /// Limits of its own.
     pub limits: TorrentLimits,
     /// What it waits for, if for anything.

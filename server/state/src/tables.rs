@@ -11,13 +11,18 @@ pub(crate) type Bytes<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
 /// The layout of the tables below and of the records in them. A newer one is refused, never guessed
 /// at.
-pub const SCHEMA: u64 = 2;
+pub const SCHEMA: u64 = 3;
 
 /// A step from one schema to the next.
 pub(crate) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The steps: the first leads from schema 1 to 2.
-const STEPS: [Step; SCHEMA as usize - 1] = [crate::intent::from_settings];
+const STEPS: [Step; SCHEMA as usize - 1] = [crate::intent::from_settings, as_it_was];
+
+/// The step from schema 2, whose summaries have one flag less: what it says is as if it were unset.
+fn as_it_was(_: &WriteTransaction) -> Result<(), redb::Error> {
+    Ok(())
+}
 
 /// Name to a number or record of the whole store.
 pub(crate) const GLOBAL: Definition = TableDefinition::new("global");

@@ -3,6 +3,7 @@
 //!
 //! Limits: [`crate::Settings::downloads_max`] at a time ([`crate::turns`]).
 
+use crate::completing::{Untold, lacks_wanted};
 use crate::finding::Seeker;
 use crate::keeping::{Change, Next};
 use crate::manager::{Inner, Manager, Phase};
@@ -34,6 +35,7 @@ pub(crate) struct Download {
     pub gained: Instant,
     /// Whether all that is wanted of it is there.
     pub has_all_wanted: bool,
+    pub untold: Untold,
     pub fetch: Arc<Fetch>,
     /// Those that are on stable storage.
     pub pieces: PieceSet,
@@ -54,6 +56,8 @@ struct Found {
     spec: FetchSpec,
     trackers: Vec<Vec<String>>,
     resumed: Resumed,
+    /// Whether something that is wanted is missing.
+    lacks: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +143,7 @@ impl Manager {
             mut spec,
             trackers,
             resumed,
+            lacks,
         } = found;
         spec.limits = self.limits_of(info_hash);
         let progress = Progress {
@@ -149,6 +154,7 @@ impl Manager {
         self.keeping.note_progress(info_hash, progress).await;
         let count = resumed.pieces.len();
         self.show(info_hash, |torrent| torrent.pieces_verified = count);
+        let untold = self.untold(info_hash, lacks).await;
         let private = spec.metainfo.private;
         let priorities = spec.priorities.clone();
         match self.services.plane.fetch(spec).await {
@@ -165,6 +171,7 @@ impl Manager {
                     number,
                     gained: Instant::now(),
                     has_all_wanted: false,
+                    untold,
                     fetch,
                     pieces: resumed.pieces,
                     counted: (0, 0, 0),
@@ -249,9 +256,7 @@ impl Manager {
             FetchEvent::Banned { peer } => {
                 tracing::info!(torrent = %info_hash, %peer, "sent wrong bytes and is kept away");
             }
-            FetchEvent::SelectionDone => {
-                self.has_all_wanted(info_hash, number).await;
-            }
+            FetchEvent::SelectionDone => self.has_all_wanted(info_hash, number).await,
             FetchEvent::Complete(torrent) => self.complete(info_hash, number, torrent).await,
             FetchEvent::Failed(fault) => {
                 tracing::error!(torrent = %info_hash, %fault, "the download has ended");
@@ -341,23 +346,13 @@ impl Manager {
         self.keeping.note_progress(info_hash, progress).await;
     }
 
-    /// Tells that all is there that is wanted, if any of it was downloaded now: a download that is
-    /// begun again at a start finds it there.
-    pub(crate) async fn tell_selection(&self, info_hash: InfoHashV1) {
-        let Some(Phase::Downloading(download)) = self.phases.get(&info_hash) else {
-            return;
-        };
-        if download.fetch.progress().downloaded > 0 {
-            self.tell(info_hash, HookEvent::Completed, None).await;
-        }
-    }
-
     /// All is there: it goes on as a torrent that is awake.
     async fn complete(&mut self, info_hash: InfoHashV1, number: u64, torrent: Arc<SeededTorrent>) {
         let now_s = self.clock.now_s();
         let private = torrent.metainfo().private;
         let change: Change = Arc::new(move |summary: &mut state::Summary| {
             summary.completed_at_s = Some(now_s);
+            summary.completion_untold = false;
             summary.last_error = None;
         });
         let stamps = torrent.stamps().to_vec();
@@ -490,6 +485,7 @@ fn prepare(
     Ok(Found {
         spec,
         trackers: kept.trackers(),
+        lacks: lacks_wanted(&metainfo, &kept.details.priorities, &resumed.pieces),
         resumed,
     })
 }

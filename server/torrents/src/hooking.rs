@@ -3,7 +3,7 @@
 //! Torrents that the configuration or the command line names are not told of: they are there at
 //! each start, and no user adds, downloads or removes them.
 
-use crate::keeping::{Change, Next};
+use crate::keeping::Change;
 use crate::manager::Manager;
 use control::catalog::Torrent;
 use control::hooks::{HookEvent, Notice};
@@ -47,24 +47,6 @@ impl Manager {
             Some(hooks) if is_so => hooks.happened(notice),
             Some(hooks) => hooks.withdraw(&notice),
             None => {}
-        }
-    }
-
-    /// Tells what goes with no other write.
-    pub(crate) async fn tell(&self, info_hash: InfoHashV1, event: HookEvent, error: Option<&str>) {
-        let torrent = self.seat.catalog().get(&info_hash).cloned();
-        let notice = torrent.and_then(|torrent| self.note(&torrent, event, error));
-        let Some(notice) = notice else { return };
-        match notice.write() {
-            None => self.told(notice, true),
-            Some(write) => {
-                // Without a disk it is told none the less.
-                let after = move |manager: &mut Manager, _: Result<(), state::WriteError>| {
-                    manager.told(notice, true);
-                    Next::Done
-                };
-                self.keeping.write(write, Box::new(after)).await;
-            }
         }
     }
 

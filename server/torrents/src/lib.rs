@@ -25,6 +25,7 @@ mod adding;
 mod beneath;
 mod burying;
 mod checking;
+mod completing;
 mod declaring;
 mod deleting;
 mod doubting;

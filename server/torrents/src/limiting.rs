@@ -261,13 +261,7 @@ impl Manager {
 
     /// Does what its limits say by this change, which is made once however long it takes: until it
     /// is durable they find at each tick that the torrent has given enough.
-    async fn end_by(
-        &mut self,
-        info_hash: InfoHashV1,
-        fields: Fields,
-        change: Change,
-        next: Next,
-    ) {
+    async fn end_by(&mut self, info_hash: InfoHashV1, fields: Fields, change: Change, next: Next) {
         let kept = Arc::clone(&change);
         let make = move || {
             let kept = Arc::clone(&kept);

@@ -100,7 +100,7 @@ impl Manager {
         self.tell_limits();
         let (sent, wanting) = self.renew(seconds);
         for info_hash in wanting {
-            self.wants_more(info_hash);
+            self.wants_more(info_hash).await;
         }
         self.limit(&sent).await;
         let checks = self.checks.progress().into_iter();

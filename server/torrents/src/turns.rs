@@ -93,12 +93,13 @@ impl Manager {
     }
 
     /// More is wanted of a download that had all.
-    pub(crate) fn wants_more(&mut self, info_hash: InfoHashV1) {
+    pub(crate) async fn wants_more(&mut self, info_hash: InfoHashV1) {
         if let Some(Phase::Downloading(download)) = self.phases.get_mut(&info_hash) {
             download.has_all_wanted = false;
             download.gained = Instant::now();
             self.phases.take_turn_again(&info_hash);
             self.set_status(info_hash, Status::Downloading);
+            self.owe_completion(info_hash).await;
         }
     }
 }

@@ -10,6 +10,7 @@ use control::command::{
     self, Action, AddSource, AddTorrent, Command, CommandError, Edit, Move, Server,
 };
 use control::hashing::{Disk, PageCache};
+use control::hooks::{Hook, Hooks};
 use engine::picker::Priority;
 use proto::ids::{InfoHashV1, PeerId};
 use proto::magnet::Magnet;
@@ -30,6 +31,8 @@ use torrents::{LimitRules, Manager, ManagerHandle, Services, Settings};
 
 #[path = "life/burials.rs"]
 mod burials;
+#[path = "life/completing.rs"]
+mod completing;
 #[path = "life/doubts.rs"]
 mod doubts;
 #[path = "life/edges.rs"]
@@ -125,7 +128,7 @@ impl Host {
         disk: &'static dyn Disk,
         set: impl FnOnce(&mut Settings),
     ) -> Host {
-        Host::start_whole(number, folder, disk, set, |_| None).await
+        Host::start_whole(number, folder, disk, set, |_| None, Vec::new()).await
     }
 
     /// One that asks trackers.
@@ -135,7 +138,12 @@ impl Host {
         announcer: fn(&Registry) -> AnnounceHandle,
     ) -> Host {
         let asking = |registry: &Registry| Some(announcer(registry));
-        Host::start_whole(number, folder, &PageCache, |_| {}, asking).await
+        Host::start_whole(number, folder, &PageCache, |_| {}, asking, Vec::new()).await
+    }
+
+    /// One that tells these.
+    async fn start_telling(number: u8, folder: &Path, hooks: Vec<Hook>) -> Host {
+        Host::start_whole(number, folder, &PageCache, |_| {}, |_| None, hooks).await
     }
 
     async fn start_whole(
@@ -144,6 +152,7 @@ impl Host {
         disk: &'static dyn Disk,
         set: impl FnOnce(&mut Settings),
         announcer: impl FnOnce(&Registry) -> Option<AnnounceHandle>,
+        hooks: Vec<Hook>,
     ) -> Host {
         let registry = Registry::new(2);
         let config = plane_config(number);
@@ -151,6 +160,7 @@ impl Host {
         let (plane, mut events) = Plane::start(config, &registry).unwrap();
         let plane = Arc::new(plane);
         let store = Store::open(&folder.join("state"), Options::default()).unwrap();
+        let hooks = Hooks::start(hooks, &[], store.handle(), registry.control()).await;
         let services = Services {
             plane: Arc::clone(&plane),
             tracker: None,
@@ -160,7 +170,7 @@ impl Host {
             dht: None,
             disk,
             cells: registry.control(),
-            hooks: None,
+            hooks: Some(hooks.unwrap()),
             peer_id,
             peer_port: plane.addresses()[0].port(),
         };
