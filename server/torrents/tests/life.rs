@@ -401,8 +401,11 @@ async fn a_link_becomes_a_torrent_and_selects_files() {
         .server
         .ask(|reply| Command::Edit(info_hash, Box::new(edit), reply));
     edit.await.unwrap();
-    host.until(info_hash, Torrent::is_complete).await;
-    host.until_status(info_hash, Status::Seeding).await;
+    // When it says so its files have their own names; it was shown as seeding before.
+    host.until(info_hash, |torrent| {
+        torrent.summary.completed_at_s.is_some()
+    })
+    .await;
     assert_same(&data, &two.path().join("downloads/data"));
     host.stop().await;
     seed.stop().await;
