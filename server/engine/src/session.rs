@@ -296,12 +296,13 @@ impl Session {
             Message::Bitfield(bits) => self.handle_bitfield(bits, now)?,
             Message::HaveAll | Message::HaveNone => {
                 self.require_fast(message)?;
-                self.count_statement(now)?;
                 let all = matches!(message, Message::HaveAll);
+                let pieces = if all { self.torrent.piece_count } else { 0 };
+                self.count_statement(pieces, now)?;
                 if all {
                     self.hear(|| Heard::All);
                 }
-                self.set_peer_pieces(if all { self.torrent.piece_count } else { 0 }, now);
+                self.set_peer_pieces(pieces, now);
             }
             Message::Suggest(_) | Message::AllowedFast(_) | Message::Reject(_) => {
                 // They are for one who downloads.

@@ -107,10 +107,10 @@ pub enum Disconnect {
         /// How many came.
         count: u32,
     },
-    /// The peer says again and again what it has.
+    /// The peer says again and again what it has, and nothing new.
     #[error(
-        "a bitfield, have-all or have-none after {count_max} others that came faster than one a \
-         second"
+        "a bitfield, have-all or have-none that says nothing new, after {count_max} others that came \
+         faster than one a second"
     )]
     StatementFlood {
         /// How many may come so.

@@ -228,8 +228,8 @@ impl Session {
     pub(super) fn handle_bitfield(&mut self, bits: &[u8], now: Time) -> Result<(), Disconnect> {
         let piece_count = self.torrent.piece_count;
         wire::check_bitfield(bits, piece_count)?;
-        self.count_statement(now)?;
         let pieces = bits.iter().map(|byte| byte.count_ones()).sum();
+        self.count_statement(pieces, now)?;
         self.hear(|| match pieces == piece_count {
             true => Heard::All,
             false => Heard::These(bits.to_vec()),

@@ -10,13 +10,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Times that a peer says anew by one message what it has (BEP 3 bitfield, BEP 6 have-all and
-/// have-none) faster than one in [`STATEMENT_PERIOD`]. aria2 sends a bitfield in place of many
-/// haves: one for 20 of them or for a seventieth of all pieces, whichever is more.
+/// Times that a peer says by one message what it has (BEP 3 bitfield, BEP 6 have-all and have-none)
+/// though that is no more than it has said so before, faster than one in [`STATEMENT_PERIOD`].
+/// One that says more is no flood: aria2 sends a bitfield in place of 20 haves, as fast as it gets
+/// pieces.
 pub(super) const STATEMENTS_MAX: u32 = 128;
 
 /// What each of them takes to be forgotten.
 const STATEMENT_PERIOD: Duration = Duration::from_secs(1);
+
+/// Pieces of which a peer was sent a part, but not all, that are remembered. Of more it is not known
+/// before it says that it has them.
+const SENT_PIECES_MAX: usize = 64;
 
 /// What a peer has said that it has.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,12 +41,33 @@ pub(super) struct SuperSeeded {
     heard: Vec<Heard>,
     /// It has said that it has everything, after which there is nothing to hear.
     has_all: bool,
-    /// When what it has said by whole messages is forgotten.
+    /// The most pieces that it has said to have by one message.
+    stated: u32,
+    /// When what it has said so in vain is forgotten.
     statements_until: Time,
-    /// How much of each piece it was sent that it was not sent all of, in bytes.
-    sent: HashMap<PieceIndex, u32>,
+    /// How much of each piece it was sent that it was not sent all of, in bytes: of
+    /// [`SENT_PIECES_MAX`].
+    pub(super) sent: HashMap<PieceIndex, u32>,
     /// When it is told of everything: of the pieces before this one it has been.
     rest_from: u32,
+}
+
+impl SuperSeeded {
+    /// Notes that it was sent so many bytes of a piece; returns how many in all.
+    fn sent_bytes(&mut self, piece: PieceIndex, bytes: u32) -> u32 {
+        if self.sent.len() >= SENT_PIECES_MAX && !self.sent.contains_key(&piece) {
+            let least = self
+                .sent
+                .iter()
+                .min_by_key(|(piece, sent)| (**sent, **piece));
+            if let Some(piece) = least.map(|(piece, _)| *piece) {
+                self.sent.remove(&piece);
+            }
+        }
+        let sent = self.sent.entry(piece).or_default();
+        *sent = sent.saturating_add(bytes);
+        *sent
+    }
 }
 
 impl Session {
@@ -74,12 +100,16 @@ impl Session {
         }
     }
 
-    /// Counts what a super-seeded peer says at once of all that it has: that may cost as many steps
-    /// as there are pieces, in five bytes, and is to be said once.
-    pub(super) fn count_statement(&mut self, now: Time) -> Result<(), Disconnect> {
+    /// Counts what a super-seeded peer says at once of all that it has, so many pieces: everybody
+    /// there waits while a bitfield is looked at, for which there must be a reason.
+    pub(super) fn count_statement(&mut self, pieces: u32, now: Time) -> Result<(), Disconnect> {
         let Some(seeded) = &mut self.super_seeded else {
             return Ok(());
         };
+        if pieces > seeded.stated {
+            seeded.stated = pieces;
+            return Ok(());
+        }
         let until = seeded.statements_until.max(now) + STATEMENT_PERIOD;
         if until.since(now) > STATEMENT_PERIOD * STATEMENTS_MAX {
             let count_max = STATEMENTS_MAX;
@@ -97,9 +127,8 @@ impl Session {
             return;
         };
         for block in batch.blocks() {
-            let sent = seeded.sent.entry(block.piece).or_default();
-            *sent = sent.saturating_add(block.length);
-            if *sent >= self.torrent.piece_length_of(block.piece) {
+            let sent_bytes = seeded.sent_bytes(block.piece, block.length);
+            if sent_bytes >= self.torrent.piece_length_of(block.piece) {
                 seeded.sent.remove(&block.piece);
                 seeded.heard.push(Heard::Has(block.piece));
             }

@@ -3,6 +3,19 @@
 use super::*;
 
 fn super_seeded(reserved: Reserved) -> Session {
+    super_seeded_of(torrent(), reserved)
+}
+
+/// 1,000 pieces.
+fn many() -> TorrentView {
+    TorrentView {
+        piece_count: 1_000,
+        total_length: 1_000 * u64::from(PIECE),
+        ..torrent()
+    }
+}
+
+fn super_seeded_of(torrent: TorrentView, reserved: Reserved) -> Session {
     let ip = Some(IpAddr::from(Ipv4Addr::new(10, 1, 2, 3)));
     let peer = PeerIdentity {
         peer_id: PeerId([7; 20]),
@@ -10,7 +23,7 @@ fn super_seeded(reserved: Reserved) -> Session {
         ip,
     };
     let config = Arc::new(SessionConfig::default());
-    Session::super_seeding(config, Arc::new(torrent()), peer, seconds(0))
+    Session::super_seeding(config, Arc::new(torrent), peer, seconds(0))
 }
 
 fn tell(session: &mut Session, pieces: &[u32]) -> Vec<String> {
@@ -132,6 +145,13 @@ fn who_says_what_it_has_again_and_again_is_closed() {
         assert!(matches!(closed, Disconnect::StatementFlood { .. }));
         assert_eq!(closed.kind(), DisconnectKind::Misbehaved);
     }
+    // aria2 gets pieces as fast as that, and says so by bitfields.
+    let mut session = super_seeded_of(many(), FAST);
+    let mut bits = [0; 125];
+    for piece in 0..1_000 {
+        bits[piece / 8] |= 0x80 >> (piece % 8);
+        give(&mut session, &Message::Bitfield(&bits)).unwrap();
+    }
     // A peer of an ordinary seed costs nothing by that.
     let mut usual = super::session(FAST);
     for _ in 0..1_000 {
@@ -161,6 +181,33 @@ fn it_has_what_it_was_sent_all_of() {
         session.batch_sent(&batch, seconds(1));
     }
     assert_eq!(session.take_heard(), [Heard::Has(PieceIndex(10))]);
+}
+
+/// Of a peer that fetches a little of very many pieces only some are remembered: those of which it
+/// was sent most.
+#[test]
+fn what_it_was_sent_a_part_of_is_remembered_of_a_few_pieces() {
+    let mut session = super_seeded_of(many(), FAST);
+    give(&mut session, &Message::Interested).unwrap();
+    session.set_choked(false, seconds(0));
+    let all: Vec<_> = (0..1_000).map(PieceIndex).collect();
+    session.tell_pieces(&all);
+    let mut send = |wanted| {
+        request(&mut session, wanted).unwrap();
+        let batch = session.next_batch(u32::MAX).unwrap();
+        session.batch_sent(&batch, seconds(1));
+        let remembered = session.super_seeded.as_ref().unwrap().sent.len();
+        (session.take_heard(), remembered)
+    };
+    for begin in (0..PIECE - BLOCK).step_by(BLOCK as usize) {
+        assert_eq!(send(block(7, begin, BLOCK)).0, []);
+    }
+    for piece in (0..1_000).filter(|piece| *piece != 7) {
+        let (heard, remembered) = send(block(piece, 0, BLOCK));
+        assert!(heard.is_empty() && remembered <= 64, "{remembered}");
+    }
+    let (heard, _) = send(block(7, PIECE - BLOCK, BLOCK));
+    assert_eq!(heard, [Heard::Has(PieceIndex(7))]);
 }
 
 #[test]
