@@ -17,6 +17,7 @@ use proto::wire::{FrameLimits, REQUEST_FRAME_BYTES};
 use seedring_io::direct::{SLOT_BYTES, slots_per_shard};
 use seedring_io::fetch::UNDECODED_BYTES_MAX;
 use seedring_io::pipes::PIPES_MAX;
+use seedring_io::super_seeding;
 use seedring_io::windows::bytes_per_shard;
 use state::limits::{CACHE_BYTES, REQUESTS_KIB};
 
@@ -210,6 +211,7 @@ impl Budget {
                 + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
                 + connections_max * peer_bytes(config.peers.request_queue_max)
                 + logging::MEMORY_BYTES_MAX as u64
+                + super_seeding::MEMORY_BYTES_MAX as u64
                 + http_reserved * MEMORY_PER_HTTP
                 + control::api::bodies_bytes_max(&config.api)
                 + tracked_peers * MEMORY_PER_TRACKED_PEER

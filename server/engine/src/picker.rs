@@ -60,7 +60,7 @@ pub use open::REQUESTERS_MAX;
 pub use peers::PEERS_MAX;
 pub use priority::{Priority, piece_priorities};
 
-pub(crate) use bits::Bits;
+pub(crate) use bits::{Bits, pieces_around};
 use open::{OpenPieces, OpenPlace};
 use peers::Peers;
 use pieces::{Pieces, State};

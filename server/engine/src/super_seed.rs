@@ -16,16 +16,27 @@
 //! [`SuperSeed::take_news`] of the peers that [`SuperSeed::take_changed`] names, and calls
 //! [`SuperSeed::tick`] about once a second.
 //!
-//! Limits: a bitfield for each peer, a few words for each piece; a change costs the logarithm of
-//! the number of pieces, an offer as many steps as the peer has of the rarest pieces.
+//! Cost, whatever peers do: a piece that is new costs O(1) when its peer says so and when it goes,
+//! a bitfield a step for each word of it beside; to have everything is one number. What concerns
+//! all peers, such as what another has given back, is done with the next tick. Looking for pieces
+//! to tell of walks words of a bitfield and [`SAMPLE`] pieces; for who was told of everything,
+//! nothing.
+//!
+//! Limits: [`SuperSeed::memory_bytes`], and [`SuperSeed::peer_memory_bytes_max`] for each peer, of
+//! which no more than [`TOLD_AT_ONCE_MAX`] pieces wait.
 
 mod invariants;
+mod seeds;
+mod spread;
+mod telling;
 
 use crate::picker::Bits;
-use crate::random::Random;
 use crate::time::Time;
-use proto::ids::{PeerId, PieceIndex};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use proto::ids::PieceIndex;
+use seeds::Seeds;
+use spread::Spread;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Pieces that wait for a peer to pass them on, at first.
@@ -37,6 +48,14 @@ pub const WINDOW_MAX: usize = 8;
 /// How long a peer may get nowhere before it is told of others.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Pieces that a peer who gets nowhere is told of in a second, and that wait for one peer at most.
+/// One that does not read what it is told is told of no more than these.
+pub const TOLD_AT_ONCE_MAX: usize = 128;
+
+/// Pieces among which the rarest are looked for, from a place that the lot decides: twice as many
+/// as are to be told of, but no less than these.
+pub const SAMPLE: usize = 256;
+
 /// Pieces that a peer gets of those that it was told of later, from which on one that it does not
 /// ask for is given to another.
 pub const OVERTAKEN_MAX: u32 = 16;
@@ -44,11 +63,22 @@ pub const OVERTAKEN_MAX: u32 = 16;
 /// Others that have everything, from which on super-seeding is of no use.
 pub const SEEDS_ENOUGH: usize = 2;
 
+/// How long one of them must have been there. Less than what a session leaves to two seeds: see
+/// [`SessionConfig::redundant_grace`](crate::session::SessionConfig::redundant_grace).
+pub const SEED_STAYS: Duration = Duration::from_secs(5);
+
 /// How long one of them counts after it was last seen: seeds do not stay connected to a seed.
 pub const SEEDS_REMEMBERED: Duration = Duration::from_secs(30 * 60);
 
 /// How often it is looked who gets nowhere.
 const TICK: Duration = Duration::from_secs(1);
+
+/// A piece that waits: its place in the peer's map, that of who has it alone, in the news, and in
+/// what the session keeps, in bytes, when maps have just grown.
+const WAITING_BYTES: usize = 128;
+
+/// A peer beside its bitfields and what waits, in bytes.
+const PEER_BYTES: usize = 2 << 10;
 
 /// A peer, by the number that [`SuperSeed::join`] gave it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -66,7 +96,6 @@ pub struct News {
 /// A piece that a peer was told of and that is not passed on yet.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    piece: PieceIndex,
     /// When the peer was told of it, or has last asked for it.
     asked_at: Time,
     /// [`Peer::got`] when it was told of it.
@@ -74,98 +103,112 @@ struct Waiting {
 }
 
 struct Peer {
-    id: PeerId,
-    /// What it says that it has, and how much that is.
+    /// Where it is: what one host can have at will is one.
+    stranger: IpAddr,
+    /// What it says that it has, and how much that is. No bits of one that has everything.
     has: Bits,
     count: u32,
-    /// What it was told of.
-    told: Bits,
+    /// What it has or was told of, and how much that is. No bits of one that has everything.
+    known: Bits,
+    known_count: u32,
+    /// Since when it has everything.
+    complete_at: Option<Time>,
     knows_all: bool,
-    waiting: VecDeque<Waiting>,
+    /// No more than [`TOLD_AT_ONCE_MAX`].
+    waiting: BTreeMap<PieceIndex, Waiting>,
     /// How many of the pieces that waited for it it has got.
     got: u32,
     window: usize,
     /// How many pieces it was told of when it last got nowhere; 0 since it has passed one on.
     burst: usize,
+    /// Of how many of these it was not told yet.
+    owed: usize,
     /// When it last got on.
     progress_at: Time,
+    /// No more than [`TOLD_AT_ONCE_MAX`] pieces.
     news: News,
-}
-
-/// What is known of a piece.
-#[derive(Clone, Copy, Default, Debug)]
-struct Spread {
-    /// Peers that have it.
-    copies: u32,
-    /// Peers that were told of it and are expected to get it.
-    coming: u32,
-    /// Peers among whose [`Peer::waiting`] it is.
-    waiting: u32,
 }
 
 /// See the module.
 pub struct SuperSeed {
-    spread: Vec<Spread>,
-    /// Pieces that nobody has.
-    missing: u32,
-    /// The pieces, the rarest first, by [`SuperSeed::rank`].
-    order: BTreeSet<(u32, u32, u32)>,
+    piece_count: u32,
     seed: u64,
+    spread: Spread,
     peers: HashMap<SuperKey, Peer>,
     next_key: u64,
     /// Peers that lack something.
-    lacking: u32,
-    /// Others that have everything, and when each was last seen; no more than are enough.
-    seeds: VecDeque<(PeerId, Time)>,
+    lacking: BTreeSet<SuperKey>,
+    /// Pieces that wait for a peer who alone has them: by the next who gets one it is passed on.
+    alone: HashMap<PieceIndex, SuperKey>,
+    seeds: Seeds,
     is_over: bool,
     changed: BTreeSet<SuperKey>,
     ticked_at: Time,
-    /// Pieces, and words of 64 of them, that were looked at since the start, to say what peers of
-    /// others cost: for tests.
+    /// Pieces, words of 64 of them, and peers that were looked at since the start, to say what
+    /// peers cost: for tests.
     steps: u64,
 }
 
 impl SuperSeed {
-    /// Nobody is there yet. `seed` decides which of equally rare pieces come first: two seeds had
-    /// better not begin with the same.
+    /// Nobody is there yet. `seed` decides where the search for pieces begins: two seeds had better
+    /// not begin with the same.
     pub fn new(piece_count: u32, seed: u64) -> SuperSeed {
-        let mut all = SuperSeed {
-            spread: vec![Spread::default(); piece_count as usize],
-            missing: piece_count,
-            order: BTreeSet::new(),
+        SuperSeed {
+            piece_count,
             seed,
+            spread: Spread::default(),
             peers: HashMap::new(),
             next_key: 0,
-            lacking: 0,
-            seeds: VecDeque::new(),
+            lacking: BTreeSet::new(),
+            alone: HashMap::new(),
+            seeds: Seeds::default(),
             is_over: false,
             changed: BTreeSet::new(),
             ticked_at: Time::default(),
             steps: 0,
-        };
-        all.order = (0..piece_count).map(|piece| all.rank(piece)).collect();
-        all
+        }
     }
 
-    /// A peer has come, which has nothing as far as is known.
-    pub fn join(&mut self, id: PeerId, now: Time) -> SuperKey {
+    /// What it takes at most while peers are there, beside them, in bytes.
+    pub const fn memory_bytes(piece_count: u32) -> usize {
+        Spread::memory_bytes(piece_count) + size_of::<SuperSeed>()
+    }
+
+    /// What one peer takes at most, in bytes, with what its session keeps for this.
+    pub const fn peer_memory_bytes_max(piece_count: u32) -> usize {
+        // What it has, what it knows, and that once more in the session.
+        3 * Bits::memory_bytes(piece_count) + TOLD_AT_ONCE_MAX * WAITING_BYTES + PEER_BYTES
+    }
+
+    /// A peer has come, which has nothing as far as is known. `stranger` is its address, or what
+    /// stands for all that one host can have.
+    pub fn join(&mut self, stranger: IpAddr, now: Time) -> SuperKey {
         let key = SuperKey(self.next_key);
         self.next_key += 1;
+        if self.peers.is_empty() {
+            self.spread = Spread::new(self.piece_count);
+            self.steps += self.spread.free().words().len() as u64;
+        }
         let peer = Peer {
-            id,
-            has: Bits::with_room_for(self.piece_count()),
+            stranger,
+            has: Bits::with_room_for(self.piece_count),
             count: 0,
-            told: Bits::with_room_for(self.piece_count()),
+            known: Bits::with_room_for(self.piece_count),
+            known_count: 0,
+            complete_at: None,
             knows_all: false,
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
             got: 0,
             window: WINDOW_MIN,
             burst: 0,
+            owed: 0,
             progress_at: now,
             news: News::default(),
         };
         self.peers.insert(key, peer);
-        self.lacking += u32::from(self.piece_count() > 0);
+        if self.piece_count > 0 {
+            self.lacking.insert(key);
+        }
         if self.is_over {
             self.tell_all(key);
         }
@@ -173,97 +216,107 @@ impl SuperSeed {
         key
     }
 
-    /// A peer has gone: what it had does not count any more, and what it was told of is for others.
+    /// A peer has gone: what it had does not count any more, and what it was told of is for others,
+    /// who hear of it with the next tick.
     pub fn leave(&mut self, key: SuperKey, now: Time) {
+        self.release(key, |_, _, _| true);
         let Some(peer) = self.peers.remove(&key) else {
             return;
         };
         self.changed.remove(&key);
-        self.lacking -= u32::from(peer.count < self.piece_count());
-        for waiting in &peer.waiting {
-            let has_it = peer.has.contains(waiting.piece);
-            self.stop_waiting(waiting.piece, has_it);
+        self.lacking.remove(&key);
+        if peer.complete_at.is_some() {
+            self.spread.remove_complete();
         }
+        self.steps += u64::from(peer.has.count());
         for piece in peer.has.iter() {
-            self.change(piece, |spread| spread.copies -= 1);
+            self.spread.remove_copy(piece);
         }
-        self.settle_all(now);
+        if self.peers.is_empty() {
+            self.spread = Spread::default();
+        }
+        self.settle_last(now);
     }
 
     /// A peer says that it has a piece.
     pub fn has(&mut self, key: SuperKey, piece: PieceIndex, now: Time) {
-        let was_missing = self.missing;
-        if !self.gain(key, piece, now) {
-            return;
-        }
+        self.steps += 1;
         let peer = self.peers.get(&key);
-        let is_complete = peer.is_some_and(|peer| peer.count == self.piece_count());
-        if is_complete || (was_missing > 0 && self.missing == 0) {
-            self.settle_all(now);
-        } else if self.spread_of(piece).waiting > 0 {
-            for key in self.keys() {
-                let peer = self.peers.get(&key);
-                if peer.is_some_and(|peer| peer.waits_for(piece)) {
-                    self.settle(key, now);
-                }
-            }
+        let is_new = peer.is_some_and(|peer| peer.lacks_anything() && !peer.has.contains(piece));
+        if is_new && piece.0 < self.piece_count {
+            self.gain(key, &[piece], now);
         }
     }
 
     /// A peer has said by a bitfield (BEP 3) what it has. Pieces that it does not name any more
     /// stay: what was once out counts, and who says this and that costs nothing.
     pub fn has_these(&mut self, key: SuperKey, bitfield: &[u8], now: Time) {
-        if self.lacks_something(key) {
-            let pieces = Bits::from_wire(bitfield, self.piece_count());
-            self.gain_all(key, &pieces, now);
+        let Some(peer) = self.peers.get(&key).filter(|peer| peer.lacks_anything()) else {
+            return;
+        };
+        let pieces = Bits::from_wire(bitfield, self.piece_count);
+        let gained: Vec<PieceIndex> = pieces.iter_beyond(&peer.has).collect();
+        self.steps += pieces.words().len() as u64;
+        if !gained.is_empty() {
+            self.gain(key, &gained, now);
         }
     }
 
     /// A peer has everything.
     pub fn has_all(&mut self, key: SuperKey, now: Time) {
-        if self.lacks_something(key) {
-            self.gain_all(key, &Bits::full(self.piece_count()), now);
+        let peer = self.peers.get(&key);
+        if self.piece_count > 0 && peer.is_some_and(Peer::lacks_anything) {
+            self.complete(key, now);
         }
     }
 
-    /// It is by us that a peer gets no further: it asks for these pieces, is being sent something,
-    /// or `waits` for us to unchoke it. To be told about once a second.
+    /// It is by us that a peer gets no further: it asks for these pieces, which are in order, is
+    /// being sent something, or `waits` for us to unchoke it. To be told about once a second.
     pub fn serves(&mut self, key: SuperKey, asked: &[PieceIndex], waits: bool, now: Time) {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
         peer.progress_at = now;
-        for waiting in &mut peer.waiting {
-            if waits || asked.contains(&waiting.piece) {
+        for (piece, waiting) in &mut peer.waiting {
+            if waits || asked.binary_search(piece).is_ok() {
                 waiting.asked_at = now;
             }
         }
     }
 
-    /// Looks at who gets nowhere, and at which seeds are there. More often than once a second does
-    /// nothing.
+    /// Looks at who gets nowhere, and at which seeds are there, and tells all of what came free.
+    /// More often than once a second does nothing.
     pub fn tick(&mut self, now: Time) {
         if now.since(self.ticked_at) < TICK {
             return;
         }
         self.ticked_at = now;
-        let count = self.piece_count();
-        for key in self.keys() {
-            let Some(peer) = self.peers.get(&key) else {
+        let keys = self.keys();
+        for key in &keys {
+            let Some(peer) = self.peers.get(key) else {
                 continue;
             };
-            if peer.count == count {
-                self.see_seed(peer.id, now);
+            self.steps += 1 + peer.waiting.len() as u64;
+            if let Some(complete_at) = peer.complete_at {
+                self.seeds.see(peer.stranger, complete_at, now);
+            } else if peer.knows_all {
+                continue;
             } else if now.since(peer.progress_at) >= PATIENCE {
-                self.excuse(key, now);
+                self.excuse(*key, now);
+            } else if peer.owed > 0 {
+                self.tell_owed(*key, now);
             } else {
-                self.take_back(key, now);
+                self.take_back(*key, now);
             }
         }
-        self.seeds
-            .retain(|(_, seen)| now.since(*seen) < SEEDS_REMEMBERED);
-        self.is_over = self.seeds.len() >= SEEDS_ENOUGH;
-        self.settle_all(now);
+        self.seeds.forget(now);
+        self.is_over = self.seeds.are_enough();
+        for key in keys {
+            match self.is_over {
+                true => self.tell_all(key),
+                false => self.fill(key, now),
+            }
+        }
     }
 
     /// Peers that there is something to tell, since the last call.
@@ -282,13 +335,14 @@ impl SuperSeed {
         self.is_over
     }
 
-    /// How many pieces nobody has.
-    pub fn missing(&self) -> u32 {
-        self.missing
+    /// Whether nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
     }
 
-    fn piece_count(&self) -> u32 {
-        u32::try_from(self.spread.len()).unwrap_or(u32::MAX)
+    /// How many pieces nobody has.
+    pub fn missing(&self) -> u32 {
+        self.spread.missing(self.piece_count)
     }
 
     /// All peers, in an order that does not depend on chance.
@@ -298,239 +352,119 @@ impl SuperSeed {
         keys
     }
 
-    fn spread_of(&self, piece: PieceIndex) -> Spread {
-        let spread = self.spread.get(piece.0 as usize);
-        spread.copied().unwrap_or_default()
-    }
-
-    /// Where a piece is in the order: whoever is about to get it counts as who has it; of equals
-    /// the lot decides.
-    fn rank(&self, piece: u32) -> (u32, u32, u32) {
-        let spread = self.spread_of(PieceIndex(piece));
-        (spread.copies + spread.coming, lot(self.seed, piece), piece)
-    }
-
-    fn change(&mut self, piece: PieceIndex, change: impl FnOnce(&mut Spread)) {
-        let before = self.rank(piece.0);
-        let Some(spread) = self.spread.get_mut(piece.0 as usize) else {
+    /// Notes that a peer has pieces, which are in order, and which it did not have.
+    fn gain(&mut self, key: SuperKey, gained: &[PieceIndex], now: Time) {
+        self.steps += gained.len() as u64;
+        let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
-        self.missing -= u32::from(spread.copies == 0);
-        change(spread);
-        self.missing += u32::from(spread.copies == 0);
-        let rank = self.rank(piece.0);
-        if rank != before {
-            self.order.remove(&before);
-            self.order.insert(rank);
+        // A torrent has at most 2^21 pieces.
+        if peer.count as usize + gained.len() == self.piece_count as usize {
+            return self.complete(key, now);
         }
-    }
-
-    /// Whether anything that a peer says that it has can be new.
-    fn lacks_something(&self, key: SuperKey) -> bool {
-        let peer = self.peers.get(&key);
-        peer.is_some_and(|peer| peer.count < self.piece_count())
-    }
-
-    /// Notes what is new of all that a peer has: the rest costs a step for each word of it.
-    fn gain_all(&mut self, key: SuperKey, pieces: &Bits, now: Time) {
-        let Some(peer) = self.peers.get(&key) else {
-            return;
-        };
-        let gained: Vec<PieceIndex> = pieces.iter_beyond(&peer.has).collect();
-        self.steps += (pieces.words().len() + gained.len()) as u64;
-        if gained.is_empty() {
-            return;
-        }
+        peer.count += gained.len() as u32;
+        peer.progress_at = now;
         for piece in gained {
-            self.gain(key, piece, now);
+            peer.has.insert(*piece);
+            peer.know(*piece);
+            self.spread.add_copy(*piece);
         }
-        self.settle_all(now);
-    }
-
-    /// Notes that a peer has a piece. False if it was known.
-    fn gain(&mut self, key: SuperKey, piece: PieceIndex, now: Time) -> bool {
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return false;
-        };
-        if piece.0 as usize >= self.spread.len() || peer.has.contains(piece) {
-            return false;
+        // Those that waited for it are few, or it has said few.
+        let waiting = peer.waiting.keys();
+        let mine = waiting.filter(|piece| gained.binary_search(piece).is_ok());
+        let mine: Vec<PieceIndex> = mine.copied().collect();
+        peer.got += mine.len() as u32;
+        let mut passed = BTreeSet::from([key]);
+        for piece in self.others_alone_with(gained) {
+            passed.extend(self.pass_on(piece, now));
         }
-        peer.has.insert(piece);
-        peer.count += 1;
-        peer.progress_at = now;
-        let (id, is_complete) = (peer.id, peer.count as usize == self.spread.len());
-        let was_coming = peer.waits_for(piece);
-        peer.got += u32::from(was_coming);
-        self.change(piece, |spread| {
-            spread.copies += 1;
-            spread.coming -= u32::from(was_coming);
-        });
-        if is_complete {
-            self.lacking -= 1;
-            self.see_seed(id, now);
-        }
-        true
-    }
-
-    /// A piece is not waited for any more by a peer that has it, or has it not.
-    fn stop_waiting(&mut self, piece: PieceIndex, has_it: bool) {
-        self.change(piece, |spread| {
-            spread.waiting -= 1;
-            spread.coming -= u32::from(!has_it);
-        });
-    }
-
-    /// Whether a piece that a peer was told of is passed on: it has it, and so has another, or
-    /// nobody else lacks anything.
-    fn is_passed_on(&self, peer: &Peer, piece: PieceIndex) -> bool {
-        let others_lack = self.lacking > u32::from(peer.count < self.piece_count());
-        peer.has.contains(piece) && (self.spread_of(piece).copies > 1 || !others_lack)
-    }
-
-    /// Takes out what a peer has passed on, and tells it of others.
-    fn settle(&mut self, key: SuperKey, now: Time) {
-        let Some(peer) = self.peers.get(&key) else {
-            return;
-        };
-        let waiting = peer.waiting.iter().map(|waiting| waiting.piece);
-        let passed: Vec<PieceIndex> = waiting
-            .filter(|piece| self.is_passed_on(peer, *piece))
-            .collect();
-        if let Some(peer) = self.peers.get_mut(&key).filter(|_| !passed.is_empty()) {
-            peer.waiting
-                .retain(|waiting| !passed.contains(&waiting.piece));
-            peer.window = (peer.window + passed.len()).min(WINDOW_MAX);
-            peer.burst = 0;
-            peer.progress_at = now;
-        }
-        for piece in passed {
-            self.stop_waiting(piece, true);
-        }
-        self.fill(key, now);
-    }
-
-    fn settle_all(&mut self, now: Time) {
-        for key in self.keys() {
-            if self.is_over {
-                self.tell_all(key);
+        for piece in mine {
+            self.spread.expect_no_more(piece);
+            self.alone.insert(piece, key);
+            if self.spread.copies(piece) > 1 || self.lacking.len() == 1 {
+                self.pass_on(piece, now);
             }
-            self.settle(key, now);
+        }
+        for key in passed {
+            self.fill(key, now);
         }
     }
 
-    /// A peer got nowhere: nothing that it was told of is waited for any more, and it is told of
-    /// twice as many as the last time.
-    fn excuse(&mut self, key: SuperKey, now: Time) {
+    /// Which of these pieces wait for one who had them alone. No more steps than there are of
+    /// either.
+    fn others_alone_with(&self, gained: &[PieceIndex]) -> Vec<PieceIndex> {
+        let is_alone = |piece: &&PieceIndex| self.alone.contains_key(piece);
+        let is_gained = |piece: &&PieceIndex| gained.binary_search(piece).is_ok();
+        let mut theirs: Vec<PieceIndex> = match gained.len() <= self.alone.len() {
+            true => gained.iter().filter(is_alone).copied().collect(),
+            false => self.alone.keys().filter(is_gained).copied().collect(),
+        };
+        theirs.sort_unstable();
+        theirs
+    }
+
+    /// A peer has everything: nothing waits for it, and whatever another has is passed on.
+    fn complete(&mut self, key: SuperKey, now: Time) {
+        self.release(key, |_, _, _| true);
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
-        peer.progress_at = now;
-        peer.burst = (peer.burst * 2).clamp(WINDOW_MIN, self.spread.len().max(WINDOW_MIN));
-        peer.window = WINDOW_MIN;
-        let burst = peer.burst;
-        self.release(key, |_, _| true);
-        // Of any: those that nobody has may all be on their way to others.
-        self.offer(key, now, burst, u32::MAX);
+        peer.complete_at = Some(now);
+        let has = std::mem::take(&mut peer.has);
+        self.steps += u64::from(peer.count);
+        peer.known = Bits::default();
+        (peer.count, peer.known_count) = (self.piece_count, self.piece_count);
+        for piece in has.iter() {
+            self.spread.remove_copy(piece);
+        }
+        self.spread.add_complete();
+        self.lacking.remove(&key);
+        self.pass_on_all(now);
     }
 
-    /// Gives those pieces to others that a peer does not ask for, though it has got many others.
-    fn take_back(&mut self, key: SuperKey, now: Time) {
-        self.release(key, |peer, waiting| {
-            let is_overtaken = peer.got - waiting.got >= OVERTAKEN_MAX;
-            let is_asked_for = now.since(waiting.asked_at) < PATIENCE;
-            !peer.has.contains(waiting.piece) && is_overtaken && !is_asked_for
-        });
-    }
-
-    /// Waits no more for those pieces that `which` says.
-    fn release(&mut self, key: SuperKey, which: impl Fn(&Peer, &Waiting) -> bool) {
-        let Some(peer) = self.peers.get_mut(&key) else {
-            return;
-        };
-        let (gone, stay) = peer
-            .waiting
-            .iter()
-            .partition::<VecDeque<Waiting>, _>(|waiting| which(peer, waiting));
-        let has = |waiting: &Waiting| (waiting.piece, peer.has.contains(waiting.piece));
-        let gone: Vec<_> = gone.iter().map(has).collect();
-        peer.waiting = stay;
-        for (piece, has_it) in gone {
-            self.stop_waiting(piece, has_it);
+    /// Where one peer alone is left who lacks something, it has nobody to pass anything on to.
+    fn settle_last(&mut self, now: Time) {
+        if self.lacking.len() == 1 {
+            self.pass_on_all(now);
         }
     }
 
-    /// Tells a peer of as many pieces as may wait for it: as long as some are out nowhere, of those
-    /// only that nobody has or gets; then of the rarest.
-    fn fill(&mut self, key: SuperKey, now: Time) {
-        let waiting = self
-            .peers
-            .get(&key)
-            .map_or(0, |peer| peer.window.saturating_sub(peer.waiting.len()));
-        let count_max = if self.missing > 0 { 0 } else { u32::MAX };
-        self.offer(key, now, waiting, count_max);
-    }
-
-    /// Tells a peer of `number` pieces at most, those that no more than `count_max` have or get.
-    fn offer(&mut self, key: SuperKey, now: Time, number: usize, count_max: u32) {
-        let Some(peer) = self.peers.get(&key) else {
-            return;
-        };
-        if peer.knows_all || number == 0 {
-            return;
-        }
-        let rarest = self.order.iter();
-        let offered: Vec<PieceIndex> = rarest
-            .take_while(|(count, _, _)| *count <= count_max)
-            .map(|(_, _, piece)| PieceIndex(*piece))
-            .filter(|piece| !peer.has.contains(*piece) && !peer.told.contains(*piece))
-            .take(number)
+    /// All that waits for one who has it alone is passed on.
+    fn pass_on_all(&mut self, now: Time) {
+        let mut pieces: Vec<PieceIndex> = self.alone.keys().copied().collect();
+        pieces.sort_unstable();
+        let passed: BTreeSet<SuperKey> = pieces
+            .into_iter()
+            .filter_map(|piece| self.pass_on(piece, now))
             .collect();
-        for piece in offered {
-            self.change(piece, |spread| {
-                spread.coming += 1;
-                spread.waiting += 1;
-            });
-            if let Some(peer) = self.peers.get_mut(&key) {
-                peer.told.insert(piece);
-                peer.waiting.push_back(Waiting {
-                    piece,
-                    asked_at: now,
-                    got: peer.got,
-                });
-                peer.news.pieces.push(piece);
-            }
-            self.changed.insert(key);
+        for key in passed {
+            self.fill(key, now);
         }
     }
 
-    /// Somebody has everything.
-    fn see_seed(&mut self, id: PeerId, now: Time) {
-        self.seeds.retain(|(known, _)| *known != id);
-        self.seeds.push_back((id, now));
-        if self.seeds.len() > SEEDS_ENOUGH {
-            self.seeds.pop_front();
-        }
-        self.is_over = self.seeds.len() >= SEEDS_ENOUGH;
+    /// A piece is passed on by who had it alone: it may be told of more than before. Says who that
+    /// is.
+    fn pass_on(&mut self, piece: PieceIndex, now: Time) -> Option<SuperKey> {
+        self.steps += 1;
+        let key = self.alone.remove(&piece)?;
+        let peer = self.peers.get_mut(&key)?;
+        peer.waiting.remove(&piece);
+        peer.window = (peer.window + 1).min(WINDOW_MAX);
+        (peer.burst, peer.owed) = (0, 0);
+        peer.progress_at = now;
+        Some(key)
     }
-
-    fn tell_all(&mut self, key: SuperKey) {
-        self.release(key, |_, _| true);
-        if let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.knows_all) {
-            peer.knows_all = true;
-            peer.news.all = true;
-            self.changed.insert(key);
-        }
-    }
-}
-
-/// What decides between equally rare pieces.
-fn lot(seed: u64, piece: u32) -> u32 {
-    (Random::new(seed ^ u64::from(piece)).next_u64() >> 32) as u32
 }
 
 impl Peer {
-    fn waits_for(&self, piece: PieceIndex) -> bool {
-        self.waiting.iter().any(|waiting| waiting.piece == piece)
+    fn lacks_anything(&self) -> bool {
+        self.complete_at.is_none()
+    }
+
+    /// It has a piece, or is told of it.
+    fn know(&mut self, piece: PieceIndex) {
+        self.known_count += u32::from(!self.known.contains(piece));
+        self.known.insert(piece);
     }
 }
 

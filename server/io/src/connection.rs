@@ -558,7 +558,9 @@ async fn converse(
             .0
             .iter()
             .fold(0, |sum: u64, byte| sum.rotate_left(7) ^ u64::from(*byte));
-        Part::enter(&torrent, theirs.peer_id, chance ^ torrent.id(), shard.now())
+        let (address, room) = (caller.peer.ip(), &shard.limits.super_seeding);
+        let chance = chance ^ torrent.id();
+        Part::enter(&torrent, address, room, chance, shard.now())
     });
     let part = part.flatten();
     let begun = Begun {

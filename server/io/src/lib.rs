@@ -42,7 +42,7 @@ mod sending;
 mod shard;
 pub mod sockets;
 mod splicing;
-mod super_seeding;
+pub mod super_seeding;
 pub mod system;
 #[cfg(test)]
 mod testing;

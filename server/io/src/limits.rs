@@ -11,6 +11,7 @@ use crate::own_limits::{TorrentLimits, TorrentRates};
 use crate::plane::{ConfiguredLimits, PlaneConfig, RateLimits};
 use crate::shard::Shard;
 use crate::sockets::{is_local, stranger};
+use crate::super_seeding;
 use crate::torrent::SeededTorrent;
 use engine::choker::lease_slots;
 use engine::rate::{Demand, RateLimit, ShardBucket, ShardIndex, SharedBucket, take};
@@ -80,6 +81,8 @@ pub(crate) struct SharedLimits {
     connections: Mutex<Connections>,
     /// What choked peers were given.
     pub(crate) allowed_fast: allowed_fast::Given,
+    /// Memory for super-seeding.
+    pub(crate) super_seeding: Arc<super_seeding::Room>,
     /// What is configured: of each torrent, where nothing narrower is said.
     rates: Mutex<RateLimits>,
     global: Arc<SharedLimit>,
@@ -128,6 +131,7 @@ impl SharedLimits {
             half_open: Arc::default(),
             connections: Mutex::default(),
             allowed_fast: allowed_fast::Given::default(),
+            super_seeding: Arc::default(),
             rates: Mutex::new(config.rates),
             global: bucket(config.rates.global),
             local: bucket(config.rates.local),

@@ -9,22 +9,30 @@
 //! Connections that were there before it was switched on go on as they are; when it is switched
 //! off, or has done its work, all are told of everything.
 //!
-//! Limits: those of [`engine::super_seed`]; and a peer that leaves so much unread that
-//! [`BACKLOG_BYTES`] wait is told of the rest later.
+//! Limits: those of [`engine::super_seed`]; a peer that leaves so much unread that
+//! [`BACKLOG_BYTES`] wait is told of the rest later; and [`MEMORY_BYTES_MAX`] for all torrents
+//! together, beyond which peers that come are served as by any seed.
+
+mod room;
 
 use crate::connection::Connection;
+use crate::sockets::stranger;
 use crate::torrent::SeededTorrent;
 use engine::session::{Heard, Session};
 use engine::super_seed::{News, SuperKey, SuperSeed};
 use engine::time::Time;
-use proto::ids::{PeerId, PieceIndex};
+use proto::ids::PieceIndex;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+
+pub use room::MEMORY_BYTES_MAX;
+pub(crate) use room::{Reserved, Room};
 
 /// Control messages in a connection's queue beyond which it is told of no more, in bytes.
 const BACKLOG_BYTES: usize = 4 << 10;
@@ -46,9 +54,39 @@ struct State {
     policy: Option<Box<SuperSeed>>,
     /// By which each part is woken.
     bells: HashMap<SuperKey, Arc<Notify>>,
+    /// Room for what is known of the pieces, while peers are there.
+    base: Option<Reserved>,
+    /// It was logged that there is no room.
+    is_full: bool,
 }
 
 impl State {
+    /// Room for one more peer of a torrent of so many pieces.
+    fn reserve(&mut self, room: &Arc<Room>, pieces: u32) -> Option<Reserved> {
+        let base = match self.base.take() {
+            Some(base) => base,
+            None => room.reserve(SuperSeed::memory_bytes(pieces))?,
+        };
+        let peer = room.reserve(SuperSeed::peer_memory_bytes_max(pieces));
+        if peer.is_some() || !self.bells.is_empty() {
+            self.base = Some(base);
+        }
+        peer
+    }
+
+    /// Says once that there is no room.
+    fn say_full(&mut self, torrent: &SeededTorrent) {
+        if !std::mem::replace(&mut self.is_full, true) {
+            tracing::warn!(
+                torrent = %torrent.info_hash(),
+                name = torrent.metainfo().name,
+                bytes_max = MEMORY_BYTES_MAX,
+                "super-seeding has no room in memory for more peers: those that come are served as \
+                 by any seed until others go"
+            );
+        }
+    }
+
     /// Wakes those that there is something to tell.
     fn ring(&mut self) {
         let Some(policy) = &mut self.policy else {
@@ -76,6 +114,8 @@ impl SharedSuperSeed {
         let mut state = self.lock();
         state.generation += 1;
         state.policy = None;
+        state.base = None;
+        state.is_full = false;
         for (_, bell) in state.bells.drain() {
             bell.notify_one();
         }
@@ -98,14 +138,16 @@ pub(crate) struct Part {
     sent_bytes: Cell<u64>,
     /// When it was last looked at.
     at: Cell<Time>,
+    _reserved: Reserved,
 }
 
 impl Part {
-    /// The part of a peer that has come for a complete torrent; none if it is to be served as by
-    /// any seed. `chance` decides between equally rare pieces.
+    /// The part of a peer at `address` that has come for a complete torrent; none if it is to be
+    /// served as by any seed. `chance` decides between equally rare pieces.
     pub(crate) fn enter(
         torrent: &Arc<SeededTorrent>,
-        peer_id: PeerId,
+        address: IpAddr,
+        room: &Arc<Room>,
         chance: u64,
         now: Time,
     ) -> Option<Part> {
@@ -123,20 +165,28 @@ impl Part {
             .policy
             .get_or_insert_with(|| Box::new(SuperSeed::new(pieces, chance)));
         policy.tick(now);
-        let key = (!policy.is_over()).then(|| policy.join(peer_id, now));
-        let bell = Arc::new(Notify::new());
-        if let Some(key) = key {
-            state.bells.insert(key, Arc::clone(&bell));
+        let is_over = policy.is_over();
+        state.ring();
+        if is_over {
+            return None;
         }
+        let Some(reserved) = state.reserve(room, pieces) else {
+            state.say_full(torrent);
+            return None;
+        };
+        let key = state.policy.as_mut()?.join(stranger(address), now);
+        let bell = Arc::new(Notify::new());
+        state.bells.insert(key, Arc::clone(&bell));
         state.ring();
         Some(Part {
             torrent: Arc::clone(torrent),
             generation: state.generation,
-            key: key?,
+            key,
             bell,
             tells_all: Cell::new(false),
             sent_bytes: Cell::new(0),
             at: Cell::new(now),
+            _reserved: reserved,
         })
     }
 
@@ -166,8 +216,8 @@ impl Part {
         });
     }
 
-    /// Once a second: looks at who gets nowhere, and goes on with telling of everything. True if
-    /// there is something to send.
+    /// Once a second: looks at who gets nowhere, and goes on with telling the peer what it had no
+    /// room for. True if there is something to send.
     pub(crate) fn look(&self, session: &mut Session, now: Time) -> bool {
         self.at.set(now);
         if self.tells_all.get() {
@@ -177,34 +227,54 @@ impl Part {
         let is_sent = self.sent_bytes.replace(sent) != sent;
         let waits = session.wants_unchoke();
         let mut asked: Vec<PieceIndex> = session.queued().map(|block| block.piece).collect();
+        asked.sort_unstable();
         asked.dedup();
-        self.with(|policy| {
+        let has_room = has_room(session);
+        let news = self.with(|policy| {
             if waits || is_sent || !asked.is_empty() {
                 policy.serves(self.key, &asked, waits, now);
             }
             policy.tick(now);
+            match has_room {
+                true => policy.take_news(self.key),
+                false => News::default(),
+            }
         });
-        false
+        self.say(session, news)
     }
 
-    /// Tells the peer what it is to be told of.
+    /// Tells the peer what it is to be told of; what it leaves no room for waits for the next look.
     fn tell(&self, session: &mut Session) {
+        if has_room(session) {
+            let news = self.with(|policy| policy.take_news(self.key));
+            self.say(session, news);
+        }
+    }
+
+    /// Tells the peer this, or everything if it is super-seeded no more. True if there is something
+    /// to send.
+    fn say(&self, session: &mut Session, news: Option<News>) -> bool {
         let off = || News {
             all: true,
             ..News::default()
         };
-        let news = self.with(|policy| policy.take_news(self.key));
         let news = news.unwrap_or_else(off);
         session.tell_pieces(&news.pieces);
-        if news.all && !self.tells_all.replace(true) {
+        let begins = news.all && !self.tells_all.replace(true);
+        if begins {
             self.tell_rest(session);
         }
+        begins || !news.pieces.is_empty()
     }
 
     fn tell_rest(&self, session: &mut Session) -> bool {
-        let has_room = session.control_bytes() <= BACKLOG_BYTES;
-        has_room && session.tell_rest(HAVES_AT_ONCE)
+        has_room(session) && session.tell_rest(HAVES_AT_ONCE)
     }
+}
+
+/// Whether the peer has read so much of what it was told that it is to be told of more.
+fn has_room(session: &Session) -> bool {
+    session.control_bytes() <= BACKLOG_BYTES
 }
 
 impl Drop for Part {
@@ -216,6 +286,9 @@ impl Drop for Part {
         state.bells.remove(&self.key);
         if let Some(policy) = &mut state.policy {
             policy.leave(self.key, self.at.get());
+        }
+        if state.bells.is_empty() {
+            state.base = None;
         }
         state.ring();
     }
@@ -246,3 +319,6 @@ impl Drop for Following {
         self.0.abort();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -197,6 +197,7 @@ fn the_metadata_of_links_are_counted() {
         + HASHING_JOBS * Limits::BACKGROUND.memory_bytes_max()
         + budget.connections_max * peer_bytes(config.peers.request_queue_max)
         + logging::MEMORY_BYTES_MAX as u64
+        + super_seeding::MEMORY_BYTES_MAX as u64
         + http * MEMORY_PER_HTTP
         + control::api::bodies_bytes_max(&config.api);
     // The longest that there may be is there twice, when it is hashed.

@@ -44,6 +44,11 @@ impl Bits {
         bits
     }
 
+    /// What the words for `pieces` take, in bytes.
+    pub const fn memory_bytes(pieces: u32) -> usize {
+        (pieces as usize).div_ceil(WORD_PIECES) * size_of::<u64>()
+    }
+
     fn mask(&mut self, pieces: u32) {
         let spare = self.words.len() * WORD_PIECES - pieces as usize;
         if let Some(last) = self.words.last_mut() {
@@ -115,6 +120,31 @@ impl Bits {
     }
 }
 
+/// Those of `pieces`, of which there are some, that are in the words that `word` gives: from `start`
+/// on, and then from the first on. Words are asked for one after another, as they are needed.
+pub(crate) fn pieces_around(
+    start: u32,
+    pieces: u32,
+    word: impl Fn(usize) -> u64,
+) -> impl Iterator<Item = PieceIndex> {
+    let words = (pieces as usize).div_ceil(WORD_PIECES);
+    let (first, from) = (
+        start as usize / WORD_PIECES,
+        u64::MAX << (start as usize % WORD_PIECES),
+    );
+    // The word in which it begins comes twice: what is after the start, and what is before it.
+    let around = (0..=words).flat_map(move |step| {
+        let index = (first + step) % words;
+        let part = match step {
+            0 => from,
+            last if last == words => !from,
+            _ => u64::MAX,
+        };
+        pieces_of_word(index, word(index) & part)
+    });
+    around.filter(move |piece| piece.0 < pieces)
+}
+
 /// The pieces of the word at `index`, lowest first.
 pub(super) fn pieces_of_word(index: usize, word: u64) -> impl Iterator<Item = PieceIndex> {
     let mut left = word;
@@ -163,6 +193,19 @@ mod tests {
             let absent: Vec<_> = bits.iter_absent(pieces).collect();
             prop_assert_eq!(full.iter_beyond(&bits).collect::<Vec<_>>(), absent);
             prop_assert_eq!(bits.iter_beyond(&full).count(), 0);
+        }
+
+        #[test]
+        fn around_a_start_each_comes_once(
+            words in proptest::collection::vec(any::<u64>(), 5),
+            pieces in 1_u32..300,
+            start in any::<u32>(),
+        ) {
+            let start = start % pieces;
+            let is_in = |piece: &u32| words[*piece as usize / 64] & (1 << (piece % 64)) != 0;
+            let expected: Vec<u32> = (start..pieces).chain(0..start).filter(is_in).collect();
+            let found = pieces_around(start, pieces, |index| words[index]);
+            prop_assert_eq!(found.map(|piece| piece.0).collect::<Vec<_>>(), expected);
         }
     }
 

@@ -11,6 +11,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use engine::choker::{ChokeChange, Choker, ChokerConfig, PeerKey};
@@ -20,7 +21,7 @@ use engine::picker::PeerPieces;
 use engine::random::Random;
 use engine::super_seed::{SuperKey, SuperSeed};
 use engine::time::Time;
-use proto::ids::{PeerId, PieceIndex};
+use proto::ids::PieceIndex;
 use proto::limits::BLOCK_LENGTH;
 use proto::wire::BlockRequest;
 
@@ -252,8 +253,9 @@ impl Swarm {
                 }
                 if let Some(policy) = self.super_seed.as_mut().filter(|_| index == 0) {
                     for (key, link) in self.super_keys.iter().zip(&self.peers[0].links) {
-                        let asked: Vec<PieceIndex> =
+                        let mut asked: Vec<PieceIndex> =
                             link.queue.iter().map(|block| block.piece).collect();
+                        asked.sort_unstable();
                         let waits = link.wants_unchoke();
                         if waits || link.in_flight > 0 || !asked.is_empty() {
                             policy.serves(*key, &asked, waits, self.now);
@@ -328,9 +330,8 @@ impl Swarm {
             let link = self.peers[here].links.len() as u64;
             let bits = self.bitfield(there);
             if let Some(policy) = self.super_seed.as_mut().filter(|_| here == 0) {
-                let id = (there as u128).to_le_bytes();
-                let id = std::array::from_fn(|at| id.get(at).copied().unwrap_or(0));
-                let key = policy.join(PeerId(id), self.now);
+                let address = Ipv6Addr::from_bits((there as u128) << 64);
+                let key = policy.join(address.into(), self.now);
                 match &bits {
                     Some(bits) => policy.has_these(key, bits, self.now),
                     None => policy.has_all(key, self.now),
