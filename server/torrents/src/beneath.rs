@@ -99,11 +99,21 @@ impl Beneath {
     ) -> Result<(), Errno> {
         let (old, name) = (Self::name(path)?, Self::name(new)?);
         match rustix::fs::renameat_with(from, old, into, name, RenameFlags::NOREPLACE) {
-            // NFS and FUSE know no such rename: it is looked first.
-            Err(Errno::INVAL | Errno::NOSYS) if !self.exists(new) => {
-                rustix::fs::renameat(from, old, into, name)
+            // NFS and FUSE know no such rename; a second name is never given over another.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                match rustix::fs::linkat(from, old, into, name, AtFlags::empty()) {
+                    Ok(()) => rustix::fs::unlinkat(from, old, AtFlags::empty()),
+                    // Nor second names: it is looked first.
+                    Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+                        match rustix::fs::statat(into, name, AtFlags::SYMLINK_NOFOLLOW) {
+                            Err(Errno::NOENT) => rustix::fs::renameat(from, old, into, name),
+                            Ok(_) => Err(Errno::EXIST),
+                            Err(error) => Err(error),
+                        }
+                    }
+                    Err(error) => Err(error),
+                }
             }
-            Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST),
             result => result,
         }
     }

@@ -8,6 +8,7 @@
 //! Does not: know when to try again ([`crate::burying`]).
 
 use crate::beneath::Beneath;
+use crate::moving::naming::is_own;
 use crate::moving::way::{Phase, Way};
 use crate::reading::{Kept, KeptError};
 use crate::renaming::intent;
@@ -32,8 +33,8 @@ const ENDING_S: u64 = 60;
 /// The files of a torrent that is gone.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Remains {
-    /// Where they are, and whether only second names of files in the first folder are there.
-    folders: Vec<(PathBuf, bool)>,
+    /// Where they are, and which of what is there is theirs; the first has all of them.
+    folders: Vec<(PathBuf, Whose)>,
     /// Below each of these folders.
     files: Vec<PathBuf>,
     /// What is appended to names of files that are not complete.
@@ -46,6 +47,30 @@ pub(crate) struct Remains {
     pub removed_at_s: u64,
     /// Whether what is kept of it says otherwise.
     pub is_other: bool,
+}
+
+/// What of a folder is a torrent's that is gone. By the numbers that are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whose {
+    /// What has the names of its files.
+    All,
+    /// Of that, what is a second name of a file in the first folder.
+    Twins,
+    /// What a move has copied, under names of its own: others may have put files there since.
+    Copies,
+}
+
+impl Whose {
+    const ALL: [Whose; 3] = [Whose::All, Whose::Twins, Whose::Copies];
+
+    /// What is a torrent's in the folder that a move goes to.
+    fn while_at(phase: Phase) -> Whose {
+        match phase {
+            Phase::Waiting => Whose::Twins,
+            Phase::Unmarked | Phase::Copying => Whose::Copies,
+            Phase::Switched => Whose::All,
+        }
+    }
 }
 
 /// What came of deleting files.
@@ -90,12 +115,12 @@ impl Remains {
         for file in renamed.into_iter().flatten() {
             files.extend([file.change.old, file.change.new]);
         }
-        let mut folders = vec![(kept.summary.save_path.clone(), false)];
+        let mut folders = vec![(kept.summary.save_path.clone(), Whose::All)];
         if let Some(way) = intents.0.and_then(|bytes| Way::decode(&bytes)) {
-            let is_twin = way.phase == Phase::Waiting;
+            let whose = Whose::while_at(way.phase);
             let others = [way.to, way.from].into_iter();
             let others = others.filter(|folder| *folder != kept.summary.save_path);
-            folders.extend(others.map(|folder| (folder, is_twin)));
+            folders.extend(others.map(|folder| (folder, whose)));
         }
         let device = kept
             .stamps
@@ -114,20 +139,28 @@ impl Remains {
         })))
     }
 
-    /// The same files in this folder.
-    pub(crate) fn of_folder(self, folder: &Path) -> Remains {
+    /// The same files where a move or a rename, which has ended since, has them: it is this far,
+    /// and the torrent is at `place` by it, if it is. What else was known stays so: files that are
+    /// left in the old folder are this torrent's, too.
+    pub(crate) fn after(mut self, way: &Way, phase: Phase, place: Option<&Place>) -> Remains {
+        let renamed = place.into_iter().flat_map(|place| place.paths.values());
+        self.files.extend(renamed.cloned());
+        let (here, other) = match phase {
+            Phase::Switched => (&way.to, &way.from),
+            _ => (&way.from, &way.to),
+        };
+        let mut folders = vec![(here.clone(), Whose::All)];
+        if other != here {
+            folders.push((other.clone(), Whose::while_at(phase)));
+        }
+        self.folders
+            .retain(|(folder, _)| folder != here && folder != other);
+        folders.append(&mut self.folders);
         Remains {
-            folders: vec![(folder.to_owned(), false)],
+            folders,
             is_other: true,
             ..self
         }
-    }
-
-    /// The same files where a move or a rename, which ended when the torrent was gone, has brought
-    /// them.
-    pub(crate) fn at(mut self, place: &Place) -> Remains {
-        self.files.extend(place.paths.values().cloned());
-        self.of_folder(&place.data_dir)
     }
 
     /// The bytes under which it is kept, with a NUL between all parts, which no path has.
@@ -141,9 +174,9 @@ impl Remains {
             self.suffix.clone().into_bytes(),
             number(self.folders.len() as u64),
         ];
-        for (folder, is_twin) in &self.folders {
+        for (folder, whose) in &self.folders {
             parts.push(folder.as_os_str().as_bytes().to_vec());
-            parts.push(number(u64::from(*is_twin)));
+            parts.push(number(*whose as u64));
         }
         let files = self.files.iter().map(|file| file.as_os_str());
         parts.extend(files.map(|file| file.as_bytes().to_vec()));
@@ -168,7 +201,9 @@ impl Remains {
         let suffix = text(parts.next()?)?;
         let mut folders = Vec::new();
         for _ in 0..number(parts.next()?)? {
-            folders.push((path(parts.next()?), number(parts.next()?)? != 0));
+            let (folder, whose) = (path(parts.next()?), number(parts.next()?)?);
+            let whose = Whose::ALL.get(usize::try_from(whose).ok()?)?;
+            folders.push((folder, *whose));
         }
         Some(Remains {
             folders,
@@ -194,16 +229,22 @@ impl Remains {
     pub(crate) fn delete(&self, mine: InfoHashV1, sharing: &Sharing, is_late: bool) -> Deleted {
         let mut result = Ok(());
         // As long as the first are there it is known which the second names of them are.
-        let (twins, others): (Vec<_>, Vec<_>) = self.folders.iter().partition(|(_, twin)| *twin);
-        for (folder, is_twin) in twins.into_iter().chain(others) {
+        let is_twin = |whose: &Whose| *whose == Whose::Twins;
+        let of = self.folders.iter();
+        let (twins, others): (Vec<_>, Vec<_>) = of.partition(|(_, whose)| is_twin(whose));
+        for (folder, whose) in twins.into_iter().chain(others) {
             let deletion = Deletion {
                 mine,
                 remains: self,
                 folder,
                 is_late,
-                twin_of: is_twin.then(|| self.place()),
+                twin_of: is_twin(whose).then(|| self.place()),
             };
-            result = deletion.delete(sharing).and(result);
+            let deleted = match whose {
+                Whose::Copies => deletion.delete_copies(),
+                _ => deletion.delete(sharing),
+            };
+            result = deleted.and(result);
         }
         result
     }
@@ -266,6 +307,33 @@ impl Deletion<'_> {
             None if found || changed > 0 || !self.must_be_there() => Ok(()),
             None => self.nothing_there(&root),
         }
+    }
+
+    /// Takes away what a move has copied there, which no other torrent can have.
+    fn delete_copies(&self) -> Deleted {
+        let failed = |error: std::io::Error| Err(format!("{}: {error}", self.folder.display()));
+        let root = match Beneath::open(self.folder) {
+            Ok(root) => root,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return failed(error),
+        };
+        let files = self.remains.files.iter();
+        let folders: BTreeSet<_> = files.flat_map(|file| file.ancestors().skip(1)).collect();
+        for folder in folders.iter().rev() {
+            // A folder that is not there has no copies.
+            for name in root.names_beside(&folder.join("x")).unwrap_or_default() {
+                if is_own(&self.mine, &name)
+                    && let Err(error) = root.unlink(&folder.join(name))
+                {
+                    return failed(error.into());
+                }
+            }
+            let _ = root.sync_folder(folder);
+            if !folder.as_os_str().is_empty() {
+                let _ = root.remove_folder(folder);
+            }
+        }
+        Ok(())
     }
 
     /// Whether there were files in this folder.
@@ -349,7 +417,7 @@ enum Taken {
 impl Remains {
     pub(crate) fn of_files(folder: &Path, files: &[&str]) -> Remains {
         Remains {
-            folders: vec![(folder.to_owned(), false)],
+            folders: vec![(folder.to_owned(), Whose::All)],
             files: files.iter().map(PathBuf::from).collect(),
             suffix: ".part".into(),
             had_data: true,
@@ -360,151 +428,4 @@ impl Remains {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    const HASH: InfoHashV1 = InfoHashV1([7; 20]);
-
-    #[test]
-    fn what_was_renamed_when_it_was_gone_is_deleted_under_its_new_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_store, sharing) = Sharing::of_nobody();
-        let path = |name: &str| folder.path().join(name);
-        let remains = |place: Option<&Place>| {
-            let remains = Remains::of_files("/nowhere".as_ref(), &["old/a", "old/b"]);
-            match place {
-                Some(place) => remains.at(place),
-                None => remains.of_folder(folder.path()),
-            }
-        };
-        let place = Place {
-            data_dir: folder.path().to_owned(),
-            stamps: Vec::new(),
-            paths: [(0, "new/a".into()), (1, "new/b".into())].into(),
-        };
-        for place in [None, Some(&place)] {
-            fs::create_dir_all(path("new")).unwrap();
-            fs::create_dir_all(path("old")).unwrap();
-            for name in ["new/a", "new/b.part", "new/mine", "old/a"] {
-                fs::write(path(name), b"x").unwrap();
-            }
-            remains(place).delete(HASH, &sharing, false).unwrap();
-            assert_eq!(path("new/a").exists(), place.is_none());
-            assert_eq!(path("new/b.part").exists(), place.is_none());
-            assert!(path("new/mine").exists() && !path("old").exists());
-        }
-    }
-
-    #[test]
-    fn files_and_their_empty_folders_go_and_nothing_else() {
-        let (_store, sharing) = Sharing::of_nobody();
-        let folder = tempfile::tempdir().unwrap();
-        let outside = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        fs::create_dir_all(path("t/a/b")).unwrap();
-        fs::create_dir_all(path("t/c")).unwrap();
-        for name in ["t/a/b/1", "t/a/2.part", "t/c/3", "t/c/mine"] {
-            fs::write(path(name), b"x").unwrap();
-        }
-        fs::write(outside.path().join("kept"), b"x").unwrap();
-        std::os::unix::fs::symlink(outside.path(), path("t/link")).unwrap();
-        let files = ["t/a/b/1", "t/a/2", "t/c/3", "t/link/kept", "../x"];
-        let remains = Remains::of_files(folder.path(), &files);
-        remains.delete(HASH, &sharing, true).unwrap();
-        assert!(!path("t/a").exists() && !path("t/c/3").exists());
-        assert!(path("t/c/mine").exists(), "another's file stays");
-        assert!(outside.path().join("kept").exists(), "no link is followed");
-        assert!(folder.path().exists());
-    }
-
-    #[test]
-    fn what_is_kept_of_files_comes_back_and_nothing_else_is_read() {
-        let whole = Remains {
-            folders: vec![("/a/\u{1}b".into(), false), ("/c d".into(), true)],
-            device: Some(7),
-            ..Remains::of_files("/".as_ref(), &["x/y", "z"])
-        };
-        let bare = Remains {
-            had_data: false,
-            suffix: String::new(),
-            ..Remains::of_files("/a".as_ref(), &[])
-        };
-        for remains in [whole, bare] {
-            let bytes = remains.encode();
-            assert_eq!(Remains::decode(&bytes), Some(remains));
-        }
-        for bytes in [
-            &b""[..],
-            b"2\x005\x001\0\0.part\x000",
-            b"1\0x",
-            b"1\x005\x001\0\0s\x001\0/a",
-        ] {
-            assert_eq!(Remains::decode(bytes), None, "{bytes:?}");
-        }
-    }
-
-    /// Long after, what is under a torrent's names is its own only if it is as old as that.
-    #[test]
-    fn what_has_changed_since_stays_if_it_is_late() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_store, sharing) = Sharing::of_nobody();
-        fs::write(folder.path().join("a"), b"x").unwrap();
-        let long_ago = Remains {
-            removed_at_s: now_s() - 2 * ENDING_S,
-            ..Remains::of_files(folder.path(), &["a"])
-        };
-        long_ago.delete(HASH, &sharing, true).unwrap();
-        assert!(folder.path().join("a").exists());
-        let just_now = Remains::of_files(folder.path(), &["a"]);
-        just_now.delete(HASH, &sharing, true).unwrap();
-        assert!(!folder.path().join("a").exists());
-    }
-
-    #[test]
-    fn what_is_away_is_not_deleted_yet_and_what_was_never_there_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_store, sharing) = Sharing::of_nobody();
-        let away = Remains::of_files(&folder.path().join("away"), &["a"]);
-        let why = away.delete(HASH, &sharing, false).unwrap_err();
-        assert!(why.contains("away"), "{why}");
-        let nothing = Remains {
-            had_data: false,
-            ..away
-        };
-        assert_eq!(nothing.delete(HASH, &sharing, false), Ok(()));
-        // The folder is there without what was mounted on it.
-        let empty = Remains {
-            device: Some(u64::MAX),
-            ..Remains::of_files(folder.path(), &["a"])
-        };
-        let why = empty.delete(HASH, &sharing, false).unwrap_err();
-        assert!(why.contains("another disk"), "{why}");
-        // On the disk where it was it is gone.
-        let device = fs::metadata(folder.path()).unwrap().dev();
-        let gone = Remains {
-            device: Some(device),
-            ..empty
-        };
-        assert_eq!(gone.delete(HASH, &sharing, false), Ok(()));
-    }
-
-    /// Where a move had made second names, these go, and nothing else that has such a name.
-    #[test]
-    fn second_names_of_the_same_files_go_and_no_other_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_store, sharing) = Sharing::of_nobody();
-        let path = |name: &str| folder.path().join(name);
-        fs::create_dir(path("from")).unwrap();
-        fs::create_dir(path("to")).unwrap();
-        for name in ["from/a", "from/b", "to/b"] {
-            fs::write(path(name), b"x").unwrap();
-        }
-        fs::hard_link(path("from/a"), path("to/a")).unwrap();
-        let mut remains = Remains::of_files(&path("from"), &["a", "b"]);
-        remains.folders.push((path("to"), true));
-        remains.delete(HASH, &sharing, true).unwrap();
-        assert!(!path("from/a").exists() && !path("from/b").exists());
-        assert!(!path("to/a").exists() && path("to/b").exists());
-    }
-}
+mod tests;

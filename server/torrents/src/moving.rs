@@ -12,6 +12,7 @@
 //! full, away, or fails once) is tried again until it is made or given up by the user: what is copied
 //! already and has not changed since is hashed with the rest. Another file under a name that the
 //! torrent needs, now or when it is complete, ends the move; what it has made is taken away then.
+//! One that comes there while copies are made has the move wait: it is another's, and stays.
 //!
 //! Limits: [`MOVES_MAX`] at a time, which read and write in the background, and of those that share
 //! a disk one, so that a disk that hangs holds no other; the others wait. Does
@@ -25,6 +26,7 @@ mod deciding;
 mod disks;
 mod ending;
 mod moves;
+pub(crate) mod naming;
 mod switching;
 mod taken;
 mod waiting;

@@ -39,6 +39,8 @@ mod doubts;
 mod edges;
 #[path = "life/failing_moves.rs"]
 mod failing_moves;
+#[path = "life/kept_apart.rs"]
+mod kept_apart;
 #[path = "life/limits.rs"]
 mod limits;
 #[path = "life/many_moves.rs"]

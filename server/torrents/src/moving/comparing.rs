@@ -26,8 +26,7 @@ pub(super) fn check(work: &Work, from: &Beneath, to: &Beneath, items: &[Item]) -
         });
         let (old, new) = opened.map_err(said)?;
         if !is_same(work, old, new)?.map_err(said)? {
-            to.unlink(&item.new)
-                .map_err(|error| Why::of(&item.new, error))?;
+            work.drop_copy(to, item)?;
             return Err(Why::BadCopy(format!(
                 "{:?} differs from {:?}, of which it was copied: one of the disks is not to be \
                  trusted, or the file was changed meanwhile",

@@ -1,16 +1,17 @@
-//! The files of a move, copied to another file system: each under a name of the move's own until it
-//! is whole and on the disk; all are hashed or compared before the torrent goes on from them. What a
-//! try that was cut off has copied is copied again only if its original has changed since.
+//! The files of a move, copied to another file system: each under a name of the move's own
+//! ([`super::naming`]) until all are hashed or compared. What a try that was cut off has copied is
+//! copied again only if its original has changed since.
 //!
 //! A copy has the length and the time of change of its original: so it is known again. The new
 //! folder has a mark while copies are made there: without it, the disk that it is on is away, and
 //! nothing is made in its place.
 //!
 //! Limits: a buffer of [`COPY_BYTES`]. Does not: copy a part of a file, or anything while the disk
-//! has less room than all that is to be copied.
+//! has less room than all that is to be copied; take away what has another name than its own.
 
+use super::naming::{mark_name, own_name};
 use super::work::{Item, Work, another};
-use super::{MoveEvent, Why, apart, comparing, taken};
+use super::{MoveEvent, Why, comparing, taken};
 use crate::beneath::Beneath;
 use control::resume::Resume;
 use control::verify::PieceSet;
@@ -22,14 +23,11 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tokio::sync::oneshot;
 
 /// How much is copied at once, in bytes.
 pub(super) const COPY_BYTES: usize = 1 << 20;
-
-/// What the names of files end in that a move makes beside those of the torrent.
-const OWN_SUFFIX: &str = ".moving";
 
 /// Bytes that `stat` counts blocks in.
 const BLOCK_BYTES: u64 = 512;
@@ -42,22 +40,34 @@ struct Done {
 }
 
 impl Work {
-    pub(super) fn copy_all(&self, from: &Beneath, to: &Beneath, items: &[Item]) -> Result<(), Why> {
+    /// Has a copy of each file be there; returns which these are.
+    pub(super) fn copy_all(
+        &self,
+        from: &Beneath,
+        to: &Beneath,
+        items: &[Item],
+    ) -> Result<Vec<Item>, Why> {
         seedring_io::system::work_in_background();
         if !self.moving.is_copying() {
             self.begin_copying(to, items)?;
         }
-        self.take_stale(from, to, items)?;
-        self.check_room(from, to, items)?;
+        let copies = self.copies(from, to, items)?;
+        for copy in &copies {
+            if !is_copied(self, from, to, copy)? {
+                // One of what the original was before would take room.
+                self.drop_copy(to, copy)?;
+            }
+        }
+        self.check_room(from, to, &copies)?;
         let all = self.kept.summary.total_bytes.saturating_mul(2);
         let mut done = Done { bytes: 0, all };
-        for item in items {
-            self.copy(from, to, item, &mut done)?;
+        for copy in &copies {
+            self.copy(from, to, copy, &mut done)?;
         }
-        Ok(())
+        Ok(copies)
     }
 
-    /// Keeps that copies are made, of which none is there yet: what has their names later is ours.
+    /// Keeps that copies are made. The names that they are to get are free by then.
     fn begin_copying(&self, to: &Beneath, items: &[Item]) -> Result<(), Why> {
         if let Some(item) = items.iter().find(|item| to.exists(&item.new)) {
             return Err(another(&self.to.join(&item.new)));
@@ -78,7 +88,7 @@ impl Work {
 
     /// The name that says that the new folder is the one that copies were made in.
     fn mark(&self) -> PathBuf {
-        format!(".{}{OWN_SUFFIX}", self.info_hash).into()
+        mark_name(&self.info_hash).into()
     }
 
     /// Refuses a folder that copies were made in and that is not that one now.
@@ -96,49 +106,11 @@ impl Work {
         let _ = to.unlink(&self.mark());
     }
 
-    /// The name of a copy that is not whole.
-    fn passing(&self, item: &Item) -> PathBuf {
-        let name = format!(".{}-{}{OWN_SUFFIX}", self.info_hash, item.index);
-        item.new.with_file_name(name)
-    }
-
-    /// Takes copies away that are not the originals any more: what is stale of them would else be
-    /// believed, or stay for ever.
-    fn take_stale(&self, from: &Beneath, to: &Beneath, items: &[Item]) -> Result<(), Why> {
-        let metainfo = self.described()?;
-        for item in items {
-            let names = [self.passing(item)];
-            // One that was complete when it was copied last has another name than before.
-            let before = taken::names(self, metainfo)
-                .into_iter()
-                .filter(|names| names.index == item.index)
-                .flat_map(|names| names.both)
-                .filter(|name| *name != item.new);
-            let stale = (!self.is_copied(from, to, item)?).then(|| item.new.clone());
-            for name in names.into_iter().chain(before).chain(stale) {
-                to.unlink(&name)
-                    .map_err(|error| Why::of(&self.to.join(&name), error))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the copy of a file is there and its original has not changed since it was made.
-    fn is_copied(&self, from: &Beneath, to: &Beneath, item: &Item) -> Result<bool, Why> {
-        let Ok(found) = to.read(&item.new).and_then(|file| file.metadata()) else {
-            return Ok(false);
-        };
-        let original = from.read(&item.old).and_then(|file| file.metadata());
-        let original = original.map_err(|error| Why::of(&self.from.join(&item.old), error))?;
-        let of = |file: &std::fs::Metadata| (file.len(), file.mtime(), file.mtime_nsec());
-        Ok(of(&found) == of(&original))
-    }
-
     /// Refuses to begin where there is not room for all.
     fn check_room(&self, from: &Beneath, to: &Beneath, items: &[Item]) -> Result<(), Why> {
         let mut needed = 0u64;
         for item in items {
-            if !self.is_copied(from, to, item)? {
+            if !is_copied(self, from, to, item)? {
                 let file = from.read(&item.old).and_then(|file| file.metadata());
                 let file = file.map_err(|error| Why::of(&self.from.join(&item.old), error))?;
                 needed += file.len().min(file.blocks().saturating_mul(BLOCK_BYTES));
@@ -153,23 +125,22 @@ impl Work {
         }
     }
 
-    /// Copies one file, under another name until it is whole and on the disk.
+    /// Copies one file, unless its copy is there.
     fn copy(&self, from: &Beneath, to: &Beneath, item: &Item, done: &mut Done) -> Result<(), Why> {
         let reading = |error| Why::of(&self.from.join(&item.old), error);
         let mut source = from.read(&item.old).map_err(reading)?;
         let before = source.metadata().map_err(reading)?;
         // A try before this one has made it; whether it is right is found out by hashing.
-        if self.is_copied(from, to, item)? {
+        if is_copied(self, from, to, item)? {
             done.bytes += before.len();
             return Ok(());
         }
-        let passing = self.passing(item);
-        let writing = |error| Why::of(&self.to.join(&passing), error);
-        let mut target = to.create(&passing).map_err(writing)?;
+        let writing = |error| Why::of(&self.to.join(&item.new), error);
+        let mut target = to.create(&item.new).map_err(writing)?;
         let copied = self.copy_bytes((&mut source, &reading), (&mut target, &writing), done);
         if let Err(why) = copied {
             // Of a disk that is full it takes the last room.
-            let _ = to.unlink(&passing);
+            let _ = self.drop_copy(to, item);
             return Err(why);
         }
         let after = source.metadata().map_err(reading)?;
@@ -184,9 +155,7 @@ impl Work {
             target.set_modified(before.modified()?)?;
             target.sync_all()
         };
-        finish().map_err(writing)?;
-        let named = to.rename(&passing, &item.new);
-        named.map_err(|error| Why::of(&self.to.join(&item.new), error))
+        finish().map_err(writing)
     }
 
     fn copy_bytes(
@@ -215,26 +184,14 @@ impl Work {
         }
     }
 
-    /// Takes away what was copied: the torrent stays where it was. Nothing goes unless the new
-    /// folder is the one that copies were made in, and none by which the originals are seen.
+    /// Takes away what was copied: the torrent stays where it was. What has a name of the torrent is
+    /// not known to be a copy, and stays.
     pub(super) fn take_back(&self) -> Result<(), Why> {
-        let open = |path: &Path| Beneath::open(path).map_err(|error| Why::of(path, error));
-        let (from, to) = (open(&self.from)?, open(&self.to)?);
-        if self.kept.summary.save_path != self.from {
-            let why = "the torrent's data were said to be elsewhere since".to_owned();
-            return Err(Why::Final(why));
-        }
+        let to = Beneath::open(&self.to).map_err(|error| Why::of(&self.to, error))?;
         self.check_mark(&to)?;
-        let items = self.items(&from)?;
-        apart::check(self, &from, &to, &items)?;
-        let metainfo = self.described()?;
-        let names = taken::names(self, metainfo).into_iter();
-        let of = |index| items.iter().find(move |item| item.index == index);
-        let copied = names.filter_map(|names| Some((of(names.index)?, names.both)));
-        let mut paths: Vec<_> = copied
-            .flat_map(|(item, both)| both.into_iter().chain([self.passing(item)]))
-            .collect();
-        paths.push(self.mark());
+        let names = taken::names(self, self.described()?).into_iter();
+        let own = names.map(|names| own_name(&self.info_hash, names.index, &names.both[0]));
+        let paths: Vec<_> = own.chain([self.mark()]).collect();
         self.clear(&to, paths.iter().map(PathBuf::as_path));
         Ok(())
     }
@@ -245,17 +202,18 @@ impl Work {
         &self,
         from: &Beneath,
         to: &Beneath,
-        items: &[Item],
+        copies: &[Item],
     ) -> Result<Vec<Option<FileStamp>>, Why> {
         let metainfo = self.described()?;
         if !matches!(self.kept.verified, Verified::All) {
-            comparing::check(self, from, to, items)?;
+            comparing::check(self, from, to, copies)?;
         }
+        let names = self.copy_names(metainfo, copies);
         let resume = Resume {
             claim: None,
             always_hash: true,
-            partial_suffix: &self.suffix,
-            renames: &self.kept.details.renames,
+            partial_suffix: "",
+            renames: &names,
             cells: &self.services.cells,
             disk: self.services.disk,
         };
@@ -279,15 +237,15 @@ impl Work {
         match claimed.iter().find(|piece| !is_there(piece.0)) {
             None => {
                 // What was hashed is on the disk, also where an earlier run had copied it.
-                for item in self.items(to)? {
+                for copy in copies {
                     self.go_on()?;
-                    let synced = to.read(&item.new).and_then(|file| file.sync_all());
-                    synced.map_err(|error| Why::of(&self.to.join(&item.new), error))?;
+                    let synced = to.read(&copy.new).and_then(|file| file.sync_all());
+                    synced.map_err(|error| Why::of(&self.to.join(&copy.new), error))?;
                 }
                 Ok(looked.stamps)
             }
             Some(piece) => {
-                self.unmake(to, items, metainfo, piece)?;
+                self.unmake(to, copies, metainfo, piece)?;
                 Err(Why::BadCopy(format!(
                     "piece {} did not arrive whole: one of the disks is not to be trusted, or \
                      the file was changed meanwhile",
@@ -301,7 +259,7 @@ impl Work {
     fn unmake(
         &self,
         to: &Beneath,
-        items: &[Item],
+        copies: &[Item],
         metainfo: &Metainfo,
         piece: PieceIndex,
     ) -> Result<(), Why> {
@@ -311,13 +269,28 @@ impl Work {
         for (index, file) in (0..).zip(&metainfo.files) {
             let end = begin + file.length;
             let has_it = begin < first + length && first < end;
-            let item = items.iter().find(|item| item.index == index);
-            if let Some(item) = item.filter(|_| has_it) {
-                let gone = to.unlink(&item.new);
-                gone.map_err(|error| Why::of(&self.to.join(&item.new), error))?;
+            let copy = copies.iter().find(|copy| copy.index == index);
+            if let Some(copy) = copy.filter(|_| has_it) {
+                self.drop_copy(to, copy)?;
             }
             begin = end;
         }
         Ok(())
     }
+}
+
+/// Whether the copy of a file is there and its original has not changed since it was made.
+pub(super) fn is_copied(
+    work: &Work,
+    from: &Beneath,
+    to: &Beneath,
+    item: &Item,
+) -> Result<bool, Why> {
+    let Ok(found) = to.read(&item.new).and_then(|file| file.metadata()) else {
+        return Ok(false);
+    };
+    let original = from.read(&item.old).and_then(|file| file.metadata());
+    let original = original.map_err(|error| Why::of(&work.from.join(&item.old), error))?;
+    let of = |file: &std::fs::Metadata| (file.len(), file.mtime(), file.mtime_nsec());
+    Ok(of(&found) == of(&original))
 }

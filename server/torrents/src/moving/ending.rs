@@ -28,9 +28,9 @@ impl Manager {
         let moving = self.moves.running.remove(&info_hash)?;
         if let Some(remains) = self.leaving.remove(&info_hash) {
             self.moves.forget(&info_hash);
-            let remains = remains.map(|remains| match moving.switched.get() {
-                Some(place) => Box::new(remains.at(place)),
-                None => Box::new(remains.of_folder(&moving.way().from)),
+            let remains = remains.map(|remains| {
+                let (phase, place) = (moving.phase(), moving.switched.get());
+                Box::new(remains.after(moving.way(), phase, place))
             });
             self.bury(info_hash, remains);
         }

@@ -8,7 +8,7 @@
 
 use super::Why;
 use super::way::Phase;
-use super::work::{Item, Work, another, is_same};
+use super::work::{Item, Work, another, come_since, is_same};
 use crate::beneath::Beneath;
 use proto::metainfo::Metainfo;
 use std::collections::HashMap;
@@ -45,19 +45,21 @@ pub(super) fn check(work: &Work, from: &Beneath, to: &Beneath, items: &[Item]) -
     let metainfo = work.described()?;
     let moved: HashMap<_, _> = items.iter().map(|item| (&item.new, item)).collect();
     for Names { both, .. } in names(work, metainfo) {
-        let [own, _] = &both;
         for name in both.iter().filter(|name| to.exists(name)) {
             let is_ours = match (work.phase, moved.get(name)) {
                 (Phase::Waiting, Some(item)) => is_same(from, &item.old, to, &item.new),
-                (_, Some(_)) => true,
-                // A download that went on after the copying has given the file its own name since.
-                (phase, None) if phase.is_copying() => name != own && moved.contains_key(own),
-                (_, None) => false,
+                // A crash came when it had its name and that was not kept yet.
+                (phase, Some(item)) if phase.is_copying() => work.is_named_copy(from, to, item)?,
+                _ => false,
             };
             if !is_ours {
                 // What was made to try whether the folders are two is empty.
                 work.clear_folders(to, items.iter().map(|item| item.new.as_path()));
-                return Err(another(&work.to.join(name)));
+                let path = work.to.join(name);
+                return Err(match work.phase.is_copying() {
+                    true => come_since(&path),
+                    false => another(&path),
+                });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The files of a move, brought from one folder to another: on a thread for blocking work, which
 //! tells the manager how far it is and waits for it where the torrent goes on from the new folder.
 
+use super::naming::Made;
 use super::taken::{self, Names};
 use super::way::Phase;
 use super::{MoveEvent, Moving, Why, apart};
@@ -24,6 +25,13 @@ use tokio::sync::oneshot;
 pub(super) fn another(path: &Path) -> Why {
     let why = "another file is there; if it is the torrent's, move with `data_are_there`";
     Why::Final(format!("{path:?}: {why}"))
+}
+
+/// The same of a file that came after copying had begun: it may go again, and the copies are good.
+pub(super) fn come_since(path: &Path) -> Why {
+    let why = "another file is there since this move began, and stays: the move waits until it is \
+        elsewhere, or until the move is given up";
+    Why::Passing(format!("{path:?}: {why}"))
 }
 
 /// What is to be done with one file.
@@ -79,7 +87,7 @@ impl Work {
         let items = self.items(&from).map_err(not_moved)?;
         apart::check(self, &from, &to, &items).map_err(not_moved)?;
         taken::check(self, &from, &to, &items).map_err(not_moved)?;
-        let mut made = Vec::new();
+        let mut made = Made::default();
         let why = match self.bring(&from, &to, &items, &mut made) {
             Ok(Some(true)) => {
                 let finished = self.finish(&from, &to);
@@ -92,14 +100,19 @@ impl Work {
             }
             Err(why) => why,
         };
+        self.unname(&to, &mut made);
         if self.moving.is_stopping() {
             // It is gone on with by what is there.
             return Err(not_moved(why));
         }
         // Second names that were made here are nobody's, and copies are if nobody wants them.
-        self.clear(&to, made.iter().map(PathBuf::as_path));
-        if why == Why::GivenUp && self.moving.is_copying() {
-            let _ = self.take_back();
+        self.unlink_made(&from, &to, &mut made);
+        if why == Why::GivenUp
+            && self.moving.is_copying()
+            && let Err(why) = self.take_back()
+        {
+            tracing::warn!(torrent = %self.info_hash, %why, "copies of a move that was given up \
+                are left");
         }
         // Names that came and went have moved the time of change of the files.
         if let Ok(stamps) = self.as_kept(&from, &items) {
@@ -228,20 +241,25 @@ impl Work {
         from: &Beneath,
         to: &Beneath,
         items: &[Item],
-        made: &mut Vec<PathBuf>,
+        made: &mut Made,
     ) -> Result<Option<bool>, Why> {
-        let linked = self.link_all(from, to, items, made)?;
-        if !linked {
-            self.copy_all(from, to, items)?;
-        }
+        let linked = !self.moving.is_copying() && self.link_all(from, to, items, made)?;
+        let named = match linked {
+            true => None,
+            false => {
+                let copies = self.copy_all(from, to, items)?;
+                let hashed = self.hashed(from, to, &copies)?;
+                Some(self.name_all(to, items, &copies, &hashed, made)?)
+            }
+        };
         for item in items {
             self.go_on()?;
             let synced = to.sync_above(&item.new);
             synced.map_err(|error| Why::of(&self.to.join(&item.new), error))?;
         }
-        let stamps = match linked {
-            true => self.as_kept(to, items)?,
-            false => self.hashed(from, to, items)?,
+        let stamps = match named {
+            Some(stamps) => stamps,
+            None => self.as_kept(to, items)?,
         };
         // The time of change of the old files moves when they are taken away.
         self.renaming()?;
@@ -273,24 +291,22 @@ impl Work {
         from: &Beneath,
         to: &Beneath,
         items: &[Item],
-        made: &mut Vec<PathBuf>,
+        made: &mut Made,
     ) -> Result<bool, Why> {
         self.renaming()?;
         for item in items {
             self.go_on()?;
             match from.link(&item.old, to, &item.new) {
-                Ok(()) => made.push(item.new.clone()),
+                Ok(()) => made.links.push((item.old.clone(), item.new.clone())),
                 // An earlier run has come so far.
                 Err(Errno::EXIST) if is_same(from, &item.old, to, &item.new) => {}
                 // That comes before the kernel looks at file systems.
                 Err(Errno::EXIST) if !is_one_device(from, &item.old, to, &item.new) => {
-                    self.clear(to, made.iter().map(PathBuf::as_path));
-                    made.clear();
+                    self.unlink_made(from, to, made);
                     return Ok(false);
                 }
                 Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
-                    self.clear(to, made.iter().map(PathBuf::as_path));
-                    made.clear();
+                    self.unlink_made(from, to, made);
                     return Ok(false);
                 }
                 Err(Errno::EXIST) => return Err(another(&self.to.join(&item.new))),

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 
 /// How far a move is, as it is kept.
 const SWITCHED: u8 = 2;
-const COPYING: u8 = 3;
+pub(super) const COPYING: u8 = 3;
 
 /// Runs a tool of the system; whether it did what it was to.
 fn does(tool: &str, arguments: &[&str]) -> bool {
@@ -21,14 +21,14 @@ fn does(tool: &str, arguments: &[&str]) -> bool {
 }
 
 /// A small disk of its own, in memory; unmounted when it is dropped.
-struct Disk {
+pub(super) struct Disk {
     folder: TempDir,
     is_ext4: bool,
 }
 
 impl Disk {
     /// A disk in memory of so many KiB.
-    fn in_memory(kib: u32) -> Option<Disk> {
+    pub(super) fn in_memory(kib: u32) -> Option<Disk> {
         let folder = TempDir::new().unwrap();
         let disk = Disk {
             folder,
@@ -65,7 +65,7 @@ impl Disk {
         self.folder.path().join("image")
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.folder.path().join("disk")
     }
 
@@ -132,7 +132,7 @@ async fn made_of(host: &Host, folder: &Path, name: &str) -> InfoHashV1 {
 }
 
 /// Waits until what went wrong with a torrent says so.
-async fn until_said(host: &Host, info_hash: InfoHashV1, words: &str) -> Torrent {
+pub(super) async fn until_said(host: &Host, info_hash: InfoHashV1, words: &str) -> Torrent {
     let says = |torrent: &Torrent| {
         let last = torrent.summary.last_error.as_ref();
         last.is_some_and(|last| last.text.contains(words))
@@ -141,7 +141,7 @@ async fn until_said(host: &Host, info_hash: InfoHashV1, words: &str) -> Torrent 
 }
 
 /// Waits until a torrent is moved and nothing is wrong with it.
-async fn until_moved(host: &Host, info_hash: InfoHashV1, to: &Path) {
+pub(super) async fn until_moved(host: &Host, info_hash: InfoHashV1, to: &Path) {
     host.until(info_hash, |torrent| {
         torrent.summary.save_path == to && torrent.summary.last_error.is_none()
     })
@@ -149,7 +149,7 @@ async fn until_moved(host: &Host, info_hash: InfoHashV1, to: &Path) {
 }
 
 /// A phase of a move of `info_hash`, as if a crash had come then.
-fn keep(one: &Path, info_hash: InfoHashV1, to: &Path, phase: u8) {
+pub(super) fn keep(one: &Path, info_hash: InfoHashV1, to: &Path, phase: u8) {
     let store = Store::open(&one.join("state"), Options::default()).unwrap();
     let handle = store.handle();
     handle
@@ -164,8 +164,13 @@ fn keep(one: &Path, info_hash: InfoHashV1, to: &Path, phase: u8) {
     store.close();
 }
 
+/// The name that the copy of the file with this number has until all are right.
+pub(super) fn copy_name(info_hash: InfoHashV1, index: u32) -> String {
+    format!(".{info_hash}-{index}.moving")
+}
+
 /// The names in a folder.
-fn names(folder: &Path) -> Vec<String> {
+pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder)
         .map(|entries| entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()));
     entries.map_or_else(|_| Vec::new(), Iterator::collect)
@@ -249,7 +254,10 @@ async fn nothing_is_made_where_the_disk_of_a_move_is_away() {
                 &[
                     "-p",
                     data.join("b/c").to_str().unwrap(),
-                    to.join("data/b/c").to_str().unwrap()
+                    to.join("data/b")
+                        .join(copy_name(info_hash, 1))
+                        .to_str()
+                        .unwrap()
                 ]
             ));
         } else {
@@ -335,10 +343,11 @@ async fn what_was_copied_of_a_download_that_went_on_is_copied_again() {
     fs::create_dir_all(to.join("data/b")).unwrap();
     fs::write(to.join(format!(".{info_hash}.moving")), b"").unwrap();
     let mut stale = Vec::new();
-    for name in ["data/a", "data/b/c", "data/b/d"] {
+    for (index, name) in (0..).zip(["data/a", "data/b/c", "data/b/d"]) {
         for name in [name.to_owned(), format!("{name}.part")] {
             if let Ok(found) = fs::metadata(downloads.join(&name)) {
-                fs::write(to.join(&name), vec![7; found.len() as usize]).unwrap();
+                let copy = to.join(&name).with_file_name(copy_name(info_hash, index));
+                fs::write(copy, vec![7; found.len() as usize]).unwrap();
                 stale.push(name);
             }
         }
@@ -376,7 +385,7 @@ async fn a_move_that_is_given_up_leaves_nothing() {
     let shut = gate.shut();
     move_to(&seed, info_hash, &to).await;
     let begun = Instant::now();
-    while !to.join("data/b/d").exists() {
+    while !to.join("data/b").join(copy_name(info_hash, 2)).exists() {
         assert!(begun.elapsed() < PATIENCE, "it is not copied");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -414,7 +423,8 @@ async fn a_move_that_is_given_up_while_it_rests_leaves_nothing() {
     let to = disk.path().join("to");
     fs::create_dir_all(to.join("data/b")).unwrap();
     fs::write(to.join(format!(".{info_hash}.moving")), b"").unwrap();
-    fs::copy(data.join("b/c"), to.join("data/b/c")).unwrap();
+    let copy = to.join("data/b").join(copy_name(info_hash, 1));
+    fs::copy(data.join("b/c"), copy).unwrap();
     keep(one.path(), info_hash, &to, COPYING);
     let seed = Host::start(0, one.path()).await;
     let torrent = until_said(&seed, info_hash, "bytes free").await;
@@ -445,7 +455,7 @@ async fn a_torrent_that_is_named_while_it_is_moved_stays_until_it_is_not() {
     let shut = gate.shut();
     move_to(&seed, info_hash, &to).await;
     let begun = Instant::now();
-    while !to.join("data/b/d").exists() {
+    while !to.join("data/b").join(copy_name(info_hash, 2)).exists() {
         assert!(begun.elapsed() < PATIENCE, "it is not copied");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -640,9 +640,10 @@ async fn a_copy_that_nothing_verifies_is_compared_before_the_old_file_goes() {
     fs::create_dir_all(to.join("data")).unwrap();
     let mut bytes = fs::read(data.join("a")).unwrap();
     bytes[650_000] ^= 1;
-    fs::write(to.join("data/a"), bytes).unwrap();
+    let copy = to.join(format!("data/.{info_hash}-0.moving"));
+    fs::write(&copy, bytes).unwrap();
     let modified = fs::metadata(data.join("a")).unwrap().modified().unwrap();
-    let copy = fs::File::options().write(true).open(to.join("data/a"));
+    let copy = fs::File::options().write(true).open(copy);
     copy.unwrap().set_modified(modified).unwrap();
     let store = Store::open(&one.path().join("state"), Options::default()).unwrap();
     let intent = intent(info_hash, one.path(), &to, COPYING);

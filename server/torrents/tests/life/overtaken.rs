@@ -61,7 +61,8 @@ async fn a_torrent_that_is_removed_while_it_is_moved_is_not_moved() {
         move_to(&seed, info_hash, &to).await;
         // All is copied, and about to be hashed.
         let begun = Instant::now();
-        while !to.join("data/b/d").exists() {
+        let copy = format!("data/b/.{info_hash}-2.moving");
+        while !to.join(&copy).exists() {
             assert!(begun.elapsed() < PATIENCE, "it is not copied");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
