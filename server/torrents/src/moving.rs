@@ -213,6 +213,7 @@ impl Manager {
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         let suffix = self.settings.partial_suffix.clone();
         let services = Arc::clone(&self.services);
+        let sharing = Arc::clone(&self.sharing);
         tokio::spawn(async move {
             // What its download has synced last may be on its way to the disk. If that fails, the
             // stamps tell.
@@ -234,6 +235,7 @@ impl Manager {
                     store,
                     moving,
                     services,
+                    sharing,
                     inner,
                 }));
                 let _ = teller.send(Inner::Moved(info_hash, number, event));

@@ -8,6 +8,7 @@ use super::{MoveEvent, Moving, Why, apart};
 use crate::beneath::Beneath;
 use crate::manager::Inner;
 use crate::reading::Kept;
+use crate::sharing::{Remaining, Sharing, SharingError};
 use control::hashing::stamp_of;
 use engine::layout::FileStamp;
 use proto::ids::InfoHashV1;
@@ -53,6 +54,7 @@ pub(crate) struct Work {
     pub(crate) suffix: String,
     pub(crate) moving: Arc<Moving>,
     pub(crate) services: Arc<crate::Services>,
+    pub(crate) sharing: Arc<Sharing>,
     pub(crate) inner: tokio::sync::mpsc::UnboundedSender<Inner>,
 }
 
@@ -195,21 +197,8 @@ impl Work {
             let is_same = is_same(from, &item.old, to, &item.new);
             Some(is_same || is_known && new.is_some() && length(from, &item.old) == new)
         };
-        let (mut taken, mut result) = (Vec::new(), Ok(()));
-        for item in items.iter().filter(|item| is_whole(item) == Some(true)) {
-            if self.moving.leaves_old() {
-                result = Err(Why::GivenUp);
-                break;
-            }
-            match apart::take_old(self, from, to, item) {
-                Ok(true) => taken.push(item.old.as_path()),
-                Ok(false) => {}
-                Err(why) => {
-                    result = Err(why);
-                    break;
-                }
-            }
-        }
+        let whole = items.iter().filter(|item| is_whole(item) == Some(true));
+        let (taken, mut result) = self.take_all_old(from, to, &whole.collect::<Vec<_>>());
         // A loss of power must not bring them back when the move is known to have ended: another move
         // to where they were would be refused for them.
         let mut synced = BTreeSet::new();
@@ -232,6 +221,48 @@ impl Work {
         let place = self.place(self.to.clone(), stamps);
         self.tell(MoveEvent::Settled(Box::new(place)));
         result
+    }
+
+    /// Takes old files away but for those that another torrent names: these stay for it, as second
+    /// names or as what was copied. Those that are gone, and what has kept others.
+    fn take_all_old<'i>(
+        &self,
+        from: &Beneath,
+        to: &Beneath,
+        items: &[&'i Item],
+    ) -> (Vec<&'i Path>, Result<(), Why>) {
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        let unknown = |error: SharingError| {
+            let why = format!("which of them other torrents have is not known: {error}");
+            Why::Passing(why)
+        };
+        let mut take_all = || {
+            if items.is_empty() {
+                return Ok(());
+            }
+            let files: Vec<_> = items.iter().map(|item| item.old.clone()).collect();
+            let own = (self.from.as_path(), files.as_slice());
+            let remaining = Remaining::look(&self.sharing, self.info_hash, own, &self.suffix);
+            let mut remaining = remaining.map_err(unknown)?;
+            for item in items {
+                if self.moving.leaves_old() {
+                    return Err(Why::GivenUp);
+                }
+                if !remaining.may_go(&item.old).map_err(unknown)? {
+                    left.push(remaining.shared.get(&item.old).copied());
+                } else if apart::take_old(self, from, to, item)? {
+                    taken.push(item.old.as_path());
+                }
+            }
+            Ok(())
+        };
+        let result = take_all();
+        if let Some(Some(other)) = left.first() {
+            let (files, folder) = (left.len(), &self.from);
+            tracing::info!(torrent = %self.info_hash, files, ?folder, of = %other,
+                "old files of a torrent that was moved stay: another torrent has them, too");
+        }
+        (taken, result)
     }
 
     /// Has all files be in the new folder, and the torrent go on from there. Whether it does;

@@ -4,7 +4,7 @@
 use super::failing_moves::{COPYING, Disk, copy_name, keep, names, until_moved, until_said};
 use super::moves::{Gate, elsewhere, move_to};
 use super::renames::intents;
-use super::sharing::{remove, until_gone};
+use super::sharing::{other as another, remove, until_gone};
 use super::*;
 
 /// Waits until a folder has only these.
@@ -125,4 +125,44 @@ async fn copies_that_a_crash_has_left_under_their_last_names_are_the_moves() {
     assert!(!data.exists() && to.join("data/b/c").exists());
     assert_eq!(names(&to), ["data"]);
     assert_eq!(intents(one.path()), []);
+}
+
+/// Two torrents have the same files, and one of them is moved: the other has its files still.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_another_torrent_names_stay_when_one_is_moved() {
+    for is_copied in [false, true] {
+        let one = TempDir::new().unwrap();
+        let Some(other) = elsewhere() else { return };
+        let data = data(one.path());
+        fs::write(data.join("z"), b"only the first has this").unwrap();
+        let seed = Host::start(0, one.path()).await;
+        let first = made(&seed, &data).await;
+        let (second, metainfo) = another(&data, &[data.join("z")]);
+        let add = AddTorrent {
+            save_path: Some(one.path().to_owned()),
+            ..AddTorrent::new(AddSource::Metainfo(metainfo))
+        };
+        seed.add(add).await;
+        seed.until_status(second, Status::Seeding).await;
+        let to = match is_copied {
+            false => one.path().join("to"),
+            true => other.path().join("to"),
+        };
+        move_to(&seed, first, &to).await;
+        until_moved(&seed, first, &to).await;
+        until_gone(&data.join("z")).await;
+        seed.until_status(first, Status::Seeding).await;
+        seed.act(second, Action::Recheck).await.unwrap();
+        let is_checked = |it: &Torrent| it.summary.condition == state::Condition::Ready;
+        seed.until(second, is_checked).await;
+        let torrent = seed.until_status(second, Status::Seeding).await;
+        assert!(torrent.is_complete() && data.join("b/c").exists());
+        // What has been moved is its own, and goes without the other's.
+        remove(&seed, first).await;
+        until_gone(&to.join("data")).await;
+        seed.stop().await;
+        for name in ["a", "b/c", "b/d"] {
+            assert!(data.join(name).exists(), "{name}");
+        }
+    }
 }
