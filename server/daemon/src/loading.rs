@@ -43,6 +43,13 @@ pub struct SourceId {
     data: Option<PathBuf>,
 }
 
+impl SourceId {
+    /// Where its data are: nothing of it is elsewhere.
+    pub fn place(&self) -> &Path {
+        self.data.as_deref().unwrap_or(&self.path)
+    }
+}
+
 /// A torrent that can be served, and where its `.torrent` file is.
 pub struct Loaded {
     pub source: SourceId,

@@ -5,6 +5,7 @@
 use crate::loading::{Source, SourceId};
 use proto::ids::InfoHashV1;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 /// What has become of a source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +45,22 @@ impl Named {
     /// not served from it.
     pub fn awaits(&self, id: &SourceId) -> bool {
         self.0.get(id) == Some(&Fate::Loading)
+    }
+
+    /// Where that is which is named and not served from there: it could not be loaded, or is served
+    /// from another source.
+    pub fn unserved(&self) -> Vec<PathBuf> {
+        let served = self.0.iter().filter_map(|(id, fate)| match fate {
+            Fate::Served(info_hash) => Some((*info_hash, id.place())),
+            _ => None,
+        });
+        let served: HashMap<_, _> = served.collect();
+        let unserved = self.0.iter().filter(|(id, fate)| match fate {
+            Fate::Refused => true,
+            Fate::LeftOut(info_hash) => served.get(info_hash) != Some(&id.place()),
+            Fate::Loading | Fate::Served(_) => false,
+        });
+        unserved.map(|(id, _)| id.place().to_owned()).collect()
     }
 
     /// Notes what has become of a source.
@@ -114,6 +131,23 @@ mod tests {
         assert!(!named.awaits(&id("d")) && named.awaits(&id("e")));
         let renewed = named.renew(sources(&["e", "a", "c"]));
         assert_eq!((renewed.gone.len(), renewed.load.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_named_and_not_served_is_where_its_data_are() {
+        let file = Source::Torrent("x.torrent".into(), "data".into(), Vec::new());
+        let named = [sources(&["a", "b", "c"]), vec![file.clone()]].concat();
+        let mut named = Named::new(&named);
+        assert!(named.unserved().is_empty());
+        named.settle(id("a"), Fate::Served(InfoHashV1([1; 20])));
+        named.settle(id("b"), Fate::LeftOut(InfoHashV1([1; 20])));
+        named.settle(id("c"), Fate::Refused);
+        named.settle(file.id(), Fate::Refused);
+        let same = Source::Torrent("y.torrent".into(), "a".into(), Vec::new());
+        named.settle(same.id(), Fate::LeftOut(InfoHashV1([1; 20])));
+        let mut unserved = named.unserved();
+        unserved.sort();
+        assert_eq!(unserved, ["b", "c", "data"].map(PathBuf::from));
     }
 
     #[test]

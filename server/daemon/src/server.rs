@@ -419,6 +419,7 @@ impl Watch {
                     let left = loading.as_ref().map_or(0, Loading::left);
                     self.torrents.loading(left);
                     if left == 0 && loading.take().is_some() {
+                        self.kept.settle(self.named.unserved());
                         self.running.readiness.met(TORRENTS_LOADED);
                         if self.reading.is_none() {
                             self.ready();

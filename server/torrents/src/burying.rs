@@ -6,6 +6,9 @@
 //! was removed; then that is given up, and told. A torrent that is added again before keeps its
 //! files.
 //!
+//! While torrents that the configuration names are being loaded nothing is deleted: whose files they
+//! have is not known. What has come meanwhile is kept, and begun when they are.
+//!
 //! Limits: files of [`DELETES_MAX`] torrents are deleted at a time, the others wait: a disk that
 //! hangs must not take all threads.
 
@@ -45,7 +48,7 @@ struct Burial {
     number: u64,
     /// Whether it is the first try, after which files may be somebody else's.
     is_first: bool,
-    /// How long it waits, if it does.
+    /// How long it waits, if it does, unless it can go on before.
     waits: Option<Duration>,
     /// After which pause it is tried again.
     again: Duration,
@@ -143,11 +146,15 @@ impl Manager {
         let burial = Burial {
             number,
             is_first: remains.is_some(),
-            waits: None,
+            waits: self.sharing.is_held().then_some(again),
             again,
         };
-        let is_late = !burial.is_first;
+        let (is_late, waits) = (!burial.is_first, burial.waits.is_some());
         self.burials.running.insert(info_hash, burial);
+        if waits {
+            self.keep_until_settled(info_hash, remains);
+            return;
+        }
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         let deletes = Arc::clone(&self.burials.deletes);
         let sharing = Arc::clone(&self.sharing);
@@ -180,6 +187,28 @@ impl Manager {
             };
             let _ = inner.send(Inner::Buried(buried));
         });
+    }
+
+    /// Files are deleted when it is known what others serve: `remains` is as it is kept by then.
+    fn keep_until_settled(&self, info_hash: InfoHashV1, remains: Option<Box<Remains>>) {
+        let Some(remains) = remains else { return };
+        tracing::info!(torrent = %info_hash, "it was removed with its data, which are deleted when \
+            all torrents that the configuration names are loaded: they may have some of them");
+        if remains.is_other {
+            let (store, kept) = (self.keeping.store.clone(), Some(remains.encode()));
+            let write = Write::Intent(Intent::Delete, info_hash, kept);
+            tokio::spawn(async move { store.write(write).await });
+        }
+    }
+
+    /// Tries again to delete what could not be, or was not to be yet.
+    pub(crate) fn bury_waiting(&mut self) {
+        let running = self.burials.running.iter();
+        let waiting = running.filter(|(_, burial)| burial.waits.is_some());
+        let waiting: Vec<_> = waiting.map(|(it, burial)| (*it, burial.again)).collect();
+        for (info_hash, again) in waiting {
+            self.begin_burial(info_hash, None, again);
+        }
     }
 
     /// Files of a torrent are deleted, or not.
@@ -267,5 +296,72 @@ fn outcome(info_hash: InfoHashV1, remains: &Remains, deleted: Deleted) -> Outcom
                 is to be deleted by hand");
             Outcome::GivenUp
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idle::Idle;
+    use std::fs;
+    use std::path::Path;
+
+    /// An intent to delete `a` in this folder, as it is kept.
+    async fn intend(idle: &Idle, folder: &Path) -> InfoHashV1 {
+        fs::write(folder.join("a"), b"x").unwrap();
+        let info_hash = InfoHashV1([7; 20]);
+        let kept = Some(Remains::of_files(folder, &["a"]).encode());
+        let write = Write::Intent(Intent::Delete, info_hash, kept);
+        idle.store.handle().write(write).await.unwrap();
+        info_hash
+    }
+
+    /// A start knows of no file that the configuration names before that is loaded, which may take
+    /// hours; what could not be loaded may be there still.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_deleted_before_it_is_known_what_the_configuration_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        idle.manager.sharing.hold();
+        let file = folder.path().join("a");
+        let info_hash = intend(&idle, folder.path()).await;
+        idle.manager.load().await.unwrap();
+        assert!(!idle.manager.burials.any_runs() && idle.manager.burials.waits(&info_hash));
+        for unloaded in [folder.path().to_owned(), file.clone(), "/".into()] {
+            idle.manager.sharing.settle(vec![unloaded]);
+            idle.manager.go_on_settled().await;
+            assert!(idle.manager.burials.runs(&info_hash));
+            idle.step().await;
+            assert!(file.exists() && idle.manager.burials.waits(&info_hash));
+        }
+        let elsewhere = ["b", "downloads", "a/x"].map(|name| folder.path().join(name));
+        idle.manager.sharing.settle(elsewhere.into());
+        idle.manager.go_on_settled().await;
+        idle.step().await;
+        assert!(!file.exists() && !idle.manager.burials.waits(&info_hash));
+    }
+
+    /// A reload names others while files are being deleted.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_removed_while_the_configuration_is_loaded_waits_as_it_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        idle.manager.sharing.hold();
+        let file = folder.path().join("a");
+        fs::write(&file, b"x").unwrap();
+        let info_hash = InfoHashV1([7; 20]);
+        // A move that has ended meanwhile says where they are.
+        let mut remains = Remains::of_files(folder.path(), &["a"]);
+        remains.is_other = true;
+        idle.manager.bury(info_hash, Some(Box::new(remains)));
+        assert!(!idle.manager.burials.any_runs() && file.exists());
+        let kept = |view: &state::View| view.intent(Intent::Delete, &info_hash);
+        while idle.store.handle().read_blocking(kept).unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        idle.manager.sharing.settle(Vec::new());
+        idle.manager.go_on_settled().await;
+        idle.step().await;
+        assert!(!file.exists());
     }
 }

@@ -148,6 +148,12 @@ impl Manager {
         }
     }
 
+    /// What others serve is declared: what had to wait for that goes on.
+    pub(crate) async fn go_on_settled(&mut self) {
+        self.next_move().await;
+        self.bury_waiting();
+    }
+
     /// A torrent that others serve is not served now.
     pub(crate) fn withdrawn(&mut self, info_hash: InfoHashV1, text: String) {
         if !self.declared.torrents.contains_key(&info_hash) {

@@ -54,6 +54,7 @@ impl Idle {
         let ends = (server.clone(), seat);
         let (mut manager, _) = Manager::new(settings(folder), services, ends, store.handle());
         manager.is_loaded = true;
+        manager.sharing.settle(Vec::new());
         Idle {
             events: manager.take_events().unwrap(),
             manager,

@@ -121,6 +121,8 @@ enum Outer {
     Withdrawn(InfoHashV1, String),
     Undeclare(InfoHashV1, oneshot::Sender<()>),
     Reload(Box<Settings>),
+    /// What others serve is declared.
+    Settled,
     Stop(oneshot::Sender<Ended>),
 }
 
@@ -229,6 +231,7 @@ pub struct Manager {
 #[derive(Clone)]
 pub struct ManagerHandle {
     outer: mpsc::UnboundedSender<Outer>,
+    sharing: Arc<Sharing>,
 }
 
 impl ManagerHandle {
@@ -252,6 +255,20 @@ impl ManagerHandle {
         {
             let _ = shown.await;
         }
+    }
+
+    /// Others find out from now on what they are to serve. Until they have said so by
+    /// [`ManagerHandle::settle`] no torrent's files are deleted, and no move begins. It is so after the
+    /// start.
+    pub fn hold(&self) {
+        self.sharing.hold();
+    }
+
+    /// All that others serve is declared. What they were to serve and do not is at these paths, and
+    /// nothing that is there, or below, is deleted.
+    pub fn settle(&self, unloaded: Vec<PathBuf>) {
+        self.sharing.settle(unloaded);
+        let _ = self.outer.send(Outer::Settled);
     }
 
     /// A torrent that others serve is not served any more, for this reason; until it is declared
@@ -298,9 +315,14 @@ impl Manager {
         let (inner, received) = mpsc::unbounded_channel();
         // Bounded by the data plane: a fault for each torrent that is awake, wishes by its limit.
         let (way, outer) = mpsc::unbounded_channel();
-        let sharing = Sharing::new(server.clone(), store.clone());
+        let sharing = Arc::new(Sharing::new(server.clone(), store.clone()));
+        sharing.hold();
+        let handle = ManagerHandle {
+            outer: way,
+            sharing: Arc::clone(&sharing),
+        };
         let manager = Manager {
-            sharing: Arc::new(sharing),
+            sharing,
             finding: Arc::new(Finding::new(&services, server)),
             keeping: Keeping::new(store, inner.clone()),
             limits: Limits::new(settings.limits.clone()),
@@ -334,7 +356,7 @@ impl Manager {
             received: Some(received),
             outer,
         };
-        (manager, ManagerHandle { outer: way })
+        (manager, handle)
     }
 
     /// What comes back to a manager that does not run.
@@ -366,6 +388,7 @@ impl Manager {
                         let _ = done.send(());
                     }
                     Some(Outer::Reload(settings)) => self.reload(*settings),
+                    Some(Outer::Settled) => self.go_on_settled().await,
                     Some(Outer::Stop(done)) => {
                         self.stop(&mut inner).await;
                         let _ = done.send(Ended);

@@ -135,8 +135,11 @@ impl Manager {
         self.next_move().await;
     }
 
-    /// Begins those moves whose turn it is.
+    /// Begins those moves whose turn it is; none as long as others may name the same files.
     pub(crate) async fn next_move(&mut self) {
+        if self.sharing.is_held() {
+            return;
+        }
         self.ask_disks();
         while let Some(next) = self.moves.take_next() {
             let is_complete = {

@@ -7,6 +7,9 @@
 //! read, and their paths compared by device and inode. That index is filled beside the reading of
 //! trackers after a start, and with what is still missing then by the first deletion.
 //!
+//! What the configuration names is not known by its files before it is loaded. Until then no file
+//! goes, and none ever that lies where something is named that could not be loaded.
+//!
 //! A torrent that is changed or added while files are being deleted is looked at before the next
 //! one goes.
 //!
@@ -95,6 +98,10 @@ struct Known {
     by_name: BTreeSet<(u64, InfoHashV1)>,
     /// Those that are being added, and those that others serve.
     claims: HashMap<InfoHashV1, Claim>,
+    /// Whether others are still finding out what they are to serve.
+    held: bool,
+    /// What they were to serve, but could not load, or serve from elsewhere.
+    unloaded: Arc<[PathBuf]>,
     /// Grows with each change.
     generation: u64,
     /// The last changes.
@@ -180,6 +187,12 @@ pub(crate) enum SharingError {
     Store(#[from] state::ReadError),
     #[error("torrent {0} may have some of them, and what is kept of it cannot be read: {1}")]
     Torrent(InfoHashV1, KeptError),
+    #[error("torrents that the configuration names are still being loaded, and may have them")]
+    Held,
+    #[error(
+        "the configuration names {0:?}, from where nothing is served, and they may be part of it"
+    )]
+    Unloaded(PathBuf),
     #[error("{0} torrents may have some of them, more than are looked at")]
     TooMany(usize),
 }
@@ -195,6 +208,42 @@ impl Sharing {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Others find out from now on what they are to serve: no files may go meanwhile.
+    pub(crate) fn hold(&self) {
+        let mut known = self.known();
+        known.held = true;
+        known.generation += 1;
+    }
+
+    /// What others serve is declared, all but what is at these paths: that stays.
+    pub(crate) fn settle(&self, unloaded: Vec<PathBuf>) {
+        let mut known = self.known();
+        known.held = false;
+        known.unloaded = unloaded.into();
+        known.generation += 1;
+    }
+
+    /// Whether others are still finding out what they are to serve.
+    pub(crate) fn is_held(&self) -> bool {
+        self.known().held
+    }
+
+    /// Refuses where others may have some of the files at `places` that nobody could look at; blocks
+    /// on the disk.
+    fn look_unloaded(&self, places: &Places) -> Result<(), SharingError> {
+        let unloaded = {
+            let known = self.known();
+            match known.held {
+                true => return Err(SharingError::Held),
+                false => Arc::clone(&known.unloaded),
+            }
+        };
+        match unloaded.iter().find(|path| places.touch(path)) {
+            Some(path) => Err(SharingError::Unloaded(path.clone())),
+            None => Ok(()),
+        }
     }
 
     /// These are kept; what they name is not known yet.
@@ -306,6 +355,7 @@ impl Sharing {
         asked: Option<&BTreeSet<InfoHashV1>>,
         suffix: &str,
     ) -> Result<BTreeMap<PathBuf, InfoHashV1>, SharingError> {
+        self.look_unloaded(places)?;
         self.learn(mine)?;
         let (mut others, claims) = {
             let known = self.known();

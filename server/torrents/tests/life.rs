@@ -200,6 +200,8 @@ impl Host {
         let (mut manager, handle) = Manager::new(settings, services, ends, store.handle());
         manager.load().await.unwrap();
         tokio::spawn(manager.run());
+        // Nobody else serves anything.
+        handle.settle(Vec::new());
         let teller = handle.clone();
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {

@@ -124,6 +124,8 @@ impl Watch {
     /// Loads what is named now and was not, and withdraws what is named no more; tells how many of
     /// each.
     async fn renew_named(&mut self, loading: &mut Option<Loading>) -> (usize, usize) {
+        // Whose files those are that are named now is known when they are loaded.
+        self.kept.hold();
         let renewed = self.named.renew(Source::named(&self.config));
         self.torrents.forget_not_loaded(renewed.refused);
         for info_hash in &renewed.gone {
@@ -134,6 +136,9 @@ impl Watch {
             Some(loading) => loading.more(renewed.load),
             None if count == 0 => {}
             None => *loading = Some(Loading::start(self.loader.clone(), renewed.load)),
+        }
+        if loading.is_none() {
+            self.kept.settle(self.named.unserved());
         }
         self.torrents
             .loading(loading.as_ref().map_or(0, Loading::left));

@@ -116,6 +116,28 @@ impl Places {
         identity(folder).is_none_or(|found| self.on_the_way.contains(&found))
     }
 
+    /// Whether what is at `path`, a file or a folder with all that is below it, has some of the files
+    /// here.
+    pub(super) fn touch(&self, path: &Path) -> bool {
+        let Some(found) = identity(path) else {
+            // Nobody can say what it is: its name has to do.
+            let is_near = self.folder.starts_with(path) || path.starts_with(&self.folder);
+            let here = self.folders.values().flat_map(HashMap::values).flatten();
+            let mut files = here.map(|(_, below)| self.folder.join(below));
+            return is_near && files.any(|file| file.starts_with(path));
+        };
+        if self.on_the_way.contains(&found) {
+            return true;
+        }
+        let mut touches = false;
+        let mut tell = |_| touches = true;
+        if let (Some(folder), Some(name)) = (identity(above(path)), path.file_name()) {
+            self.find_in(folder, (name, path), &mut tell);
+        }
+        self.find_linked(path, &mut tell);
+        touches
+    }
+
     /// Tells the paths of those files that `other` names, too.
     pub(super) fn find(&self, other: &Named, suffix: &str, mut tell: impl FnMut(PathBuf)) {
         if identity(&other.folder).is_none() {
