@@ -108,6 +108,17 @@ impl Manager {
         }
     }
 
+    /// Others serve a torrent that was removed: what is to be deleted of it is not any more. What is
+    /// being deleted finds that out by itself.
+    pub(crate) async fn waive_burial(&mut self, info_hash: InfoHashV1) {
+        if self.burials.waits(&info_hash) {
+            tracing::info!(torrent = %info_hash, "it was removed with its data, which were not \
+                deleted yet, and is named in the configuration: what is there of them stays");
+            self.burials.forget(&info_hash);
+            self.settle_burial(info_hash).await;
+        }
+    }
+
     /// Goes on with the deletions that earlier runs did not end.
     pub(crate) async fn resume_burials(&mut self) -> Result<(), ReadError> {
         let mut after = None;
@@ -238,6 +249,9 @@ impl Manager {
             tracing::debug!(torrent = %info_hash, why, "still not deleted");
         }
         burial.waits = Some(burial.again);
+        if self.declared.torrent(&info_hash).is_some() {
+            return self.waive_burial(info_hash).await;
+        }
         let (inner, pause) = (self.inner.clone(), burial.again);
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
@@ -302,7 +316,7 @@ fn outcome(info_hash: InfoHashV1, remains: &Remains, deleted: Deleted) -> Outcom
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idle::Idle;
+    use crate::idle::{Idle, declared};
     use std::fs;
     use std::path::Path;
 
@@ -339,6 +353,41 @@ mod tests {
         idle.manager.go_on_settled().await;
         idle.step().await;
         assert!(!file.exists() && !idle.manager.burials.waits(&info_hash));
+    }
+
+    /// Who names a torrent in the configuration that he has removed wants its files.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_torrent_that_is_named_again_has_what_was_to_be_deleted_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        let (file, away) = (folder.path().join("a"), folder.path().join("away"));
+        fs::write(&file, b"x").unwrap();
+        let declared = declared(folder.path(), "a");
+        let info_hash = declared.ready.info_hash;
+        let bury = |idle: &mut Idle, folder: &Path| {
+            let remains = Remains::of_files(folder, &["a"]);
+            idle.manager.bury(info_hash, Some(Box::new(remains)));
+        };
+        let done = async |idle: &mut Idle| {
+            while idle.manager.burials.any_runs() {
+                idle.step().await;
+            }
+        };
+        bury(&mut idle, &away);
+        done(&mut idle).await;
+        assert!(idle.manager.burials.waits(&info_hash), "its disk is away");
+        idle.manager.declare(declared).await;
+        assert!(!idle.manager.burials.waits(&info_hash));
+        // Nor does one that begins now take them: its removal is acknowledged late.
+        for place in [folder.path(), &away] {
+            bury(&mut idle, place);
+            done(&mut idle).await;
+            assert!(file.exists() && !idle.manager.burials.waits(&info_hash));
+        }
+        idle.manager.undeclare(info_hash).await;
+        bury(&mut idle, folder.path());
+        done(&mut idle).await;
+        assert!(!file.exists(), "nobody names them");
     }
 
     /// A reload names others while files are being deleted.

@@ -83,12 +83,11 @@ impl Manager {
             self.moves.park(&info_hash);
             self.halt(info_hash).await;
         }
-        let claim = Claim {
-            folder: ready.data_dir.clone(),
-            metainfo: Arc::clone(&ready.metainfo),
-            renames: ready.paths.clone(),
-        };
-        self.sharing.claim(info_hash, claim);
+        let (folder, metainfo) = (ready.data_dir.clone(), Arc::clone(&ready.metainfo));
+        let claim = Claim::new(folder, metainfo, ready.paths.clone());
+        self.sharing.declare(info_hash, claim);
+        // It was removed with its data before: they are theirs now who serve it.
+        self.waive_burial(info_hash).await;
         let now_s = self.clock.now_s();
         let pieces = ready.metainfo.piece_count;
         self.seat.change(|catalog| {
@@ -123,7 +122,7 @@ impl Manager {
         if self.declared.torrents.remove(&info_hash).is_none() {
             return;
         }
-        self.sharing.unclaim(&info_hash);
+        self.sharing.undeclare(&info_hash);
         self.set_status(info_hash, Status::Paused);
         self.seat.change(|catalog| catalog.remove(&info_hash));
         let kept = self

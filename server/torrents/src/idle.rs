@@ -1,19 +1,25 @@
 //! For tests: a manager that does nothing by itself. A test gives it what comes, one after another,
 //! so that it can say what happens between a write and its acknowledgement.
 
+use crate::declaring::Declared;
 use crate::manager::{Inner, Manager, Services, Settings};
 use control::announce::AnnounceConfig;
 use control::catalog::{Status, Torrent};
 use control::command::{self, CommandError, Server};
+use control::create::{CreateOptions, CreateProgress};
 use control::hashing::PageCache;
+use control::library::Library;
+use control::state::State;
 use proto::ids::{InfoHashV1, PeerId};
 use seedring_io::buffers::Registration;
 use seedring_io::fetch::{Allocation, FetchConfig, PastCache};
 use seedring_io::plane::{Plane, PlaneConfig, RateLimits, SendPath, SleepPolicy};
 use seedring_io::roster::WakeLimits;
 use seedring_io::sockets::SocketOptions;
+use seedring_io::torrent::SeededTorrent;
 use seedring_metrics::Registry;
 use state::{Failure, NewTorrent, Options, Store, Summary, Write, WriteError};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +119,28 @@ impl Idle {
                 Err(error) => panic!("nobody answers: {error}"),
             }
         }
+    }
+}
+
+/// A torrent of a file in `folder` as others serve it.
+pub(crate) fn declared(folder: &Path, name: &str) -> Declared {
+    let state = folder.join("library");
+    let library = Library {
+        state: &State::open(&state).unwrap(),
+        always_hash: true,
+        cells: &Registry::new(1).control(),
+        disk: &PageCache,
+    };
+    let path = folder.join(name);
+    let mut go_on = |_: &CreateProgress<'_>| ControlFlow::Continue(());
+    let ready = library.of_path(&path, &CreateOptions::default(), &mut go_on);
+    let ready = ready.unwrap();
+    let (stamps, paths) = (ready.stamps.clone(), ready.paths.clone());
+    let metainfo = Arc::clone(&ready.metainfo);
+    let torrent = SeededTorrent::new(metainfo, &ready.data_dir, stamps, paths).unwrap();
+    Declared {
+        torrent: Arc::new(torrent),
+        ready,
     }
 }
 

@@ -92,11 +92,9 @@ impl Manager {
     fn claim_of(&self, info_hash: InfoHashV1, metainfo: &Metainfo) -> Option<Claim> {
         let catalog = self.seat.catalog();
         let torrent = catalog.get(&info_hash)?;
-        Some(Claim {
-            folder: torrent.summary.save_path.clone(),
-            metainfo: Arc::new(metainfo.clone()),
-            renames: Default::default(),
-        })
+        let folder = torrent.summary.save_path.clone();
+        let metainfo = Arc::new(metainfo.clone());
+        Some(Claim::new(folder, metainfo, Default::default()))
     }
 
     /// Whether a torrent's metadata are being fetched, and by this fetch.

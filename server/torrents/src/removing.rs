@@ -104,8 +104,14 @@ impl Manager {
         };
         let next = match &written {
             Ok(()) => {
-                let removed = self.seat.change(|catalog| catalog.remove(&info_hash));
-                self.tell_removed(notice, removed.is_some());
+                // Others may have begun to serve it meanwhile.
+                let is_shown = self.declared.torrent(&info_hash).is_some();
+                let is_gone = is_shown
+                    || self
+                        .seat
+                        .change(|catalog| catalog.remove(&info_hash))
+                        .is_some();
+                self.tell_removed(notice, is_gone);
                 Next::Leave(info_hash, remains)
             }
             Err(_) => {

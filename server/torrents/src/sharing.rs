@@ -13,75 +13,33 @@
 //! A torrent that is changed or added while files are being deleted is looked at before the next
 //! one goes.
 //!
-//! Limits: [`NAMES_MAX`] names of a torrent, one with more is always looked at; [`READS_MAX`]
+//! Limits: [`claims::NAMES_MAX`] names of a torrent, one with more is always looked at; [`READS_MAX`]
 //! torrents are read for one deletion, which else leaves all files; [`RECENT_MAX`] changes are
 //! remembered, after more of them all torrents are looked at again. Does not: know of files that no
 //! torrent names, or see a folder through a view of it with other inodes (a union of disks).
 
+mod claims;
 mod mounts;
 pub(crate) mod places;
 
 use crate::reading::{Kept, KeptError};
+use claims::{ANY, names_in};
+pub(crate) use claims::{Claim, own_paths, short};
 use control::command::Server;
 use places::{Named, Places};
 use proto::bencode::Limits;
 use proto::ids::InfoHashV1;
 use proto::metainfo::Metainfo;
-use proto::path::fold_case;
-use state::{Handle, NewTorrent};
+use state::Handle;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::ffi::OsStr;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Names by which the files of a torrent begin; a torrent with more is looked at by everybody.
-const NAMES_MAX: usize = 32;
 
 /// Torrents whose metainfo are read for one deletion.
 const READS_MAX: usize = 10_000;
 
 /// Changes that are remembered for deletions that are under way.
 const RECENT_MAX: usize = 4_096;
-
-/// What a torrent with too many names has in their place.
-const ANY: u64 = u64::MAX;
-
-/// A torrent that is not in the store, or not yet.
-#[derive(Clone)]
-pub(crate) struct Claim {
-    pub folder: PathBuf,
-    pub metainfo: Arc<Metainfo>,
-    pub renames: BTreeMap<u32, PathBuf>,
-}
-
-impl Claim {
-    /// What a torrent names that is to be added; none while its metainfo are not known.
-    pub(crate) fn of(new: &NewTorrent) -> Option<Claim> {
-        let metainfo = Metainfo::parse_within(new.metainfo.as_ref()?, &Limits::METAINFO_OWN);
-        Some(Claim {
-            folder: new.summary.save_path.clone(),
-            metainfo: Arc::new(metainfo.ok()?),
-            renames: new.details.renames.clone(),
-        })
-    }
-
-    /// The paths of its files below its folder.
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
-        own_paths(&self.metainfo, &self.renames)
-    }
-}
-
-/// The paths of a torrent's files below its save folder.
-pub(crate) fn own_paths(metainfo: &Metainfo, renames: &BTreeMap<u32, PathBuf>) -> Vec<PathBuf> {
-    let files = (0..).zip(&metainfo.files).filter(|(_, file)| !file.pad);
-    files
-        .map(|(index, file)| {
-            let said = || file.path.iter().collect();
-            renames.get(&index).cloned().unwrap_or_else(said)
-        })
-        .collect()
-}
 
 /// See the file.
 pub(crate) struct Sharing {
@@ -96,8 +54,10 @@ struct Known {
     unknown: BTreeSet<InfoHashV1>,
     names: HashMap<InfoHashV1, Box<[u64]>>,
     by_name: BTreeSet<(u64, InfoHashV1)>,
-    /// Those that are being added, and those that others serve.
+    /// Those that are being added.
     claims: HashMap<InfoHashV1, Claim>,
+    /// Those that others serve, whether they are kept, too, or not.
+    declared: HashMap<InfoHashV1, Claim>,
     /// Whether others are still finding out what they are to serve.
     held: bool,
     /// What they were to serve, but could not load, or serve from elsewhere.
@@ -106,32 +66,6 @@ struct Known {
     generation: u64,
     /// The last changes.
     recent: VecDeque<(u64, InfoHashV1)>,
-}
-
-/// A name under which a case-insensitive file system has the same as under others, in few bytes.
-pub(crate) fn short(name: &OsStr) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match name.to_str() {
-        Some(name) => fold_case(name).hash(&mut hasher),
-        None => name.hash(&mut hasher),
-    }
-    hasher.finish().min(ANY - 1)
-}
-
-/// The names by which files begin.
-fn names_of(files: &[PathBuf]) -> Box<[u64]> {
-    let first = |path: &PathBuf| match path.components().next() {
-        Some(Component::Normal(name)) => Some(short(name)),
-        _ => None,
-    };
-    let mut names = BTreeSet::new();
-    for name in files.iter().filter_map(first) {
-        names.insert(name);
-        if names.len() > NAMES_MAX {
-            return [ANY].into();
-        }
-    }
-    names.into_iter().collect()
 }
 
 impl Known {
@@ -167,6 +101,24 @@ impl Known {
             range.map(|(_, info_hash)| *info_hash)
         };
         names.iter().chain([&ANY]).flat_map(of).collect()
+    }
+
+    /// Claims of those that are being added, if they have one of these names, and of all that others
+    /// serve: these may have files by links of other names.
+    fn claims_with(
+        &self,
+        names: &HashSet<u64>,
+        is_asked: impl Fn(&InfoHashV1) -> bool,
+    ) -> Vec<(InfoHashV1, Claim)> {
+        let has_one = |claim: &Claim| {
+            let mut own = claim.names.iter();
+            own.any(|name| *name == ANY || names.contains(name))
+        };
+        let added = self.claims.iter().filter(|(_, claim)| has_one(claim));
+        let claims = added.chain(&self.declared);
+        let claims = claims.filter(|(other, _)| is_asked(other));
+        let claims = claims.map(|(other, claim)| (*other, claim.clone()));
+        claims.collect()
     }
 
     /// What has changed after `generation`; none if that is not remembered.
@@ -266,7 +218,19 @@ impl Sharing {
         self.known().forget(info_hash);
     }
 
-    /// A torrent names files that the store does not know of yet, or never will.
+    /// Others serve a torrent, whose files are theirs.
+    pub(crate) fn declare(&self, info_hash: InfoHashV1, claim: Claim) {
+        let mut known = self.known();
+        known.declared.insert(info_hash, claim);
+        known.changed(info_hash);
+    }
+
+    /// Others serve a torrent no more.
+    pub(crate) fn undeclare(&self, info_hash: &InfoHashV1) {
+        self.known().declared.remove(info_hash);
+    }
+
+    /// A torrent names files that the store does not know of yet.
     pub(crate) fn claim(&self, info_hash: InfoHashV1, claim: Claim) {
         let mut known = self.known();
         known.claims.insert(info_hash, claim);
@@ -275,7 +239,7 @@ impl Sharing {
 
     /// The store knows now of a torrent that names this.
     pub(crate) fn keep(&self, info_hash: InfoHashV1, claim: Option<&Claim>) {
-        let names = names_of(&claim.map(Claim::files).unwrap_or_default());
+        let names = claim.map_or(Box::default(), |claim| claim.names[..].into());
         let mut known = self.known();
         known.claims.remove(&info_hash);
         known.set_names(info_hash, names);
@@ -340,14 +304,15 @@ impl Sharing {
         let bytes = self.store.read_blocking(|view| view.metainfo(&info_hash))?;
         let parse = |bytes: Vec<u8>| Metainfo::parse_within(&bytes, &Limits::METAINFO_OWN).ok();
         let metainfo = bytes.and_then(parse);
-        let files = metainfo.map(|metainfo| own_paths(&metainfo, &BTreeMap::new()));
-        let names = names_of(&files.unwrap_or_default());
+        let names = metainfo.map(|metainfo| names_in(&metainfo, &BTreeMap::new()));
+        let names = names.unwrap_or_default();
         self.known().set_names(info_hash, names);
         Ok(())
     }
 
     /// Whether the files at `places` of the torrent `mine`, which is gone, are others', too: those
-    /// of `asked`, or of all; blocks on the disk.
+    /// of `asked`, or of all; blocks on the disk. One that is declared or added has them, also if it
+    /// is this one.
     fn look(
         &self,
         mine: &InfoHashV1,
@@ -357,13 +322,13 @@ impl Sharing {
     ) -> Result<BTreeMap<PathBuf, InfoHashV1>, SharingError> {
         self.look_unloaded(places)?;
         self.learn(mine)?;
+        let is_asked = |it: &InfoHashV1| asked.is_none_or(|asked| asked.contains(it));
         let (mut others, claims) = {
             let known = self.known();
-            (known.with(places.names()), known.claims.clone())
+            let claims = known.claims_with(places.names(), is_asked);
+            (known.with(places.names()), claims)
         };
-        let is_asked = |it: &InfoHashV1| asked.is_none_or(|asked| asked.contains(it)) && it != mine;
-        others.retain(|other| is_asked(other) && !claims.contains_key(other));
-        let claims = claims.into_iter().filter(|(other, _)| is_asked(other));
+        others.retain(|other| is_asked(other) && other != mine);
         let mut shared = BTreeMap::new();
         for (other, claim) in claims {
             let named = Named::new(claim.folder.clone(), claim.files());
@@ -395,15 +360,17 @@ impl Sharing {
         Ok(shared)
     }
 
-    /// Those of `others` whose save folder is on the way to one of the places, or is not there.
+    /// Those of `others` whose save folder is on the way to one of the places, or is not there, or
+    /// is not known: of one that others serve another folder is shown.
     fn near(&self, others: &BTreeSet<InfoHashV1>, places: &Places) -> Vec<InfoHashV1> {
-        let folders: Vec<_> = {
+        let folders: Vec<(InfoHashV1, Option<PathBuf>)> = {
             let catalog = self.server.catalog();
             let folder = |other: &InfoHashV1| {
-                let torrent = catalog.get(other)?;
-                Some((*other, torrent.summary.save_path.clone()))
+                let torrent = catalog.get(other).filter(|torrent| !torrent.live.declared);
+                let folder = torrent.map(|torrent| torrent.summary.save_path.clone());
+                (*other, folder)
             };
-            others.iter().filter_map(folder).collect()
+            others.iter().map(folder).collect()
         };
         let mut seen: HashMap<PathBuf, bool> = HashMap::new();
         let mut is_near = |folder: &Path| match seen.get(folder) {
@@ -414,7 +381,8 @@ impl Sharing {
                 is_near
             }
         };
-        let near = folders.into_iter().filter(|(_, folder)| is_near(folder));
+        let near = folders.into_iter();
+        let near = near.filter(|(_, folder)| folder.as_deref().is_none_or(&mut is_near));
         near.map(|(other, _)| other).collect()
     }
 }
@@ -428,8 +396,8 @@ fn passing(error: KeptError) -> SharingError {
 
 fn names_kept(kept: &Kept) -> Box<[u64]> {
     let metainfo = kept.metainfo.as_ref();
-    let files = metainfo.map(|(_, metainfo)| own_paths(metainfo, &kept.details.renames));
-    names_of(&files.unwrap_or_default())
+    let names = metainfo.map(|(_, metainfo)| names_in(metainfo, &kept.details.renames));
+    names.unwrap_or_default()
 }
 
 /// The files of a torrent that is gone, which are being deleted, and which of them others have.
@@ -492,66 +460,4 @@ impl Sharing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    /// A torrent of one file, which is in `folder`.
-    fn claim(folder: &Path, name: &str) -> Claim {
-        let length = name.len();
-        let info = format!("6:lengthi1e4:name{length}:{name}12:piece lengthi16384e6:pieces20:");
-        let torrent = [b"d4:infod", info.as_bytes(), &[7; 20], b"ee"].concat();
-        Claim {
-            folder: folder.to_owned(),
-            metainfo: Arc::new(Metainfo::parse(&torrent).unwrap()),
-            renames: BTreeMap::new(),
-        }
-    }
-
-    #[test]
-    fn what_comes_while_files_are_deleted_keeps_those_that_are_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let ((_state, _store), sharing) = Sharing::of_nobody();
-        let files = ["a", "b", "b.part", "c", "d"].map(PathBuf::from);
-        for file in &files {
-            fs::write(folder.path().join(file), b"x").unwrap();
-        }
-        let [mine, other, third] = [1, 2, 3].map(|byte| InfoHashV1([byte; 20]));
-        let own = (folder.path(), files.as_slice());
-        let look = |mine| Remaining::look(&sharing, mine, own, ".part").unwrap();
-        let mut remaining = look(mine);
-        let mut may_go = |name: &str| remaining.may_go(Path::new(name)).unwrap();
-        assert!(may_go("a") && may_go("b"));
-        sharing.claim(other, claim(folder.path(), "b"));
-        sharing.claim(third, claim(&folder.path().join("elsewhere"), "c"));
-        assert!(!may_go("b") && !may_go("b.part") && may_go("c") && may_go("d"));
-        // So many changes are not remembered: all are looked at.
-        for _ in 0..=RECENT_MAX {
-            sharing.claim(third, claim(folder.path(), "c"));
-        }
-        sharing.claim(mine, claim(folder.path(), "d"));
-        assert!(!may_go("b") && !may_go("c") && may_go("d"), "d is its own");
-        sharing.unclaim(&other);
-        assert!(!may_go("b"), "whoever had it may have it still");
-        assert!(look(mine).may_go(Path::new("b")).unwrap());
-    }
-
-    #[test]
-    fn one_with_many_names_is_looked_at_by_everybody_and_one_that_is_gone_by_nobody() {
-        let mut known = Known::default();
-        let [few, many] = [1, 2].map(|byte| InfoHashV1([byte; 20]));
-        let files = |count: usize| -> Vec<PathBuf> {
-            (0..count)
-                .map(|number| format!("{number}/x").into())
-                .collect()
-        };
-        known.set_names(few, names_of(&files(NAMES_MAX)));
-        known.set_names(many, names_of(&files(NAMES_MAX + 1)));
-        let with = |known: &Known, name: &str| known.with(&[short(name.as_ref())].into());
-        assert_eq!(with(&known, "3"), [few, many].into());
-        assert_eq!(with(&known, "x"), [many].into());
-        known.forget(&many);
-        assert!(with(&known, "x").is_empty() && known.by_name.len() == NAMES_MAX);
-        assert_eq!(short("Ä".as_ref()), short("ä".as_ref()));
-    }
-}
+mod tests;

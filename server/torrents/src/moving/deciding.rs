@@ -130,8 +130,9 @@ impl Manager {
             if let Some(waiter) = waited {
                 manager.unsay(info_hash, &waiter);
             }
-            manager.sharing.changed(info_hash);
             manager.show(info_hash, |torrent| change(&mut torrent.summary));
+            // Whoever looks after this sees the folder.
+            manager.sharing.changed(info_hash);
             Next::Restart(info_hash)
         };
         self.decide(info_hash, writes, then, reply).await;

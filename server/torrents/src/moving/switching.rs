@@ -72,10 +72,11 @@ impl Manager {
             match written {
                 Ok(()) => {
                     let _ = moving.switched.set(place.clone());
-                    manager.sharing.changed(info_hash);
                     if manager.declared.torrent(&info_hash).is_none() {
                         manager.show(info_hash, |torrent| change(&mut torrent.summary));
                     }
+                    // Whoever looks after this sees the folder.
+                    manager.sharing.changed(info_hash);
                     manager.set_place(info_hash, place);
                     let _ = done.send(true);
                 }
