@@ -116,10 +116,18 @@ impl Manager {
         }
         let place = new.place;
         let notice = self.note(&torrent, HookEvent::Added, None);
+        let waited = self.burials.waits(&info_hash);
+        self.burials.forget(&info_hash);
         let after = move |manager: &mut Manager, written: Result<(), WriteError>| {
             let name = torrent.summary.name.clone();
             if written.is_err() {
                 manager.sharing.unclaim(&info_hash);
+                if waited && manager.name_of(info_hash).is_none() {
+                    manager.bury_after_all(info_hash);
+                }
+            } else if waited {
+                tracing::info!(torrent = %info_hash, "it was removed with its data, which were not \
+                    deleted yet, and is added again: what is there of them stays");
             }
             match written {
                 Ok(()) => {
@@ -145,14 +153,11 @@ impl Manager {
                 }
             }
         };
-        let mut writes = vec![Write::Add(info_hash, Box::new(new))];
-        if self.burials.waits(&info_hash) {
-            // What could not be deleted when it was removed is its own again.
-            tracing::info!(torrent = %info_hash, "it was removed with its data, which were not \
-                deleted yet, and is added again: what is there of them stays");
-            self.burials.forget(&info_hash);
-            writes.push(Write::Intent(Intent::Delete, info_hash, None));
-        }
+        // What was not deleted when it was removed is its own again.
+        let writes = vec![
+            Write::Add(info_hash, Box::new(new)),
+            Write::Intent(Intent::Delete, info_hash, None),
+        ];
         let after = Box::new(after);
         self.keeping.write_telling(writes, notice, after).await;
     }

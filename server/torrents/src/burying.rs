@@ -12,14 +12,14 @@
 //! Limits: files of [`DELETES_MAX`] torrents are deleted at a time, the others wait: a disk that
 //! hangs must not take all threads.
 
-use crate::deleting::{Deleted, Remains, now_s};
+use crate::deleting::{Deleted, ENDING, Remains, now_s};
 use crate::keeping::Next;
 use crate::manager::{Inner, Manager};
 use proto::ids::InfoHashV1;
 use state::{Intent, ReadError, Write, WriteError};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Torrents whose files are deleted at a time.
@@ -108,6 +108,13 @@ impl Manager {
         }
     }
 
+    /// What is to be deleted of a torrent that was to be added, and is not, is to be all the same.
+    pub(crate) fn bury_after_all(&mut self, info_hash: InfoHashV1) {
+        if !self.burials.running.contains_key(&info_hash) {
+            self.begin_burial(info_hash, None, AGAIN_MIN);
+        }
+    }
+
     /// Others serve a torrent that was removed: what is to be deleted of it is not any more. What is
     /// being deleted finds that out by itself.
     pub(crate) async fn waive_burial(&mut self, info_hash: InfoHashV1) {
@@ -170,17 +177,28 @@ impl Manager {
         let deletes = Arc::clone(&self.burials.deletes);
         let sharing = Arc::clone(&self.sharing);
         tokio::spawn(async move {
-            let _turn = deletes.acquire().await;
+            let mut is_kept = true;
             if let Some(remains) = remains.as_ref().filter(|remains| remains.is_other) {
                 let kept = Some(remains.encode());
-                let _ = store
-                    .write(Write::Intent(Intent::Delete, info_hash, kept))
-                    .await;
+                let written = store.write(Write::Intent(Intent::Delete, info_hash, kept));
+                is_kept = written.await.is_ok();
             }
+            let begun = Instant::now();
+            let (mut remains, mut is_late) = (remains, is_late);
+            let _turn = match deletes.try_acquire() {
+                Ok(turn) => Ok(turn),
+                Err(_) => {
+                    // Any number may wait: what the store has is not held in memory, too.
+                    remains = remains.filter(|_| !is_kept);
+                    let turn = deletes.acquire().await;
+                    is_late |= begun.elapsed() >= ENDING;
+                    turn
+                }
+            };
             let delete = move || {
                 let remains = match remains {
                     Some(remains) => remains,
-                    None => match kept(&store, info_hash) {
+                    None => match intended(&store, info_hash) {
                         Ok(Some(remains)) => Box::new(remains),
                         Ok(None) => return Outcome::Done,
                         Err(why) => return Outcome::Later(why, now_s()),
@@ -283,7 +301,10 @@ impl Manager {
 }
 
 /// Which files of a torrent are to be deleted, as that is kept; blocks on the disk.
-fn kept(store: &state::Handle, info_hash: InfoHashV1) -> Result<Option<Remains>, String> {
+pub(crate) fn intended(
+    store: &state::Handle,
+    info_hash: InfoHashV1,
+) -> Result<Option<Remains>, String> {
     let read = store.read_blocking(|view| view.intent(Intent::Delete, &info_hash));
     let Some(bytes) = read.map_err(|error| error.to_string())? else {
         return Ok(None);

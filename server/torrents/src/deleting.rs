@@ -22,13 +22,13 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a record of files that are to be deleted begins with.
 const VERSION: &[u8] = b"1";
 
 /// How long after a torrent is removed its files may still change: its download ends meanwhile.
-const ENDING_S: u64 = 60;
+pub(crate) const ENDING: Duration = Duration::from_secs(60);
 
 /// The files of a torrent that is gone.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -371,7 +371,7 @@ impl Deletion<'_> {
                 return Ok(Taken::NotThere);
             }
         }
-        let until_s = self.remains.removed_at_s.saturating_add(ENDING_S);
+        let until_s = self.remains.removed_at_s.saturating_add(ENDING.as_secs());
         let is_new = found.is_some_and(|found| found.ctime() > until_s.cast_signed());
         if self.is_late && is_new {
             return Ok(Taken::Changed);

@@ -6,9 +6,11 @@
 //! Limits: one removal of a torrent at a time, and none is added while it is removed; [`READS_MAX`]
 //! are read at a time, whose metainfo are in memory then. The others wait.
 
+use crate::burying::intended;
 use crate::deleting::Remains;
 use crate::keeping::{After, Next, refusal};
 use crate::manager::{Inner, Manager, Phase};
+use crate::reading::KeptError;
 use control::command::{CommandError, Reply};
 use control::hooks::{HookEvent, Notice};
 use proto::ids::InfoHashV1;
@@ -67,7 +69,14 @@ impl Manager {
             let (written, after) = match read {
                 Ok(remains) => {
                     let kept = notice.as_ref().and_then(Notice::write);
-                    let written = write_removed(&store, info_hash, remains.as_deref(), kept).await;
+                    let mut written =
+                        write_removed(&store, info_hash, remains.as_deref(), kept).await;
+                    // What is told as failed may be on the disk all the same.
+                    if matches!(written, Err(WriteError::Failed(_)))
+                        && is_gone(&store, info_hash).await
+                    {
+                        written = write_removed(&store, info_hash, remains.as_deref(), None).await;
+                    }
                     let after: After<Manager> = Box::new(move |manager, written| {
                         manager.removed(info_hash, written, remains, notice, reply)
                     });
@@ -167,8 +176,11 @@ async fn read_remains(
     let _turn = reads.acquire().await;
     let store = store.clone();
     let read = move || {
-        let remains = Remains::read(&store, info_hash, &suffix);
-        let remains = remains.map_err(|error| error.to_string())?;
+        let remains = match Remains::read(&store, info_hash, &suffix) {
+            // An earlier try has removed it, though it said otherwise.
+            Err(KeptError::Gone) => intended(&store, info_hash)?.map(Box::new),
+            remains => remains.map_err(|error| error.to_string())?,
+        };
         let bytes = remains.as_ref().map_or(0, |remains| remains.encode().len());
         match bytes <= INTENT_BYTES_MAX {
             true => Ok(remains),
@@ -184,22 +196,28 @@ async fn read_remains(
     })
 }
 
-/// Removes a torrent from the store, and keeps which files are to be deleted; with `beside`, which
-/// has no say.
+/// Whether the store says that it does not have a torrent.
+async fn is_gone(store: &Handle, info_hash: InfoHashV1) -> bool {
+    let read = store.read(move |view| view.summary(&info_hash)).await;
+    matches!(read, Ok(None))
+}
+
+/// Removes a torrent from the store, and keeps which files are to be deleted, or that none are,
+/// whatever an earlier try has kept; with `beside`, which has no say.
 async fn write_removed(
     store: &Handle,
     info_hash: InfoHashV1,
     remains: Option<&Remains>,
     beside: Option<Write>,
 ) -> Result<(), WriteError> {
-    let intent = |remains: &Remains| {
-        let kept = Some(remains.encode());
-        Write::Intent(Intent::Delete, info_hash, kept)
-    };
-    let writes = remains.map(intent).into_iter();
-    let asked = usize::from(remains.is_some()) + 1;
-    let writes = writes.chain([Write::Remove(info_hash)]).chain(beside);
-    let ack = store.submit(writes.collect());
+    let kept = remains.map(Remains::encode);
+    let mut writes = vec![
+        Write::Intent(Intent::Delete, info_hash, kept),
+        Write::Remove(info_hash),
+    ];
+    let asked = writes.len();
+    writes.extend(beside);
+    let ack = store.submit(writes);
     let written = ack.await?.await;
     written.into_iter().take(asked).collect()
 }
@@ -252,6 +270,35 @@ mod tests {
         assert!(idle.manager.removals.running.is_empty());
     }
 
+    /// A write that was told as failed was on the disk. Whoever tries again is told the truth, and
+    /// who has thought better of it keeps his files, also after a restart.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_removal_that_was_done_though_it_failed_is_done_as_it_is_asked_for_last() {
+        for with_data in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut idle = Idle::new(folder.path());
+            let info_hash = idle.keep(Summary::default(), Status::Paused).await;
+            let file = folder.path().join("a");
+            fs::write(&file, b"x").unwrap();
+            let remains = Remains::of_files(folder.path(), &["a"]);
+            let store = idle.store.handle();
+            let removed = write_removed(&store, info_hash, Some(&remains), None).await;
+            assert_eq!(removed, Ok(()));
+            assert!(is_gone(&store, info_hash).await);
+            let (reply, answer) = oneshot::channel();
+            idle.manager.remove(info_hash, with_data, reply);
+            assert_eq!(idle.answer(answer).await, Ok(()));
+            while idle.manager.burials.any_runs() {
+                idle.step().await;
+            }
+            assert_eq!(file.exists(), !with_data);
+            assert!(idle.manager.seat.catalog().get(&info_hash).is_none());
+            store.flush().await.unwrap();
+            let intent = |view: &state::View| view.intent(Intent::Delete, &info_hash);
+            assert_eq!(store.read_blocking(intent).unwrap(), None);
+        }
+    }
+
     /// Disks that hang have the others wait, but take no threads from what else blocks.
     #[tokio::test(flavor = "multi_thread")]
     async fn so_many_are_read_and_deleted_at_a_time_and_no_more() {
@@ -264,6 +311,9 @@ mod tests {
         let others = deletes.acquire_many(DELETES_MAX as u32).await.unwrap();
         let reading = reads.acquire_many(READS_MAX as u32).await.unwrap();
         let remains = Remains::of_files(folder.path(), &["a"]);
+        let kept = Some(remains.encode());
+        let write = Write::Intent(Intent::Delete, info_hash, kept);
+        idle.store.handle().write(write).await.unwrap();
         let (reply, removed) = oneshot::channel();
         idle.manager.remove(info_hash, true, reply);
         idle.manager.bury(info_hash, Some(Box::new(remains)));

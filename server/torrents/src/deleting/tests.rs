@@ -97,7 +97,7 @@ fn what_has_changed_since_stays_if_it_is_late() {
     let (_store, sharing) = Sharing::of_nobody();
     fs::write(folder.path().join("a"), b"x").unwrap();
     let long_ago = Remains {
-        removed_at_s: now_s() - 2 * ENDING_S,
+        removed_at_s: now_s() - 2 * ENDING.as_secs(),
         ..Remains::of_files(folder.path(), &["a"])
     };
     long_ago.delete(HASH, &sharing, true).unwrap();
