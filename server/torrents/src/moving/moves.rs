@@ -112,7 +112,7 @@ impl Moves {
         let moving = self.running.get(info_hash).filter(|it| it.lane.is_some());
         moving.is_some_and(|moving| match moving.phase() {
             Phase::Switched => moving.way().to == path,
-            _ => moving.way().from == path && !moving.may_be_there(),
+            _ => moving.way().from == path && !moving.is_switching(),
         })
     }
 
@@ -158,6 +158,8 @@ pub(crate) struct Moving {
     copying: AtomicBool,
     /// Where the torrent's files are, once the store says so.
     pub(super) switched: OnceLock<Place>,
+    /// Whether that is being kept: it cannot be given up any more.
+    switching: AtomicBool,
     /// Whether the store may say so and could not tell.
     doubtful: AtomicBool,
     done_permille: AtomicU16,
@@ -178,6 +180,7 @@ impl Moving {
             stopping: AtomicBool::new(false),
             copying: AtomicBool::new(waiter.way.phase.is_copying()),
             switched: OnceLock::new(),
+            switching: AtomicBool::new(false),
             doubtful: AtomicBool::new(false),
             done_permille: AtomicU16::new(0),
             served: AtomicBool::new(served),
@@ -223,6 +226,16 @@ impl Moving {
     /// Whether the store may say that the torrent is in the new folder: nothing there may go.
     pub(super) fn may_be_there(&self) -> bool {
         self.switched.get().is_some() || self.doubtful.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may be on its way to the store that the torrent is in the new folder.
+    fn is_switching(&self) -> bool {
+        self.may_be_there() || self.switching.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this goes to the store now.
+    pub(super) fn set_switching(&self) {
+        self.switching.store(true, Ordering::Relaxed);
     }
 
     /// Whether the torrent has gone to the new folder after all.

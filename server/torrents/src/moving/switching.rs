@@ -48,6 +48,8 @@ impl Manager {
             let _ = done.send(false);
             return;
         };
+        // Given up behind this the intent would go, and the old files would stay for ever.
+        moving.set_switching();
         let folder = place.data_dir.clone();
         let way = Way {
             phase: way::Phase::Switched,
@@ -123,5 +125,68 @@ impl Manager {
         if let Some(place) = place {
             torrent.move_to(place.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disks::Lane;
+    use super::super::{Moving, Waiter};
+    use super::*;
+    use crate::idle::Idle;
+    use control::catalog::Status;
+    use control::command::{CommandError, Move};
+    use state::Intent;
+
+    /// The intent would go behind the word that the torrent is in the new folder.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_move_is_not_given_up_while_it_is_kept_that_it_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut idle = Idle::new(folder.path());
+        let way = Way {
+            from: folder.path().join("from"),
+            to: folder.path().join("to"),
+            phase: way::Phase::Copying,
+        };
+        let summary = Summary {
+            save_path: way.from.clone(),
+            ..Summary::default()
+        };
+        let info_hash = idle.keep(summary, Status::Moving).await;
+        let lane = Some(Lane::new(1, 1));
+        let moving = Moving::new(1, Waiter::new(way.clone()), lane, true);
+        idle.manager.moves.begin(info_hash, moving);
+        assert!(idle.manager.moves.may_give_up(&info_hash, &way.from));
+        let place = Place {
+            data_dir: way.to.clone(),
+            stamps: Vec::new(),
+            paths: Default::default(),
+        };
+        let (done, mut kept) = oneshot::channel();
+        idle.manager.switch(info_hash, place, done).await;
+        let back = Move {
+            save_path: way.from.clone(),
+            data_are_there: false,
+        };
+        let (reply, answer) = oneshot::channel();
+        idle.manager.relocate(info_hash, back, reply).await;
+        let answer = idle.answer(answer).await;
+        assert!(
+            matches!(answer, Err(CommandError::Conflict(_))),
+            "{answer:?}"
+        );
+        let is_there = loop {
+            match kept.try_recv() {
+                Ok(is_there) => break is_there,
+                Err(_) => idle.step().await,
+            }
+        };
+        assert!(is_there);
+        let moving = &idle.manager.moves.running[&info_hash];
+        assert!(!moving.leaves_old(), "the old files go");
+        let read = move |view: &state::View| view.intent(Intent::Move, &info_hash);
+        let intent = idle.store.handle().read_blocking(read).unwrap().unwrap();
+        let kept = Way::decode(&intent).unwrap();
+        assert_eq!(kept.phase, way::Phase::Switched);
     }
 }
