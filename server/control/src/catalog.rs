@@ -153,11 +153,16 @@ pub fn describe(summary: &mut Summary, metainfo: &Metainfo) {
     summary.files = metainfo.files.len() as u32;
 }
 
+/// When a torrent was added, in seconds since 1970, and as the how many-th of this run. The first
+/// outlives a restart, after which they are entered in any order; the second parts those of one
+/// second, as far as it is known.
+type Added = (u64, u64);
+
 /// A torrent and its places in the orders.
 struct Entry {
     torrent: Torrent,
-    /// By when it was added: those added later have a higher one.
-    number: u64,
+    /// Its place in the order in which they were added.
+    added: Added,
     /// The revision of its last change.
     revision: u64,
 }
@@ -166,7 +171,7 @@ struct Entry {
 #[derive(Default)]
 pub struct Catalog {
     entries: HashMap<InfoHashV1, Entry>,
-    by_number: BTreeMap<u64, InfoHashV1>,
+    by_added: BTreeMap<Added, InfoHashV1>,
     by_revision: BTreeMap<u64, InfoHashV1>,
     next_number: u64,
     revision: u64,
@@ -298,15 +303,18 @@ impl Catalog {
         }
         self.next_number += 1;
         self.revision += 1;
-        let (number, revision) = (self.next_number, self.revision);
+        let (added, revision) = (
+            (torrent.summary.added_at_s, self.next_number),
+            self.revision,
+        );
         self.count(&torrent, 1);
         self.labels.join(&torrent.summary.labels);
         self.categories.join(&torrent.summary.category);
-        self.by_number.insert(number, info_hash);
+        self.by_added.insert(added, info_hash);
         self.by_revision.insert(revision, info_hash);
         let entry = Entry {
             torrent,
-            number,
+            added,
             revision,
         };
         self.entries.insert(info_hash, entry);
@@ -330,6 +338,9 @@ impl Catalog {
             self.revision += 1;
             entry.revision = self.revision;
             self.by_revision.insert(self.revision, *info_hash);
+            self.by_added.remove(&entry.added);
+            entry.added.0 = entry.torrent.summary.added_at_s;
+            self.by_added.insert(entry.added, *info_hash);
         }
         self.entries.insert(*info_hash, entry);
         true
@@ -341,7 +352,7 @@ impl Catalog {
         self.count(&entry.torrent, -1);
         self.labels.leave(&entry.torrent.summary.labels);
         self.categories.leave(&entry.torrent.summary.category);
-        self.by_number.remove(&entry.number);
+        self.by_added.remove(&entry.added);
         self.by_revision.remove(&entry.revision);
         self.revision += 1;
         self.gone.push_back((self.revision, *info_hash));
@@ -433,7 +444,7 @@ impl Catalog {
 
     /// All of them, in the order in which they were added.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Torrent> {
-        let entries = self.by_number.values();
+        let entries = self.by_added.values();
         entries.filter_map(|info_hash| self.get(info_hash))
     }
 

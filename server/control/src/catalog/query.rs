@@ -1,6 +1,6 @@
 //! Pages of torrents: which, in which order, from where.
 
-use super::{Catalog, Status, Torrent};
+use super::{Added, Catalog, Status, Torrent};
 use proto::ids::InfoHashV1;
 use std::cmp::Ordering;
 
@@ -189,7 +189,7 @@ impl Catalog {
         // than to compare its number.
         let entries = self.entries.values();
         let passing = entries.filter(|entry| query.filter.passes(&entry.torrent, text.as_deref()));
-        type Found<'a> = (Option<Rank<'a>>, u64, &'a Torrent);
+        type Found<'a> = (Option<Rank<'a>>, Added, &'a Torrent);
         let order = |one: &Found<'_>, other: &Found<'_>| -> Ordering {
             let order = one.0.cmp(&other.0).then(one.1.cmp(&other.1));
             match query.descending {
@@ -207,7 +207,7 @@ impl Catalog {
         for entry in passing {
             total += 1;
             let rank = query.sort.rank(&entry.torrent);
-            let one = (rank, entry.number, &entry.torrent);
+            let one = (rank, entry.added, &entry.torrent);
             if is_bounded && order(&one, &found[kept - 1]).is_gt() {
                 continue;
             }

@@ -28,6 +28,8 @@ fn torrent(number: u32, random: &mut fastrand::Rng) -> Torrent {
             pieces,
             category: random.bool().then(|| "films".to_owned()),
             labels: labels.filter(|_| random.bool()).collect(),
+            // As after a restart: entered in another order than added.
+            added_at_s: random.u64(0..20),
             completed_at_s: random.bool().then(|| random.u64(0..50)),
             ..Summary::default()
         },
@@ -78,7 +80,10 @@ impl Both {
             .all(|one| one.info_hash != torrent.info_hash);
         assert_eq!(self.catalog.add(torrent.clone()), is_new);
         if is_new {
-            self.naive.push(torrent);
+            let added_at_s = torrent.summary.added_at_s;
+            let is_before = |one: &Torrent| one.summary.added_at_s <= added_at_s;
+            let place = self.naive.partition_point(is_before);
+            self.naive.insert(place, torrent);
         }
     }
 
