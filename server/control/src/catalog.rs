@@ -118,6 +118,12 @@ impl Torrent {
         self.summary.total_bytes > 0 && self.pieces_verified == self.summary.pieces
     }
 
+    /// Whether all that is wanted of it is there, and that is not all.
+    fn is_partial_seed(&self) -> bool {
+        let has_some = self.pieces_verified > 0 && !self.is_complete();
+        has_some && self.live.status == Status::Seeding
+    }
+
     /// The totals as they are at `now_s`, in seconds since 1970: those of time go on by themselves.
     pub fn totals_at(&self, now_s: u64) -> Totals {
         let mut totals = self.totals;
@@ -126,6 +132,8 @@ impl Torrent {
             totals.active_s += since(began);
             if let Some(completed) = self.summary.completed_at_s.filter(|_| self.is_complete()) {
                 totals.seeding_s += since(began.max(completed));
+            } else if self.is_partial_seed() {
+                totals.seeding_s += since(began);
             }
         }
         totals

@@ -127,7 +127,8 @@ impl Dates {
 /// The date of a torrent that is being seeded, if it has one.
 fn date_of(torrent: &Torrent, enough: Enough, now_s: u64) -> Option<u64> {
     let limit_s = enough.seeding_time_s;
-    let is_seeding = torrent.live.status == Status::Seeding && torrent.is_complete();
+    // Or all that is wanted of it is there.
+    let is_seeding = torrent.live.status == Status::Seeding && torrent.pieces_verified > 0;
     (is_seeding && limit_s > 0 && !torrent.live.declared).then(|| {
         let seeded_s = torrent.totals_at(now_s).seeding_s;
         now_s.saturating_add(limit_s.saturating_sub(seeded_s))
@@ -408,6 +409,15 @@ mod tests {
         let mut paused = torrent(0, 20);
         paused.live.status = Status::Paused;
         assert_eq!(date_of(&paused, own, 130), None);
+        // One that has all that is wanted of it, and not all, is held to the same.
+        let mut partial = torrent(0, 20);
+        partial.summary.pieces = 2;
+        partial.summary.completed_at_s = None;
+        assert_eq!(date_of(&partial, own, 130), Some(140));
+        assert!(!own.is_given(&partial, 139) && own.is_given(&partial, 140));
+        partial.live.status = Status::Downloading;
+        assert_eq!(date_of(&partial, own, 130), None);
+        assert!(!own.is_given(&partial, 140), "it is not seeded");
     }
 
     #[test]
