@@ -1,7 +1,9 @@
 //! Data that are away, were never hashed or cannot be read: what was known is not thrown away,
 //! nothing is fetched again from nothing, and nothing is said to be there that is not.
 
+use super::renames::{is_served, rename, rename_path};
 use super::*;
+use control::command::Rename;
 use seedring_io::torrent::{Fault, FaultCause};
 use seedring_metrics::ControlCounter;
 use state::{Condition, Update, Verified, Write};
@@ -105,4 +107,47 @@ async fn what_cannot_be_read_is_hashed_before_it_is_served_again() {
     assert_eq!(hashed() - before, 790_301);
     assert_eq!(torrent.summary.last_error, None);
     seed.stop().await;
+}
+
+/// What has been renamed is looked for under the names that it has: it is back when they are, with
+/// nothing hashed, and not when there are files with the names that the torrent gives.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_renamed_comes_back_under_its_own_names() {
+    let one = TempDir::new().unwrap();
+    let data = data(one.path());
+    let host = Host::start(0, one.path()).await;
+    let info_hash = made(&host, &data).await;
+    rename_path(&host, info_hash, "data", "sub/new")
+        .await
+        .unwrap();
+    let (index, to) = (0, "sub/file".into());
+    rename(&host, info_hash, Rename::File { index, to })
+        .await
+        .unwrap();
+    let whole = one.path().join("whole");
+    self::data(&whole);
+    let whole = whole.join("data");
+    // Only what is served can turn out to be gone: who asked for it has woken it.
+    is_served(&host, info_hash, &whole).await;
+    let hashed = || host.cells.counter(ControlCounter::VerifiedBytes);
+    let before = hashed();
+    let (renamed, away) = (one.path().join("sub"), one.path().join("away"));
+    fs::rename(&renamed, &away).unwrap();
+    // Files with the names that the torrent gives are another's now, and none of its own.
+    self::data(one.path());
+    host.manager.fault(Fault {
+        info_hash,
+        file: renamed.join("file"),
+        cause: FaultCause::Missing,
+    });
+    let torrent = host.until_status(info_hash, Status::Offline).await;
+    let error = torrent.summary.last_error.unwrap().text;
+    assert!(error.contains("sub/file"), "{error}");
+    fs::rename(&away, &renamed).unwrap();
+    let torrent = host.until_status(info_hash, Status::Seeding).await;
+    assert!(torrent.is_complete());
+    assert_eq!(hashed(), before, "nothing of it has changed");
+    assert_eq!(torrent.summary.last_error, None);
+    is_served(&host, info_hash, &whole).await;
+    host.stop().await;
 }
