@@ -68,7 +68,7 @@ pub fn settings(config: &Config, keeps: bool, state_dir: &Path) -> anyhow::Resul
             idle_min: library.idle_min_s.duration(),
         },
         downloads_max: library.downloads_max as usize,
-        stalled_after: torrents::STALLED_AFTER,
+        stalled_after: library.stalled_after_s.duration(),
         enough: Enough {
             ratio_permille: u64::from(library.ratio_permille),
             seeding_time_s: library.seeding_time_s.duration().as_secs(),

@@ -163,7 +163,7 @@ fn settings(folder: &Path) -> Settings {
             idle_min: PATIENCE,
         },
         downloads_max: 4,
-        stalled_after: crate::STALLED_AFTER,
+        stalled_after: PATIENCE,
         enough: Default::default(),
         partial_suffix: ".part".into(),
         allocation: Allocation::Sparse,

@@ -59,4 +59,3 @@ pub use declaring::Declared;
 pub use limiting::{Enough, action_of};
 pub use manager::{Ended, Manager, ManagerHandle, Services, Settings};
 pub use throttling::{LimitRules, WallClock};
-pub use turns::STALLED_AFTER;

@@ -11,13 +11,9 @@
 use crate::manager::{Manager, Phase};
 use control::catalog::Status;
 use proto::ids::InfoHashV1;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How long a download may get nothing before its turn is another's, if one waits: long enough for
-/// trackers and the DHT to name peers, and for these to be tried.
-pub const STALLED_AFTER: Duration = Duration::from_secs(300);
-
-/// How often that time doubles, while all turns of a download are in vain.
+/// How often the time of a turn in vain doubles, while all turns of a download are in vain.
 const STALLED_DOUBLED_MAX: u32 = 4;
 
 impl Manager {

@@ -185,7 +185,7 @@ impl Host {
                 idle_min: Duration::from_secs(300),
             },
             downloads_max: 4,
-            stalled_after: torrents::STALLED_AFTER,
+            stalled_after: Duration::from_secs(300),
             enough: Default::default(),
             partial_suffix: ".part".into(),
             allocation: Allocation::Sparse,

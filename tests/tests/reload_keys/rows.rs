@@ -317,6 +317,11 @@ fn awake(scene: &mut Scene) {
 
 const AWAKE: &str = "seedring_torrents_served{state=\"awake\"}";
 
+/// The hash of the second link that a scene adds.
+fn second_link() -> String {
+    format!("{:040x}", 2)
+}
+
 pub const LIBRARY: &[Row] = &[
     Row {
         key: "library.save_path",
@@ -346,6 +351,25 @@ pub const LIBRARY: &[Row] = &[
         holds: |scene| {
             let torrents = scene.server.torrents();
             torrents.iter().all(|torrent| torrent["status"] != "queued")
+        },
+        ..PLAIN
+    },
+    Row {
+        key: "library.stalled_after_s",
+        before: "86400",
+        after: "1",
+        with: "library.downloads_max = 1\n",
+        prepare: |scene| {
+            scene.add_link(&[]);
+            scene.server.wait_status("metadata");
+            assert_eq!(scene.add_link(&[]), second_link());
+        },
+        // Nobody has either: the turn goes from one to the other.
+        holds: |scene| {
+            let torrents = scene.server.torrents();
+            let mut torrents = torrents.iter();
+            let second = torrents.find(|torrent| torrent["info_hash"] == second_link());
+            second.unwrap()["status"] == "metadata"
         },
         ..PLAIN
     },

@@ -554,6 +554,10 @@ section! {
         /// Downloads at a time, magnet links that are looked up among them; others wait in the
         /// queue. 0 is no limit.
         live downloads_max: u32 = 20, 0..=100_000;
+        /// Seconds after which a download that has got nothing gives its turn to others that wait:
+        /// long enough for trackers and the DHT to name peers, and for these to be tried. While
+        /// the turns of a download are in vain this doubles, to at most 16 times.
+        live stalled_after_s: Seconds = Seconds(300), 1..=86_400;
         /// Complete torrents without peers that stay loaded; beyond it the longest unused is loaded
         /// again when a peer comes, which takes some milliseconds. Each takes some 20 KiB for a
         /// thousand pieces.
