@@ -297,6 +297,20 @@ impl View {
         after: Option<InfoHashV1>,
         max: usize,
     ) -> Result<Vec<(InfoHashV1, Vec<u8>)>, ReadError> {
+        let mut page = Vec::new();
+        self.each_intent(intent, after, max, |torrent, value| {
+            page.push((torrent, value.to_vec()));
+        })?;
+        Ok(page)
+    }
+
+    fn each_intent(
+        &self,
+        intent: Intent,
+        after: Option<InfoHashV1>,
+        max: usize,
+        mut tell: impl FnMut(InfoHashV1, &[u8]),
+    ) -> Result<(), ReadError> {
         let table = self.table(tables::INTENTS)?;
         let (first, last) = intent::keys(intent).into_inner();
         let after = after.map(|after| intent::key(intent, &after));
@@ -306,12 +320,28 @@ impl View {
         };
         let range = table.range::<&[u8]>((start, Bound::Included(last.as_slice())));
         let range = range.map_err(|error| self.failed(error))?;
-        let mut page = Vec::new();
         for entry in range.take(max.min(limits::PAGE_MAX)) {
             let (key, value) = entry.map_err(|error| self.failed(error))?;
-            let parts = intent::key_parts(key.value());
-            page.extend(parts.map(|(_, torrent)| (torrent, value.value().to_vec())));
+            if let Some((_, torrent)) = intent::key_parts(key.value()) {
+                tell(torrent, value.value());
+            }
         }
+        Ok(())
+    }
+
+    /// The torrents of [`View::intents`], without what is intended: that may be large.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    pub fn intending(
+        &self,
+        intent: Intent,
+        after: Option<InfoHashV1>,
+        max: usize,
+    ) -> Result<Vec<InfoHashV1>, ReadError> {
+        let mut page = Vec::new();
+        self.each_intent(intent, after, max, |torrent, _| page.push(torrent))?;
         Ok(page)
     }
 

@@ -131,11 +131,8 @@ impl Manager {
         let mut after = None;
         loop {
             let read = move |view: &state::View| {
-                let page = view.intents(Intent::Delete, after, PAGE)?;
-                Ok(page
-                    .into_iter()
-                    .map(|(info_hash, _)| info_hash)
-                    .collect::<Vec<_>>())
+                // What they say may be many megabytes each.
+                view.intending(Intent::Delete, after, PAGE)
             };
             let page = self.keeping.store.read(read).await?;
             let Some(last) = page.last() else {

@@ -422,6 +422,8 @@ impl Model {
                 let mut after = None;
                 loop {
                     let page = view.intents(kind, after, 2)?;
+                    let torrents: Vec<_> = page.iter().map(|(torrent, _)| *torrent).collect();
+                    assert_eq!(view.intending(kind, after, 2)?, torrents);
                     let Some((last, _)) = page.last() else {
                         break;
                     };
