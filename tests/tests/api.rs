@@ -82,6 +82,51 @@ impl Api<'_> {
     }
 }
 
+/// Data may be in one folder: what is asked for elsewhere, by whatever way, is refused over the API and
+/// put aside by a watch folder.
+#[test]
+fn data_outside_of_the_roots_are_refused_by_whatever_way_they_come() {
+    let text = "[library]\nroots = [\"@/in\"]\nsave_path = \"@/in/data\"\n\
+                [[watch]]\npath = \"@/watched\"\nsave_path = \"@/in/later\"\n";
+    let server = Served::start_configured(text, |root| {
+        std::fs::create_dir(root.join("watched")).unwrap();
+        std::os::unix::fs::symlink(root.join("out"), root.join("in/link")).unwrap();
+    });
+    let torrent = server.make("data.bin", 100_000);
+    let api = Api::of(&server);
+    let raw = api
+        .headers()
+        .replace("application/json", "application/x-bittorrent");
+    let metainfo = std::fs::read(&torrent).unwrap();
+    for folder in ["out", "in/link", "in/link/new", "in/../out"] {
+        let line = format!("POST /torrents?save_path={}", server.path(folder).display());
+        let (status, problem) = api.send(&line, &raw, &metainfo);
+        assert_eq!(
+            (status, &problem["field"]),
+            (422, &json!("save_path")),
+            "{problem}"
+        );
+    }
+    let made = json!({"path": server.path("data/data.bin")}).to_string();
+    let (status, problem) = api.ask("POST /torrents", &made);
+    assert_eq!((status, &problem["field"]), (422, &json!("path")));
+    let (status, added) = api.send("POST /torrents", &raw, &metainfo);
+    assert_eq!(status, 201, "{added}");
+    let hash = added["info_hash"].as_str().unwrap();
+    let to = json!({"save_path": server.path("in/link/x")}).to_string();
+    let (status, problem) = api.ask(&format!("POST /torrents/{hash}/move"), &to);
+    assert_eq!((status, &problem["field"]), (422, &json!("save_path")));
+    assert_eq!(std::fs::read_dir(server.path("out")).unwrap().count(), 0);
+    // A watch folder's own has become a link since it was checked.
+    std::os::unix::fs::symlink(server.path("out"), server.path("in/later")).unwrap();
+    let link = format!("magnet:?xt=urn:btih:{}\n", "8".repeat(40));
+    std::fs::write(server.path("watched/one.magnet"), link).unwrap();
+    server.until("a file put aside", || {
+        server.path("watched/one.magnet.invalid").exists()
+    });
+    assert_eq!(server.torrents().len(), 1);
+}
+
 #[test]
 fn what_is_refused_has_the_right_status_and_changes_nothing() {
     let server = Served::start_with(&[("SEEDRING_API__BODY_MAX", "2MiB")]);

@@ -20,6 +20,7 @@ pub mod library;
 pub mod logging;
 pub mod lsd;
 pub mod resume;
+pub mod roots;
 pub mod state;
 pub mod tracker;
 pub mod verify;

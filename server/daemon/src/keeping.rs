@@ -8,6 +8,7 @@ use crate::settings;
 use anyhow::{Context, anyhow};
 use control::command::ServerLimits;
 use control::config::{self, Config};
+use control::roots::Roots;
 use seedring_io::fetch::{Allocation, PastCache};
 use seedring_io::plane::SleepPolicy;
 use state::{Options, ReadError, Store};
@@ -63,6 +64,7 @@ pub fn settings(config: &Config, keeps: bool, state_dir: &Path) -> anyhow::Resul
             .iter()
             .map(|rule| (rule.name.clone(), rule.path.clone()))
             .collect(),
+        roots: Roots::new(&library.roots),
         sleep: SleepPolicy {
             awake_max: library.awake_max as usize,
             idle_min: library.idle_min_s.duration(),

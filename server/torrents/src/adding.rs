@@ -252,6 +252,10 @@ fn make(
     let usual = category.and_then(|name| settings.category_paths.get(name));
     let usual = usual.unwrap_or(&settings.save_path);
     let folder = folder.unwrap_or_else(|| usual.clone());
+    if !matches!(add.source, AddSource::Path(_)) {
+        let checked = settings.roots.check(&folder);
+        checked.map_err(|outside| invalid("save_path", outside))?;
+    }
     match &add.source {
         AddSource::Metainfo(bytes) => {
             let metainfo = Metainfo::parse(bytes).map_err(|error| invalid("metainfo", error))?;
@@ -266,7 +270,7 @@ fn make(
             Ok((info_hash, new))
         }
         AddSource::Magnet(magnet) => of_link(add, magnet, folder, now_s),
-        AddSource::Path(path) => of_path(add, path, services, now_s),
+        AddSource::Path(path) => of_path(add, path, (settings, services), now_s),
         AddSource::Url(_) => Err(CommandError::Failed("the URL was not fetched".into())),
     }
 }
@@ -302,7 +306,7 @@ fn of_link(
 fn of_path(
     add: &AddTorrent,
     path: &Path,
-    services: &Services,
+    (settings, services): (&Settings, &Services),
     now_s: u64,
 ) -> Result<(InfoHashV1, NewTorrent), CommandError> {
     let own = services.own_tracker.iter().map(|url| vec![url.clone()]);
@@ -313,6 +317,10 @@ fn of_path(
     let path = path
         .canonicalize()
         .map_err(|error| invalid("path", error))?;
+    // Its data are in the folder that it is in.
+    let folder = path.parent().unwrap_or(&path);
+    let checked = settings.roots.check(folder);
+    checked.map_err(|outside| invalid("path", outside))?;
     let created = create::create(&path, &options, services.disk, &mut |_| {
         ControlFlow::Continue(())
     });
@@ -320,6 +328,8 @@ fn of_path(
     let ready = Ready::of_created(created);
     let ready = ready.ok_or_else(|| invalid("path", "no torrent can be made of it"))?;
     let folder = ready.data_dir.clone();
+    let checked = settings.roots.check(&folder);
+    checked.map_err(|outside| invalid("path", outside))?;
     let mut new = new_torrent(add, Some(&ready.metainfo), folder, now_s)?;
     new.details.trackers = None;
     new.details.renames = ready.paths;

@@ -11,6 +11,7 @@ use crate::unkept::{Fields, Make};
 use control::catalog::Status;
 use control::hooks::HookEvent;
 use control::resume::{Resume, ResumeError, Resumed};
+use control::roots::Outside;
 use control::verify::VerifyError;
 use proto::ids::InfoHashV1;
 use state::{Condition, Place, Update, Verified};
@@ -86,6 +87,8 @@ enum CheckError {
     Kept(#[from] KeptError),
     #[error(transparent)]
     Resume(#[from] ResumeError),
+    #[error(transparent)]
+    Outside(#[from] Outside),
 }
 
 impl Checks {
@@ -191,10 +194,12 @@ impl Manager {
         self.checks.running.insert(info_hash, Arc::clone(&running));
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         let suffix = self.settings.partial_suffix.clone();
+        let roots = self.settings.roots.clone();
         let services = Arc::clone(&self.services);
         tokio::task::spawn_blocking(move || {
             let check = || -> Result<Resumed, CheckError> {
                 let kept = Kept::read(&store, info_hash)?;
+                roots.check(&kept.summary.save_path)?;
                 let resume = Resume {
                     claim: None,
                     always_hash: true,
@@ -266,6 +271,11 @@ impl Manager {
         }
         match result {
             Ok(resumed) => self.take_check(info_hash, resumed).await,
+            Err(CheckError::Outside(outside)) => {
+                let (offline, why) = (Condition::Offline, outside.to_string());
+                tracing::warn!(torrent = %info_hash, "not checked: {why}");
+                self.condemn(info_hash, offline, why, true).await;
+            }
             Err(CheckError::Resume(
                 error @ (ResumeError::Gone { .. }
                 | ResumeError::Verify(VerifyError::Directory { .. })),

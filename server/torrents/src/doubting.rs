@@ -16,6 +16,7 @@ use crate::reading::{Kept, KeptError};
 use crate::unkept::Fields;
 use control::catalog::Status;
 use control::hashing::{Links, Root, stamp_of};
+use control::roots::Roots;
 use engine::layout::FileStamp;
 use proto::ids::InfoHashV1;
 use proto::metainfo::{File, Metainfo};
@@ -143,11 +144,12 @@ impl Manager {
             self.settings.partial_suffix.clone(),
             Arc::clone(&self.looks),
         );
+        let roots = self.settings.roots.clone();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             // A disk that hangs keeps looks waiting, and nothing else.
             let _turn = looks.acquire_owned().await;
-            let look = move || look(&store, info_hash, &suffix);
+            let look = move || look(&store, info_hash, &suffix, &roots);
             let Ok(outcome) = tokio::task::spawn_blocking(look).await else {
                 return;
             };
@@ -222,11 +224,14 @@ impl Manager {
 }
 
 /// Looks at the files of a torrent; blocks on the disk.
-fn look(store: &state::Handle, info_hash: InfoHashV1, suffix: &str) -> Look {
+fn look(store: &state::Handle, info_hash: InfoHashV1, suffix: &str, roots: &Roots) -> Look {
     let kept = match Kept::read(store, info_hash) {
         Ok(kept) => kept,
         Err(error) => return Look::Missing(error.to_string()),
     };
+    if let Err(outside) = roots.check(&kept.summary.save_path) {
+        return Look::Missing(outside.to_string());
+    }
     let metainfo = match kept.described() {
         Ok(metainfo) => metainfo,
         Err(KeptError::NoMetainfo) => return Look::AsBefore,

@@ -13,6 +13,7 @@ use crate::unkept::Fields;
 use control::catalog::Status;
 use control::hooks::HookEvent;
 use control::resume::{Claim, Resume, ResumeError, Resumed};
+use control::roots::Outside;
 use control::verify::PieceSet;
 use engine::layout::{FileIndex, FileStamp};
 use engine::peer_list::PeerSource;
@@ -68,6 +69,8 @@ enum PrepareError {
     Resume(#[from] ResumeError),
     #[error("it was complete, and which of its pieces are right is not known")]
     Unhashed,
+    #[error(transparent)]
+    Outside(#[from] Outside),
     #[error("the folder {folder:?} cannot be made: {error}")]
     Folder {
         folder: std::path::PathBuf,
@@ -130,6 +133,7 @@ impl Manager {
             Err(error) => {
                 let condition = match &error {
                     PrepareError::Resume(ResumeError::Gone { .. })
+                    | PrepareError::Outside(_)
                     | PrepareError::Folder { .. } => Condition::Offline,
                     _ => Condition::Failed,
                 };
@@ -447,6 +451,7 @@ fn prepare(
     let kept = Kept::read(store, info_hash)?;
     let metainfo = Arc::clone(kept.described()?);
     let folder = kept.summary.save_path.clone();
+    settings.roots.check(&folder)?;
     let known = match &kept.verified {
         Verified::None => PieceSet::new(metainfo.piece_count),
         Verified::All => PieceSet::full(metainfo.piece_count),

@@ -157,6 +157,7 @@ fn settings(folder: &Path) -> Settings {
     Settings {
         keeps: true,
         save_path: folder.join("downloads"),
+        roots: Default::default(),
         category_paths: Default::default(),
         sleep: SleepPolicy {
             awake_max: 10,

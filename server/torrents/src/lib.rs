@@ -22,6 +22,7 @@
 
 mod acting;
 mod adding;
+mod admitting;
 mod beneath;
 mod burying;
 mod checking;

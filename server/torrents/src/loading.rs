@@ -51,6 +51,7 @@ impl Manager {
         self.is_loaded = true;
         self.next_downloads().await;
         self.list_trackers();
+        self.look_for_outsiders();
         self.resume_moves().await?;
         self.resume_burials().await
     }

@@ -28,6 +28,7 @@ use control::dht::DhtHandle;
 use control::hashing::Disk;
 use control::hooks::Hooks;
 use control::lsd::LsdHandle;
+use control::roots::{Outside, Roots};
 use control::tracker::TrackerHandle;
 use proto::ids::{InfoHashV1, PeerId};
 use seedring_io::fetch::{Allocation, FetchEvent, GatheredInfo, PastCache};
@@ -60,6 +61,8 @@ pub struct Settings {
     pub save_path: PathBuf,
     /// The same for the torrents of some categories.
     pub category_paths: BTreeMap<String, PathBuf>,
+    /// Where data may be: see [`Roots`].
+    pub roots: Roots,
     /// Which complete torrents without peers stay in memory.
     pub sleep: SleepPolicy,
     /// Downloads at a time, fetches of metadata among them; the others wait in the queue. 0 for no
@@ -144,6 +147,10 @@ pub(crate) enum Inner {
     Later(InfoHashV1, u64),
     /// Checks may begin again.
     ChecksAgain,
+    /// A command whose folders are inside the roots.
+    Admitted(Box<Command>),
+    /// Folders of torrents that are outside of them.
+    Outside(HashMap<PathBuf, Outside>),
     /// The files of a torrent that was removed are gone, or not.
     Buried(Buried),
     /// They are to be deleted, which could not be done before.
@@ -387,7 +394,7 @@ impl Manager {
                         self.undeclare(info_hash).await;
                         let _ = done.send(());
                     }
-                    Some(Outer::Reload(settings)) => self.reload(*settings),
+                    Some(Outer::Reload(settings)) => self.reload(*settings).await,
                     Some(Outer::Settled) => self.go_on_settled().await,
                     Some(Outer::Stop(done)) => {
                         self.stop(&mut inner).await;
@@ -434,6 +441,8 @@ impl Manager {
             }
             Inner::Later(info_hash, number) => self.begin_again(info_hash, number).await,
             Inner::ChecksAgain => self.checks_again(),
+            Inner::Admitted(command) => self.obey(*command).await,
+            Inner::Outside(folders) => self.outside(folders).await,
             Inner::Buried(buried) => self.buried(buried).await,
             Inner::BuryAgain(info_hash, number) => self.bury_again(info_hash, number),
             Inner::Moved(info_hash, number, event) => {
@@ -451,7 +460,8 @@ impl Manager {
         }
     }
 
-    async fn command(&mut self, command: Command) {
+    /// Does a command.
+    pub(crate) async fn obey(&mut self, command: Command) {
         match command {
             Command::Add(add, reply) => self.add(*add, reply),
             Command::Act(info_hash, action, reply) => self.act(info_hash, action, reply).await,

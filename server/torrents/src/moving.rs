@@ -215,7 +215,7 @@ impl Manager {
     ) {
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
         let suffix = self.settings.partial_suffix.clone();
-        let services = Arc::clone(&self.services);
+        let (services, roots) = (Arc::clone(&self.services), self.settings.roots.clone());
         let sharing = Arc::clone(&self.sharing);
         tokio::spawn(async move {
             // What its download has synced last may be on its way to the disk. If that fails, the
@@ -223,11 +223,21 @@ impl Manager {
             let _ = store.flush().await;
             let work = move || {
                 let (number, teller) = (moving.number, inner.clone());
-                let kept = Kept::read(&store, info_hash).map_err(|error| match error {
-                    KeptError::Gone => Why::GivenUp,
-                    error if error.is_passing() => Why::Passing(error.to_string()),
-                    error => Why::Final(error.to_string()),
-                });
+                let read = || {
+                    Kept::read(&store, info_hash).map_err(|error| match error {
+                        KeptError::Gone => Why::GivenUp,
+                        error if error.is_passing() => Why::Passing(error.to_string()),
+                        error => Why::Final(error.to_string()),
+                    })
+                };
+                let Way { from, to, phase } = moving.way();
+                // One that has begun ends where it was to.
+                let inside = match phase {
+                    way::Phase::Waiting => roots.check(from).and_then(|()| roots.check(to)),
+                    _ => Ok(()),
+                };
+                let inside = inside.map_err(|outside| Why::Passing(outside.to_string()));
+                let kept = inside.and_then(|()| read());
                 let event = work(kept.map(|kept| Work {
                     info_hash,
                     suffix: kept.suffix(&suffix).to_owned(),

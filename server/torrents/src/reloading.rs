@@ -13,13 +13,14 @@ use seedring_io::own_limits::TorrentLimits;
 impl Manager {
     /// Goes by these settings from now on. What was set over the API stays before the
     /// configuration's.
-    pub(crate) fn reload(&mut self, settings: Settings) {
+    pub(crate) async fn reload(&mut self, settings: Settings) {
         for key in self.limits.set_rules(settings.limits.clone()) {
             tracing::warn!(
                 "{key}: another limit was set while the server ran, and comes before it; \
                 `seedring limit --whole-server` with `default` goes back to the configuration's"
             );
         }
+        let are_other_roots = settings.roots != self.settings.roots;
         self.settings = settings;
         self.tell_limits();
         let awake: Vec<InfoHashV1> = self.phases.active().collect();
@@ -32,5 +33,8 @@ impl Manager {
             self.services.plane.set_torrent_limits(torrent, limits);
         }
         self.date_all();
+        if are_other_roots {
+            self.look_again_at_roots().await;
+        }
     }
 }

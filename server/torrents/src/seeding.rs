@@ -5,6 +5,7 @@
 
 use crate::manager::{Inner, Manager, Phase};
 use crate::reading::{Kept, KeptError};
+use control::roots::Roots;
 use proto::ids::InfoHashV1;
 use seedring_io::plane::{Keeper, Retired};
 use seedring_io::roster::Wanted;
@@ -30,6 +31,8 @@ enum NotLoaded {
     /// Its data were never hashed, or nothing is known of its files.
     Unhashed,
     Failed(String),
+    /// Its data are where none may be.
+    Outside(String),
     /// The store could not be read: peers ask again.
     Later(KeptError),
 }
@@ -74,8 +77,9 @@ impl Manager {
             return;
         }
         let (store, inner) = (self.keeping.store.clone(), self.inner.clone());
+        let roots = self.settings.roots.clone();
         tokio::task::spawn_blocking(move || {
-            let outcome = load(&store, info_hash);
+            let outcome = load(&store, info_hash, &roots);
             let loaded = Loaded {
                 info_hash,
                 wanted,
@@ -106,6 +110,13 @@ impl Manager {
             Err(NotLoaded::Later(error)) => {
                 drop(wanted);
                 tracing::warn!(torrent = %info_hash, %error, "it cannot be read now");
+                return;
+            }
+            Err(NotLoaded::Outside(why)) => {
+                drop(wanted);
+                tracing::warn!(torrent = %info_hash, "not served: {why}");
+                let offline = Condition::Offline;
+                self.condemn(info_hash, offline, why, true).await;
                 return;
             }
             Err(NotLoaded::Failed(error)) => {
@@ -173,7 +184,11 @@ impl Manager {
 }
 
 /// Reads a torrent for the data plane; blocks on the disk.
-fn load(store: &state::Handle, info_hash: InfoHashV1) -> Result<Arc<SeededTorrent>, NotLoaded> {
+fn load(
+    store: &state::Handle,
+    info_hash: InfoHashV1,
+    roots: &Roots,
+) -> Result<Arc<SeededTorrent>, NotLoaded> {
     let failed = |error: String| NotLoaded::Failed(error);
     let kept = Kept::read(store, info_hash).map_err(|error| match error.is_passing() {
         true => NotLoaded::Later(error),
@@ -182,6 +197,9 @@ fn load(store: &state::Handle, info_hash: InfoHashV1) -> Result<Arc<SeededTorren
     let metainfo = kept
         .described()
         .map_err(|error| failed(error.to_string()))?;
+    roots
+        .check(&kept.summary.save_path)
+        .map_err(|outside| NotLoaded::Outside(outside.to_string()))?;
     // What was never hashed is not served: seed mode means that it is hashed now.
     if kept.summary.pieces != kept.verified.count(kept.summary.pieces) || !kept.is_stamped() {
         return Err(NotLoaded::Unhashed);

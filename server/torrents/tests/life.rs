@@ -53,6 +53,8 @@ mod overtaken;
 mod renames;
 #[path = "life/renames_edges.rs"]
 mod renames_edges;
+#[path = "life/roots.rs"]
+mod roots;
 #[path = "life/sharing.rs"]
 mod sharing;
 #[path = "life/super_seeding.rs"]
@@ -180,6 +182,7 @@ impl Host {
             keeps: true,
             save_path: folder.join("downloads"),
             category_paths: [("films".to_owned(), folder.join("films"))].into(),
+            roots: Default::default(),
             sleep: SleepPolicy {
                 awake_max: 100,
                 idle_min: Duration::from_secs(300),

@@ -341,6 +341,21 @@ pub const LIBRARY: &[Row] = &[
         ..PLAIN
     },
     Row {
+        key: "library.roots",
+        before: "[\"@/in\"]",
+        after: "[\"@/in\", \"@/out\"]",
+        with: "library.save_path = \"@/in\"\n",
+        holds: |scene| {
+            let link = format!("magnet:?xt=urn:btih:{:040x}", scene.next());
+            let out = scene.server.path("out");
+            let said = scene
+                .server
+                .say(["add", &link, "-d", out.to_str().unwrap()]);
+            said.code == 0
+        },
+        ..PLAIN
+    },
+    Row {
         key: "library.downloads_max",
         before: "1",
         after: "2",

@@ -1,10 +1,12 @@
 //! Keys that are right by themselves and wrong together.
 //!
-//! Does not: look at the machine, such as whether a port is free.
+//! Does not: look at the machine, such as whether a port is free; but where folders really are.
 
 mod lists;
+mod roots;
 
 pub(super) use lists::{of_hook, of_watches};
+pub(super) use roots::of_roots;
 
 use super::{Config, Tracker};
 use crate::tracker::LabelledNetwork;

@@ -551,6 +551,13 @@ section! {
         live save_path: Option<PathBuf> = None;
         /// Folders that data of a category come into when nobody named one, "CATEGORY: /ABSOLUTE/PATH".
         live category_paths: Vec<CategoryPath> = Vec::new(), 0..=1000;
+        /// Folders that data may be in, and in those below them; [] is anywhere. Where a folder really is
+        /// counts, whatever links and ".." lead there, and is asked at each use: of what is added by the
+        /// API, by the command line or by watch folders, and of moves. What is outside is refused, and a
+        /// torrent that is kept outside is told of, offline and not touched until its folder is inside:
+        /// neither served, downloaded, renamed nor deleted with its data. [[torrent]] and [[seed]] are
+        /// not bound by it. save_path, those of categories and of watch folders must be inside.
+        live roots: Vec<PathBuf> = Vec::new(), 0..=64;
         /// Downloads at a time, magnet links that are looked up among them; others wait in the
         /// queue. 0 is no limit.
         live downloads_max: u32 = 20, 0..=100_000;

@@ -217,6 +217,7 @@ impl Loader {
             api,
             peers,
             announce,
+            library,
             ..
         } = &mut self.config;
         let single = [
@@ -227,6 +228,7 @@ impl Loader {
         let lists = [
             ("peers.ip_filter", &mut peers.ip_filter),
             ("announce.ca_files", &mut announce.ca_files),
+            ("library.roots", &mut library.roots),
         ];
         let single = single
             .into_iter()
@@ -435,6 +437,7 @@ impl Loader {
             problems.push(("lsd.interfaces", message));
         }
         problems.extend(conflicts::of_zones(&self.config.tracker.zones));
+        problems.extend(conflicts::of_roots(&self.config));
         if let Err(message) = kernel::check_congestion_control(&self.config.peers) {
             problems.push(("peers.congestion_control", message));
         }

@@ -3,6 +3,8 @@
 use super::*;
 use std::net::{Ipv4Addr, SocketAddr};
 
+mod roots;
+
 fn no_variables() -> Environment {
     Environment::of::<String, String>([])
 }

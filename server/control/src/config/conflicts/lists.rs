@@ -1,8 +1,9 @@
 //! What is wrong between watch folders, between them and where data come, and within a hook.
 //!
 //! Paths are compared by their names: links on the way are not looked through, because the folders
-//! need not be there.
+//! need not be there. That data must be inside library.roots is asked of where folders really are.
 
+use super::roots::outside;
 use crate::config::lists::{After, HookEntry, WatchEntry};
 use crate::config::{Config, Environment};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,10 @@ pub(in crate::config) fn of_watches(config: &Config, environment: &Environment) 
                  be added as if you had put it there; watch a folder that is apart from it"
             );
             problems.push((number, "watch.path", message));
+        }
+        let save_path = watch.save_path.0.as_deref();
+        if let Some(message) = save_path.and_then(|path| outside(config, path)) {
+            problems.push((number, "watch.save_path", message));
         }
         if let Some(message) = again(config, watch) {
             problems.push((number, "watch.after", message));
