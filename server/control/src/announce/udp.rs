@@ -41,7 +41,7 @@ use super::binding::Binding;
 use super::resolve::Family;
 
 /// The first wait for a reply; it doubles with each repetition (BEP 15).
-const REPEAT_AFTER: Duration = Duration::from_secs(15);
+pub(super) const REPEAT_AFTER: Duration = Duration::from_secs(15);
 /// After so long without a reply it is asked whether anybody listens.
 const REFUSED_AFTER: Duration = Duration::from_secs(3);
 /// How often it doubles at most (BEP 15).

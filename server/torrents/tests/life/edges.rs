@@ -71,7 +71,13 @@ async fn trackers_of_a_link_can_be_changed_while_its_metadata_are_sought() {
     // One that is paused is announced nowhere, whatever its trackers are.
     host.act(info_hash, Action::Pause).await.unwrap();
     host.until_status(info_hash, Status::Paused).await;
+    // Who announces takes what it is told in its order, and not at once.
+    until_asked(&host, info_hash, &[]).await;
     set_trackers(&host, info_hash, &[GOOD]).await;
+    let magnet = format!("magnet:?xt=urn:btih:{}&tr={dead}", "08".repeat(20));
+    let magnet = Box::new(Magnet::parse(&magnet).unwrap());
+    let later = host.add(AddTorrent::new(AddSource::Magnet(magnet))).await;
+    until_asked(&host, later, &[dead]).await;
     assert!(trackers(&host, info_hash).await.is_empty());
     let refused = host.act(info_hash, Action::Announce).await;
     assert!(matches!(refused, Err(CommandError::Conflict(_))));

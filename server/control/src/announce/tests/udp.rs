@@ -4,6 +4,7 @@ use proto::tracker::udp::UdpRequest;
 
 use super::*;
 use crate::announce::schedule::HOST_BURST;
+use crate::announce::udp::REPEAT_AFTER;
 use crate::announce::udp::tests::{Send, Server as UdpServer, error, good};
 
 /// The URL of a UDP tracker.
@@ -279,8 +280,9 @@ fn resident() -> u64 {
     kib << 10
 }
 
-/// 20,000 torrents at one tracker over a real socket, at its cap: never more than that, all in the
-/// planned time, by one connection id, and what it takes of memory has a bound. Prints what it was.
+/// 20,000 torrents at one tracker over a real socket, at its cap: never more than that, each once, by
+/// a connection id for as long as one may be used, and what it takes of memory has a bound. Prints
+/// what it was. How long it takes is the machine's, so nothing is held to that but by what it allows.
 #[tokio::test]
 async fn a_storm_over_a_real_socket() {
     const TORRENTS: u32 = 20_000;
@@ -334,9 +336,16 @@ async fn a_storm_over_a_real_socket() {
         .iter()
         .map(|(announce, _)| announce.info_hash)
         .collect();
-    let all = TORRENTS as usize;
-    assert_eq!((distinct.len(), announces.len()), (all, all));
-    assert_eq!(server.count().0, 1);
+    // A datagram that is not answered for long is sent again: that is no second announce.
+    assert_eq!(distinct.len(), TORRENTS as usize);
+    assert_eq!(
+        cells.counter(ControlCounter::AnnouncesOk),
+        u64::from(TORRENTS)
+    );
+    // So is a request for a connection id, and an id is used for a minute.
+    let connects = server.count().0 as u64;
+    let most = 1 + took.as_secs() / REPEAT_AFTER.as_secs();
+    assert!((1..=most).contains(&connects), "{connects} of {most}");
 }
 
 #[tokio::test]
