@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::choosing::choose;
 use super::*;
 
 const LIFETIME: Duration = Duration::from_secs(3600);
