@@ -32,8 +32,8 @@ mod udp;
 mod zones;
 
 use std::future::Future;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use engine::time::Time;
@@ -46,8 +46,8 @@ use flood::Flood;
 use swarm::Store;
 pub use swarm::{Limits, SHARDS};
 use udp::ConnectionIds;
-use zones::Zones;
 pub use zones::{LabelError, LabelledNetwork, NETWORKS_MAX};
+use zones::{Zone, Zones};
 
 /// The port on which trackers are usually found.
 pub const PORT_DEFAULT: u16 = 6969;
@@ -169,13 +169,21 @@ struct Inner {
     config: TrackerConfig,
     store: Store,
     flood: Flood,
-    zones: Zones,
+    /// Changed as a whole, at a reload.
+    zones: RwLock<Arc<Zones>>,
     connection_ids: ConnectionIds,
     cells: Arc<ControlCells>,
     start: Instant,
 }
 
 impl Inner {
+    /// The zone of an address now.
+    fn zone_of(&self, ip: IpAddr) -> Zone {
+        // What is guarded is whole at every moment.
+        let zones = self.zones.read().unwrap_or_else(PoisonError::into_inner);
+        zones.of(ip)
+    }
+
     fn now(&self) -> Time {
         // Not from zero: the flood table's empty buckets stand for "long ago".
         Time(0) + Duration::from_secs(3600) + self.start.elapsed()
@@ -217,7 +225,7 @@ impl Tracker {
             config: config.clone(),
             store: Store::new(config.open, config.limits),
             flood: Flood::new(config.requests_per_second_max, config.requests_burst_max),
-            zones: Zones::new(&config.zones),
+            zones: RwLock::new(Arc::new(Zones::new(&config.zones))),
             connection_ids: ConnectionIds::new(),
             cells,
             start: Instant::now(),
@@ -267,6 +275,15 @@ impl TrackerHandle {
     /// its handshakes and its listener.
     pub fn register_local(&self, info_hash: InfoHashV1, peer_id: PeerId, port: u16) {
         self.inner.store.register_local(info_hash, peer_id, port);
+    }
+
+    /// Goes by these zones from now on: of who asks at once, of peers that are known from when they
+    /// announce themselves again.
+    pub fn set_zones(&self, labels: &[LabelledNetwork]) {
+        let zones = &self.inner.zones;
+        let before = Arc::clone(&zones.read().unwrap_or_else(PoisonError::into_inner));
+        let renewed = Arc::new(before.renewed(labels));
+        *zones.write().unwrap_or_else(PoisonError::into_inner) = renewed;
     }
 
     /// Torrents and peers that it knows of.

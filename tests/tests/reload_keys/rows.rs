@@ -86,10 +86,21 @@ pub const UPLOADS: &[Row] = &[
     thirsty("limits.schedule", "[\"daily 00:00-24:00 upload=1\"]", "[]"),
 ];
 
-pub const REMOTE_UPLOADS: &[Row] = &[Row {
-    prepare: |scene| scene.thirst(REMOTE),
-    ..thirsty("limits.remote_upload_rate", "1", "0")
-}];
+pub const OTHER_NETWORKS: &[Row] = &[
+    Row {
+        prepare: |scene| scene.thirst(REMOTE),
+        ..thirsty("limits.remote_upload_rate", "1", "0")
+    },
+    Row {
+        key: "tracker.zones",
+        before: "[]",
+        after: "[\"10.1.0.0/16=rack-1\", \"10.2.0.0/16=rack-2\"]",
+        with: "tracker.enabled = true\ntracker.open = true\ntracker.listen_v4 = \"0.0.0.0:0\"\n\
+               tracker.listen_v6 = \"\"\ntracker.announce_host = \"10.9.9.9\"\n",
+        holds: |scene| scene.tells_of_own_zone_first(),
+        ..PLAIN
+    },
+];
 
 pub const SLOTS: &[Row] = &[
     Row {

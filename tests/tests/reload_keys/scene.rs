@@ -8,9 +8,10 @@ use seedring_tests::content::{MIB, write_file};
 use seedring_tests::http::split_url;
 use seedring_tests::peer::{BLOCK, Peer, id, is_timeout};
 use seedring_tests::served::Served;
-use seedring_tests::server::{Seed, Server};
+use seedring_tests::server::{Seed, Server, event};
 use seedring_tests::torrent::Torrent;
 use seedring_tests::tracker::{Behaviour, RecordingTracker};
+use seedring_tests::udp_tracker::Asker;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -240,6 +241,32 @@ impl Scene {
         };
         let shown = body(&String::from_utf8_lossy(&output.stdout));
         shown.is_some() && shown == body(&expected)
+    }
+
+    /// Whether who asks the server's own tracker is given peers of his own network first, each of
+    /// many times; without zones that would be a wonder.
+    pub fn tells_of_own_zone_first(&self) -> bool {
+        /// Peers that are asked for, and how many of those are kept for the asker's own zone.
+        const ASKED: u32 = 8;
+        const OWN: usize = 6;
+        let ready = event(&self.server.process, "ready").unwrap();
+        let url = ready["tracker"].as_str().unwrap().to_owned();
+        let tracker: SocketAddr = split_url(&url).0.parse().unwrap();
+        let announce = |network: u8, host: u8, wanted: u32| {
+            let ip = Ipv4Addr::new(10, network, 0, host);
+            let mut peer_id = *b"-XX0000-........test";
+            peer_id[8..10].copy_from_slice(&[network, host]);
+            Asker::at(ip.into(), tracker).announce(&[7; 20], &peer_id, 7000, wanted)
+        };
+        for host in 1..=20 {
+            announce(1, host, 0);
+            announce(2, host, 0);
+        }
+        (0..20).all(|_| {
+            let told = announce(1, 21, ASKED);
+            let own = told.iter().filter(|peer| peer.ip().octets()[1] == 1);
+            own.count() >= OWN
+        })
     }
 
     /// A tracker that all torrents from here on may be told of.

@@ -37,7 +37,8 @@ section! {
         fixed listen_backlog: u32 = 1024, 1..=65_535;
         /// Peer connections in all, over all shards; fewer where RLIMIT_NOFILE, which the process
         /// raises to its hard limit, leaves fewer. Each costs one descriptor and some tens of KiB
-        /// of memory; what that sums up to is logged at the start.
+        /// of memory; what that sums up to is logged at the start, which takes files and pipes by what
+        /// they leave, so that a reload changes nothing of it.
         fixed connections_max: u32 = 8000, 1..=1_000_000;
         /// Peer connections from one IPv4 address or one IPv6 /64, so that one host cannot take
         /// every place. Raise it where many peers share an address behind NAT.
@@ -45,7 +46,8 @@ section! {
         /// Accepted connections whose handshake is not done yet. When it is reached, a new
         /// connection is closed at once: a flood of silent connects must not fill the places above.
         live handshakes_max: u32 = 1024, 1..=100_000;
-        /// Seconds that a peer has for its handshake before it is closed.
+        /// Seconds that a peer has for its handshake before it is closed. This and the next two are
+        /// part of what every connection is begun with, by each shard's own copy: a reload leaves them.
         fixed handshake_timeout_s: Seconds = Seconds(10), 1..=120;
         /// Seconds without a byte from a peer before it is closed. Peers send a keep-alive every
         /// 120 s, so less than that closes healthy ones.
@@ -358,8 +360,9 @@ section! {
         /// work that HTTP takes.
         fixed udp: bool = true;
         /// Networks and the zone, such as a rack or a site, that each is in. Peers are given those of
-        /// their own zone first, so that less goes between zones. The longest prefix decides.
-        fixed zones: Vec<LabelledNetwork> = Vec::new(), 0..=4096;
+        /// their own zone first, so that less goes between zones. The longest prefix decides. After a
+        /// reload, who asks goes by it at once, and peers that are known from their next announce.
+        live zones: Vec<LabelledNetwork> = Vec::new(), 0..=4096;
         /// Serve any torrent that a client announces. Off, it serves only torrents that are loaded
         /// here, so that strangers cannot use it as their own.
         fixed open: bool = false;

@@ -57,7 +57,7 @@ pub(super) fn announce(inner: &Inner, asker: Asker, query: &str) -> Vec<u8> {
     };
     let mut found = Vec::new();
     let counts = RANDOM.with_borrow_mut(|random| {
-        let announce = taken(&request, asker.ip, inner.zones.of(asker.ip));
+        let announce = taken(&request, asker.ip, inner.zone_of(asker.ip));
         inner
             .store
             .announce(inner.now(), &announce, asker.reached_at, random, &mut found)

@@ -375,7 +375,7 @@ fn taken(inner: &Inner, ip: IpAddr, announce: &UdpAnnounce, fitting: usize) -> A
         peer_id: announce.peer_id,
         key: Some(answer::key(&announce.key.to_be_bytes())),
         endpoint: SocketAddr::new(ip, announce.port),
-        zone: inner.zones.of(ip),
+        zone: inner.zone_of(ip),
         seed: announce.left_bytes == 0,
         event: answer::event(announce.event),
         numwant: wanted.min(NUMWANT_MAX).min(fitting),

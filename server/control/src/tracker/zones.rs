@@ -5,7 +5,7 @@
 //!
 //! Limits: [`NETWORKS_MAX`] labels. Does not: ask anybody; a network without a label has no zone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -71,6 +71,8 @@ pub(super) struct Zone(pub u16);
 pub(super) struct Zones {
     /// By family and length of prefix, the longest first.
     prefixes: Vec<Prefixes>,
+    /// What the zones are called.
+    names: HashMap<String, Zone>,
 }
 
 #[derive(Debug)]
@@ -84,11 +86,24 @@ impl Zones {
     /// Of two labels of the same network the later one holds, of more than [`NETWORKS_MAX`] the
     /// first ones; the configuration lets neither happen.
     pub fn new(labels: &[LabelledNetwork]) -> Zones {
-        let mut names: HashMap<&str, Zone> = HashMap::new();
+        Zones::default().renewed(labels)
+    }
+
+    /// The same with other labels. A zone that keeps its name stays the same one, and no other is
+    /// what one of these was: peers are known by it until they announce themselves again.
+    #[must_use]
+    pub fn renewed(&self, labels: &[LabelledNetwork]) -> Zones {
+        let mut names: HashMap<String, Zone> = HashMap::new();
+        let mut taken: HashSet<Zone> = self.names.values().copied().collect();
+        // There are fewer names than numbers, of both together.
+        let mut numbers = (1..=u16::MAX).map(Zone);
         let mut prefixes: Vec<Prefixes> = Vec::new();
         for label in labels.iter().take(NETWORKS_MAX) {
-            let next = Zone(names.len() as u16 + 1);
-            let zone = *names.entry(&label.zone).or_insert(next);
+            let zone = match (names.get(&label.zone), self.names.get(&label.zone)) {
+                (Some(zone), _) | (None, Some(zone)) => *zone,
+                (None, None) => numbers.find(|zone| taken.insert(*zone)).unwrap_or_default(),
+            };
+            names.insert(label.zone.clone(), zone);
             let (v6, bits) = (label.address.is_ipv6(), label.prefix_bits);
             let at = prefixes
                 .iter()
@@ -102,7 +117,7 @@ impl Zones {
             prefixes[at].zones.insert(network, zone);
         }
         prefixes.sort_by_key(|of| std::cmp::Reverse(of.bits));
-        Zones { prefixes }
+        Zones { prefixes, names }
     }
 
     /// The zone of an address.
@@ -167,6 +182,37 @@ mod tests {
         let zones = zones(&["0.0.0.0/0=v4", "::/0=v6"]);
         assert_eq!(zones.of("203.0.113.7".parse().unwrap()), Zone(1));
         assert_eq!(zones.of("2001:db8::1".parse().unwrap()), Zone(2));
+    }
+
+    #[test]
+    fn zones_that_keep_their_names_stay_and_none_takes_the_place_of_another() {
+        let first = zones(&["10.1.0.0/16=a", "10.2.0.0/16=b"]);
+        let labels = |texts: &[&str]| -> Vec<LabelledNetwork> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let of = |zones: &Zones, ip: &str| zones.of(ip.parse().unwrap());
+        let (a, b) = (of(&first, "10.1.0.1"), of(&first, "10.2.0.1"));
+        let second = first.renewed(&labels(&[
+            "10.3.0.0/16=c",
+            "10.2.0.0/24=b",
+            "10.1.0.0/16=c",
+        ]));
+        assert_eq!(of(&second, "10.2.0.1"), b);
+        assert_eq!(of(&second, "10.2.1.1"), Zone(0));
+        let c = of(&second, "10.1.0.1");
+        assert_eq!(of(&second, "10.3.0.1"), c);
+        assert!(![a, b, Zone(0)].contains(&c));
+        // Names come and go for years, and numbers do not run out.
+        let mut zones = second;
+        for round in 0..200_000 / NETWORKS_MAX {
+            let many: Vec<_> = (0..NETWORKS_MAX)
+                .map(|at| format!("10.{}.{}.0/24=zone-{round}-{at}", at / 256, at % 256))
+                .collect();
+            let many: Vec<_> = many.iter().map(String::as_str).collect();
+            zones = zones.renewed(&labels(&many));
+            let last = of(&zones, "10.15.255.1");
+            assert!(last != Zone(0) && last != of(&zones, "10.0.0.1"));
+        }
     }
 
     #[test]

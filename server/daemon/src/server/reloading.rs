@@ -76,6 +76,9 @@ impl Watch {
             // What is fetched from the web goes by the same settings.
             announcer.set_limits(&settings.web);
         }
+        if let Some(tracker) = &self.running.tracker {
+            tracker.set_zones(&config.tracker.zones);
+        }
         self.kept.reload(settings);
         let server = self.server.clone();
         self.automation.renew(automation, server);

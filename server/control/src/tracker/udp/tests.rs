@@ -1,6 +1,7 @@
 //! Datagrams in virtual time, and over real sockets.
 
 use std::net::Ipv4Addr;
+use std::sync::RwLock;
 
 use proto::ids::{InfoHashV1, PeerId};
 use proto::tracker::udp::{InfoHashes, UrlData};
@@ -20,7 +21,7 @@ fn inner(config: TrackerConfig) -> Inner {
     let inner = Inner {
         store: Store::new(config.open, config.limits),
         flood: Flood::new(config.requests_per_second_max, config.requests_burst_max),
-        zones: Zones::new(&config.zones),
+        zones: RwLock::new(Arc::new(Zones::new(&config.zones))),
         connection_ids: ConnectionIds::new(),
         cells: Registry::new(0).control(),
         start: std::time::Instant::now(),
