@@ -2,7 +2,7 @@
 
 use super::peers::begin;
 use super::*;
-use crate::residency;
+use crate::residency::{self, Residency};
 use std::os::unix::fs::OpenOptionsExt;
 
 /// Whether a page can be written in `folder` without being in the page cache then.
@@ -18,10 +18,11 @@ fn takes_writes_past_the_cache(folder: &Path) -> bool {
     is_written && !residency::is_readable_at_once(&fs::File::open(&path).unwrap(), 0)
 }
 
-/// Whether some page of the file is in memory, from page `from` on.
+/// Whether some page of the file is in memory, from page `from` on. The kernel is asked for its
+/// count where it has one: to try to read a page has the next ones read ahead.
 fn is_cached(path: &Path, from: u64, pages: u64) -> bool {
-    let file = fs::File::open(path).unwrap();
-    (from..from + pages).any(|page| residency::is_readable_at_once(&file, page * 4096))
+    let (file, residency) = (fs::File::open(path).unwrap(), Residency::new(4096));
+    (from..from + pages).any(|page| residency.is_resident(&file, page * 4096, 4096))
 }
 
 /// Whether the test can be made in `folder`; says so if not.
